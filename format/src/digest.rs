@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! SHA-256 digests, and the type that says that bytes were compared with one.
+
+use core::fmt;
+
+use crate::limits::DIGEST_SIZE;
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Digest(pub [u8; DIGEST_SIZE]);
+
+/// Computes SHA-256: the kernel's library in the module, the `sha2` crate in the tools.
+pub trait Sha256 {
+    /// The digest of `bytes`.
+    fn sha256(bytes: &[u8]) -> Digest;
+}
+
+impl Digest {
+    /// Parses the 64 hexadecimal digits that [`Display`](fmt::Display) writes, in either case.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let mut digest = [0; DIGEST_SIZE];
+        let pairs = text.chunks_exact(2);
+        if !pairs.remainder().is_empty() || pairs.len() != DIGEST_SIZE {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(pairs) {
+            let [high, low] = pair else { return None };
+            let high = char::from(*high).to_digit(16)?;
+            let low = char::from(*low).to_digit(16)?;
+            *byte = u8::try_from(high << 4 | low).ok()?;
+        }
+        Some(Self(digest))
+    }
+
+    /// The first eight bytes, for the `found` and `expected` of a [`FormatError`](crate::FormatError).
+    pub const fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Bytes that have the digest they should have.
+///
+/// # Invariants
+///
+/// The bytes were compared with a digest, and nobody else can write them while this lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a>(&'a [u8]);
+
+impl<'a> Verified<'a> {
+    /// Compares `bytes` with `expected`; the digest that was found is the error.
+    pub fn check<H: Sha256>(bytes: &'a [u8], expected: &Digest) -> Result<Self, Digest> {
+        let found = H::sha256(bytes);
+        if found == *expected {
+            // INVARIANT: just compared; the shared borrow keeps writers out.
+            Ok(Self(bytes))
+        } else {
+            Err(found)
+        }
+    }
+
+    /// The authentic bytes.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+}

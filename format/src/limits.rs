@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Every maximum of the format, each with its reason.
+
+/// Bytes in a block: the unit of metadata verification, and the page size of every kernel that can mount an image.
+pub const BLOCK_SIZE: usize = 4096;
+
+/// [`BLOCK_SIZE`] as the type of an image offset.
+pub const BLOCK_BYTES: u64 = 4096;
+
+/// Bytes at the start of the superblock that the image ID is the digest of, and a signature covers.
+pub const SIGNED_PREFIX: usize = 512;
+
+/// Tables begin at multiples of this many bytes, so that no record of 16, 32 or 64 bytes crosses a block.
+pub const TABLE_ALIGN: u64 = 64;
+
+/// Bytes in a digest (SHA-256).
+pub const DIGEST_SIZE: usize = 32;
+
+/// Digests in one hash block.
+pub const DIGESTS_PER_BLOCK: u64 = 128;
+
+/// Levels of the Merkle tree: 128^5 blocks of 4 KiB are more than [`MAX_METADATA_BYTES`].
+pub const MAX_HASH_LEVELS: usize = 5;
+
+/// Bytes in a file name, as in `NAME_MAX`.
+pub const NAME_MAX: usize = 255;
+
+/// Bytes in a symlink target: `PATH_MAX` less the NUL that the kernel appends.
+pub const SYMLINK_MAX: u64 = 4095;
+
+/// Bytes in a file: the largest `loff_t`.
+pub const FILE_SIZE_MAX: u64 = 0x7fff_ffff_ffff_ffff;
+
+/// Inodes in an image: numbers are 32-bit, 0 is no inode, and the last value is kept as "none".
+pub const INODES_MAX: u64 = 0xffff_fffe;
+
+/// Directory entries in an image: 256 names for each of [`INODES_MAX`] inodes.
+pub const DIRENTS_MAX: u64 = 1 << 40;
+
+/// Distinct file contents, chunks or extents in an image: indices are 32-bit and the last value is kept as "none".
+pub const INDEX_MAX: u64 = 0xffff_fffe;
+
+/// Packs in an image: the kernel opens each one when it mounts.
+pub const PACKS_MAX: u64 = 1024;
+
+/// Annotations in an image.
+pub const ANNOTATIONS_MAX: u64 = 65_535;
+
+/// Bytes in the tree and map regions together; five hash levels cover it.
+pub const MAX_METADATA_BYTES: u64 = 1 << 46;
+
+/// Bytes in a chunk once decoded: what a reader must be able to allocate to serve a page.
+pub const CHUNK_RAW_MAX: u32 = 1 << 20;
+
+/// Bytes in an xattr name including its prefix, as in `XATTR_NAME_MAX`.
+pub const XATTR_NAME_MAX: usize = 255;
+
+/// Bytes in an xattr value, as in `XATTR_SIZE_MAX`.
+pub const XATTR_VALUE_MAX: u32 = 65_536;
+
+/// Bytes in the list of an inode's xattr names with a NUL after each, as in `XATTR_LIST_MAX`.
+pub const XATTR_LIST_MAX: u32 = 65_536;
+
+/// Bytes in an annotation's key.
+pub const ANNOTATION_KEY_MAX: u32 = 255;
+
+/// Bytes in the detached PKCS#7 signature: generous for a chain of certificates, small enough to read at once.
+pub const SIGNATURE_MAX: u32 = 65_536;
+
+/// Bytes up to which a file's content digest is the SHA-256 of its bytes; above it the zeros of a sparse file
+/// would take longer to hash than anybody waits, and the digest is over the data runs instead.
+pub const PLAIN_DIGEST_MAX: u64 = 1 << 36;
