@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+//! From the kernel's first process to the verdict.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use rustix::mount::MountFlags;
+use rustix::system::{reboot, RebootCommand};
+use tesserafs_guest::message::PORT;
+use tesserafs_guest::plan::Plan;
+
+use crate::mounts::{mount, Mount, DISK};
+use crate::suite::Suite;
+use crate::{api, compare, demo, flips, programs, readers, signatures};
+
+/// Everything; does not return.
+pub(crate) fn init() -> ! {
+    if let Err(error) = run() {
+        // Without a verdict the run fails; this line tells why.
+        eprintln!("init: {error:#}");
+    }
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("init: failed to power off: {error}");
+    }
+    // The end of init is a panic, which the host hears.
+    std::process::exit(1)
+}
+
+fn run() -> Result<()> {
+    for (kind, target) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp")] {
+        mount(Path::new(kind), Path::new(target), kind, MountFlags::empty(), "")
+            .with_context(|| format!("failed to mount {kind} on {target}"))?;
+    }
+    std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let words = std::fs::read_to_string("/proc/cmdline").context("failed to read the command line")?;
+    let word = |name: &str| {
+        words
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+            .map(ToOwned::to_owned)
+    };
+    let group = word("guest.group").context("the command line names no guest.group")?;
+    let mut suite = Suite::new(port()?, &group, word("guest.filter"));
+
+    let _disk = Mount::new(Path::new("/dev/vda"), Path::new(DISK), "ext4", MountFlags::RDONLY, "")
+        .context("failed to mount the data disk")?;
+    let plan: Plan = serde_json::from_slice(
+        &std::fs::read(Path::new(DISK).join("plan.json")).context("failed to read the plan")?,
+    )
+    .context("the plan is damaged")?;
+
+    suite.test("module-loads", load);
+    match group.as_str() {
+        "compare" => compare::tests(&mut suite, &plan),
+        "programs" => programs::tests(&mut suite, &plan),
+        "readers" => readers::tests(&mut suite, &plan),
+        "api" => api::tests(&mut suite, &plan),
+        "signatures" => signatures::tests(&mut suite, &plan),
+        "flips" => flips::tests(&mut suite, &plan),
+        "demo" => demo::run(&mut suite, &plan),
+        other => bail!("there is no group {other}"),
+    }
+    // Whatever a test left behind (a mount, an inode, a key) shows here.
+    suite.test("module-unloads", || {
+        rustix::system::delete_module(c"tesserafs", 0).context("failed to unload the module")?;
+        Ok(String::new())
+    });
+    suite.finish()
+}
+
+fn load() -> Result<String> {
+    let module = File::open("/lib/tesserafs.ko").context("failed to open the module")?;
+    rustix::system::finit_module(&module, c"", 0).context("failed to load the module")?;
+    let types = std::fs::read_to_string("/proc/filesystems").context("failed to read /proc/filesystems")?;
+    if !types.lines().any(|line| line.trim_start_matches("nodev").trim() == "tesserafs") {
+        bail!("the module is loaded and registered no file system");
+    }
+    Ok(String::new())
+}
+
+/// Opens the virtio port of the verdict, found by its name.
+fn port() -> Result<File> {
+    let class = Path::new("/sys/class/virtio-ports");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // The ports appear a moment after the disks: the host names them in messages of their own.
+    while Instant::now() < deadline {
+        if let Some(device) = find_port(class)? {
+            return File::options()
+                .write(true)
+                .open(&device)
+                .with_context(|| format!("failed to open {}", device.display()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("the machine has no virtio port {PORT}")
+}
+
+fn find_port(class: &Path) -> Result<Option<PathBuf>> {
+    let Ok(ports) = class.read_dir() else {
+        return Ok(None);
+    };
+    for port in ports {
+        let port = port.context("failed to list the virtio ports")?;
+        let name = std::fs::read_to_string(port.path().join("name")).unwrap_or_default();
+        if name.trim() == PORT {
+            return Ok(Some(Path::new("/dev").join(port.file_name())));
+        }
+    }
+    Ok(None)
+}

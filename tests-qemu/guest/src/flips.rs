@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+//! One bit of a signed image is flipped, in two hundred places of each region in turn.
+//!
+//! Either the mount is refused, or what the bit belongs to cannot be read, each with the right errno;
+//! everything else is read right. A wrong byte, a wrong name, a wrong attribute fails the test.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{bail, ensure, Context, Result};
+use rustix::io::Errno;
+use tesserafs_guest::manifest::{Entry, Manifest};
+use tesserafs_guest::plan::{Flip, Plan};
+use tesserafs_guest::tree;
+
+use crate::mounts::{on_disk, Mount};
+use crate::signatures::{require, trust};
+use crate::suite::Suite;
+
+const COPY: &str = "/tmp/flipped.tess";
+
+pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
+    let mut regions: BTreeMap<&str, Vec<&Flip>> = BTreeMap::new();
+    for flip in &plan.flips {
+        regions.entry(&flip.region).or_default().push(flip);
+    }
+    // With the policy off the structure itself must hold; the signature is looked at below.
+    for (region, flips) in &regions {
+        if *region != "signature" {
+            suite.test(&format!("{region}-unsigned"), || run(plan, region, flips));
+        }
+    }
+    suite.test("require-signatures", || {
+        require()?;
+        trust(plan)?;
+        Ok(String::new())
+    });
+    for region in ["superblock", "signature"] {
+        if let Some(flips) = regions.get(region) {
+            suite.test(&format!("{region}-signed"), || run(plan, region, flips));
+        }
+    }
+}
+
+/// What became of one flip.
+enum Effect {
+    Refused(Errno),
+    /// Something could not be read, and everything else was right.
+    Failed,
+    /// Everything was read, and right: the kernel has no use for this bit.
+    Silent,
+}
+
+/// Flips each bit, looks, and flips it back.
+fn run(plan: &Plan, region: &str, flips: &[&Flip]) -> Result<String> {
+    let image = &plan.signed.good[0];
+    let expected = Manifest::load(&on_disk(&image.manifest))?;
+    std::fs::copy(on_disk(&image.image), COPY).context("failed to copy the image")?;
+    let file = File::options().read(true).write(true).open(COPY).context("failed to open the copy")?;
+    let toggle = |flip: &Flip| -> Result<()> {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, flip.offset)
+            .and_then(|()| file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset))
+            .with_context(|| format!("failed to flip {flip:?}"))
+    };
+    let (mut refused, mut failed, mut silent) = (BTreeMap::new(), 0, Vec::new());
+    for flip in flips {
+        toggle(flip)?;
+        let effect = look(region, &expected).with_context(|| format!("{flip:?}"))?;
+        toggle(flip)?;
+        match effect {
+            Effect::Refused(errno) => *refused.entry(format!("{errno:?}")).or_insert(0) += 1,
+            Effect::Failed => failed += 1,
+            Effect::Silent => silent.push((flip.offset, flip.bit)),
+        }
+    }
+    // The untouched image must mount: otherwise every refusal above proves nothing.
+    let whole = look(region, &expected).context("the image itself")?;
+    ensure!(matches!(whole, Effect::Silent), "the image itself is refused or fails");
+    // A chunk is hashed whole, a superblock is checked whole: nothing there may go unnoticed.
+    // Tables that only tools use (digests of contents, raw digests) lie in the other regions.
+    if ["superblock", "pack"].contains(&region) && !silent.is_empty() {
+        bail!("{} bits were not noticed: {silent:?}", silent.len());
+    }
+    Ok(format!(
+        "{} flips: refused {refused:?}, {failed} fail reading, {} concern only tools",
+        flips.len(),
+        silent.len()
+    ))
+}
+
+/// Mounts the copy and reads everything.
+fn look(region: &str, expected: &Manifest) -> Result<Effect> {
+    let mount = match Mount::image(Path::new(COPY), Path::new("/mnt/flipped"), "") {
+        Ok(mount) => mount,
+        Err(errno) if refusals(region).contains(&errno) => return Ok(Effect::Refused(errno)),
+        Err(errno) => bail!("the mount is refused with {errno:?}"),
+    };
+    let scan = tree::scan_damaged(mount.path(), 1);
+    mount.unmount()?;
+    for (path, error) in &scan.errors {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        ensure!(
+            errno == Some(Errno::BADMSG),
+            "/{} cannot be read because of {error}, which is not EBADMSG",
+            path.escape_ascii()
+        );
+    }
+    if scan.errors.is_empty() {
+        expected.expect_equal(&scan.manifest)?;
+        return Ok(Effect::Silent);
+    }
+    right_as_far_as_read(expected, &scan.manifest)?;
+    Ok(Effect::Failed)
+}
+
+/// Errnos that a mount may be refused with, by the region that the bit lies in.
+fn refusals(region: &str) -> &'static [Errno] {
+    match region {
+        // Magic; version and features; sizes that contradict each other; the root hash; the signature.
+        "superblock" => &[
+            Errno::INVAL,
+            Errno::OPNOTSUPP,
+            Errno::UCLEAN,
+            Errno::BADMSG,
+            Errno::NODATA,
+            Errno::NOKEY,
+            Errno::KEYREJECTED,
+        ],
+        "signature" => &[Errno::BADMSG, Errno::KEYREJECTED, Errno::NOKEY],
+        _ => &[Errno::BADMSG],
+    }
+}
+
+/// Every entry that was read must be the source's; what is missing is excused.
+fn right_as_far_as_read(expected: &Manifest, found: &Manifest) -> Result<()> {
+    // Names of an inode, and folders of a folder, are counted in what was read, of which parts are missing.
+    let comparable = |entry: &Entry| {
+        let mut entry = entry.clone();
+        entry.first_name = None;
+        if tree::is_dir(entry.mode) {
+            entry.nlink = 0;
+        }
+        entry
+    };
+    let known: BTreeMap<&[u8], &Entry> =
+        expected.entries.iter().map(|entry| (&entry.path[..], entry)).collect();
+    for entry in &found.entries {
+        let source = known
+            .get(&entry.path[..])
+            .with_context(|| format!("/{} is not in the source", entry.path.escape_ascii()))?;
+        ensure!(
+            comparable(source) == comparable(entry),
+            "/{} is wrong:\n expected {source:?}\n found    {entry:?}",
+            entry.path.escape_ascii()
+        );
+    }
+    Ok(())
+}

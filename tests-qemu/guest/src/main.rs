@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The init of the test machine.
+//!
+//! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
+//! line names (`guest.group=`), sends one verdict and powers off. The same program is the helper that
+//! the tests start: `read` (one of several readers at once), `chroot` (run something in a root) and
+//! `user-namespace` (hold one open).
+
+mod api;
+mod boot;
+mod compare;
+mod demo;
+mod flips;
+mod keys;
+mod kmsg;
+mod mounts;
+mod programs;
+mod readers;
+mod signatures;
+mod suite;
+mod sys;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        boot::init()
+    }
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    match helper(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
+    match arguments.split_first() {
+        Some((verb, rest)) if verb == "read" => readers::helper(rest),
+        Some((verb, rest)) if verb == "chroot" => programs::helper(rest),
+        Some((verb, [])) if verb == "user-namespace" => api::namespace_helper(),
+        _ => anyhow::bail!("this is the init of a test machine, not a program of its own"),
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Who may say what is mounted.
+
+use std::path::Path;
+
+use anyhow::{bail, ensure, Context, Result};
+use rustix::io::Errno;
+use tesserafs_guest::plan::{Image, Plan};
+
+use crate::compare::compare;
+use crate::keys;
+use crate::kmsg::Log;
+use crate::mounts::{on_disk, Mount};
+use crate::suite::Suite;
+
+const POLICY: &str = "/sys/module/tesserafs/parameters/require_signatures";
+
+pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
+    let signed = &plan.signed;
+    suite.test("unsigned-mounts-by-default", || {
+        accepted(&signed.unsigned, "")?;
+        Ok(String::new())
+    });
+    // Without a key nobody can say who signed; the image is what it says it is all the same.
+    suite.test("policy-is-off-at-first", || {
+        let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
+        ensure!(["N", "0"].contains(&value.trim()), "require_signatures is {value}");
+        Ok(String::new())
+    });
+    suite.test("policy-turns-on-and-never-off", || {
+        require()?;
+        for off in ["0", "N", "n"] {
+            if std::fs::write(POLICY, off).is_ok() {
+                let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
+                bail!("require_signatures took {off} and is {}", value.trim());
+            }
+        }
+        let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
+        ensure!(["Y", "1"].contains(&value.trim()), "require_signatures is {value}");
+        Ok(String::new())
+    });
+    suite.test("no-key-yet", || {
+        require()?;
+        refused(&signed.good[0], "", Errno::NOKEY)
+    });
+    suite.test("right-key", || {
+        require()?;
+        trust(plan)?;
+        for image in &signed.good {
+            accepted(image, "").with_context(|| image.image.clone())?;
+        }
+        Ok(format!("{} signers", signed.good.len()))
+    });
+    suite.test("right-key-and-digest", || {
+        require()?;
+        trust(plan)?;
+        let image = &signed.good[0];
+        accepted(image, &format!("digest=sha256:{}", image.image_id))?;
+        let other = format!("digest=sha256:{}", signed.unsigned.image_id);
+        if image.image_id == signed.unsigned.image_id {
+            // Signing does not change the identity of an image.
+            return Ok("the unsigned image has the same image ID".to_owned());
+        }
+        refused(image, &other, Errno::BADMSG)
+    });
+    suite.test("no-signature", || {
+        require()?;
+        refused(&signed.unsigned, "", Errno::NODATA)
+    });
+    suite.test("digest-does-not-replace-a-signature", || {
+        require()?;
+        let options = format!("digest=sha256:{}", signed.unsigned.image_id);
+        refused(&signed.unsigned, &options, Errno::NODATA)
+    });
+    suite.test("wrong-key", || {
+        require()?;
+        trust(plan)?;
+        refused(&signed.stranger, "", Errno::NOKEY)
+    });
+    suite.test("signature-of-another-image", || {
+        require()?;
+        trust(plan)?;
+        refused(&signed.transplanted, "", Errno::KEYREJECTED)
+    });
+    suite.test("flipped-bit-in-the-signed-prefix", || {
+        require()?;
+        trust(plan)?;
+        refused(&signed.tampered, "", Errno::KEYREJECTED)
+    });
+}
+
+/// Turns the policy on; it may be on already.
+pub(crate) fn require() -> Result<()> {
+    std::fs::write(POLICY, "1").context("failed to require signatures")
+}
+
+/// Puts every trusted certificate into the keyring; one that is there is replaced.
+pub(crate) fn trust(plan: &Plan) -> Result<()> {
+    plan.signed.trusted.iter().try_for_each(|certificate| keys::trust(certificate))
+}
+
+fn accepted(image: &Image, options: &str) -> Result<()> {
+    let mount = Mount::image(&on_disk(&image.image), Path::new("/mnt/image"), options)
+        .context("the mount was refused")?;
+    compare(image, mount.path())?;
+    mount.unmount()
+}
+
+/// Fails unless the mount is refused with this errno, and with a line that names the image.
+fn refused(image: &Image, options: &str, errno: Errno) -> Result<String> {
+    let mut log = Log::from_now()?;
+    match Mount::image(&on_disk(&image.image), Path::new("/mnt/refused"), options) {
+        Ok(_) => bail!("{} was mounted", image.image),
+        Err(found) if found == errno => {}
+        Err(found) => bail!("{} was refused with {found:?}, not {errno:?}", image.image),
+    }
+    let line = log.expect_line()?;
+    Ok(format!("{errno:?}: {line}"))
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+//! System calls that neither std nor rustix has, each behind one safe function.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn path_of(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Adds an X.509 certificate (DER) to a keyring.
+pub(crate) fn add_certificate(keyring: i32, der: &[u8]) -> io::Result<()> {
+    // SAFETY: The strings end in NUL, and the payload is `der.len()` readable bytes; the kernel copies them.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"asymmetric".as_ptr(),
+            c"".as_ptr(),
+            der.as_ptr(),
+            der.len(),
+            keyring,
+        )
+    })
+    .map(|_| ())
+}
+
+/// `struct file_handle` with room for the largest handle.
+#[repr(C)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Handle {
+    bytes: u32,
+    kind: i32,
+    data: [u8; libc::MAX_HANDLE_SZ as usize],
+}
+
+impl Handle {
+    /// Makes it name a file that no file system has.
+    pub(crate) fn scramble(&mut self) {
+        self.data.fill(0xff);
+    }
+}
+
+/// Moves this process, which must have one thread, into a new user namespace.
+pub(crate) fn enter_user_namespace() -> io::Result<()> {
+    // SAFETY: The call takes no memory, and changes nothing that Rust relies on.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into()).map(|_| ())
+}
+
+/// `name_to_handle_at`: what an NFS server remembers of a file.
+pub(crate) fn handle_of(path: &Path) -> io::Result<Handle> {
+    let path = path_of(path)?;
+    let mut handle =
+        Handle { bytes: libc::MAX_HANDLE_SZ as u32, kind: 0, data: [0; libc::MAX_HANDLE_SZ as usize] };
+    let mut mount_id: libc::c_int = 0;
+    // SAFETY: `handle` has the layout of `struct file_handle` followed by as many bytes as it says.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            std::ptr::from_mut(&mut handle),
+            std::ptr::from_mut(&mut mount_id),
+            0,
+        )
+    })?;
+    Ok(handle)
+}
+
+/// `open_by_handle_at` for reading.
+pub(crate) fn open_handle(mount: &File, handle: &mut Handle) -> io::Result<File> {
+    // SAFETY: `handle` has the layout that the call reads; nothing of it is kept.
+    let fd = checked(unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            std::ptr::from_mut(handle),
+            libc::O_RDONLY,
+        )
+    })?;
+    // SAFETY: The call has just returned this descriptor, and nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
+}
+
+/// A clone of a mount whose ids go through the mapping of a user namespace, attached to `target`.
+pub(crate) fn idmapped_clone(source: &Path, target: &Path, namespace: &File) -> io::Result<()> {
+    let (source, target) = (path_of(source)?, path_of(target)?);
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: The path ends in NUL.
+    let tree =
+        checked(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })?;
+    // SAFETY: The call has just returned this descriptor, and nobody else owns it.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree as libc::c_int) };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    // SAFETY: The path ends in NUL; `attributes` is as large as the call is told.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(&attributes),
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    // SAFETY: Both paths end in NUL.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(|_| ())
+}
+
+/// A directory stream with positions, as `opendir(3)` has it.
+pub(crate) struct Directory {
+    stream: *mut libc::DIR,
+}
+
+impl Directory {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let path = path_of(path)?;
+        // SAFETY: The path ends in NUL.
+        let stream = unsafe { libc::opendir(path.as_ptr()) };
+        if stream.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { stream })
+    }
+
+    /// The next name; `None` at the end.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        // SAFETY: errno is this thread's own.
+        unsafe { *libc::__errno_location() = 0 };
+        // SAFETY: The stream is open until this value is dropped.
+        let entry = unsafe { libc::readdir(self.stream) };
+        if entry.is_null() {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(0) | None => Ok(None),
+                Some(_) => Err(error),
+            };
+        }
+        // SAFETY: `readdir` returned an entry, whose name ends in NUL and stays until the next call.
+        let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) };
+        Ok(Some(name.to_bytes().to_vec()))
+    }
+
+    /// The position before the next name.
+    pub(crate) fn tell(&self) -> i64 {
+        // SAFETY: The stream is open until this value is dropped.
+        unsafe { libc::telldir(self.stream) }
+    }
+
+    /// Goes back to a position that `tell` returned.
+    pub(crate) fn seek(&mut self, position: i64) {
+        // SAFETY: The stream is open until this value is dropped.
+        unsafe { libc::seekdir(self.stream, position) }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: The stream is open and is not used after this.
+        unsafe { libc::closedir(self.stream) };
+    }
+}
+
+/// A file mapped for reading.
+pub(crate) struct Mapping {
+    address: *mut libc::c_void,
+    length: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(file: &File, length: usize) -> io::Result<Self> {
+        // SAFETY: A new mapping at a place that the kernel chooses.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { address, length })
+    }
+
+    /// The mapped bytes. Touching a page that the file system refuses to read ends the process.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: The mapping is `length` bytes long, lives as long as `self`, and its file is read-only.
+        unsafe { std::slice::from_raw_parts(self.address.cast(), self.length) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: The mapping was made in `new` and is not used after this.
+        unsafe { libc::munmap(self.address, self.length) };
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The verbs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::kernel::{self, Toolchain};
+use crate::module::{self, Lint};
+use crate::setup::{self, Need};
+use crate::{bench, demo, install, run, test};
+
+/// Kernels, virtual machines and everything else that is more than `cargo test`
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    after_help = "Builds are kept in $TESSERAFS_CACHE, else $XDG_CACHE_HOME/tesserafs, else ~/.cache/tesserafs.\n\
+                  KERNEL_SRC=<dir> names a kernel source tree to use instead of the newest of Debian's archive."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show it all once: build a signed image of a Debian root and mount it in a virtual machine
+    Demo,
+    /// Run every check; the last line is `N passed, N failed`
+    Test {
+        /// Only tests whose names begin with this, e.g. `compare` or `source/format`
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Build tesserafs.ko
+    Module {
+        /// Finished kernel build folder to build against, instead of the test machine's kernel
+        #[arg(long, value_name = "DIR")]
+        build: Option<PathBuf>,
+        /// With the kernel's clippy lints
+        #[arg(long)]
+        clippy: bool,
+        /// Copy the module here
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Install mkfs.tesserafs and fsck.tesserafs, and the module for a given kernel
+    Install(install::Options),
+    /// Compare mkfs with mksquashfs and mkfs.erofs; write BENCH.md and every sample
+    Bench(bench::Options),
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn run() -> Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Demo => demo::demo(),
+        Verb::Test { filter } => test::test(filter),
+        Verb::Module { build, clippy, output } => module(build, clippy, output),
+        Verb::Install(options) => install::install(&options),
+        Verb::Bench(options) => bench::bench(&options),
+    }
+}
+
+fn module(build: Option<PathBuf>, clippy: bool, output: Option<PathBuf>) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    setup::ensure(&cache, &[Need::Kernel])?;
+    let toolchain = Toolchain::find(&cache)?;
+    let build = match build {
+        Some(folder) => folder.canonicalize().with_context(|| format!("there is no {}", folder.display()))?,
+        None => kernel::build(&cache, &toolchain)?.build,
+    };
+    let lint = if clippy { Lint::Clippy } else { Lint::Plain };
+    let module = module::build(&cache, &toolchain, &build, lint)?;
+    module::check_panic_free(&toolchain, &module)?;
+    let module = match output {
+        Some(output) => {
+            std::fs::copy(&module, &output)
+                .with_context(|| format!("failed to write {}", output.display()))?;
+            output
+        }
+        None => module,
+    };
+    run::say("no warning, and no path to a panic");
+    println!("{}", module.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The Debian archive that this machine uses, and packages of other suites from it.
+//!
+//! Mirrors are read from apt's own configuration each time: none is known to this program.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+
+use crate::run;
+
+/// The keys that every Debian system trusts its archive by.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Names of suites that tell a Debian archive from others in apt's configuration.
+const SUITES: [&str; 8] =
+    ["bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"];
+
+/// Address of the archive; `TESSERAFS_DEBIAN_MIRROR` overrides apt's configuration.
+pub(crate) fn mirror() -> Result<String> {
+    if let Ok(mirror) = std::env::var("TESSERAFS_DEBIAN_MIRROR") {
+        return Ok(mirror);
+    }
+    let targets = run::capture(run::command("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(RELEASE) $(COMPONENT) $(SITE)",
+        "Created-By: Packages",
+    ]))?;
+    choose_mirror(&targets).context(
+        "apt's configuration names no Debian archive; set TESSERAFS_DEBIAN_MIRROR to the address of one",
+    )
+}
+
+/// The site of the first main component of a Debian suite.
+fn choose_mirror(targets: &str) -> Option<String> {
+    targets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (release, component, site) = (words.next()?, words.next()?, words.next()?);
+        (SUITES.contains(&release) && component == "main").then(|| site.to_owned())
+    })
+}
+
+/// The suite that this machine runs, as `/etc/os-release` names it.
+pub(crate) fn codename() -> Result<String> {
+    let text = std::fs::read_to_string("/etc/os-release").context("failed to read os-release")?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .map(|name| name.trim_matches('"').to_owned())
+        .context("/etc/os-release names no suite")
+}
+
+/// Another suite's package lists in a folder of their own: nothing on the machine changes.
+pub(crate) struct Suite {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Suite {
+    /// Fetches the lists of `name` into `folder`; with `sources`, those of source packages.
+    pub(crate) fn fetch(folder: &Path, name: &str, sources: bool) -> Result<Self> {
+        for sub in ["lists/partial", "archives/partial"] {
+            std::fs::create_dir_all(folder.join(sub))
+                .with_context(|| format!("failed to create {sub} in {}", folder.display()))?;
+        }
+        let kind = if sources { "deb-src" } else { "deb" };
+        let line = format!("{kind} [signed-by={KEYRING}] {} {name} main\n", mirror()?);
+        std::fs::write(folder.join("sources.list"), line)
+            .with_context(|| format!("failed to write a source list in {}", folder.display()))?;
+        let suite = Self { folder: folder.to_path_buf(), name: name.to_owned() };
+        run::logged(suite.apt("apt-get").arg("update"), &folder.join("update.log"))
+            .with_context(|| format!("failed to read the package lists of {name}"))?;
+        Ok(suite)
+    }
+
+    /// An apt command that sees this suite only.
+    pub(crate) fn apt(&self, program: &str) -> Command {
+        let mut command = run::command(program);
+        let folder = self.folder.display();
+        command.current_dir(&self.folder).args([
+            format!("-oDir::Etc::SourceList={folder}/sources.list"),
+            "-oDir::Etc::SourceParts=-".to_owned(),
+            format!("-oDir::State::Lists={folder}/lists"),
+            format!("-oDir::Cache={folder}"),
+            // The unprivileged user of apt cannot enter a cache in somebody's home folder.
+            "-oAPT::Sandbox::User=root".to_owned(),
+        ]);
+        command
+    }
+
+    /// Downloads the newest package whose name is `prefix` and a version, e.g. `linux-source-7.`.
+    pub(crate) fn download_newest(&self, prefix: &str) -> Result<PathBuf> {
+        let names = run::capture(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        let name = newest(&names, prefix)
+            .with_context(|| format!("{} has no package {prefix}* any more", self.name))?;
+        run::say(format_args!("fetching {name} of {}", self.name));
+        run::logged(self.apt("apt-get").args(["download", &name]), &self.folder.join("download.log"))?;
+        let start = format!("{name}_");
+        for entry in self.folder.read_dir().context("failed to list downloads")? {
+            let path = entry.context("failed to list downloads")?.path();
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            if file.starts_with(&start) && file.ends_with(".deb") {
+                return Ok(path);
+            }
+        }
+        bail!("apt downloaded no file of {name}")
+    }
+}
+
+/// Of the names that are `prefix` and a number, the one with the highest.
+fn newest(names: &str, prefix: &str) -> Option<String> {
+    names
+        .lines()
+        .filter_map(|name| {
+            let number: u32 = name.strip_prefix(prefix)?.parse().ok()?;
+            Some((number, name))
+        })
+        .max()
+        .map(|(_, name)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_told_from_its_neighbours() {
+        let targets = "nodistro main http://elsewhere.example/node\n\
+                       bookworm-security main http://one.example/debian-security\n\
+                       bookworm contrib http://two.example/debian\n\
+                       bookworm main http://two.example/debian\n";
+        assert_eq!(choose_mirror(targets).as_deref(), Some("http://two.example/debian"));
+        assert_eq!(choose_mirror("noble main http://x.example"), None);
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let names = "linux-source-7.9\nlinux-source-7.10\nlinux-source-7.10-rt\nlinux-source-6.12\n";
+        assert_eq!(newest(names, "linux-source-7.").as_deref(), Some("linux-source-7.10"));
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `cargo xtask install`: the programs under the names that `mkfs -t` and `fsck -t` look for, and the module.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::cache::Cache;
+use crate::kernel::Toolchain;
+use crate::module::{self, Lint};
+use crate::run;
+use crate::setup::{self, Need};
+use crate::tools::Tools;
+
+/// Where things go.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Programs go to PREFIX/sbin
+    #[arg(long, default_value = "/usr/local", value_name = "DIR")]
+    prefix: PathBuf,
+    /// Also build the module against this kernel build folder and install it below /lib/modules
+    #[arg(long, value_name = "DIR")]
+    build: Option<PathBuf>,
+    /// Put this in front of every path (for packagers)
+    #[arg(long, default_value = "", value_name = "DIR")]
+    destdir: String,
+}
+
+pub(crate) fn install(options: &Options) -> Result<ExitCode> {
+    let tools = Tools::build()?;
+    let programs = below(&options.destdir, &options.prefix.join("sbin"));
+    copy(&tools.mkfs, &programs.join("mkfs.tesserafs"), 0o755)?;
+    copy(&tools.fsck, &programs.join("fsck.tesserafs"), 0o755)?;
+    let Some(build) = &options.build else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let build = build.canonicalize().with_context(|| format!("there is no {}", build.display()))?;
+    let cache = Cache::open()?;
+    setup::ensure(&cache, &[Need::Kernel])?;
+    let module = module::build(&cache, &Toolchain::find(&cache)?, &build, Lint::Plain)?;
+    let release = build.join("include/config/kernel.release");
+    let release = std::fs::read_to_string(&release)
+        .with_context(|| format!("{} is no finished kernel build", build.display()))?;
+    let release = release.trim();
+    let modules = Path::new("/lib/modules").join(release);
+    let folder = below(&options.destdir, &modules.join("updates"));
+    copy(&module, &folder.join("tesserafs.ko"), 0o644)?;
+    if options.destdir.is_empty() {
+        run::run(run::command("depmod").env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg(release))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn below(destdir: &str, path: &Path) -> PathBuf {
+    if destdir.is_empty() {
+        path.to_path_buf()
+    } else {
+        Path::new(destdir).join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// Copies under a temporary name and renames: a running program is replaced, never changed.
+fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let folder = to.parent().context("a file has a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let temporary = to.with_extension("new");
+    std::fs::copy(from, &temporary)
+        .and_then(|_| std::fs::set_permissions(&temporary, PermissionsExt::from_mode(mode)))
+        .and_then(|()| std::fs::rename(&temporary, to))
+        .with_context(|| format!("failed to install {}", to.display()))?;
+    println!("{}", to.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packagers_collect_everything_in_one_folder() {
+        assert_eq!(below("", Path::new("/usr/sbin")), Path::new("/usr/sbin"));
+        assert_eq!(below("/tmp/d", Path::new("/usr/sbin")), Path::new("/tmp/d/usr/sbin"));
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The kernel of the test machine: source, toolchain, configuration, build.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+
+use crate::cache::{key, Cache};
+use crate::debian::Suite;
+use crate::{run, setup};
+
+/// What the test machine needs on top of `tinyconfig`.
+const FRAGMENT: &str = include_str!("../kernel/qemu.config");
+
+/// Where the newest kernel of the archive is.
+const SUITE: &str = "trixie-backports";
+const SOURCE: &str = "linux-source-7.";
+
+/// LLVM of this version is asked for by name, so that all suites have the same.
+const LLVM: &str = "/usr/lib/llvm-19/bin";
+
+/// What builds kernels and modules.
+#[derive(Debug, Clone)]
+pub(crate) struct Toolchain {
+    rustc: PathBuf,
+    library: PathBuf,
+    bindgen: PathBuf,
+    path: OsString,
+    versions: String,
+}
+
+impl Toolchain {
+    /// Finds the distribution's compilers; `setup` has installed them.
+    pub(crate) fn find(cache: &Cache) -> Result<Self> {
+        let rustc = PathBuf::from("/usr/bin/rustc");
+        let version = run::capture(run::command(&rustc).arg("--version"))
+            .context("the distribution's rustc is missing")?;
+        let number = version.split_whitespace().nth(1).context("rustc does not say its version")?;
+        let sysroot = run::capture(run::command(&rustc).args(["--print", "sysroot"]))?;
+        // Where Debian's rust-src and rust-web-src put the source of exactly this compiler.
+        let places = [
+            PathBuf::from(format!("/usr/src/rustc-{number}/library")),
+            Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library"),
+        ];
+        let library = places
+            .into_iter()
+            .find(|place| place.join("core/src/lib.rs").is_file())
+            .with_context(|| format!("the source of Rust {number}'s core library is missing"))?;
+        let bindgen = setup::bindgen(cache)?;
+        let mut folders = vec![PathBuf::from(LLVM)];
+        folders.extend(
+            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+                // The kernel's scripts must find the same rustc everywhere.
+                .filter(|folder| !folder.join("rustup").exists()),
+        );
+        let path = std::env::join_paths(folders).context("PATH cannot be extended")?;
+        let clang = run::capture(run::command(format!("{LLVM}/clang")).arg("--version"))?;
+        let clang = clang.lines().next().unwrap_or_default();
+        let versions =
+            format!("{}{clang}\n{}", version, run::capture(run::command(&bindgen).arg("--version"))?);
+        Ok(Self { rustc, library, bindgen, path, versions })
+    }
+
+    /// `make` as the kernel's build system wants it.
+    pub(crate) fn make(&self, folder: &Path) -> Command {
+        let mut command = run::command("make");
+        command
+            .env("PATH", &self.path)
+            .env("KBUILD_BUILD_USER", "tesserafs")
+            .env("KBUILD_BUILD_HOST", "tesserafs")
+            // Cargo's settings are for this workspace, not for the kernel's crates.
+            .env_remove("RUSTFLAGS")
+            .env_remove("MAKEFLAGS")
+            .arg("-C")
+            .arg(folder)
+            .arg(format!("-j{}", processors()))
+            .arg("LLVM=1")
+            .arg(format!("RUSTC={}", self.rustc.display()))
+            .arg(format!("RUST_LIB_SRC={}", self.library.display()))
+            .arg(format!("BINDGEN={}", self.bindgen.display()));
+        command
+    }
+
+    /// A tool of the same LLVM, such as `llvm-nm`.
+    pub(crate) fn llvm(&self, tool: &str) -> Command {
+        run::command(Path::new(LLVM).join(tool))
+    }
+}
+
+/// Processors that builds may use.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A kernel that was built.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    /// Output folder of the build: what a module is built against.
+    pub(crate) build: PathBuf,
+    /// Short name of source, compilers and configuration together.
+    pub(crate) key: String,
+}
+
+impl Kernel {
+    /// What QEMU starts.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.build.join("arch/x86/boot/bzImage")
+    }
+}
+
+/// The source tree: `KERNEL_SRC`, else the newest of the archive.
+pub(crate) fn source(cache: &Cache) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("KERNEL_SRC") {
+        let folder = PathBuf::from(folder).canonicalize().context("KERNEL_SRC names no folder")?;
+        if !folder.join("Kconfig").is_file() {
+            bail!("KERNEL_SRC={} is no kernel source", folder.display());
+        }
+        return Ok(folder);
+    }
+    let folder = cache.once("kernel/source", |folder| {
+        let temporary = tempfile::tempdir_in(folder).context("failed to make a scratch folder")?;
+        let suite = Suite::fetch(temporary.path(), SUITE, false)?;
+        let package = suite.download_newest(SOURCE)?;
+        let contents = temporary.path().join("contents");
+        run::run(run::command("dpkg-deb").arg("-x").arg(&package).arg(&contents))?;
+        let archive = only_entry(&contents.join("usr/src"), ".tar.xz")?;
+        run::say(format_args!("unpacking {}", archive.display()));
+        run::run(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))
+    })?;
+    only_entry(&folder, "")
+}
+
+/// The one entry of a folder whose name begins like the source package and ends in `suffix`.
+fn only_entry(folder: &Path, suffix: &str) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir().with_context(|| format!("failed to list {}", folder.display()))? {
+        let path = entry.with_context(|| format!("failed to list {}", folder.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("linux-source-") && name.ends_with(suffix) {
+            found.push(path.clone());
+        }
+    }
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        _ => bail!("expected one linux-source-*{suffix} in {}, found {}", folder.display(), found.len()),
+    }
+}
+
+/// Builds the kernel of the test machine, unless one of the same input is in the cache.
+pub(crate) fn build(cache: &Cache, toolchain: &Toolchain) -> Result<Kernel> {
+    let source = source(cache)?;
+    let version = run::capture(
+        run::command("make").env_remove("MAKEFLAGS").args(["-s", "-C"]).arg(&source).arg("kernelversion"),
+    )?;
+    let version = version.trim();
+    let key = format!(
+        "{version}-{}",
+        key(&[source.as_os_str().as_encoded_bytes(), toolchain.versions.as_bytes(), FRAGMENT.as_bytes(),])
+    );
+    let build = cache.once(&format!("kernel/build-{key}"), |build| {
+        run::say(format_args!("building Linux {version} (5 to 12 minutes on two processors, once)"));
+        let make = || {
+            let mut make = toolchain.make(&source);
+            make.arg(format!("O={}", build.display()));
+            make
+        };
+        let log = build.with_extension("log");
+        run::logged(make().arg("tinyconfig"), &log)?;
+        configure(build, || run::logged(make().arg("olddefconfig"), &log))?;
+        run::logged(&mut make(), &log)
+    })?;
+    Ok(Kernel { build, key })
+}
+
+/// Adds the fragment to the configuration and checks that every line of it was accepted.
+fn configure(build: &Path, olddefconfig: impl FnOnce() -> Result<()>) -> Result<()> {
+    let path = build.join(".config");
+    let read =
+        || std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()));
+    let config = read()? + "\n" + FRAGMENT;
+    std::fs::write(&path, config).with_context(|| format!("failed to write {}", path.display()))?;
+    olddefconfig()?;
+    let lost = lost_options(FRAGMENT, &read()?);
+    if !lost.is_empty() {
+        bail!("the kernel's configuration did not accept {}: a dependency is missing", lost.join(", "));
+    }
+    Ok(())
+}
+
+/// Lines of `fragment` that `config` does not hold.
+fn lost_options<'f>(fragment: &'f str, config: &str) -> Vec<&'f str> {
+    let lines: std::collections::HashSet<&str> = config.lines().collect();
+    fragment
+        .lines()
+        .filter(|line| match line.strip_prefix("# CONFIG_") {
+            Some(off) => {
+                // An option that does not exist is as good as one that is off.
+                let name = off.split_whitespace().next().unwrap_or_default();
+                lines.iter().any(|line| line.starts_with(&format!("CONFIG_{name}=")))
+            }
+            None => line.starts_with("CONFIG_") && !lines.contains(line),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_option_is_noticed() {
+        let fragment =
+            "# why\nCONFIG_A=y\nCONFIG_N=8\nCONFIG_B=y\n# CONFIG_C is not set\n# CONFIG_D is not set\n";
+        let config = "CONFIG_A=y\nCONFIG_N=4\n# CONFIG_B is not set\nCONFIG_D=y\n";
+        assert_eq!(lost_options(fragment, config), ["CONFIG_N=8", "CONFIG_B=y", "# CONFIG_D is not set"]);
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A kernel, a guest and a module, ready to boot.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tesserafs_guest::message::Message;
+
+use crate::cache::Cache;
+use crate::initramfs::{self, Contents};
+use crate::kernel::Kernel;
+use crate::qemu::{self, Accelerator, Boot, Outcome};
+use crate::stage::Stage;
+use crate::tools;
+
+/// How long one boot may take on a processor; emulation gets more.
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// Where boots happen.
+pub(crate) struct Lab {
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    accelerator: Accelerator,
+    logs: PathBuf,
+    _scratch: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Packs the first root and finds out how to run it.
+    pub(crate) fn open(cache: &Cache, kernel: &Kernel, module: &Path, debian: &Path) -> Result<Self> {
+        let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+        let initramfs = scratch.path().join("initramfs.cpio");
+        let init = tools::guest()?;
+        let contents = Contents { init: &init, module: Some(module), debian: Some(debian) };
+        initramfs::write(&initramfs, &contents)?;
+        Ok(Self {
+            accelerator: qemu::accelerator(&kernel.image(), &init)?,
+            kernel: kernel.image(),
+            initramfs,
+            logs: cache.folder("logs")?,
+            _scratch: scratch,
+        })
+    }
+
+    /// Boots one group of guest tests.
+    pub(crate) fn run(
+        &self,
+        stage: &Stage,
+        group: &str,
+        filter: Option<&str>,
+        show: impl FnMut(&Message),
+    ) -> Result<Outcome> {
+        // Warnings and errors of the kernel reach the console, its chatter does not.
+        let mut arguments = format!("loglevel=5 guest.group={group}");
+        if let Some(filter) = filter {
+            arguments.push_str(&format!(" guest.filter={filter}"));
+        }
+        qemu::boot(
+            &Boot {
+                kernel: &self.kernel,
+                initramfs: &self.initramfs,
+                disks: &stage.disks,
+                arguments: &arguments,
+                limit: LIMIT * self.accelerator.patience(),
+                log: &self.logs.join(format!("{group}.log")),
+                accelerator: self.accelerator,
+            },
+            show,
+        )
+    }
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
+//!
+//! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
+//! ([`kernel`]), the module ([`module`]), real input ([`rootfs`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
+//! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]); then the verbs ([`test`], [`demo`], [`bench`],
+//! [`install`]).
+
+mod bench;
+mod cache;
+mod cli;
+mod console;
+mod corrupt;
+mod debian;
+mod demo;
+mod disk;
+mod erofs;
+mod initramfs;
+mod install;
+mod kernel;
+mod lab;
+mod module;
+mod qemu;
+mod report;
+mod reproducible;
+mod rootfs;
+mod run;
+mod setup;
+mod sign;
+mod stage;
+mod test;
+mod tools;
+mod trees;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

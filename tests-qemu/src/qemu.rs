@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The virtual machine: one run, one verdict.
+//!
+//! The guest answers over a virtio port of its own ([`tesserafs_guest::message`]); the serial console
+//! is kept in full and listened to for death cries. A run without exactly one verdict has failed.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tesserafs_guest::message::{Message, PORT};
+
+use crate::console::{self, Heard};
+use crate::{initramfs, run};
+
+/// How the guest's instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    /// By the processor.
+    Kvm,
+    /// By QEMU.
+    Tcg,
+}
+
+impl Accelerator {
+    fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+
+    /// How much longer than on a processor things may take.
+    pub(crate) fn patience(self) -> u32 {
+        match self {
+            Self::Kvm => 1,
+            Self::Tcg => 6,
+        }
+    }
+}
+
+/// How long a guest on KVM may take to its first line; one that works needs a tenth of it.
+const TRIAL: Duration = Duration::from_secs(2);
+
+/// Finds out whether KVM works, by trying: the device file may be there and a guest still hang.
+pub(crate) fn accelerator(kernel: &Path, init: &Path) -> Result<Accelerator> {
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(Accelerator::Tcg);
+    }
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let archive = scratch.path().join("initramfs");
+    let contents = initramfs::Contents { init, module: None, debian: None };
+    initramfs::write(&archive, &contents)?;
+    let mut command = machine(Accelerator::Kvm, kernel, &archive, "", 256);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("failed to start qemu-system-x86_64")?;
+    let stdout = child.stdout.take().context("QEMU has no output")?;
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+            if String::from_utf8_lossy(&line).contains("Linux version") {
+                let _ = sender.send(());
+            }
+            line.clear();
+        }
+    });
+    let works = lines.recv_timeout(TRIAL).is_ok();
+    stop(&mut child)?;
+    if !works {
+        run::say("KVM is there and does not work: falling back to emulation");
+    }
+    Ok(if works { Accelerator::Kvm } else { Accelerator::Tcg })
+}
+
+/// One start of the machine.
+pub(crate) struct Boot<'a> {
+    /// `bzImage`.
+    pub(crate) kernel: &'a Path,
+    /// First root.
+    pub(crate) initramfs: &'a Path,
+    /// Raw virtio disks, in order: `/dev/vda` and so on. All are read-only.
+    pub(crate) disks: &'a [PathBuf],
+    /// Words for the kernel's command line.
+    pub(crate) arguments: &'a str,
+    /// When to give up.
+    pub(crate) limit: Duration,
+    /// Where the whole console goes.
+    pub(crate) log: &'a Path,
+    /// How to execute.
+    pub(crate) accelerator: Accelerator,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// How many tests ran to their end, whatever that was.
+    pub(crate) finished: usize,
+    /// What is wrong with the run as a whole; empty if nothing is.
+    pub(crate) complaints: Vec<String>,
+}
+
+/// What the two readers of a machine report.
+enum Event {
+    Line(String),
+    Message(Result<Message, String>),
+    ConsoleClosed,
+}
+
+/// Starts the machine, shows progress through `show`, and waits for verdict and power-off.
+pub(crate) fn boot(boot: &Boot<'_>, mut show: impl FnMut(&Message)) -> Result<Outcome> {
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let socket = scratch.path().join("verdict");
+    let listener = UnixListener::bind(&socket).context("failed to make the verdict's socket")?;
+    let mut command = machine(boot.accelerator, boot.kernel, boot.initramfs, boot.arguments, 3072);
+    for disk in boot.disks {
+        command.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.display()));
+    }
+    command
+        .args(["-device", "virtio-serial-pci", "-chardev"])
+        .arg(format!("socket,id=verdict,path={}", socket.display()))
+        .arg("-device")
+        .arg(format!("virtserialport,chardev=verdict,name={PORT}"));
+    let errors = boot.log.with_extension("qemu");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&errors).with_context(|| format!("failed to create {}", errors.display()))?)
+        .spawn()
+        .with_context(|| format!("failed to start `{}`", run::shown(&command)))?;
+    let console = child.stdout.take().context("QEMU has no output")?;
+    let mut log =
+        File::create(boot.log).with_context(|| format!("failed to create {}", boot.log.display()))?;
+
+    let (sender, events) = mpsc::channel();
+    let lines = sender.clone();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(console);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+            let text = String::from_utf8_lossy(&line);
+            let _ = lines.send(Event::Line(text.trim_end().to_owned()));
+            line.clear();
+        }
+        let _ = lines.send(Event::ConsoleClosed);
+    });
+    std::thread::spawn(move || {
+        let Ok((stream, _)) = listener.accept() else {
+            return;
+        };
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let message = serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"));
+            let _ = sender.send(Event::Message(message));
+        }
+    });
+
+    let mut judge = Judge::default();
+    let deadline = Instant::now() + boot.limit;
+    loop {
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::Line(line)) => {
+                writeln!(log, "{line}").context("failed to write the console's log")?;
+                if judge.listen(&line) {
+                    // The machine will not come back; its last words are on their way.
+                    std::thread::sleep(Duration::from_millis(500));
+                    while let Ok(Event::Line(line)) = events.try_recv() {
+                        writeln!(log, "{line}").context("failed to write the console's log")?;
+                    }
+                    break;
+                }
+            }
+            Ok(Event::Message(message)) => {
+                if let Ok(message) = &message {
+                    show(message);
+                }
+                judge.take(message);
+            }
+            Ok(Event::ConsoleClosed) => {
+                // What the port still holds arrives before its reader ends.
+                while let Ok(event) = events.recv_timeout(Duration::from_secs(2)) {
+                    if let Event::Message(message) = event {
+                        if let Ok(message) = &message {
+                            show(message);
+                        }
+                        judge.take(message);
+                    }
+                }
+                break;
+            }
+            Err(_) => {
+                judge.complaints.push(format!(
+                    "no verdict within {} s{}",
+                    boot.limit.as_secs(),
+                    judge.during()
+                ));
+                break;
+            }
+        }
+    }
+    stop(&mut child)?;
+    let said = std::fs::read_to_string(&errors).unwrap_or_default();
+    let mut outcome = judge.decide(boot.log);
+    if !outcome.complaints.is_empty() && !said.trim().is_empty() {
+        outcome.complaints.push(format!("QEMU says: {}", run::tail(&said)));
+    }
+    Ok(outcome)
+}
+
+/// Collects what a run says and decides what it means.
+#[derive(Default)]
+struct Judge {
+    running: Option<String>,
+    /// Of each test that ended, whether it passed.
+    finished: Vec<bool>,
+    verdicts: Vec<(u32, u32)>,
+    cries: Vec<(Heard, Option<String>)>,
+    complaints: Vec<String>,
+}
+
+impl Judge {
+    /// A line of the console; true if the machine is lost.
+    fn listen(&mut self, line: &str) -> bool {
+        match console::hear(line) {
+            Some(heard) => {
+                let fatal = heard.fatal;
+                self.cries.push((heard, self.running.clone()));
+                fatal
+            }
+            None => false,
+        }
+    }
+
+    fn take(&mut self, message: Result<Message, String>) {
+        match message {
+            Ok(Message::Started { name }) => self.running = Some(name),
+            Ok(Message::Finished { error, .. }) => {
+                self.running = None;
+                self.finished.push(error.is_none());
+            }
+            Ok(Message::Say { .. }) => {}
+            Ok(Message::Done { passed, failed }) => self.verdicts.push((passed, failed)),
+            Err(error) => self.complaints.push(format!("unreadable message: {error}")),
+        }
+    }
+
+    /// What ran when something happened.
+    fn during(&self) -> String {
+        match &self.running {
+            Some(name) => format!(", during {name}"),
+            None => String::new(),
+        }
+    }
+
+    fn decide(self, log: &Path) -> Outcome {
+        let during = self.during();
+        let mut complaints = self.complaints;
+        for (heard, test) in &self.cries {
+            let test = test.as_deref().unwrap_or("no test");
+            complaints.push(format!("{} during {test}: {}", heard.meaning, heard.line));
+        }
+        let passed = self.finished.iter().filter(|passed| **passed).count();
+        let counted = (passed, self.finished.len() - passed);
+        match self.verdicts[..] {
+            [(passed, failed)] if (passed as usize, failed as usize) == counted => {}
+            [verdict] => {
+                complaints.push(format!("the verdict {verdict:?} does not match the results {counted:?}"))
+            }
+            [] if complaints.is_empty() => {
+                complaints.push(format!("the machine ended without a verdict{during}"));
+            }
+            [] => {}
+            _ => complaints.push(format!("{} verdicts", self.verdicts.len())),
+        }
+        if !complaints.is_empty() {
+            complaints.push(format!("whole console: {}", log.display()));
+        }
+        Outcome { finished: self.finished.len(), complaints }
+    }
+}
+
+/// The machine without its disks and ports.
+fn machine(
+    accelerator: Accelerator,
+    kernel: &Path,
+    initramfs: &Path,
+    arguments: &str,
+    mebibytes: u32,
+) -> Command {
+    let mut command = run::command("qemu-system-x86_64");
+    command
+        .args(accelerator.arguments())
+        .args(["-smp", "2", "-m", &mebibytes.to_string()])
+        .args(["-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .arg("-append")
+        // A panic ends the run at once: `panic=-1` reboots, and QEMU does not.
+        .arg(format!("console=ttyS0 panic=-1 {arguments}"));
+    command
+}
+
+fn stop(child: &mut Child) -> Result<()> {
+    // The guest powers off by itself; whatever is left after a moment has failed already.
+    for _ in 0..20 {
+        if child.try_wait().context("failed to wait for QEMU")?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().context("failed to end QEMU")?;
+    child.wait().context("failed to wait for QEMU")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(name: &str) -> Result<Message, String> {
+        Ok(Message::Finished { name: name.to_owned(), error: None, note: String::new(), seconds: 0.0 })
+    }
+
+    fn decide(judge: Judge) -> Vec<String> {
+        judge.decide(Path::new("log")).complaints
+    }
+
+    #[test]
+    fn a_run_needs_exactly_one_verdict_that_matches() {
+        let done = |passed| Ok(Message::Done { passed, failed: 0 });
+        let mut judge = Judge::default();
+        judge.take(finished("a"));
+        judge.take(done(1));
+        assert!(decide(judge).is_empty());
+
+        let mut judge = Judge::default();
+        judge.take(finished("a"));
+        assert!(decide(judge)[0].contains("without a verdict"));
+
+        let mut judge = Judge::default();
+        judge.take(finished("a"));
+        judge.take(done(2));
+        assert!(decide(judge)[0].contains("does not match"));
+
+        let mut judge = Judge::default();
+        judge.take(done(0));
+        judge.take(done(0));
+        assert!(decide(judge)[0].contains("2 verdicts"));
+    }
+
+    #[test]
+    fn a_death_cry_outweighs_the_verdict() {
+        let mut judge = Judge::default();
+        judge.take(Ok(Message::Started { name: "g/t".into() }));
+        assert!(!judge.listen("WARNING: CPU: 0 PID: 1 at fs/x.c:1"));
+        judge.take(finished("g/t"));
+        judge.take(Ok(Message::Done { passed: 1, failed: 0 }));
+        assert!(decide(judge)[0].contains("during g/t"));
+    }
+}

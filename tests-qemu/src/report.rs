@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Counts what passed and what failed, and says so.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+
+/// The tally of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    filter: Option<String>,
+    passed: usize,
+    failures: Vec<String>,
+}
+
+impl Report {
+    /// A tally of the tests whose names begin with `filter`.
+    pub(crate) fn new(filter: Option<String>) -> Self {
+        Self { filter, ..Self::default() }
+    }
+
+    /// Whether a test of this name is wanted.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| name.starts_with(filter.as_str()))
+    }
+
+    /// Whether any test of a group is wanted: the filter may name several groups, one, or a test in it.
+    pub(crate) fn wants_group(&self, group: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| {
+            group.starts_with(filter.as_str()) || filter.starts_with(&format!("{group}/"))
+        })
+    }
+
+    /// The filter, for those that count tests themselves.
+    pub(crate) fn filter(&self) -> Option<&str> {
+        self.filter.as_deref()
+    }
+
+    /// Runs one test, if it is wanted.
+    pub(crate) fn test(&mut self, name: &str, test: impl FnOnce() -> Result<String>) {
+        if !self.wants(name) {
+            return;
+        }
+        let start = Instant::now();
+        let result = test();
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(note) => self.passed(name, seconds, &note),
+            Err(error) => self.failed(name, &format!("{error:#}")),
+        }
+    }
+
+    /// Counts a success.
+    pub(crate) fn passed(&mut self, name: &str, seconds: f64, note: &str) {
+        self.passed += 1;
+        println!("ok    {seconds:7.1} s  {name}  {note}");
+    }
+
+    /// Counts `count` successes that another program has printed.
+    pub(crate) fn add_passed(&mut self, count: usize) {
+        self.passed += count;
+    }
+
+    /// Counts a failure.
+    pub(crate) fn failed(&mut self, name: &str, error: &str) {
+        println!("FAIL             {name}\n      {}", error.replace('\n', "\n      "));
+        self.failures.push(name.to_owned());
+    }
+
+    /// Prints the last lines of a run.
+    pub(crate) fn finish(self) -> ExitCode {
+        for name in &self.failures {
+            println!("failed: {name}");
+        }
+        if self.passed == 0 && self.failures.is_empty() {
+            println!("no test has this name");
+        }
+        println!("{} passed, {} failed", self.passed, self.failures.len());
+        if self.failures.is_empty() && self.passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Installs what the machine lacks, and nothing else.
+
+use std::path::PathBuf;
+
+use anyhow::{bail, Context, Result};
+
+use crate::cache::Cache;
+use crate::{debian, run};
+
+/// What a verb needs to be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To build a kernel and the module.
+    Kernel,
+    /// To make test input and run the virtual machine.
+    Machine,
+    /// To compare with other file systems' builders.
+    Bench,
+}
+
+/// The version that the kernel's own list of requirements is known to work with.
+const BINDGEN: &str = "0.71.1";
+
+const KERNEL: &[&str] = &[
+    "bc",
+    "bison",
+    "clang-19",
+    "cpio",
+    "flex",
+    "gcc",
+    "kmod",
+    "libc6-dev",
+    "libclang-19-dev",
+    "libelf-dev",
+    "libssl-dev",
+    "lld-19",
+    "llvm-19",
+    "make",
+    "xz-utils",
+    "zstd",
+];
+const MACHINE: &[&str] = &[
+    "acl",
+    "attr",
+    "debian-archive-keyring",
+    "debootstrap",
+    "e2fsprogs",
+    "libcap2-bin",
+    "openssl",
+    "qemu-system-x86",
+];
+const BENCH: &[&str] = &["squashfs-tools", "erofs-utils"];
+
+/// The compiler that the distribution keeps new enough for the kernel, with the source of its core.
+///
+/// Bookworm's `rustc` is of 2022; browsers need a newer one, which it carries under another name.
+fn rust_packages(codename: &str) -> &'static [&'static str] {
+    match codename {
+        "bookworm" => &["rustc-web", "rust-web-src", "rust-web-clippy"],
+        _ => &["rustc", "rust-src", "rust-clippy"],
+    }
+}
+
+/// Makes sure that everything for `needs` is there.
+pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
+    let codename = debian::codename()?;
+    let mut wanted: Vec<&str> = Vec::new();
+    for need in needs {
+        match need {
+            Need::Kernel => {
+                wanted.extend(KERNEL);
+                wanted.extend(rust_packages(&codename));
+            }
+            Need::Machine => wanted.extend(MACHINE),
+            Need::Bench => wanted.extend(BENCH),
+        }
+    }
+    install(&wanted)?;
+    if needs.contains(&Need::Kernel) {
+        bindgen(cache)?;
+    }
+    Ok(())
+}
+
+/// Installs those of `wanted` that are missing.
+pub(crate) fn install(wanted: &[&str]) -> Result<()> {
+    let missing = missing(wanted)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    run::say(format_args!("installing {}", missing.join(" ")));
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root can install packages; run `apt-get install {}` first", missing.join(" "));
+    }
+    let _ = run::output(run::command("apt-get").args(["update", "-qq"]))?;
+    run::run(
+        run::command("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing),
+    )
+}
+
+/// Which packages dpkg does not know as installed.
+fn missing(wanted: &[&str]) -> Result<Vec<String>> {
+    // dpkg-query fails when it does not know one of the names, and still lists the others.
+    let output = run::output(
+        run::command("dpkg-query").args(["-W", "-f=${Package} ${db:Status-Status}\n"]).args(wanted),
+    )?;
+    let known = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(not_installed(wanted, &known))
+}
+
+fn not_installed(wanted: &[&str], known: &str) -> Vec<String> {
+    wanted
+        .iter()
+        .filter(|name| !known.lines().any(|line| line == format!("{name} installed")))
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
+/// The generator of the kernel's bindings, built from crates.io into the cache.
+pub(crate) fn bindgen(cache: &Cache) -> Result<PathBuf> {
+    let folder = cache.once(&format!("bindgen-{BINDGEN}"), |folder| {
+        run::say(format_args!("building bindgen-cli {BINDGEN} (a minute or two)"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        run::logged(
+            run::command(cargo)
+                // Not in the target folder of this workspace, which `cargo clean` empties.
+                .env_remove("CARGO_TARGET_DIR")
+                .args(["install", "--locked", "--quiet", "--root"])
+                .arg(folder)
+                .args(["--version", BINDGEN, "bindgen-cli"]),
+            &folder.join("build.log"),
+        )
+    })?;
+    let program = folder.join("bin/bindgen");
+    if !program.is_file() {
+        bail!("{} is gone; remove {}.done", program.display(), folder.display());
+    }
+    Ok(program)
+}
+
+/// Fails with one clear sentence where root is needed and missing.
+pub(crate) fn require_root(what: &str) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!("not root")).with_context(|| format!("only root can {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_installed_counts() {
+        let known = "bc installed\nflex config-files\nclang-19 installed\n";
+        assert_eq!(not_installed(&["bc", "flex", "bison", "clang-19"], known), ["flex", "bison"]);
+    }
+
+    #[test]
+    fn each_suite_has_a_compiler_that_is_new_enough() {
+        assert!(rust_packages("bookworm").contains(&"rustc-web"));
+        assert!(rust_packages("trixie").contains(&"rustc"));
+    }
+}

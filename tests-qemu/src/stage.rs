@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Everything that the guest gets: images, manifests, keys, the plan; on a disk.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tesserafs_guest::plan::{Image, Plan, Signed};
+
+use crate::cache::Cache;
+use crate::corrupt;
+use crate::sign::{self, Signer, Signers};
+use crate::tools::Tools;
+use crate::{disk, rootfs, trees};
+
+/// Bits to flip in each region.
+const FLIPS: usize = 200;
+
+/// What becomes the data disk, in the stage's folder.
+const CONTENTS: &str = "contents";
+
+/// What a boot needs besides kernel and initramfs.
+pub(crate) struct Stage {
+    /// The folder that the data disk was made from; it goes with the value.
+    folder: tempfile::TempDir,
+    /// What the guest will do with it.
+    pub(crate) plan: Plan,
+    /// Data disk and raw root image: `/dev/vda` and `/dev/vdb`.
+    pub(crate) disks: Vec<PathBuf>,
+}
+
+impl Stage {
+    /// A file that the plan names.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(CONTENTS).join(name)
+    }
+}
+
+/// Whether the root image is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    Unsigned,
+    Signed,
+}
+
+/// Builds all images of a run.
+pub(crate) fn prepare(
+    cache: &Cache,
+    tools: &Tools,
+    debian: &Path,
+    signers: &Signers,
+    root: Root,
+) -> Result<Stage> {
+    let scratch = cache.folder("scratch")?;
+    let folder = tempfile::Builder::new()
+        .prefix("stage-")
+        .tempdir_in(&scratch)
+        .context("failed to make a scratch folder")?;
+    // The finished disks lie beside what they are made of, and vanish with it.
+    let (contents, data) = (folder.path().join(CONTENTS), folder.path().join("data.ext4"));
+    std::fs::create_dir(&contents).context("failed to create the stage")?;
+
+    let rsa = sign::options(&signers.rsa)?;
+    let rsa: Vec<&str> = rsa.iter().map(String::as_str).collect();
+    let root_options: Vec<&str> = match root {
+        Root::Unsigned => vec!["--level", "3"],
+        Root::Signed => [&["--level", "3"], &rsa[..]].concat(),
+    };
+    let root = trees::image(tools, &contents, "root", debian, &root_options)?;
+
+    let sparse_tree = trees::sparse()?;
+    let sparse = trees::image(tools, &contents, "sparse", sparse_tree.path(), &[])?;
+
+    let small_tree = tempfile::tempdir().context("failed to make a scratch folder")?;
+    trees::small(small_tree.path())?;
+    let small = trees::image(tools, &contents, "small", small_tree.path(), &[])?;
+    let signed = signed(tools, &contents, small_tree.path(), &small, signers)?;
+
+    let good = trees::path(&contents, &signed.good[0]);
+    let bytes = std::fs::read(&good).with_context(|| format!("failed to read {}", good.display()))?;
+    let flips = corrupt::places(&bytes, &tools.regions(&good)?, FLIPS)?;
+
+    let unknown_feature = "unknown-feature.tess";
+    corrupt::changed(&trees::path(&contents, &small), &contents.join(unknown_feature), |image| {
+        corrupt::unknown_feature(image)
+    })?;
+
+    let plan = Plan {
+        root,
+        sparse,
+        small,
+        signed,
+        flips,
+        unknown_feature: unknown_feature.to_owned(),
+        big_directory: rootfs::BIG_DIRECTORY.to_owned(),
+    };
+    let text = serde_json::to_vec_pretty(&plan).context("the plan cannot be written down")?;
+    std::fs::write(contents.join("plan.json"), text).context("failed to write the plan")?;
+    disk::write(&data, &contents)?;
+    let device = trees::path(&contents, &plan.root);
+    Ok(Stage { folder, plan, disks: vec![data, device] })
+}
+
+/// The images of the signature tests, all of the same small tree.
+fn signed(
+    tools: &Tools,
+    contents: &Path,
+    tree: &Path,
+    unsigned: &Image,
+    signers: &Signers,
+) -> Result<Signed> {
+    let build = |name: &str, tree: &Path, signer: &Signer| -> Result<Image> {
+        let options = sign::options(signer)?;
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        trees::image(tools, contents, name, tree, &options)
+    };
+    let rsa = build("signed-rsa", tree, &signers.rsa)?;
+    let ecdsa = build("signed-ecdsa", tree, &signers.ecdsa)?;
+    let stranger = build("signed-stranger", tree, &signers.stranger)?;
+
+    // The donor is of another tree and signed by the same key: its signature is as long.
+    let other = tempfile::tempdir().context("failed to make a scratch folder")?;
+    std::fs::write(other.path().join("file"), "another tree\n").context("failed to write")?;
+    let donor = build("donor", other.path(), &signers.rsa)?;
+    let region = |image: &Image| -> Result<(u64, u64)> {
+        let path = trees::path(contents, image);
+        tools
+            .regions(&path)?
+            .into_iter()
+            .find(|region| region.name == "signature")
+            .map(|region| (region.offset, region.length))
+            .with_context(|| format!("{} has no signature", path.display()))
+    };
+    let (to, from) = (region(&rsa)?, region(&donor)?);
+    anyhow::ensure!(to.1 == from.1, "two RSA signatures differ in length");
+    let donor = std::fs::read(trees::path(contents, &donor)).context("failed to read the donor")?;
+    let copy = |name: &str| Image { image: format!("{name}.tess"), ..rsa.clone() };
+    let (transplanted, tampered) = (copy("transplanted"), copy("tampered"));
+    let source = trees::path(contents, &rsa);
+    corrupt::changed(&source, &trees::path(contents, &transplanted), |image| {
+        corrupt::transplant(image, &donor, (to.0, from.0), to.1)
+    })?;
+    corrupt::changed(&source, &trees::path(contents, &tampered), |image| corrupt::tamper(image))?;
+
+    let mut trusted = Vec::new();
+    for (name, signer) in [("rsa.der", &signers.rsa), ("ecdsa.der", &signers.ecdsa)] {
+        std::fs::copy(&signer.der, contents.join(name))
+            .with_context(|| format!("failed to copy {}", signer.der.display()))?;
+        trusted.push(name.to_owned());
+    }
+    Ok(Signed {
+        trusted,
+        good: vec![rsa, ecdsa],
+        unsigned: unsigned.clone(),
+        stranger,
+        transplanted,
+        tampered,
+    })
+}

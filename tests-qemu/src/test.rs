@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `cargo xtask test`: every check of the project, cheap ones first.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{bail, Context, Result};
+use tesserafs_guest::message::Message;
+use tesserafs_guest::plan::Flip;
+
+use crate::cache::Cache;
+use crate::kernel::{self, Toolchain};
+use crate::lab::Lab;
+use crate::module::{self, Lint};
+use crate::report::Report;
+use crate::setup::{self, Need};
+use crate::stage::{self, Root, Stage};
+use crate::tools::{cargo, Tools};
+use crate::{corrupt, reproducible, rootfs, run, sign};
+
+/// Groups of guest tests: each is one boot with one verdict.
+const GROUPS: [&str; 6] = ["compare", "programs", "readers", "api", "signatures", "flips"];
+
+/// Runs everything whose name begins with `filter`.
+pub(crate) fn test(filter: Option<String>) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let mut report = Report::new(filter);
+    source(&mut report);
+    if ["module", "image"].iter().chain(&GROUPS).any(|group| report.wants_group(group)) {
+        // What cannot be prepared makes the run fail; it is no reason to end without a tally.
+        if let Err(error) = machine(&cache, &mut report) {
+            report.failed("preparation", &format!("{error:#}"));
+        }
+    }
+    Ok(report.finish())
+}
+
+/// Formatting, lints, unit and integration tests: no kernel, no root.
+fn source(report: &mut Report) {
+    report.test("source/format", || {
+        run::capture(cargo().args(["fmt", "--all", "--check"])).map(|_| String::new())
+    });
+    report.test("source/lints", || {
+        run::capture(cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+        .map(|_| String::new())
+    });
+    if !report.wants("source/tests") {
+        return;
+    }
+    run::say("cargo test --workspace");
+    let mut failed = None;
+    let output = run::output(cargo().args(["test", "--workspace", "--release", "--no-fail-fast", "--quiet"]));
+    match output {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let (passed, broken) = tally(&text);
+            report.add_passed(passed);
+            println!("ok               source/tests  {passed} passed");
+            if !output.status.success() || broken > 0 {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                failed = Some(format!("{broken} failed\n{}\n{}", run::tail(&text), run::tail(&errors)));
+            } else if passed == 0 {
+                failed = Some("cargo ran no test".to_owned());
+            }
+        }
+        Err(error) => failed = Some(format!("{error:#}")),
+    }
+    if let Some(error) = failed {
+        report.failed("source/tests", &error);
+    }
+}
+
+/// Sums up the lines `test result: ok. 12 passed; 0 failed; …`.
+fn tally(text: &str) -> (usize, usize) {
+    let number = |line: &str, word: &str| -> usize {
+        line.split([';', '.'])
+            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+            .unwrap_or(0)
+    };
+    text.lines().filter(|line| line.starts_with("test result:")).fold((0, 0), |(passed, failed), line| {
+        (passed + number(line, "passed"), failed + number(line, "failed"))
+    })
+}
+
+/// Everything that needs a kernel, root, or both.
+fn machine(cache: &Cache, report: &mut Report) -> Result<()> {
+    setup::ensure(cache, &[Need::Kernel, Need::Machine])?;
+    let toolchain = Toolchain::find(cache)?;
+    let kernel = kernel::build(cache, &toolchain)?;
+    run::say(format_args!("kernel {}", kernel.key));
+    let built = module::build(cache, &toolchain, &kernel.build, Lint::Plain);
+    report.test("module/builds-without-a-warning", || match &built {
+        Ok(module) => Ok(format!("{}", module.display())),
+        Err(error) => bail!("{error:#}"),
+    });
+    report.test("module/cannot-panic", || {
+        let module = built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"))?;
+        module::check_panic_free(&toolchain, module).map(|()| String::new())
+    });
+    report.test("module/lints", || {
+        module::build(cache, &toolchain, &kernel.build, Lint::Clippy).map(|_| String::new())
+    });
+
+    if !["image"].iter().chain(&GROUPS).any(|group| report.wants_group(group)) {
+        return Ok(());
+    }
+    let tools = Tools::build()?;
+    let debian = rootfs::debian(cache)?;
+    let signers = sign::signers(cache)?;
+    report.test("image/is-reproducible", || reproducible::check(cache, &tools, &debian));
+    run::say("building the images of the guest");
+    let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Unsigned)?;
+    report.test("image/fsck-accepts-the-whole-root", || {
+        run::capture(run::command(&tools.fsck).arg(stage.path(&stage.plan.root.image))).map(|_| String::new())
+    });
+    report
+        .test("image/fsck-names-every-flipped-bit", || fsck_flips(&tools, &stage, &signers.rsa.certificate));
+
+    if !GROUPS.iter().any(|group| report.wants_group(group)) {
+        return Ok(());
+    }
+    let module = built.context("the guest tests did not run: there is no module")?;
+    let lab = Lab::open(cache, &kernel, &module, &debian)?;
+    for group in GROUPS {
+        if report.wants_group(group) {
+            boot(&lab, &stage, report, group);
+        }
+    }
+    Ok(())
+}
+
+/// One boot: its tests are counted as they end, what is wrong with it as a whole counts as one more failure.
+fn boot(lab: &Lab, stage: &Stage, report: &mut Report, group: &str) {
+    let filter = report.filter().map(ToOwned::to_owned);
+    let outcome = lab.run(stage, group, filter.as_deref(), |message| {
+        if let Message::Finished { name, error, note, seconds } = message {
+            match error {
+                None => report.passed(name, *seconds, note),
+                Some(error) => report.failed(name, error),
+            }
+        }
+    });
+    match outcome {
+        Ok(outcome) if outcome.complaints.is_empty() => {}
+        Ok(outcome) => report.failed(&format!("{group}/machine"), &outcome.complaints.join("\n")),
+        Err(error) => report.failed(&format!("{group}/machine"), &format!("{error:#}")),
+    }
+}
+
+/// fsck must find each flipped bit, and nothing in the image as it was.
+fn fsck_flips(tools: &Tools, stage: &Stage, certificate: &Path) -> Result<String> {
+    let image = stage.path(&stage.plan.signed.good[0].image);
+    let bytes = std::fs::read(&image).with_context(|| format!("failed to read {}", image.display()))?;
+    let check = |path: &Path| -> Result<(Option<i32>, String)> {
+        let output = run::output(run::command(&tools.fsck).arg("--cert").arg(certificate).arg(path))?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+    };
+    let (code, said) = check(&image)?;
+    if code != Some(0) {
+        bail!("fsck ends with {code:?} for the image itself: {said}");
+    }
+    let flips = &stage.plan.flips;
+    let half = flips.len().div_ceil(kernel::processors());
+    let missed: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            flips.chunks(half).map(|flips| scope.spawn(|| missed(flips, &bytes, &check))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a checking thread panicked"))?)
+            .collect::<Result<Vec<_>>>()
+            .map(|lists| lists.concat())
+    })?;
+    if !missed.is_empty() {
+        let shown: Vec<&str> = missed.iter().take(20).map(String::as_str).collect();
+        bail!("{} of {} are not named:\n{}", missed.len(), flips.len(), shown.join("\n"));
+    }
+    Ok(format!("{} flips", flips.len()))
+}
+
+/// Flips that fsck does not answer with "errors left" and a reason.
+fn missed(
+    flips: &[Flip],
+    bytes: &[u8],
+    check: &(impl Fn(&Path) -> Result<(Option<i32>, String)> + Sync),
+) -> Result<Vec<String>> {
+    const ERRORS_LEFT: i32 = 4;
+    let folder = crate::trees::in_memory()?;
+    let path = folder.path().join("flipped.tess");
+    let mut bytes = bytes.to_vec();
+    let mut missed = Vec::new();
+    for flip in flips {
+        corrupt::flip(&mut bytes, flip)?;
+        std::fs::write(&path, &bytes).context("failed to write a damaged image")?;
+        let (code, said) = check(&path)?;
+        if code != Some(ERRORS_LEFT) || said.trim().is_empty() {
+            missed.push(format!("{flip:?}: exit {code:?} {}", said.trim()));
+        }
+        corrupt::flip(&mut bytes, flip)?;
+    }
+    Ok(missed)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn results_of_all_test_programs_are_added() {
+        let text = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
+                    test result: FAILED. 10 passed; 2 failed; 0 ignored\n";
+        assert_eq!(super::tally(text), (13, 2));
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The project's own programs, built by cargo for the use of the verbs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+use serde::Deserialize;
+
+use crate::run;
+
+/// The repository: two folders above this package.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_path_buf()
+}
+
+/// The target that a static guest program is built for.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Cargo, in the repository.
+pub(crate) fn cargo() -> Command {
+    let mut command = run::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository());
+    command
+}
+
+/// Paths of what cargo built.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    /// `mkfs-tesserafs`.
+    pub(crate) mkfs: PathBuf,
+    /// `fsck-tesserafs`.
+    pub(crate) fsck: PathBuf,
+}
+
+impl Tools {
+    /// Builds builder and checker in release mode.
+    pub(crate) fn build() -> Result<Self> {
+        let built = build(&["-p", "mkfs-tesserafs", "-p", "fsck-tesserafs"], &[])?;
+        Ok(Self { mkfs: find(&built, "mkfs-tesserafs")?, fsck: find(&built, "fsck-tesserafs")? })
+    }
+
+    /// Makes an image; returns mkfs's report.
+    pub(crate) fn mkfs<S: AsRef<OsStr>>(
+        &self,
+        image: &Path,
+        source: &Path,
+        options: &[S],
+    ) -> Result<MkfsReport> {
+        let report = run::capture(
+            run::command(&self.mkfs)
+                .args(["--json", "--quiet", "--force"])
+                .args(options)
+                .arg(image)
+                .arg(source),
+        )?;
+        serde_json::from_str(&report).with_context(|| format!("mkfs reported what is no report: {report}"))
+    }
+
+    /// Regions of an image, as the checker names them.
+    pub(crate) fn regions(&self, image: &Path) -> Result<Vec<Region>> {
+        #[derive(Deserialize)]
+        struct Report {
+            regions: Vec<Region>,
+        }
+        let report = run::capture(run::command(&self.fsck).args(["--json", "--metadata-only"]).arg(image))?;
+        let report: Report = serde_json::from_str(&report)
+            .with_context(|| format!("fsck reported what is no report: {report}"))?;
+        Ok(report.regions)
+    }
+}
+
+/// What the tests need of mkfs's report.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct MkfsReport {
+    /// Identity of the image, in hexadecimal.
+    pub(crate) image_id: String,
+}
+
+/// One region of an image.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Region {
+    /// superblock, pack, tree, map, hash or signature.
+    pub(crate) name: String,
+    /// First byte.
+    pub(crate) offset: u64,
+    /// Bytes.
+    pub(crate) length: u64,
+}
+
+/// Builds the guest's init, statically linked: the initramfs holds no C library for it.
+pub(crate) fn guest() -> Result<PathBuf> {
+    let built = build(
+        &["-p", "tesserafs-guest", "--target", GUEST_TARGET],
+        &[("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")],
+    )?;
+    find(&built, "tesserafs-guest")
+}
+
+/// Runs `cargo build --release` and returns the programs that it made.
+fn build(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
+    let output = run::capture(
+        cargo()
+            .args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"])
+            .args(arguments)
+            .envs(environment.iter().copied()),
+    )?;
+    Ok(executables(&output))
+}
+
+/// The programs that cargo's messages name.
+fn executables(messages: &str) -> Vec<PathBuf> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        executable: Option<PathBuf>,
+    }
+    messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok()?.executable).collect()
+}
+
+fn find(built: &[PathBuf], name: &str) -> Result<PathBuf> {
+    match built.iter().find(|path| path.file_name() == Some(OsStr::new(name))) {
+        Some(path) => Ok(path.clone()),
+        None => bail!("cargo built no {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_among_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","executable":null}
+{"reason":"compiler-artifact","executable":"/t/release/mkfs-tesserafs"}
+{"reason":"build-finished","success":true}"#;
+        let built = executables(messages);
+        assert!(find(&built, "mkfs-tesserafs").is_ok());
+        assert!(find(&built, "fsck-tesserafs").is_err());
+    }
+}
