@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The headers that bindgen reads for the delta of bindings.rs; bindgen_parameters
+ * lists which of their names are taken.
+ */
+
+#ifndef TESSERAFS_BINDINGS_H
+#define TESSERAFS_BINDINGS_H
+
+#include <linux/exportfs.h>
+#include <linux/filelock.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/fs/super_types.h>
+#include <linux/key.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/pagemap.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <linux/statfs.h>
+#include <linux/verification.h>
+#include <linux/xattr.h>
+#include <linux/zstd.h>
+
+#include "helpers.h"
+
+/* Constants that are expressions in C, which bindgen would not evaluate. */
+static const unsigned int TESSERAFS_CONST_FMODE_READ = (__force unsigned int)FMODE_READ;
+static const unsigned int TESSERAFS_CONST_FOP_IMMUTABLE = (__force unsigned int)FOP_IMMUTABLE;
+static const loff_t TESSERAFS_CONST_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
+static const unsigned int TESSERAFS_CONST_SB_NOATIME = SB_NOATIME;
+static const unsigned int TESSERAFS_CONST_SB_POSIXACL = SB_POSIXACL;
+static const unsigned int TESSERAFS_CONST_SB_RDONLY = SB_RDONLY;
+
+#endif /* TESSERAFS_BINDINGS_H */

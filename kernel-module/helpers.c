@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * One-line wrappers of inline functions, macros and variadic functions, the table of mount
+ * options, and the module parameter. No logic: what needs an `if` is written in Rust.
+ */
+
+#include <crypto/sha2.h>
+#include <linux/cpumask.h>
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/fs/super_types.h>
+#include <linux/kdev_t.h>
+#include <linux/key.h>
+#include <linux/major.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/pagemap.h>
+#include <linux/posix_acl.h>
+#include <linux/ratelimit.h>
+#include <linux/shrinker.h>
+#include <linux/slab.h>
+
+#include "helpers.h"
+
+/* Registered in `struct file_system_type`; vfs/context.rs parses with it. */
+const struct fs_parameter_spec tesserafs_fs_parameters[] = {
+	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
+	fsparam_string("digest", TESSERAFS_OPT_OTHER),
+	{}
+};
+
+/* One-way: once signatures are required, only a reboot makes them optional again. */
+static bool require_signatures;
+module_param_named(require_signatures, require_signatures, bool_enable_only, 0644);
+MODULE_PARM_DESC(require_signatures,
+		 "Mount only images whose signature verifies (can be turned on, never off)");
+
+/* Shared by every message that an image or a user can trigger at will. */
+static DEFINE_RATELIMIT_STATE(ratelimit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+
+struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+void tesserafs_cache_no_acl(struct inode *inode)
+{
+	cache_no_acl(inode);
+}
+
+bool tesserafs_capable_noaudit(int cap)
+{
+	return ns_capable_noaudit(&init_user_ns, cap);
+}
+
+bool tesserafs_dir_emit(struct dir_context *ctx, const char *name, int namelen, u64 ino,
+			unsigned int type)
+{
+	return dir_emit(ctx, name, namelen, ino, type);
+}
+
+bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx)
+{
+	return dir_emit_dots(file, ctx);
+}
+
+void tesserafs_fc_log(struct fs_context *fc, char level, const char *message)
+{
+	logfc(fc->log.log, fc->fs_type->name, level, "%s", message);
+}
+
+bool tesserafs_fc_log_is_printk(struct fs_context *fc)
+{
+	return !fc->log.log;
+}
+
+void tesserafs_flush_dcache_folio(struct folio *folio)
+{
+	flush_dcache_folio(folio);
+}
+
+void *tesserafs_folio_address(struct folio *folio)
+{
+	return folio_address(folio);
+}
+
+struct inode *tesserafs_folio_inode(struct folio *folio)
+{
+	return folio_inode(folio);
+}
+
+loff_t tesserafs_folio_pos(struct folio *folio)
+{
+	return folio_pos(folio);
+}
+
+void tesserafs_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
+size_t tesserafs_folio_size(struct folio *folio)
+{
+	return folio_size(folio);
+}
+
+int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param)
+{
+	return fs_parse(fc, tesserafs_fs_parameters, param, &(struct fs_parse_result){});
+}
+
+bool tesserafs_fs_parameter_is_file(struct fs_parameter *param)
+{
+	return param->type == fs_value_is_file;
+}
+
+void tesserafs_i_gid_write(struct inode *inode, gid_t gid)
+{
+	i_gid_write(inode, gid);
+}
+
+loff_t tesserafs_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+void tesserafs_i_size_write(struct inode *inode, loff_t size)
+{
+	i_size_write(inode, size);
+}
+
+void tesserafs_i_uid_write(struct inode *inode, uid_t uid)
+{
+	i_uid_write(inode, uid);
+}
+
+struct user_namespace *tesserafs_i_user_ns(const struct inode *inode)
+{
+	return i_user_ns(inode);
+}
+
+void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec)
+{
+	inode_set_atime(inode, sec, nsec);
+}
+
+void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen)
+{
+	inode_set_cached_link(inode, link, linklen);
+}
+
+void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
+{
+	inode_set_ctime(inode, sec, nsec);
+}
+
+void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
+{
+	inode_set_mtime(inode, sec, nsec);
+}
+
+bool tesserafs_inode_state_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+struct key *tesserafs_keyring_alloc(const char *description)
+{
+	return keyring_alloc(description, KUIDT_INIT(0), KGIDT_INIT(0), current_cred(),
+			     KEY_POS_SEARCH | KEY_USR_VIEW | KEY_USR_READ | KEY_USR_WRITE |
+			     KEY_USR_SEARCH | KEY_USR_SETATTR,
+			     KEY_ALLOC_NOT_IN_QUOTA, NULL, NULL);
+}
+
+bool tesserafs_keyring_is_empty(const struct key *keyring)
+{
+	return READ_ONCE(keyring->keys.nr_leaves_on_tree) == 0;
+}
+
+struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
+					       void (*ctor)(void *))
+{
+	return kmem_cache_create(name, size, 0, SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+void tesserafs_mapping_set_gfp_kernel(struct inode *inode)
+{
+	mapping_set_gfp_mask(inode->i_mapping, GFP_KERNEL);
+}
+
+void tesserafs_mapping_set_large_folios(struct inode *inode)
+{
+	mapping_set_large_folios(inode->i_mapping);
+}
+
+unsigned int tesserafs_num_possible_cpus(void)
+{
+	return num_possible_cpus();
+}
+
+const struct cred *tesserafs_override_creds(const struct cred *cred)
+{
+	return override_creds(cred);
+}
+
+bool tesserafs_ratelimit(void)
+{
+	return ___ratelimit(&ratelimit, KBUILD_MODNAME);
+}
+
+struct folio *tesserafs_readahead_folio(struct readahead_control *rac)
+{
+	return readahead_folio(rac);
+}
+
+size_t tesserafs_readahead_length(const struct readahead_control *rac)
+{
+	return readahead_length(rac);
+}
+
+loff_t tesserafs_readahead_pos(const struct readahead_control *rac)
+{
+	return readahead_pos(rac);
+}
+
+bool tesserafs_require_signatures(void)
+{
+	return READ_ONCE(require_signatures);
+}
+
+void tesserafs_revert_creds(const struct cred *cred)
+{
+	revert_creds(cred);
+}
+
+bool tesserafs_sb_is_anon(const struct super_block *sb)
+{
+	return MAJOR(sb->s_dev) == UNNAMED_MAJOR;
+}
+
+void tesserafs_sha256_update(struct sha256_ctx *ctx, const u8 *data, size_t len)
+{
+	sha256_update(ctx, data, len);
+}
+
+struct shrinker *tesserafs_shrinker_alloc(const char *name)
+{
+	return shrinker_alloc(0, "%s", name);
+}
+
+void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)
+{
+	super_set_uuid(sb, uuid, len);
+}

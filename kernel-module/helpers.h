@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * One-line wrappers of what Rust cannot call by itself: static inline functions, macros and
+ * variadic functions. No logic lives here. Alphabetical; see helpers.c.
+ */
+
+#ifndef TESSERAFS_HELPERS_H
+#define TESSERAFS_HELPERS_H
+
+#include <linux/types.h>
+
+struct cred;
+struct dir_context;
+struct file;
+struct folio;
+struct fs_context;
+struct fs_parameter;
+struct inode;
+struct key;
+struct kmem_cache;
+struct readahead_control;
+struct sha256_ctx;
+struct shrinker;
+struct super_block;
+struct user_namespace;
+
+/* What tesserafs_fs_parse() answers for `source`; every other option is read by its name. */
+#define TESSERAFS_OPT_OTHER	0
+#define TESSERAFS_OPT_SOURCE	1
+
+extern const struct fs_parameter_spec tesserafs_fs_parameters[];
+
+struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
+void tesserafs_cache_no_acl(struct inode *inode);
+bool tesserafs_capable_noaudit(int cap);
+bool tesserafs_dir_emit(struct dir_context *ctx, const char *name, int namelen, u64 ino,
+			unsigned int type);
+bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
+void tesserafs_fc_log(struct fs_context *fc, char level, const char *message);
+bool tesserafs_fc_log_is_printk(struct fs_context *fc);
+void tesserafs_flush_dcache_folio(struct folio *folio);
+void *tesserafs_folio_address(struct folio *folio);
+struct inode *tesserafs_folio_inode(struct folio *folio);
+loff_t tesserafs_folio_pos(struct folio *folio);
+void tesserafs_folio_put(struct folio *folio);
+size_t tesserafs_folio_size(struct folio *folio);
+int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param);
+bool tesserafs_fs_parameter_is_file(struct fs_parameter *param);
+void tesserafs_i_gid_write(struct inode *inode, gid_t gid);
+loff_t tesserafs_i_size_read(const struct inode *inode);
+void tesserafs_i_size_write(struct inode *inode, loff_t size);
+void tesserafs_i_uid_write(struct inode *inode, uid_t uid);
+struct user_namespace *tesserafs_i_user_ns(const struct inode *inode);
+void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec);
+void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen);
+void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec);
+void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
+bool tesserafs_inode_state_is_new(struct inode *inode);
+struct key *tesserafs_keyring_alloc(const char *description);
+bool tesserafs_keyring_is_empty(const struct key *keyring);
+struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
+					       void (*ctor)(void *));
+void tesserafs_mapping_set_gfp_kernel(struct inode *inode);
+void tesserafs_mapping_set_large_folios(struct inode *inode);
+unsigned int tesserafs_num_possible_cpus(void);
+const struct cred *tesserafs_override_creds(const struct cred *cred);
+bool tesserafs_ratelimit(void);
+struct folio *tesserafs_readahead_folio(struct readahead_control *rac);
+size_t tesserafs_readahead_length(const struct readahead_control *rac);
+loff_t tesserafs_readahead_pos(const struct readahead_control *rac);
+bool tesserafs_require_signatures(void);
+void tesserafs_revert_creds(const struct cred *cred);
+bool tesserafs_sb_is_anon(const struct super_block *sb);
+void tesserafs_sha256_update(struct sha256_ctx *ctx, const u8 *data, size_t len);
+struct shrinker *tesserafs_shrinker_alloc(const char *name);
+void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
+
+#endif /* TESSERAFS_HELPERS_H */

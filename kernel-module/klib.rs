@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's libraries behind safe types: hashing, decompression, signatures, keys, memory
+//! pressure, and messages that cannot flood the log.
+
+pub(crate) mod keyring;
+pub(crate) mod param;
+pub(crate) mod pkcs7;
+pub(crate) mod printk;
+pub(crate) mod sha256;
+pub(crate) mod shrinker;
+pub(crate) mod zstd;

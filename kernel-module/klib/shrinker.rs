@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Shrinkers: caches that give memory back when the kernel needs it.
+//!
+//! C header: [`include/linux/shrinker.h`](srctree/include/linux/shrinker.h)
+
+use crate::bindings;
+use core::{
+    ffi::CStr,
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+
+/// A cache that can be shrunk.
+///
+/// Both methods run wherever memory is allocated, with whatever locks are held there: among them
+/// the cache's own, if it allocates under a lock. So they only ever try to take a lock.
+pub(crate) trait Shrink: Send + Sync + 'static {
+    /// How many objects could be freed now.
+    fn count(&self) -> usize;
+
+    /// Looks at up to `n` objects and frees what it can; returns how many it freed, or `None` if it
+    /// cannot work now.
+    fn scan(&self, n: usize) -> Option<usize>;
+}
+
+/// A registered shrinker of a `T`; unregistered on drop.
+///
+/// # Invariants
+///
+/// `shrinker` is registered, and its private data is a reference to a `T` that is owned here.
+pub(crate) struct Registration<T: Shrink> {
+    shrinker: NonNull<bindings::shrinker>,
+    cache: Arc<T>,
+}
+
+// SAFETY: A shrinker may be unregistered from any thread, and `T` is `Send` and `Sync`.
+unsafe impl<T: Shrink> Send for Registration<T> {}
+
+// SAFETY: A shared reference gives access to nothing but the cache.
+unsafe impl<T: Shrink> Sync for Registration<T> {}
+
+impl<T: Shrink> Registration<T> {
+    /// Registers a shrinker for `cache`.
+    pub(crate) fn new(name: &'static CStr, cache: Arc<T>) -> Result<Self> {
+        // SAFETY: The name is a C string.
+        let shrinker = unsafe { bindings::tesserafs_shrinker_alloc(name.as_char_ptr()) };
+        let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
+        // SAFETY: The shrinker is allocated and not registered, so it is ours.
+        unsafe {
+            (*shrinker.as_ptr()).count_objects = Some(Table::<T>::count);
+            (*shrinker.as_ptr()).scan_objects = Some(Table::<T>::scan);
+            (*shrinker.as_ptr()).seeks = bindings::DEFAULT_SEEKS as c_int;
+            (*shrinker.as_ptr()).private_data = (&raw const *cache).cast_mut().cast();
+        }
+        // SAFETY: The shrinker is set up. INVARIANT: Its private data is `cache`, which we keep.
+        unsafe { bindings::shrinker_register(shrinker.as_ptr()) };
+        Ok(Self { shrinker, cache })
+    }
+
+    /// The cache.
+    pub(crate) fn cache(&self) -> ArcBorrow<'_, T> {
+        self.cache.as_arc_borrow()
+    }
+}
+
+impl<T: Shrink> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: The shrinker is registered. This waits for callbacks that are running; after it
+        // there are none, so the cache may go.
+        unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
+    }
+}
+
+/// The callbacks of a shrinker of `T`.
+struct Table<T: Shrink>(PhantomData<T>);
+
+impl<T: Shrink> Table<T> {
+    /// # Safety
+    ///
+    /// To be called as `->count_objects` of a shrinker that a `Registration<T>` registered.
+    unsafe extern "C" fn count(
+        shrinker: *mut bindings::shrinker,
+        _control: *mut bindings::shrink_control,
+    ) -> c_ulong {
+        // SAFETY: The registration keeps the cache until the shrinker has been freed.
+        let cache = unsafe { &*(*shrinker).private_data.cast::<T>() };
+        match cache.count() {
+            // `SHRINK_EMPTY`.
+            0 => c_ulong::MAX - 1,
+            n => n as c_ulong,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// To be called as `->scan_objects` of a shrinker that a `Registration<T>` registered.
+    unsafe extern "C" fn scan(
+        shrinker: *mut bindings::shrinker,
+        control: *mut bindings::shrink_control,
+    ) -> c_ulong {
+        // SAFETY: The registration keeps the cache until the shrinker has been freed.
+        let cache = unsafe { &*(*shrinker).private_data.cast::<T>() };
+        // SAFETY: The control is valid for this call.
+        let n = unsafe { (*control).nr_to_scan };
+        match cache.scan(n as usize) {
+            Some(freed) => freed as c_ulong,
+            // `SHRINK_STOP`.
+            None => c_ulong::MAX,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! zstd decompression, in memory that was allocated in advance.
+//!
+//! C header: [`include/linux/zstd.h`](srctree/include/linux/zstd.h)
+
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::{
+    new_condvar,
+    new_mutex,
+    prelude::*,
+    sync::{
+        CondVar,
+        Mutex, //
+    }, //
+};
+
+/// What one decompression needs.
+///
+/// # Invariants
+///
+/// `ctx` is a context of zstd that lies in `memory`, which does not move.
+pub(crate) struct Workspace {
+    ctx: NonNull<bindings::zstd_dctx>,
+    /// Of 64-bit words, as zstd wants it aligned; never initialised from here.
+    _memory: KVVec<u64>,
+}
+
+// SAFETY: A context may be used by any thread, by one at a time.
+unsafe impl Send for Workspace {}
+
+impl Workspace {
+    /// Allocates a workspace.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: Has no arguments and no effects.
+        let size = unsafe { bindings::zstd_dctx_workspace_bound() };
+        let mut memory = KVVec::<u64>::with_capacity(size.div_ceil(size_of::<u64>()), GFP_KERNEL)?;
+        // SAFETY: `memory` has room for `size` bytes, aligned for 64-bit words, which nobody else
+        // uses, and which stay as long as the vector, which is not used otherwise.
+        let ctx = unsafe { bindings::zstd_init_dctx(memory.as_mut_ptr().cast(), size) };
+        // INVARIANT: The context lies in the vector's allocation, and moves with it: not at all.
+        Ok(Self {
+            ctx: NonNull::new(ctx).ok_or(ENOMEM)?,
+            _memory: memory,
+        })
+    }
+
+    /// Decompresses `from` to the beginning of `to`; returns how many bytes there are.
+    ///
+    /// `EFSCORRUPTED` if `from` is not zstd or does not fit. Only for bytes that are authentic.
+    pub(crate) fn decompress(&mut self, to: &mut [u8], from: &[u8]) -> Result<usize> {
+        // SAFETY: The context is valid by the type invariants, and ours; both slices are as long
+        // as is said, and distinct.
+        let n = unsafe {
+            bindings::zstd_decompress_dctx(
+                self.ctx.as_ptr(),
+                to.as_mut_ptr().cast(),
+                to.len(),
+                from.as_ptr().cast(),
+                from.len(),
+            )
+        };
+        // SAFETY: Only looks at the number.
+        if unsafe { bindings::zstd_is_error(n) } != 0 || n > to.len() {
+            return Err(EFSCORRUPTED);
+        }
+        Ok(n)
+    }
+}
+
+/// Workspaces that were made in advance, so that no read ever fails for want of one.
+///
+/// Rule: whoever holds a workspace does not wait for anything that may need one. In particular no
+/// I/O: the backing store may be a filesystem of this type itself.
+#[pin_data]
+pub(crate) struct Pool {
+    #[pin]
+    free: Mutex<KVec<Workspace>>,
+    #[pin]
+    returned: CondVar,
+}
+
+impl Pool {
+    /// Makes a pool with a workspace for each possible processor.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            free <- new_mutex!(Self::fill()?, "tesserafs zstd workspaces"),
+            returned <- new_condvar!("tesserafs zstd workspace returned"),
+        }? Error)
+    }
+
+    fn fill() -> Result<KVec<Workspace>> {
+        // SAFETY: Has no arguments and no effects.
+        let n = unsafe { bindings::tesserafs_num_possible_cpus() };
+        let n = usize::try_from(n)?.max(1);
+        let mut free = KVec::with_capacity(n, GFP_KERNEL)?;
+        for _ in 0..n {
+            free.push(Workspace::new()?, GFP_KERNEL)?;
+        }
+        Ok(free)
+    }
+
+    /// Takes a workspace; sleeps until there is one.
+    pub(crate) fn get(&self) -> Lease<'_> {
+        let mut free = self.free.lock();
+        loop {
+            if let Some(workspace) = free.pop() {
+                return Lease {
+                    pool: self,
+                    workspace: Some(workspace),
+                };
+            }
+            self.returned.wait(&mut free);
+        }
+    }
+}
+
+/// A workspace of a [`Pool`], which goes back on drop.
+pub(crate) struct Lease<'a> {
+    pool: &'a Pool,
+    /// Only taken by `drop`.
+    workspace: Option<Workspace>,
+}
+
+impl Lease<'_> {
+    /// As [`Workspace::decompress`].
+    pub(crate) fn decompress(&mut self, to: &mut [u8], from: &[u8]) -> Result<usize> {
+        match &mut self.workspace {
+            Some(workspace) => workspace.decompress(to, from),
+            None => Err(EIO),
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(workspace) = self.workspace.take() {
+            // There is room: the vector has held all workspaces of the pool before. If there were
+            // none the workspace would be freed, and the pool be smaller.
+            let _ = self.pool.free.lock().push_within_capacity(workspace);
+            self.pool.returned.notify_one();
+        }
+    }
+}

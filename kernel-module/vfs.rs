@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers of the C objects of the VFS, as far as a read-only filesystem needs them.
+//!
+//! The object model is C's, and so are the names: `struct file_system_type`, `struct fs_context`,
+//! `struct super_block`, `struct inode`, `struct dentry`, `struct file`, `struct address_space`,
+//! each in a file of its own, with the operations table that C attaches to it as a trait.
+//! Tables are chosen for each inode; a [`Ops`](inode::Ops) value is a typed pointer to one, so a
+//! table of another filesystem cannot be attached.
+//!
+//! | C                                  | here                                              |
+//! |------------------------------------|---------------------------------------------------|
+//! | `file_system_type`                 | [`FileSystem`], [`Registration`]                  |
+//! | `fs_context`                       | [`FsContext`]                                     |
+//! | `super_block`                      | [`SuperBlock`] in the states [`New`] and [`Ready`]|
+//! | `inode`, `inode_operations`        | [`inode::INode`], [`inode::Operations`]           |
+//! | `dentry`                           | [`dentry::Unhashed`]                              |
+//! | `file_operations`                  | [`file::Operations`]                              |
+//! | `address_space_operations`, `folio`| [`address_space::Operations`], [`LockedFolio`]    |
+//! | `xattr_handler`                    | [`xattr::Operations`]                             |
+//! | `export_operations`                | [`export::Operations`]                            |
+//!
+//! What outlives what, which the types express as lifetimes:
+//!
+//! 1. The module outlives every superblock: `file_system_type.owner`.
+//! 2. [`Registration::global`](Registration) outlives every superblock.
+//! 3. A superblock's data ([`FileSystem::Data`]) outlives every inode of the superblock; it is
+//!    dropped in `kill_sb`, after the last of them was evicted.
+//! 4. An [`inode::Ref`] is bound to the borrow of the superblock that it was taken from, so it
+//!    cannot be kept in per-mount or per-inode data, where it would pin the inode for ever.
+//! 5. Per-inode data ([`FileSystem::INodeData`]) is dropped when the inode is destroyed, in process
+//!    context; the memory follows after an RCU grace period. Callbacks that may run in RCU mode
+//!    never reach it: they answer `ECHILD`.
+
+pub(crate) mod address_space;
+pub(crate) mod backing;
+pub(crate) mod context;
+pub(crate) mod dentry;
+pub(crate) mod export;
+pub(crate) mod file;
+pub(crate) mod folio;
+pub(crate) mod inode;
+pub(crate) mod meta_inode;
+pub(crate) mod registration;
+pub(crate) mod super_block;
+pub(crate) mod xattr;
+
+pub(crate) use self::{
+    backing::Backing,
+    context::FsContext,
+    folio::LockedFolio,
+    meta_inode::{
+        Meta,
+        MetaBuf,
+        MetaSource, //
+    },
+    registration::{
+        FileSystem,
+        Registration, //
+    },
+    super_block::{
+        New,
+        Ready,
+        StatFs,
+        SuperBlock, //
+    },
+};
+
+// Folios are reached through their address in the kernel's linear mapping.
+#[cfg(CONFIG_HIGHMEM)]
+compile_error!("tesserafs does not support CONFIG_HIGHMEM");
+#[cfg(not(CONFIG_64BIT))]
+compile_error!("tesserafs needs a 64-bit kernel: file positions must fit the page cache's index");

@@ -1,0 +1,615 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use super::{
+    address_space,
+    dentry::{
+        Spliced,
+        Unhashed, //
+    },
+    file,
+    registration::FileSystem,
+    super_block::{
+        Ready,
+        SuperBlock, //
+    },
+    xattr, //
+};
+use crate::bindings;
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
+
+/// An inode of the filesystem `T`, initialised and in use.
+///
+/// # Invariants
+///
+/// - The inode is the first member of an [`INodeWithData<T>`] whose data is initialised.
+/// - Its superblock is [`Ready`].
+#[repr(transparent)]
+pub(crate) struct INode<T: FileSystem> {
+    inner: Opaque<bindings::inode>,
+    _p: PhantomData<fn() -> T>,
+}
+
+// SAFETY: A C inode may be used from any thread, and its data is `Send` and `Sync`.
+unsafe impl<T: FileSystem> Send for INode<T> {}
+
+// SAFETY: What can be done with a shared reference is to read what does not change after `init`.
+unsafe impl<T: FileSystem> Sync for INode<T> {}
+
+impl<T: FileSystem> INode<T> {
+    /// # Safety
+    ///
+    /// `inode` must be an inode that [`NewINode::init`] initialised for `T`, and stay for `'a`.
+    pub(super) unsafe fn from_raw<'a>(inode: *mut bindings::inode) -> &'a Self {
+        // SAFETY: As the caller promises. INVARIANT: `init` established both.
+        // CAST: `Self` is transparent over `struct inode`.
+        unsafe { &*inode.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::inode {
+        self.inner.get()
+    }
+
+    /// The inode's number.
+    pub(crate) fn ino(&self) -> u64 {
+        // SAFETY: The inode is valid; its number does not change.
+        unsafe { (*self.as_ptr()).i_ino }
+    }
+
+    /// The type and permission bits.
+    pub(crate) fn mode(&self) -> u16 {
+        // SAFETY: The inode is valid; nothing changes the mode of an inode on a read-only
+        // superblock.
+        unsafe { (*self.as_ptr()).i_mode }
+    }
+
+    /// Whether this is a directory.
+    pub(crate) fn is_dir(&self) -> bool {
+        u32::from(self.mode()) & bindings::S_IFMT == bindings::S_IFDIR
+    }
+
+    /// The length of the file in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        // SAFETY: The inode is valid.
+        let size = unsafe { bindings::tesserafs_i_size_read(self.as_ptr()) };
+        // CAST: `init` checked that the size is not negative, and nothing changes it.
+        size as u64
+    }
+
+    /// The superblock.
+    pub(crate) fn super_block(&self) -> &SuperBlock<T> {
+        // SAFETY: The inode is valid; `i_sb` is assigned once, before the inode is visible.
+        let sb = unsafe { (*self.as_ptr()).i_sb };
+        // SAFETY: By the type invariants it is a ready superblock of `T`; it outlives its inodes.
+        unsafe { SuperBlock::from_raw(sb) }
+    }
+
+    /// The data that was given to [`NewINode::init`].
+    pub(crate) fn data(&self) -> &T::INodeData {
+        // CAST: By the type invariants the inode is the first member of an `INodeWithData<T>`.
+        let this = self.as_ptr().cast::<INodeWithData<T>>();
+        // SAFETY: `this` is valid as long as the inode is.
+        let data = unsafe { &raw const (*this).data };
+        // SAFETY: By the type invariants the data is initialised. It is dropped when the inode is
+        // destroyed, after the last reference to it has gone.
+        unsafe { &*UnsafeCell::raw_get(data).cast::<T::INodeData>() }
+    }
+}
+
+/// A counted reference to an inode.
+///
+/// It lives no longer than the borrow of the superblock it was taken from: a reference that was
+/// kept in the superblock's own data would keep the superblock from ever being shut down.
+///
+/// # Invariants
+///
+/// `inode` satisfies the invariants of [`INode<T>`], and one of its references is owned.
+pub(crate) struct Ref<'a, T: FileSystem> {
+    inode: NonNull<bindings::inode>,
+    _p: PhantomData<&'a SuperBlock<T>>,
+}
+
+impl<T: FileSystem> Ref<'_, T> {
+    /// Gives the reference away.
+    pub(super) fn into_raw(self) -> *mut bindings::inode {
+        ManuallyDrop::new(self).inode.as_ptr()
+    }
+}
+
+impl<T: FileSystem> Deref for Ref<'_, T> {
+    type Target = INode<T>;
+
+    fn deref(&self) -> &INode<T> {
+        // SAFETY: By the type invariants.
+        unsafe { INode::from_raw(self.inode.as_ptr()) }
+    }
+}
+
+impl<T: FileSystem> Drop for Ref<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the reference is ours.
+        unsafe { bindings::iput(self.inode.as_ptr()) };
+    }
+}
+
+/// What [`SuperBlock::iget`] found.
+pub(crate) enum Iget<'a, T: FileSystem> {
+    /// The inode is in the inode cache.
+    Cached(Ref<'a, T>),
+    /// It is not; the caller has to initialise it. Others who want it wait.
+    New(NewINode<'a, T>),
+}
+
+impl<T: FileSystem> SuperBlock<T, Ready> {
+    /// Looks an inode up in the inode cache, or begins a new one. May sleep.
+    pub(crate) fn iget(&self, ino: u64) -> Result<Iget<'_, T>> {
+        // SAFETY: The superblock is valid and has an `->alloc_inode`.
+        let inode = unsafe { bindings::iget_locked(self.as_ptr(), ino) };
+        let inode = NonNull::new(inode).ok_or(ENOMEM)?;
+        // SAFETY: `iget_locked()` returned an inode with a reference for us.
+        if unsafe { bindings::tesserafs_inode_state_is_new(inode.as_ptr()) } {
+            // INVARIANT: `I_NEW` is set for us to clear: `iget_locked()` waits for anybody else's.
+            Ok(Iget::New(NewINode {
+                inode,
+                _p: PhantomData,
+            }))
+        } else {
+            // INVARIANT: A hashed inode that is not new was initialised by `NewINode::init`: one
+            // that failed was unhashed, and the metadata inode never is hashed.
+            Ok(Iget::Cached(Ref {
+                inode,
+                _p: PhantomData,
+            }))
+        }
+    }
+}
+
+/// What an inode is.
+pub(crate) enum Kind<T: FileSystem> {
+    /// A regular file.
+    Regular {
+        /// `read`, `mmap`, `lseek`.
+        file: file::Ops<T>,
+        /// The page cache.
+        mapping: address_space::Ops<T>,
+    },
+    /// A directory.
+    Directory {
+        /// `getdents`.
+        file: file::Ops<T>,
+    },
+    /// A symbolic link whose target is kept in memory, so that path walks need not leave RCU mode.
+    Symlink(Target),
+    /// A symbolic link whose target is asked for each time: [`Operations::get_link`].
+    LazySymlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A whiteout as overlayfs knows it: the character device 0:0.
+    Whiteout,
+}
+
+/// What `stat` says about an inode, beyond its [`Kind`].
+pub(crate) struct Attributes {
+    /// The permission bits, with set-id and sticky; the type is the [`Kind`]'s.
+    pub(crate) permissions: u16,
+    /// The owner.
+    pub(crate) uid: u32,
+    /// The group.
+    pub(crate) gid: u32,
+    /// The number of names; not zero.
+    pub(crate) nlink: u32,
+    /// The length in bytes; at most `i64::MAX`.
+    pub(crate) size: u64,
+    /// The allocated space in units of 512 bytes.
+    pub(crate) blocks: u64,
+    /// The modification time in seconds, which is also shown as the access and change time.
+    pub(crate) mtime: i64,
+    /// Its nanoseconds; below 1 000 000 000.
+    pub(crate) mtime_nsec: u32,
+    /// Whether the inode may have a POSIX ACL. If not, it will not be asked for one.
+    pub(crate) may_have_acl: bool,
+}
+
+/// An inode that is hashed, locked, and not initialised yet.
+///
+/// [`NewINode::init`] makes it a usable one. Dropping it gives up: whoever waits for the inode
+/// finds it bad and tries again.
+///
+/// # Invariants
+///
+/// `inode` is the first member of an [`INodeWithData<T>`] without data, in a ready superblock of
+/// `T`; `I_NEW` is set, and it and one reference are owned.
+pub(crate) struct NewINode<'a, T: FileSystem> {
+    inode: NonNull<bindings::inode>,
+    _p: PhantomData<&'a SuperBlock<T>>,
+}
+
+impl<'a, T: FileSystem> NewINode<'a, T> {
+    /// The inode's number.
+    pub(crate) fn ino(&self) -> u64 {
+        // SAFETY: The inode is valid by the type invariants.
+        unsafe { (*self.inode.as_ptr()).i_ino }
+    }
+
+    /// Initialises the inode and makes it available.
+    ///
+    /// `EFSCORRUPTED` if the attributes are none that an inode can have.
+    pub(crate) fn init(
+        self,
+        kind: Kind<T>,
+        ops: Ops<T>,
+        attributes: Attributes,
+        data: T::INodeData,
+    ) -> Result<Ref<'a, T>> {
+        let size = i64::try_from(attributes.size).map_err(|_| EFSCORRUPTED)?;
+        if attributes.nlink == 0 || attributes.mtime_nsec >= 1_000_000_000 {
+            return Err(EFSCORRUPTED);
+        }
+        let inode = self.inode.as_ptr();
+        // CAST: By the type invariants the inode is the first member of an `INodeWithData<T>`.
+        let this = inode.cast::<INodeWithData<T>>();
+        // CAST: Below a thousand million, as was checked.
+        let nsec = attributes.mtime_nsec as c_long;
+
+        // SAFETY: By the type invariants the inode is valid, and as long as `I_NEW` is set nobody
+        // else reads or writes what is set below: those who find the inode wait for the flag to go.
+        // Exactly one `init` runs for an inode, so the data is not initialised yet.
+        unsafe {
+            bindings::tesserafs_i_uid_write(inode, attributes.uid);
+            bindings::tesserafs_i_gid_write(inode, attributes.gid);
+            bindings::set_nlink(inode, attributes.nlink);
+            bindings::tesserafs_i_size_write(inode, size);
+            (*inode).i_blocks = attributes.blocks;
+            (*inode).i_generation = 0;
+            bindings::tesserafs_inode_set_mtime(inode, attributes.mtime, nsec);
+            bindings::tesserafs_inode_set_atime(inode, attributes.mtime, nsec);
+            bindings::tesserafs_inode_set_ctime(inode, attributes.mtime, nsec);
+            if !attributes.may_have_acl {
+                bindings::tesserafs_cache_no_acl(inode);
+            }
+            UnsafeCell::raw_get(&raw const (*this).data)
+                .cast::<T::INodeData>()
+                .write(data);
+            *(*this).has_data.get() = true;
+        }
+
+        // CAST: The file types are 16-bit values; the kernel's constants are not typed.
+        let mode = |kind: u32| kind as u16 | (attributes.permissions & 0o7777);
+        let special = match kind {
+            Kind::Regular { file, mapping } => {
+                // SAFETY: As above; the tables are those of `T`, and static.
+                unsafe {
+                    (*inode).i_mode = mode(bindings::S_IFREG);
+                    (*inode).i_op = &ops.tables.lazy;
+                    (*inode).__bindgen_anon_3.i_fop = file.table;
+                    (*(*inode).i_mapping).a_ops = mapping.table;
+                    bindings::tesserafs_mapping_set_large_folios(inode);
+                }
+                None
+            }
+            Kind::Directory { file } => {
+                // SAFETY: As above.
+                unsafe {
+                    (*inode).i_mode = mode(bindings::S_IFDIR);
+                    (*inode).i_op = &ops.tables.lazy;
+                    (*inode).__bindgen_anon_3.i_fop = file.table;
+                }
+                None
+            }
+            Kind::Symlink(target) => {
+                let len = c_int::try_from(target.len()).map_err(|_| EFSCORRUPTED)?;
+                let link = target.into_raw();
+                // SAFETY: As above; `link` is a C string of length `len` that is now owned by the
+                // inode, which frees it when it is freed itself.
+                unsafe {
+                    (*inode).i_mode = mode(bindings::S_IFLNK);
+                    (*inode).i_op = &ops.tables.cached;
+                    *(*this).link.get() = link;
+                    bindings::tesserafs_inode_set_cached_link(inode, link, len);
+                }
+                None
+            }
+            Kind::LazySymlink => {
+                // SAFETY: As above.
+                unsafe {
+                    (*inode).i_mode = mode(bindings::S_IFLNK);
+                    (*inode).i_op = &ops.tables.lazy;
+                }
+                None
+            }
+            Kind::Fifo => Some(bindings::S_IFIFO),
+            Kind::Socket => Some(bindings::S_IFSOCK),
+            Kind::Whiteout => Some(bindings::S_IFCHR),
+        };
+        if let Some(kind) = special {
+            // SAFETY: As above; device 0:0 is the whiteout.
+            unsafe {
+                bindings::init_special_inode(inode, mode(kind), 0);
+                (*inode).i_op = &ops.tables.lazy;
+            }
+        }
+
+        // SAFETY: By the type invariants `I_NEW` is ours to clear, and the inode is now initialised.
+        unsafe { bindings::unlock_new_inode(inode) };
+        // INVARIANT: The inode has its data, and the reference of `self` is given to the result.
+        Ok(Ref {
+            inode: ManuallyDrop::new(self).inode,
+            _p: PhantomData,
+        })
+    }
+}
+
+impl<T: FileSystem> Drop for NewINode<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants `I_NEW` and a reference are ours. The inode becomes bad
+        // and is unhashed, so it is never taken for an initialised one.
+        unsafe { bindings::iget_failed(self.inode.as_ptr()) };
+    }
+}
+
+/// The target of a symbolic link: a C string of its own.
+pub(crate) struct Target(KVec<u8>);
+
+impl Target {
+    /// Copies `target`, which must not contain NUL, nor be empty: `EFSCORRUPTED`.
+    pub(crate) fn new(target: &[u8]) -> Result<Self> {
+        let len = target.len().checked_add(1).ok_or(EFSCORRUPTED)?;
+        let mut bytes = KVec::with_capacity(len, GFP_KERNEL)?;
+        bytes.extend_from_slice(target, GFP_KERNEL)?;
+        Self::from_bytes(bytes)
+    }
+
+    /// Takes over `target`, which must not contain NUL, nor be empty: `EFSCORRUPTED`.
+    pub(crate) fn from_bytes(mut target: KVec<u8>) -> Result<Self> {
+        if target.is_empty() || target.contains(&0) {
+            return Err(EFSCORRUPTED);
+        }
+        target.push(0, GFP_KERNEL)?;
+        Ok(Self(target))
+    }
+
+    /// The length without the NUL.
+    fn len(&self) -> usize {
+        self.0.len().saturating_sub(1)
+    }
+
+    /// Gives the string away; it is to be freed with `kfree`.
+    fn into_raw(self) -> *mut c_char {
+        let (target, _len, _capacity) = self.0.into_raw_parts();
+        target.cast()
+    }
+}
+
+/// What `struct inode_operations` asks of an inode of a read-only filesystem.
+///
+/// `getattr` and `permission` are the VFS's own, over what [`NewINode::init`] was given.
+#[vtable]
+pub(crate) trait Operations {
+    /// The filesystem whose inodes these operations serve.
+    type FileSystem: FileSystem;
+
+    /// Where extended attributes and ACLs come from; [`xattr::Absent`] for none.
+    type Xattr: xattr::Operations<FileSystem = Self::FileSystem>;
+
+    /// Finds a name in a directory. May sleep; runs in parallel for different names.
+    fn lookup<'a>(
+        _dir: &INode<Self::FileSystem>,
+        _dentry: Unhashed<'a, Self::FileSystem>,
+    ) -> Result<Spliced<'a>> {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The target of a [`Kind::LazySymlink`]. May sleep.
+    fn get_link(_inode: &INode<Self::FileSystem>) -> Result<Target> {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// The tables of inode operations of the filesystem `T`.
+pub(crate) struct Ops<T: FileSystem> {
+    tables: &'static Tables,
+    _p: PhantomData<fn() -> T>,
+}
+
+impl<T: FileSystem> Ops<T> {
+    /// The tables of `U`.
+    pub(crate) const fn new<U: Operations<FileSystem = T>>() -> Self {
+        Self {
+            tables: &Table::<U>::TABLES,
+            _p: PhantomData,
+        }
+    }
+}
+
+struct Tables {
+    /// Asks [`Operations::get_link`] for a target, if there is such a method.
+    lazy: bindings::inode_operations,
+    /// For inodes with `i_link` set.
+    cached: bindings::inode_operations,
+}
+
+/// The callbacks of `U`, as C calls them.
+struct Table<U: Operations>(PhantomData<U>);
+
+impl<U: Operations> Table<U> {
+    const TABLES: Tables = Tables {
+        lazy: bindings::inode_operations {
+            lookup: if U::HAS_LOOKUP {
+                Some(Self::lookup)
+            } else {
+                None
+            },
+            get_link: if U::HAS_GET_LINK {
+                Some(Self::get_link)
+            } else {
+                None
+            },
+            ..Self::COMMON
+        },
+        cached: bindings::inode_operations {
+            get_link: Some(bindings::simple_get_link),
+            ..Self::COMMON
+        },
+    };
+
+    const COMMON: bindings::inode_operations = bindings::inode_operations {
+        listxattr: Some(xattr::Table::<U::Xattr>::listxattr),
+        #[cfg(CONFIG_FS_POSIX_ACL)]
+        get_inode_acl: Some(xattr::Table::<U::Xattr>::get_inode_acl),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// To be called by the VFS as the `->lookup` of an inode that `NewINode::init` gave this table.
+    unsafe extern "C" fn lookup(
+        dir: *mut bindings::inode,
+        dentry: *mut bindings::dentry,
+        _flags: c_uint,
+    ) -> *mut bindings::dentry {
+        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the
+        // caller holds the directory.
+        let dir = unsafe { INode::from_raw(dir) };
+        // SAFETY: This is `->lookup`, and `dentry` its argument.
+        let dentry = unsafe { Unhashed::from_raw(dentry) };
+        if dentry.name().len() > bindings::NAME_MAX as usize {
+            return ENAMETOOLONG.to_ptr();
+        }
+        match U::lookup(dir, dentry) {
+            Ok(spliced) => spliced.into_raw(),
+            Err(e) => e.to_ptr(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the VFS as the `->get_link` of an inode that `NewINode::init` gave this
+    /// table.
+    unsafe extern "C" fn get_link(
+        dentry: *mut bindings::dentry,
+        inode: *mut bindings::inode,
+        done: *mut bindings::delayed_call,
+    ) -> *const c_char {
+        // In RCU mode nothing keeps the inode's data; the VFS comes back with a reference.
+        if dentry.is_null() {
+            return ECHILD.to_ptr::<c_char>();
+        }
+        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; out of
+        // RCU mode the caller holds the inode.
+        let inode = unsafe { INode::from_raw(inode) };
+        match U::get_link(inode) {
+            Ok(target) => {
+                let target = target.into_raw();
+                // SAFETY: `done` is the caller's to be set here; it calls `kfree_link()` on the
+                // string, which `KVec` allocated with `kmalloc`, when it needs it no more.
+                unsafe {
+                    *done = bindings::delayed_call {
+                        fn_: Some(bindings::kfree_link),
+                        arg: target.cast(),
+                    }
+                };
+                target
+            }
+            Err(e) => e.to_ptr::<c_char>(),
+        }
+    }
+}
+
+/// What the inode slab holds: an inode, and what the filesystem keeps about it.
+///
+/// The C inode is the first member, so one pointer serves for both.
+#[repr(C)]
+pub(super) struct INodeWithData<T: FileSystem> {
+    inode: Opaque<bindings::inode>,
+    /// The target of a [`Kind::Symlink`], to be freed with the inode; else null.
+    link: UnsafeCell<*mut c_char>,
+    /// Whether `data` is initialised.
+    has_data: UnsafeCell<bool>,
+    data: UnsafeCell<MaybeUninit<T::INodeData>>,
+}
+
+impl<T: FileSystem> INodeWithData<T> {
+    /// The slab's constructor: runs once for an object, not once for an allocation.
+    ///
+    /// # Safety
+    ///
+    /// `object` must point to memory for an `INodeWithData<T>`.
+    pub(super) unsafe extern "C" fn init_once(object: *mut c_void) {
+        // SAFETY: The inode is the first member of the object.
+        unsafe { bindings::inode_init_once(object.cast()) };
+    }
+
+    /// Prepares an object that was allocated from the slab.
+    ///
+    /// # Safety
+    ///
+    /// `inode` must have been allocated from the slab just now.
+    pub(super) unsafe fn prepare(inode: *mut bindings::inode) {
+        // CAST: The inode is the first member.
+        let this = inode.cast::<Self>();
+        // SAFETY: The object is ours.
+        unsafe { *(*this).link.get() = core::ptr::null_mut() };
+        // SAFETY: As above.
+        unsafe { *(*this).has_data.get() = false };
+    }
+
+    /// Drops the data of an inode that is destroyed.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->destroy_inode`, of a superblock of `T`: nobody has a
+    /// reference to the inode, nor can get one.
+    pub(super) unsafe extern "C" fn destroy(inode: *mut bindings::inode) {
+        // CAST: The inode is the first member.
+        let this = inode.cast::<Self>();
+        // SAFETY: The object is valid.
+        let has_data = unsafe { (*this).has_data.get() };
+        // SAFETY: Nobody else has a reference, so nobody else accesses the flag.
+        if unsafe { has_data.replace(false) } {
+            // SAFETY: As above.
+            let data = unsafe { (*this).data.get() };
+            // SAFETY: The flag said that the data is initialised. RCU path walks may still see the
+            // inode, but none of the callbacks touches the data in RCU mode.
+            unsafe { core::ptr::drop_in_place(data.cast::<T::INodeData>()) };
+        }
+    }
+
+    /// Frees an inode.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->free_inode`, of a superblock of `T`: an RCU grace period after
+    /// the inode was destroyed.
+    pub(super) unsafe extern "C" fn free(inode: *mut bindings::inode) {
+        // CAST: The inode is the first member.
+        let this = inode.cast::<Self>();
+        // SAFETY: The object is valid, and nobody else sees it any more.
+        let link = unsafe { *(*this).link.get() };
+        // SAFETY: The target of a cached symlink was allocated with `kmalloc`; null is nothing. RCU
+        // path walks that followed it are over.
+        unsafe { bindings::kfree(link.cast()) };
+        // The superblock may be gone by now, and with it the way to the slab: `kfree()` finds the
+        // slab of an object by itself.
+        //
+        // SAFETY: The object was allocated from a slab, and `kfree()` serves for those too.
+        unsafe { bindings::kfree(inode.cast()) };
+    }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The metadata inode: a page cache for the filesystem's own use.
+//!
+//! Each superblock may have one private inode. It is in no directory and not hashed, so nothing in
+//! userspace can open, map or write it; its page cache holds the filesystem's metadata, filled by a
+//! [`MetaSource`], which verifies what it fills. Up to date then means verified, and because nobody
+//! can write those folios, a reader may keep a `&[u8]` into one for as long as it holds the
+//! [`MetaBuf`].
+//!
+//! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+
+use super::{
+    folio::LockedFolio,
+    registration::FileSystem,
+    super_block::SbInfo, //
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::{
+        from_err_ptr,
+        from_result, //
+    },
+    prelude::*, //
+};
+
+/// Where the metadata inode's content comes from.
+pub(crate) trait MetaSource: Send + Sync + Sized + 'static {
+    /// Fills one folio with verified content, and completes it.
+    ///
+    /// `meta` is the inode itself, for what has to be read to verify this folio. Folios are locked
+    /// while they are filled: to wait for another one here is only safe in one direction, from the
+    /// leaves of a hash tree to its root.
+    fn read_folio(&self, meta: Meta<'_>, folio: LockedFolio<'_>) -> Result;
+}
+
+/// The metadata inode of a superblock.
+///
+/// # Invariants
+///
+/// `inode` is the metadata inode of a superblock, and is valid for `'a`; or it is null if the
+/// superblock has none.
+#[derive(Clone, Copy)]
+pub(crate) struct Meta<'a> {
+    inode: *mut bindings::inode,
+    _p: PhantomData<&'a bindings::inode>,
+}
+
+// SAFETY: All that is done with the inode is to read through its page cache, which locks for itself.
+unsafe impl Send for Meta<'_> {}
+
+// SAFETY: As for `Send`.
+unsafe impl Sync for Meta<'_> {}
+
+impl<'a> Meta<'a> {
+    /// # Safety
+    ///
+    /// `inode` must be null, or a metadata inode that is valid for `'a`.
+    pub(super) unsafe fn from_raw(inode: *mut bindings::inode) -> Self {
+        // INVARIANT: As the caller promises.
+        Self {
+            inode,
+            _p: PhantomData,
+        }
+    }
+
+    /// The length that was given to `SuperBlock::set_meta`; zero if it never was.
+    #[expect(clippy::len_without_is_empty, reason = "no image is without metadata")]
+    pub(crate) fn len(self) -> u64 {
+        if self.inode.is_null() {
+            return 0;
+        }
+        // SAFETY: The inode is valid by the type invariants.
+        let len = unsafe { bindings::tesserafs_i_size_read(self.inode) };
+        // CAST: `set_meta` checked that the length is positive.
+        len as u64
+    }
+
+    /// The folio that holds the byte at `pos`, read and verified if it was not there.
+    ///
+    /// `EINVAL` beyond the end; else what the [`MetaSource`] answered. May sleep.
+    pub(crate) fn buf(self, pos: u64) -> Result<MetaBuf<'a>> {
+        if pos >= self.len() {
+            return Err(EINVAL);
+        }
+        // CAST: The page cache's index is as wide as a 64-bit position.
+        let index = (pos >> bindings::PAGE_SHIFT) as c_ulong;
+        // SAFETY: `len` is not zero, so the inode is not null; it is valid by the type invariants.
+        let mapping = unsafe { (*self.inode).i_mapping };
+        // SAFETY: The mapping is the inode's own and has `MetaTable` as its operations, which read
+        // a folio without a `struct file`.
+        let folio =
+            unsafe { bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut()) };
+        let folio = NonNull::new(from_err_ptr(folio)?).ok_or(EIO)?;
+        // SAFETY: `read_cache_folio()` returned a folio with a reference for us.
+        let start = unsafe { bindings::tesserafs_folio_pos(folio.as_ptr()) };
+        // SAFETY: As above.
+        let len = unsafe { bindings::tesserafs_folio_size(folio.as_ptr()) };
+        // SAFETY: As above; without highmem a folio has an address.
+        let address = unsafe { bindings::tesserafs_folio_address(folio.as_ptr()) };
+        // SAFETY: The folio is up to date, so all of its bytes are initialised. Nobody writes them
+        // any more: only `MetaSource::read_folio` does, and only before. The reference that the
+        // `MetaBuf` holds keeps the memory, and keeps it from being migrated.
+        let bytes = unsafe { core::slice::from_raw_parts(address.cast::<u8>(), len) };
+        // INVARIANT: The reference that `read_cache_folio()` took is ours; `bytes` is the folio's
+        // memory; CAST: the page cache has no negative positions.
+        Ok(MetaBuf {
+            folio,
+            start: start as u64,
+            bytes,
+        })
+    }
+
+    /// Copies the bytes at `pos` to `to`, across folios if need be. `EINVAL` beyond the end.
+    pub(crate) fn read_exact(self, mut pos: u64, mut to: &mut [u8]) -> Result {
+        while !to.is_empty() {
+            let buf = self.buf(pos)?;
+            let from = buf.bytes_from(pos);
+            let n = from.len().min(to.len());
+            let (head, tail) = core::mem::take(&mut to).split_at_mut_checked(n).ok_or(EIO)?;
+            head.copy_from_slice(from.get(..n).ok_or(EIO)?);
+            to = tail;
+            pos = pos.checked_add(n as u64).ok_or(EINVAL)?;
+            if n == 0 {
+                return Err(EIO);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A folio of verified metadata. Holding it keeps the memory.
+///
+/// # Invariants
+///
+/// `folio` is up to date, and a reference to it is owned; `bytes` is its memory, `start` the
+/// position of the first of them in the metadata inode.
+pub(crate) struct MetaBuf<'a> {
+    folio: NonNull<bindings::folio>,
+    start: u64,
+    bytes: &'a [u8],
+}
+
+// SAFETY: The folio's reference may be dropped from any thread; its bytes do not change.
+unsafe impl Send for MetaBuf<'_> {}
+
+// SAFETY: The bytes do not change.
+unsafe impl Sync for MetaBuf<'_> {}
+
+impl MetaBuf<'_> {
+    /// The position of the folio's first byte.
+    pub(crate) fn pos(&self) -> u64 {
+        self.start
+    }
+
+    /// All bytes of the folio; those beyond the end of the metadata are what the source put there.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The bytes from `pos` to the end of the folio; none if `pos` is not in the folio.
+    pub(crate) fn bytes_from(&self, pos: u64) -> &[u8] {
+        pos.checked_sub(self.start)
+            .and_then(|offset| usize::try_from(offset).ok())
+            .and_then(|offset| self.bytes.get(offset..))
+            .unwrap_or(&[])
+    }
+}
+
+impl Drop for MetaBuf<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours by the type invariants.
+        unsafe { bindings::tesserafs_folio_put(self.folio.as_ptr()) };
+    }
+}
+
+/// Makes the metadata inode of `sb`, `len` bytes long.
+///
+/// # Safety
+///
+/// `sb` must be a superblock of `T` whose `s_fs_info` is a [`SbInfo<T>`] and whose operations are
+/// set. The caller owns the reference that is returned, and drops it before the superblock goes.
+pub(super) unsafe fn new_inode<T: FileSystem>(
+    sb: *mut bindings::super_block,
+    len: u64,
+) -> Result<NonNull<bindings::inode>> {
+    let len = i64::try_from(len).map_err(|_| EFBIG)?;
+    // SAFETY: The superblock is valid and has an `->alloc_inode`, as the caller promises.
+    let inode = unsafe { bindings::new_inode(sb) };
+    let inode = NonNull::new(inode).ok_or(ENOMEM)?;
+    let raw = inode.as_ptr();
+    // SAFETY: The inode is new, and on no list by which anybody could read its size.
+    unsafe { bindings::tesserafs_i_size_write(raw, len) };
+    // SAFETY: As above; nobody uses the mapping yet. Not highmem, not movable.
+    unsafe { bindings::tesserafs_mapping_set_gfp_kernel(raw) };
+    // SAFETY: As above; `i_mapping` is set since `inode_init_always`.
+    unsafe { (*(*raw).i_mapping).a_ops = &MetaTable::<T>::TABLE };
+    Ok(inode)
+}
+
+/// The address space operations of the metadata inode.
+struct MetaTable<T: FileSystem>(PhantomData<T>);
+
+impl<T: FileSystem> MetaTable<T> {
+    const TABLE: bindings::address_space_operations = bindings::address_space_operations {
+        read_folio: Some(Self::read_folio),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// `folio` must be locked, not up to date, and belong to the page cache of an inode that
+    /// [`new_inode`] made for `T`; the lock is handed over.
+    unsafe extern "C" fn read_folio(
+        _file: *mut bindings::file,
+        folio: *mut bindings::folio,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: The folio is locked, so its mapping and the inode that hosts it stay.
+            let inode = unsafe { bindings::tesserafs_folio_inode(folio) };
+            let folio = NonNull::new(folio).ok_or(EIO)?;
+            // SAFETY: The page cache calls `->read_folio` with a locked folio that is not up to
+            // date and leaves it to the callee to unlock it.
+            let folio = unsafe { LockedFolio::from_raw(folio) };
+            // SAFETY: `i_sb` is assigned once, before the inode is visible, and outlives it.
+            let sb = unsafe { (*inode).i_sb };
+            // SAFETY: Only `new_inode` installs this table, in superblocks of `T`.
+            let info = unsafe { SbInfo::<T>::of(sb) };
+            let source = info.meta_source().ok_or(EIO)?;
+            // SAFETY: The inode is a metadata inode, and outlives its page cache.
+            source.read_folio(unsafe { Meta::from_raw(inode) }, folio)?;
+            Ok(0)
+        })
+    }
+}
