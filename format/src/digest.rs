@@ -20,15 +20,14 @@ impl Digest {
     /// Parses the 64 hexadecimal digits that [`Display`](fmt::Display) writes, in either case.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let mut digest = [0; DIGEST_SIZE];
-        let pairs = text.chunks_exact(2);
-        if !pairs.remainder().is_empty() || pairs.len() != DIGEST_SIZE {
-            return None;
+        let mut rest = text;
+        for byte in &mut digest {
+            let ([high, low], next) = rest.split_first_chunk()?;
+            *byte = (hex_digit(*high)? << 4) | hex_digit(*low)?;
+            rest = next;
         }
-        for (byte, pair) in digest.iter_mut().zip(pairs) {
-            let [high, low] = pair else { return None };
-            let high = char::from(*high).to_digit(16)?;
-            let low = char::from(*low).to_digit(16)?;
-            *byte = u8::try_from(high << 4 | low).ok()?;
+        if !rest.is_empty() {
+            return None;
         }
         Some(Self(digest))
     }
@@ -38,6 +37,11 @@ impl Digest {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
+}
+
+/// The value of a hexadecimal digit, in either case.
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 impl fmt::Display for Digest {

@@ -17,7 +17,7 @@
 //! [`raw`] holds the records as they lie on disk, [`error`] the rules an image can break.
 
 #![cfg_attr(not(CONFIG_RUST), no_std)]
-#![cfg_attr(CONFIG_RUST, crate_name = "tesserafs_format")]
+#![crate_name = "tesserafs_format"]
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,

@@ -449,8 +449,8 @@ impl SuperBlock {
 
     /// Bytes of a file that holds the image: signature included, padded to a block.
     pub fn file_bytes(&self) -> u64 {
-        let signature = u64::from(self.signature_bytes).next_multiple_of(BLOCK_BYTES);
-        self.layout.image_bytes.saturating_add(signature)
+        let end = self.layout.image_bytes.saturating_add(self.signature_bytes.into());
+        align_up(end, BLOCK_BYTES).unwrap_or(u64::MAX)
     }
 }
 
