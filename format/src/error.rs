@@ -122,6 +122,7 @@ rules! {
     TreeNames "tree-names" "names follow each other in entry order and fill the table";
     TreeTargets "tree-targets" "symlink targets follow each other in inode order and fill the table";
     TreeXattrs "tree-xattrs" "xattr sets are distinct, in the order of their first use, and fill their tables";
+    XattrListLength "xattr-list-length" "the names of an xattr set, with a NUL after each, have 65536 bytes at most";
     TreeContents "tree-contents" "contents are distinct and in the order of their first use";
     ContentSize "content-size" "all files of one content have the same size";
     ContentDigest "content-digest" "a file's bytes have the digest that the tree region holds";
