@@ -66,8 +66,22 @@ pub(crate) use self::{
     },
 };
 
+use crate::bindings;
+
 // Folios are reached through their address in the kernel's linear mapping.
 #[cfg(CONFIG_HIGHMEM)]
 compile_error!("tesserafs does not support CONFIG_HIGHMEM");
 #[cfg(not(CONFIG_64BIT))]
 compile_error!("tesserafs needs a 64-bit kernel: file positions must fit the page cache's index");
+
+/// The bytes of a C string, without the NUL.
+///
+/// # Safety
+///
+/// `string` must be a C string that stays as it is for `'a`.
+unsafe fn c_bytes<'a>(string: *const kernel::ffi::c_char) -> &'a [u8] {
+    // SAFETY: As the caller promises.
+    let len = unsafe { bindings::strlen(string) };
+    // SAFETY: There are that many bytes before the NUL.
+    unsafe { core::slice::from_raw_parts(string.cast(), len) }
+}

@@ -110,7 +110,7 @@ impl<T: Shrink> Table<T> {
         let cache = unsafe { &*(*shrinker).private_data.cast::<T>() };
         // SAFETY: The control is valid for this call.
         let n = unsafe { (*control).nr_to_scan };
-        match cache.scan(n as usize) {
+        match cache.scan(n) {
             Some(freed) => freed as c_ulong,
             // `SHRINK_STOP`.
             None => c_ulong::MAX,

@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/zstd.h`](srctree/include/linux/zstd.h)
 
+use super::buffer::Buffer;
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
@@ -24,7 +25,7 @@ use kernel::{
 pub(crate) struct Workspace {
     ctx: NonNull<bindings::zstd_dctx>,
     /// Of 64-bit words, as zstd wants it aligned; never initialised from here.
-    _memory: KVVec<u64>,
+    _memory: Buffer<u64>,
 }
 
 // SAFETY: A context may be used by any thread, by one at a time.
@@ -35,11 +36,11 @@ impl Workspace {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Has no arguments and no effects.
         let size = unsafe { bindings::zstd_dctx_workspace_bound() };
-        let mut memory = KVVec::<u64>::with_capacity(size.div_ceil(size_of::<u64>()), GFP_KERNEL)?;
+        let mut memory = Buffer::<u64>::with_capacity(size.div_ceil(size_of::<u64>()))?;
         // SAFETY: `memory` has room for `size` bytes, aligned for 64-bit words, which nobody else
-        // uses, and which stay as long as the vector, which is not used otherwise.
+        // uses, and which stay as long as the buffer, which is not used otherwise.
         let ctx = unsafe { bindings::zstd_init_dctx(memory.as_mut_ptr().cast(), size) };
-        // INVARIANT: The context lies in the vector's allocation, and moves with it: not at all.
+        // INVARIANT: The context lies in the buffer's allocation, which does not move with it.
         Ok(Self {
             ctx: NonNull::new(ctx).ok_or(ENOMEM)?,
             _memory: memory,
@@ -76,7 +77,7 @@ impl Workspace {
 #[pin_data]
 pub(crate) struct Pool {
     #[pin]
-    free: Mutex<KVec<Workspace>>,
+    free: Mutex<Buffer<Workspace>>,
     #[pin]
     returned: CondVar,
 }
@@ -90,13 +91,13 @@ impl Pool {
         }? Error)
     }
 
-    fn fill() -> Result<KVec<Workspace>> {
+    fn fill() -> Result<Buffer<Workspace>> {
         // SAFETY: Has no arguments and no effects.
         let n = unsafe { bindings::tesserafs_num_possible_cpus() };
         let n = usize::try_from(n)?.max(1);
-        let mut free = KVec::with_capacity(n, GFP_KERNEL)?;
+        let mut free = Buffer::with_capacity(n)?;
         for _ in 0..n {
-            free.push(Workspace::new()?, GFP_KERNEL)?;
+            free.push(Workspace::new()?)?;
         }
         Ok(free)
     }
@@ -136,7 +137,7 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(workspace) = self.workspace.take() {
-            // There is room: the vector has held all workspaces of the pool before. If there were
+            // There is room: the buffer has held all workspaces of the pool before. If there were
             // none the workspace would be freed, and the pool be smaller.
             let _ = self.pool.free.lock().push_within_capacity(workspace);
             self.pool.returned.notify_one();

@@ -133,7 +133,6 @@ impl<'a> ReadAhead<'a> {
     }
 
     /// The length of the window in bytes: whole pages, beyond the end of the file perhaps.
-    #[expect(clippy::len_without_is_empty, reason = "no window is empty")]
     pub(crate) fn len(&self) -> usize {
         // SAFETY: The request is valid by the type invariants.
         unsafe { bindings::tesserafs_readahead_length(self.rac) }

@@ -66,7 +66,6 @@ impl Backing {
     }
 
     /// The length in bytes when it was opened.
-    #[expect(clippy::len_without_is_empty, reason = "an empty file is no image")]
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -86,7 +85,9 @@ impl Backing {
             if n == 0 {
                 return Err(EIO);
             }
-            let (_, rest) = core::mem::take(&mut to).split_at_mut_checked(n).ok_or(EIO)?;
+            let (_, rest) = core::mem::take(&mut to)
+                .split_at_mut_checked(n)
+                .ok_or(EIO)?;
             to = rest;
             pos = pos.checked_add(n as u64).ok_or(EIO)?;
         }

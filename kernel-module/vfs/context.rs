@@ -10,6 +10,7 @@
 
 use super::{
     backing::Backing,
+    c_bytes,
     registration::{
         FileSystem,
         Registration, //
@@ -20,7 +21,10 @@ use super::{
         SuperBlock, //
     },
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    klib::buffer::Buffer, //
+};
 use core::{
     ffi::CStr,
     marker::PhantomData, //
@@ -34,7 +38,10 @@ use kernel::{
     fmt,
     fs::File,
     prelude::*,
-    str::CString,
+    str::{
+        BStr,
+        CString, //
+    },
     sync::aref::ARef,
     types::Opaque, //
 };
@@ -113,7 +120,8 @@ macro_rules! mount_error {
 
 /// The table of options, for `struct file_system_type`.
 pub(super) fn parameters() -> *const bindings::fs_parameter_spec {
-    &raw const bindings::tesserafs_fs_parameters as *const bindings::fs_parameter_spec
+    // CAST: An array of unknown length, to a pointer to its first element.
+    (&raw const bindings::tesserafs_fs_parameters).cast()
 }
 
 /// What `fs_private` points to.
@@ -208,11 +216,11 @@ impl<T: FileSystem> Table<T> {
             // SAFETY: The context has this table.
             let fc = unsafe { FsContext::<T>::from_raw(fc) };
             // SAFETY: The key is a C string that stays for this call.
-            let key = unsafe { CStr::from_char_ptr((*param).key) };
+            let key = unsafe { c_bytes((*param).key) };
             // SAFETY: `fs_parse()` checked that the value is a string.
             let value = unsafe { (*param).__bindgen_anon_1.string };
             // SAFETY: It is a C string that stays for this call.
-            let value = unsafe { CStr::from_char_ptr(value) };
+            let value = unsafe { c_bytes(value) };
             T::parse_param(fc, &mut context.options, key, value)?;
             Ok(0)
         })
@@ -267,7 +275,7 @@ impl<T: FileSystem> Table<T> {
         // so there is no `fdget_pos` of it.
         let own = unsafe { ARef::from_raw(core::ptr::NonNull::new(own).ok_or(ENOMEM)?.cast()) };
 
-        let mut path = KVec::from_elem(0u8, bindings::PATH_MAX as usize, GFP_KERNEL)?;
+        let mut path = Buffer::<u8>::zeroed(bindings::PATH_MAX as usize)?;
         let room = c_int::try_from(path.len())?;
         // SAFETY: The file is valid, and `path` as long as is said.
         let name = unsafe { bindings::file_path(file, path.as_mut_ptr().cast(), room) };
@@ -379,9 +387,9 @@ impl<T: FileSystem> Table<T> {
         // task, the mounter.
         let file = unsafe { bindings::filp_open(source, Self::OPEN_FLAGS, 0) };
         // SAFETY: The source is a C string that stays as long as the context.
-        let name = unsafe { CStr::from_char_ptr(source) };
-        let file =
-            from_err_ptr(file).inspect_err(|e| mount_error!(log, "cannot open {}: {:?}", name, e))?;
+        let name = BStr::from_bytes(unsafe { c_bytes(source) });
+        let file = from_err_ptr(file)
+            .inspect_err(|e| mount_error!(log, "cannot open {}: {:?}", name, e))?;
         // SAFETY: `filp_open()` returned a new file with a reference for us; nobody else has it, so
         // there is no `fdget_pos` of it.
         let file = unsafe { ARef::from_raw(core::ptr::NonNull::new(file).ok_or(ENOENT)?.cast()) };
@@ -452,7 +460,10 @@ impl<T: FileSystem> Table<T> {
         // SAFETY: As above.
         let mode = unsafe { (*inode).i_mode };
         if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
-            mount_error!(log, "the source is neither a block device nor a regular file");
+            mount_error!(
+                log,
+                "the source is neither a block device nor a regular file"
+            );
             return Err(ENOTBLK);
         }
         // SAFETY: `i_sb` is assigned once, and the file keeps the superblock.
@@ -467,7 +478,7 @@ impl<T: FileSystem> Table<T> {
                     depth,
                     limit
                 );
-                Err(ELOOP)
+                Err(EINVAL)
             }
         }
     }

@@ -27,7 +27,7 @@ use kernel::{
 /// `dentry` is valid, in lookup, negative and unhashed for `'a`, in a directory of a `T`.
 pub(crate) struct Unhashed<'a, T: FileSystem> {
     dentry: *mut bindings::dentry,
-    _p: PhantomData<(&'a (), fn() -> T)>,
+    _p: PhantomData<&'a SuperBlock<T>>,
 }
 
 impl<'a, T: FileSystem> Unhashed<'a, T> {

@@ -24,10 +24,7 @@ pub(crate) trait Operations {
     type FileSystem: FileSystem;
 
     /// Finds an inode by its number, which anybody may have made up: `ESTALE` if there is none.
-    fn iget(
-        sb: &SuperBlock<Self::FileSystem>,
-        ino: u64,
-    ) -> Result<Ref<'_, Self::FileSystem>>;
+    fn iget(sb: &SuperBlock<Self::FileSystem>, ino: u64) -> Result<Ref<'_, Self::FileSystem>>;
 
     /// The directory that a directory lies in.
     fn parent<'a>(dir: &'a INode<Self::FileSystem>) -> Result<Ref<'a, Self::FileSystem>>;

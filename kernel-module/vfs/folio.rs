@@ -71,7 +71,6 @@ impl LockedFolio<'_> {
 
     /// The length of the folio in bytes: a multiple of the page size, beyond the end of the file
     /// perhaps.
-    #[expect(clippy::len_without_is_empty, reason = "no folio is empty")]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

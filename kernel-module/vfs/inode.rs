@@ -18,7 +18,10 @@ use super::{
     },
     xattr, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    klib::buffer::Array, //
+};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -30,6 +33,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    alloc::allocator::Kmalloc,
     prelude::*,
     types::Opaque, //
 };
@@ -366,23 +370,23 @@ impl<T: FileSystem> Drop for NewINode<'_, T> {
 }
 
 /// The target of a symbolic link: a C string of its own.
-pub(crate) struct Target(KVec<u8>);
+pub(crate) struct Target(Array<u8, Kmalloc>);
 
 impl Target {
     /// Copies `target`, which must not contain NUL, nor be empty: `EFSCORRUPTED`.
     pub(crate) fn new(target: &[u8]) -> Result<Self> {
         let len = target.len().checked_add(1).ok_or(EFSCORRUPTED)?;
-        let mut bytes = KVec::with_capacity(len, GFP_KERNEL)?;
-        bytes.extend_from_slice(target, GFP_KERNEL)?;
+        let mut bytes = Array::with_capacity(len)?;
+        bytes.extend_from_slice(target)?;
         Self::from_bytes(bytes)
     }
 
     /// Takes over `target`, which must not contain NUL, nor be empty: `EFSCORRUPTED`.
-    pub(crate) fn from_bytes(mut target: KVec<u8>) -> Result<Self> {
+    pub(crate) fn from_bytes(mut target: Array<u8, Kmalloc>) -> Result<Self> {
         if target.is_empty() || target.contains(&0) {
             return Err(EFSCORRUPTED);
         }
-        target.push(0, GFP_KERNEL)?;
+        target.push(0)?;
         Ok(Self(target))
     }
 
@@ -393,8 +397,8 @@ impl Target {
 
     /// Gives the string away; it is to be freed with `kfree`.
     fn into_raw(self) -> *mut c_char {
-        let (target, _len, _capacity) = self.0.into_raw_parts();
-        target.cast()
+        let (target, _len) = self.0.into_raw();
+        target.as_ptr().cast()
     }
 }
 
@@ -519,7 +523,7 @@ impl<U: Operations> Table<U> {
             Ok(target) => {
                 let target = target.into_raw();
                 // SAFETY: `done` is the caller's to be set here; it calls `kfree_link()` on the
-                // string, which `KVec` allocated with `kmalloc`, when it needs it no more.
+                // string, which `Kmalloc` allocated with `kmalloc`, when it needs it no more.
                 unsafe {
                     *done = bindings::delayed_call {
                         fn_: Some(bindings::kfree_link),

@@ -15,7 +15,10 @@ use super::{
     registration::FileSystem,
     super_block::SbInfo, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    klib::buffer, //
+};
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
@@ -69,7 +72,6 @@ impl<'a> Meta<'a> {
     }
 
     /// The length that was given to `SuperBlock::set_meta`; zero if it never was.
-    #[expect(clippy::len_without_is_empty, reason = "no image is without metadata")]
     pub(crate) fn len(self) -> u64 {
         if self.inode.is_null() {
             return 0;
@@ -121,8 +123,10 @@ impl<'a> Meta<'a> {
             let buf = self.buf(pos)?;
             let from = buf.bytes_from(pos);
             let n = from.len().min(to.len());
-            let (head, tail) = core::mem::take(&mut to).split_at_mut_checked(n).ok_or(EIO)?;
-            head.copy_from_slice(from.get(..n).ok_or(EIO)?);
+            let (head, tail) = core::mem::take(&mut to)
+                .split_at_mut_checked(n)
+                .ok_or(EIO)?;
+            buffer::copy(head, from.get(..n).ok_or(EIO)?)?;
             to = tail;
             pos = pos.checked_add(n as u64).ok_or(EINVAL)?;
             if n == 0 {

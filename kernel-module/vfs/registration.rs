@@ -73,8 +73,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn parse_param(
         fc: &FsContext<Self>,
         options: &mut Self::Options,
-        key: &CStr,
-        value: &CStr,
+        key: &[u8],
+        value: &[u8],
     ) -> Result;
 
     /// Reads the image in `backing`, sets the superblock up, and returns its data.
@@ -86,20 +86,14 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     ) -> Result<Self::Data>;
 
     /// The root directory. Called once, after [`FileSystem::fill_super`].
-    fn root<'a>(
-        fc: &FsContext<Self>,
-        sb: &'a SuperBlock<Self, Ready>,
-    ) -> Result<Ref<'a, Self>>;
+    fn root<'a>(fc: &FsContext<Self>, sb: &'a SuperBlock<Self, Ready>) -> Result<Ref<'a, Self>>;
 
     /// Decides whether a superblock that exists may be mounted once more, or be reconfigured, with
     /// these options. All that [`FileSystem::fill_super`] would refuse is to be refused here.
     ///
     /// Two mounts of one block device share a superblock; two mounts of one file do not.
-    fn admit(
-        fc: &FsContext<Self>,
-        options: &Self::Options,
-        sb: &SuperBlock<Self, Ready>,
-    ) -> Result;
+    fn admit(fc: &FsContext<Self>, options: &Self::Options, sb: &SuperBlock<Self, Ready>)
+        -> Result;
 
     /// Answers `statfs`.
     fn statfs(sb: &SuperBlock<Self, Ready>) -> Result<StatFs>;

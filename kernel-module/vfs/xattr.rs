@@ -6,10 +6,17 @@
 //! [`include/linux/posix_acl.h`](srctree/include/linux/posix_acl.h)
 
 use super::{
+    c_bytes,
     inode::INode,
     registration::FileSystem, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    klib::buffer::{
+        self,
+        Buffer, //
+    }, //
+};
 use core::{
     ffi::CStr,
     marker::PhantomData, //
@@ -89,7 +96,7 @@ impl Names<'_> {
         if !self.count_only {
             let to = self.to.get_mut(self.used..next).ok_or(ERANGE)?;
             let (nul, to) = to.split_last_mut().ok_or(ERANGE)?;
-            to.copy_from_slice(name);
+            buffer::copy(to, name)?;
             *nul = 0;
         }
         self.used = next;
@@ -143,13 +150,13 @@ impl<U: Operations> Table<U> {
             // that name.
             let name = unsafe { bindings::xattr_full_name(handler, name) };
             // SAFETY: The full name is a C string that stays for this call.
-            let name = unsafe { CStr::from_char_ptr(name) };
+            let name = unsafe { c_bytes(name) };
             // SAFETY: Handlers are installed in superblocks of `U::FileSystem` only, and the VFS
             // asks for attributes of initialised inodes.
             let inode = unsafe { INode::from_raw(inode) };
             // SAFETY: A buffer that is not null is kernel memory of `size` bytes.
             let value = unsafe { slice_of(buffer.cast(), size) };
-            reply(U::get(inode, name.to_bytes(), value)?)
+            reply(U::get(inode, name, value)?)
         })
     }
 
@@ -216,7 +223,7 @@ impl<U: Operations> Table<U> {
         if len > SIZE_MAX {
             return Err(EFSCORRUPTED);
         }
-        let mut value = KVec::from_elem(0u8, len, GFP_KERNEL)?;
+        let mut value = Buffer::<u8>::zeroed(len)?;
         if U::get(inode, name, &mut value)? != len {
             return Err(EFSCORRUPTED);
         }

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Arrays on the heap, without a path that panics.
+//!
+//! The kernel crate's `Vec` is generic, so its code becomes part of whatever uses it, and its
+//! checked arithmetic becomes calls of `core::panicking`. This module is held to reference none of
+//! those, so it has an array of its own; it does less.
+//!
+//! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h)
+
+use core::{
+    alloc::Layout,
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::{
+        Deref,
+        DerefMut, //
+    },
+    ptr::NonNull, //
+};
+use kernel::{
+    alloc::{
+        allocator::KVmalloc,
+        Allocator,
+        Flags,
+        NumaNode, //
+    },
+    prelude::*, //
+};
+
+/// An array that can grow, of any size.
+pub(crate) type Buffer<T> = Array<T, KVmalloc>;
+
+/// An array that can grow, in memory of the allocator `A`.
+///
+/// # Invariants
+///
+/// - `ptr` is an allocation by `A` for `capacity` elements, or dangling if that is no memory.
+/// - The first `len` of them are initialised; `len <= capacity`.
+pub(crate) struct Array<T, A: Allocator> {
+    ptr: NonNull<T>,
+    capacity: usize,
+    len: usize,
+    _p: PhantomData<(T, fn() -> A)>,
+}
+
+// SAFETY: An array owns its elements.
+unsafe impl<T: Send, A: Allocator> Send for Array<T, A> {}
+
+// SAFETY: A shared reference to an array gives no more than shared references to its elements.
+unsafe impl<T: Sync, A: Allocator> Sync for Array<T, A> {}
+
+impl<T, A: Allocator> Array<T, A> {
+    /// An empty array, without memory.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: No memory.
+        Self {
+            ptr: NonNull::dangling(),
+            capacity: 0,
+            len: 0,
+            _p: PhantomData,
+        }
+    }
+
+    /// An empty array with room for `capacity` elements.
+    pub(crate) fn with_capacity(capacity: usize) -> Result<Self> {
+        Self::allocate(capacity, GFP_KERNEL)
+    }
+
+    fn allocate(capacity: usize, flags: Flags) -> Result<Self> {
+        let layout = Layout::array::<T>(capacity).map_err(|_| ENOMEM)?;
+        let ptr = if layout.size() == 0 {
+            NonNull::dangling()
+        } else {
+            A::alloc(layout, flags, NumaNode::NO_NODE)?.cast()
+        };
+        // INVARIANT: The allocation has the layout of `capacity` elements; none is initialised.
+        Ok(Self {
+            ptr,
+            capacity,
+            len: 0,
+            _p: PhantomData,
+        })
+    }
+
+    /// Appends an element; `ENOMEM` if there is no memory for it.
+    pub(crate) fn push(&mut self, value: T) -> Result {
+        self.reserve(1)?;
+        self.push_within_capacity(value).map_err(|_| ENOMEM)
+    }
+
+    /// Appends an element if there is room for it; else gives it back.
+    pub(crate) fn push_within_capacity(&mut self, value: T) -> Result<(), T> {
+        if self.len >= self.capacity {
+            return Err(value);
+        }
+        // SAFETY: There is room for an element at `len`, by the type invariants.
+        unsafe { self.ptr.add(self.len).write(value) };
+        // INVARIANT: One more is initialised. It cannot overflow: `len` was below `capacity`.
+        self.len = self.len.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Takes the last element off.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        // INVARIANT: One less is initialised, as it is moved out below.
+        self.len = self.len.checked_sub(1)?;
+        // SAFETY: The element is initialised by the type invariants, and no longer counted.
+        Some(unsafe { self.ptr.add(self.len).read() })
+    }
+
+    /// Drops all elements, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        let elements: *mut [T] = &mut **self;
+        // INVARIANT: None is counted as initialised any more.
+        self.len = 0;
+        // SAFETY: These elements were initialised by the type invariants.
+        unsafe { core::ptr::drop_in_place(elements) };
+    }
+
+    /// Makes room for `additional` more elements.
+    pub(crate) fn reserve(&mut self, additional: usize) -> Result {
+        let needed = self.len.checked_add(additional).ok_or(ENOMEM)?;
+        if needed <= self.capacity {
+            return Ok(());
+        }
+        let grown = Self::with_capacity(needed.max(self.capacity.saturating_mul(2)))?;
+        // SAFETY: `grown` has room for at least `len` elements, and is other memory.
+        unsafe { grown.ptr.copy_from_nonoverlapping(self.ptr, self.len) };
+        let mut old = core::mem::replace(self, grown);
+        // INVARIANT: The elements have been moved from one to the other.
+        self.len = old.len;
+        old.len = 0;
+        Ok(())
+    }
+
+    /// Gives the memory away: the address, and how many elements are initialised.
+    pub(crate) fn into_raw(self) -> (NonNull<T>, usize) {
+        let this = ManuallyDrop::new(self);
+        (this.ptr, this.len)
+    }
+
+    /// The memory, for those who write it by other means.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.ptr.as_ptr()
+    }
+}
+
+impl<T: Copy, A: Allocator> Array<T, A> {
+    /// Appends a copy of `elements`.
+    pub(crate) fn extend_from_slice(&mut self, elements: &[T]) -> Result {
+        self.reserve(elements.len())?;
+        let len = self.len.checked_add(elements.len()).ok_or(ENOMEM)?;
+        // SAFETY: There is room for the elements at `len`; it is other memory.
+        unsafe {
+            self.ptr
+                .add(self.len)
+                .as_ptr()
+                .copy_from_nonoverlapping(elements.as_ptr(), elements.len())
+        };
+        // INVARIANT: These are now initialised, and there was room for them.
+        self.len = len;
+        Ok(())
+    }
+}
+
+impl<A: Allocator> Array<u8, A> {
+    /// An array of `len` zeros.
+    pub(crate) fn zeroed(len: usize) -> Result<Self> {
+        let mut this = Self::allocate(len, GFP_KERNEL | __GFP_ZERO)?;
+        // INVARIANT: The allocator zeroed the memory, and zero is a valid byte.
+        this.len = len;
+        Ok(this)
+    }
+}
+
+impl<T, A: Allocator> Deref for Array<T, A> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: The elements are initialised by the type invariants.
+        unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T, A: Allocator> DerefMut for Array<T, A> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: The elements are initialised by the type invariants.
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T, A: Allocator> Drop for Array<T, A> {
+    fn drop(&mut self) {
+        self.clear();
+        if let Ok(layout) = Layout::array::<T>(self.capacity) {
+            if layout.size() != 0 {
+                // SAFETY: It was allocated with this layout, by the type invariants.
+                unsafe { A::free(self.ptr.cast(), layout) };
+            }
+        }
+    }
+}
+
+/// Copies `from` to `to`, which must be as long: `EINVAL`.
+///
+/// For `copy_from_slice`, which panics instead, even where the compiler could prove the lengths.
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> Result {
+    if to.len() != from.len() {
+        return Err(EINVAL);
+    }
+    // SAFETY: Both are as long, and distinct, as one of them is borrowed exclusively.
+    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), from.len()) };
+    Ok(())
+}
