@@ -54,12 +54,11 @@ impl<T: Shrink> Registration<T> {
         let shrinker = unsafe { bindings::tesserafs_shrinker_alloc(name.as_char_ptr()) };
         let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
         // SAFETY: The shrinker is allocated and not registered, so it is ours.
-        unsafe {
-            (*shrinker.as_ptr()).count_objects = Some(Table::<T>::count);
-            (*shrinker.as_ptr()).scan_objects = Some(Table::<T>::scan);
-            (*shrinker.as_ptr()).seeks = bindings::DEFAULT_SEEKS as c_int;
-            (*shrinker.as_ptr()).private_data = (&raw const *cache).cast_mut().cast();
-        }
+        let raw = unsafe { &mut *shrinker.as_ptr() };
+        raw.count_objects = Some(Table::<T>::count);
+        raw.scan_objects = Some(Table::<T>::scan);
+        raw.seeks = bindings::DEFAULT_SEEKS as c_int;
+        raw.private_data = (&raw const *cache).cast_mut().cast();
         // SAFETY: The shrinker is set up. INVARIANT: Its private data is `cache`, which we keep.
         unsafe { bindings::shrinker_register(shrinker.as_ptr()) };
         Ok(Self { shrinker, cache })

@@ -246,11 +246,12 @@ impl<T: FileSystem> Table<T> {
         }
         // SAFETY: The parameter is valid.
         if unsafe { !bindings::tesserafs_fs_parameter_is_file(param) } {
-            // SAFETY: It is a string then. The context takes it over, and frees it.
-            unsafe {
-                (*fc).source = (*param).__bindgen_anon_1.string;
-                (*param).__bindgen_anon_1.string = core::ptr::null_mut();
-            }
+            // SAFETY: It is a string then.
+            let string = unsafe { (*param).__bindgen_anon_1.string };
+            // SAFETY: The context is valid, takes the string over, and frees it.
+            unsafe { (*fc).source = string };
+            // SAFETY: The parameter is valid, and gives the string away.
+            unsafe { (*param).__bindgen_anon_1.string = core::ptr::null_mut() };
             return Ok(());
         }
         // SAFETY: It is an open file that stays for this call.
@@ -354,11 +355,10 @@ impl<T: FileSystem> Table<T> {
         // SAFETY: The context has this table.
         let log = unsafe { FsContext::<T>::from_raw(fc) };
         T::admit(log, &context.options, sb).inspect_err(|_| {
-            // SAFETY: The root's reference is the context's: give it back, as `fc_drop_locked()`.
-            unsafe {
-                (*fc).root = core::ptr::null_mut();
-                bindings::dput(root);
-            }
+            // SAFETY: The context is valid; as `fc_drop_locked()`, which is not exported.
+            unsafe { (*fc).root = core::ptr::null_mut() };
+            // SAFETY: The reference was the context's.
+            unsafe { bindings::dput(root) };
             // SAFETY: `get_tree_bdev_flags()` left the superblock active and locked for us.
             unsafe { bindings::deactivate_locked_super(raw) };
         })
@@ -494,7 +494,9 @@ impl<T: FileSystem> Table<T> {
             let log = unsafe { FsContext::<T>::from_raw(fc) };
             let read_only = bindings::TESSERAFS_CONST_SB_RDONLY;
             // SAFETY: The context is valid.
-            let (flags, mask) = unsafe { ((*fc).sb_flags, (*fc).sb_flags_mask) };
+            let flags = unsafe { (*fc).sb_flags };
+            // SAFETY: The context is valid.
+            let mask = unsafe { (*fc).sb_flags_mask };
             if mask & read_only != 0 && flags & read_only == 0 {
                 mount_error!(log, "cannot be mounted read-write");
                 return Err(EROFS);

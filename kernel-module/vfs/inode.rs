@@ -273,82 +273,82 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
         // CAST: Below a thousand million, as was checked.
         let nsec = attributes.mtime_nsec as c_long;
 
-        // SAFETY: By the type invariants the inode is valid, and as long as `I_NEW` is set nobody
-        // else reads or writes what is set below: those who find the inode wait for the flag to go.
-        // Exactly one `init` runs for an inode, so the data is not initialised yet.
-        unsafe {
-            bindings::tesserafs_i_uid_write(inode, attributes.uid);
-            bindings::tesserafs_i_gid_write(inode, attributes.gid);
-            bindings::set_nlink(inode, attributes.nlink);
-            bindings::tesserafs_i_size_write(inode, size);
-            (*inode).i_blocks = attributes.blocks;
-            (*inode).i_generation = 0;
-            bindings::tesserafs_inode_set_mtime(inode, attributes.mtime, nsec);
-            bindings::tesserafs_inode_set_atime(inode, attributes.mtime, nsec);
-            bindings::tesserafs_inode_set_ctime(inode, attributes.mtime, nsec);
-            if !attributes.may_have_acl {
-                bindings::tesserafs_cache_no_acl(inode);
-            }
-            UnsafeCell::raw_get(&raw const (*this).data)
-                .cast::<T::INodeData>()
-                .write(data);
-            *(*this).has_data.get() = true;
-        }
+        // SAFETY (each up to `unlock_new_inode()`): By the type invariants the inode is valid, and as
+        // long as `I_NEW` is set nobody else reads or writes what is set here: those who find the
+        // inode wait for the flag to go. Exactly one `init` runs for an inode, so its data is not
+        // initialised yet.
 
-        // CAST: The file types are 16-bit values; the kernel's constants are not typed.
-        let mode = |kind: u32| kind as u16 | (attributes.permissions & 0o7777);
-        let special = match kind {
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_i_uid_write(inode, attributes.uid) };
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_i_gid_write(inode, attributes.gid) };
+        // SAFETY: As above.
+        unsafe { bindings::set_nlink(inode, attributes.nlink) };
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_i_size_write(inode, size) };
+        // SAFETY: As above.
+        unsafe { (*inode).i_blocks = attributes.blocks };
+        // SAFETY: As above.
+        unsafe { (*inode).i_generation = 0 };
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_inode_set_mtime(inode, attributes.mtime, nsec) };
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_inode_set_atime(inode, attributes.mtime, nsec) };
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_inode_set_ctime(inode, attributes.mtime, nsec) };
+        if !attributes.may_have_acl {
+            // SAFETY: As above.
+            unsafe { bindings::tesserafs_cache_no_acl(inode) };
+        }
+        // SAFETY: As above.
+        let slot = unsafe { (*this).data.get() };
+        // SAFETY: As above.
+        unsafe { slot.cast::<T::INodeData>().write(data) };
+        // SAFETY: As above.
+        unsafe { *(*this).has_data.get() = true };
+        // The tables are static, and of the same filesystem by their types.
+        //
+        // SAFETY: As above.
+        unsafe { (*inode).i_op = &ops.tables.lazy };
+
+        let file_type = match kind {
             Kind::Regular { file, mapping } => {
-                // SAFETY: As above; the tables are those of `T`, and static.
-                unsafe {
-                    (*inode).i_mode = mode(bindings::S_IFREG);
-                    (*inode).i_op = &ops.tables.lazy;
-                    (*inode).__bindgen_anon_3.i_fop = file.table;
-                    (*(*inode).i_mapping).a_ops = mapping.table;
-                    bindings::tesserafs_mapping_set_large_folios(inode);
-                }
-                None
+                // SAFETY: As above.
+                unsafe { (*inode).__bindgen_anon_3.i_fop = file.table };
+                // SAFETY: As above; `i_mapping` is set since `inode_init_always`.
+                unsafe { (*(*inode).i_mapping).a_ops = mapping.table };
+                // SAFETY: As above.
+                unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
+                bindings::S_IFREG
             }
             Kind::Directory { file } => {
                 // SAFETY: As above.
-                unsafe {
-                    (*inode).i_mode = mode(bindings::S_IFDIR);
-                    (*inode).i_op = &ops.tables.lazy;
-                    (*inode).__bindgen_anon_3.i_fop = file.table;
-                }
-                None
+                unsafe { (*inode).__bindgen_anon_3.i_fop = file.table };
+                bindings::S_IFDIR
             }
             Kind::Symlink(target) => {
                 let len = c_int::try_from(target.len()).map_err(|_| EFSCORRUPTED)?;
                 let link = target.into_raw();
-                // SAFETY: As above; `link` is a C string of length `len` that is now owned by the
-                // inode, which frees it when it is freed itself.
-                unsafe {
-                    (*inode).i_mode = mode(bindings::S_IFLNK);
-                    (*inode).i_op = &ops.tables.cached;
-                    *(*this).link.get() = link;
-                    bindings::tesserafs_inode_set_cached_link(inode, link, len);
-                }
-                None
-            }
-            Kind::LazySymlink => {
+                // SAFETY: As above. The string is the inode's now, which frees it with itself.
+                unsafe { *(*this).link.get() = link };
+                // SAFETY: As above; `link` is a C string of length `len`.
+                unsafe { bindings::tesserafs_inode_set_cached_link(inode, link, len) };
                 // SAFETY: As above.
-                unsafe {
-                    (*inode).i_mode = mode(bindings::S_IFLNK);
-                    (*inode).i_op = &ops.tables.lazy;
-                }
-                None
+                unsafe { (*inode).i_op = &ops.tables.cached };
+                bindings::S_IFLNK
             }
-            Kind::Fifo => Some(bindings::S_IFIFO),
-            Kind::Socket => Some(bindings::S_IFSOCK),
-            Kind::Whiteout => Some(bindings::S_IFCHR),
+            Kind::LazySymlink => bindings::S_IFLNK,
+            Kind::Fifo => bindings::S_IFIFO,
+            Kind::Socket => bindings::S_IFSOCK,
+            Kind::Whiteout => bindings::S_IFCHR,
         };
-        if let Some(kind) = special {
+        // CAST: The file types are 16-bit values; the kernel's constants are not typed.
+        let mode = file_type as u16 | (attributes.permissions & 0o7777);
+        // SAFETY: As above.
+        unsafe { (*inode).i_mode = mode };
+        if let bindings::S_IFIFO | bindings::S_IFSOCK | bindings::S_IFCHR = file_type {
             // SAFETY: As above; device 0:0 is the whiteout.
-            unsafe {
-                bindings::init_special_inode(inode, mode(kind), 0);
-                (*inode).i_op = &ops.tables.lazy;
-            }
+            unsafe { bindings::init_special_inode(inode, mode, 0) };
         }
 
         // SAFETY: By the type invariants `I_NEW` is ours to clear, and the inode is now initialised.

@@ -134,15 +134,14 @@ impl<T: FileSystem> Registration<T> {
             fs <- Opaque::try_ffi_init(|fs: *mut bindings::file_system_type| {
                 // SAFETY: `fs` is valid for writes, and zero is a valid value of each field.
                 unsafe { fs.write(pin_init::zeroed()) };
-                // SAFETY: `fs` is valid and ours.
-                unsafe {
-                    (*fs).name = as_char_ptr_in_const_context(T::NAME);
-                    (*fs).fs_flags = bindings::FS_ALLOW_IDMAP as c_int;
-                    (*fs).owner = this_module::<T::OwnerModule>().as_ptr();
-                    (*fs).init_fs_context = Some(context::init_fs_context::<T>);
-                    (*fs).parameters = context::parameters();
-                    (*fs).kill_sb = Some(super_block::Table::<T>::kill_sb);
-                }
+                // SAFETY: `fs` is valid, initialised, and ours until it is registered.
+                let raw = unsafe { &mut *fs };
+                raw.name = as_char_ptr_in_const_context(T::NAME);
+                raw.fs_flags = bindings::FS_ALLOW_IDMAP as c_int;
+                raw.owner = this_module::<T::OwnerModule>().as_ptr();
+                raw.init_fs_context = Some(context::init_fs_context::<T>);
+                raw.parameters = context::parameters();
+                raw.kill_sb = Some(super_block::Table::<T>::kill_sb);
                 // SAFETY: `fs` is initialised, and stays where it is until it is unregistered:
                 // it is pinned.
                 to_result(unsafe { bindings::register_filesystem(fs) })

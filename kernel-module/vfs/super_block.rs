@@ -376,18 +376,24 @@ const fn flag(flag: u32) -> c_ulong {
 pub(super) unsafe fn set_up<'a, T: FileSystem>(
     sb: *mut bindings::super_block,
 ) -> &'a SuperBlock<T, New> {
-    // SAFETY: Nobody but this thread uses the superblock, as the caller promises.
-    unsafe {
-        (*sb).s_op = &Table::<T>::TABLE;
-        (*sb).s_magic = flag(T::MAGIC);
-        (*sb).s_flags |= flag(bindings::TESSERAFS_CONST_SB_RDONLY);
-        (*sb).s_flags |= flag(bindings::TESSERAFS_CONST_SB_NOATIME);
-        (*sb).s_maxbytes = bindings::TESSERAFS_CONST_MAX_LFS_FILESIZE;
-        (*sb).s_time_gran = 1;
-        (*sb).s_time_min = i64::MIN;
-        (*sb).s_time_max = i64::MAX;
-        SuperBlock::from_raw(sb)
-    }
+    let read_only = flag(bindings::TESSERAFS_CONST_SB_RDONLY);
+    let no_atime = flag(bindings::TESSERAFS_CONST_SB_NOATIME);
+    // SAFETY: The superblock is new: nobody but this thread writes it, as the caller promises.
+    unsafe { (*sb).s_op = &Table::<T>::TABLE };
+    // SAFETY: As above.
+    unsafe { (*sb).s_magic = flag(T::MAGIC) };
+    // SAFETY: As above.
+    unsafe { (*sb).s_flags |= read_only | no_atime };
+    // SAFETY: As above.
+    unsafe { (*sb).s_maxbytes = bindings::TESSERAFS_CONST_MAX_LFS_FILESIZE };
+    // SAFETY: As above.
+    unsafe { (*sb).s_time_gran = 1 };
+    // SAFETY: As above.
+    unsafe { (*sb).s_time_min = i64::MIN };
+    // SAFETY: As above.
+    unsafe { (*sb).s_time_max = i64::MAX };
+    // SAFETY: The superblock is of the right type and has its `s_fs_info`, as the caller promises.
+    unsafe { SuperBlock::from_raw(sb) }
 }
 
 /// Sets the block size, and gives a superblock without a device what readahead needs.
