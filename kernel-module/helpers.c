@@ -13,6 +13,7 @@
 #include <linux/fs/super_types.h>
 #include <linux/kdev_t.h>
 #include <linux/key.h>
+#include <linux/lockdep.h>
 #include <linux/major.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -39,6 +40,12 @@ MODULE_PARM_DESC(require_signatures,
 
 /* Shared by every message that an image or a user can trigger at will. */
 static DEFINE_RATELIMIT_STATE(ratelimit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+
+/*
+ * For lockdep: filling a page of an image that lies on another tesserafs takes this lock of an
+ * inode of either, and a page of data may need one of metadata.
+ */
+static struct lock_class_key invalidate_lock_keys[FILESYSTEM_MAX_STACK_DEPTH + 1][2];
 
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
 {
@@ -238,6 +245,12 @@ void tesserafs_revert_creds(const struct cred *cred)
 bool tesserafs_sb_is_anon(const struct super_block *sb)
 {
 	return MAJOR(sb->s_dev) == UNNAMED_MAJOR;
+}
+
+void tesserafs_set_invalidate_lock_class(struct inode *inode, bool meta)
+{
+	lockdep_set_class(&inode->i_mapping->invalidate_lock,
+			  &invalidate_lock_keys[inode->i_sb->s_stack_depth][meta]);
 }
 
 void tesserafs_sha256_update(struct sha256_ctx *ctx, const u8 *data, size_t len)

@@ -71,6 +71,7 @@ loff_t tesserafs_readahead_pos(const struct readahead_control *rac);
 bool tesserafs_require_signatures(void);
 void tesserafs_revert_creds(const struct cred *cred);
 bool tesserafs_sb_is_anon(const struct super_block *sb);
+void tesserafs_set_invalidate_lock_class(struct inode *inode, bool meta);
 void tesserafs_sha256_update(struct sha256_ctx *ctx, const u8 *data, size_t len);
 struct shrinker *tesserafs_shrinker_alloc(const char *name);
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);

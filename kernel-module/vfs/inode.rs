@@ -319,6 +319,8 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
                 unsafe { (*(*inode).i_mapping).a_ops = mapping.table };
                 // SAFETY: As above.
                 unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
+                // SAFETY: As above; the superblock's depth is within the limit.
+                unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, false) };
                 bindings::S_IFREG
             }
             Kind::Directory { file } => {

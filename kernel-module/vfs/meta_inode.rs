@@ -201,6 +201,8 @@ pub(super) unsafe fn new_inode<T: FileSystem>(
     unsafe { bindings::tesserafs_i_size_write(raw, len) };
     // SAFETY: As above; nobody uses the mapping yet. Not highmem, not movable.
     unsafe { bindings::tesserafs_mapping_set_gfp_kernel(raw) };
+    // SAFETY: As above; the superblock's depth is within the limit.
+    unsafe { bindings::tesserafs_set_invalidate_lock_class(raw, true) };
     // SAFETY: As above; `i_mapping` is set since `inode_init_always`.
     unsafe { (*(*raw).i_mapping).a_ops = &MetaTable::<T>::TABLE };
     Ok(inode)
