@@ -23,17 +23,10 @@ pub(crate) struct FilePos(u64);
 
 impl FilePos {
     /// The position of the first entry after `..`.
-    pub(crate) const FIRST: Self = Self(2);
-
-    /// The position of the entry with this index after `..`; `EOVERFLOW` if there is no such.
-    pub(crate) fn of_index(index: u64) -> Result<Self> {
-        let pos = index.checked_add(Self::FIRST.0).ok_or(EOVERFLOW)?;
-        i64::try_from(pos).map_err(|_| EOVERFLOW)?;
-        Ok(Self(pos))
-    }
+    const FIRST: Self = Self(2);
 
     /// The index after `..`; none for the dots.
-    pub(crate) fn index(self) -> Option<u64> {
+    fn index(self) -> Option<u64> {
         self.0.checked_sub(Self::FIRST.0)
     }
 }
