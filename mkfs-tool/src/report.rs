@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What was built, for people and for machines.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+use tesserafs_format::{FileType, Profile};
+
+use crate::encode::{Figures, Map};
+use crate::error::Shown;
+use crate::image::Written;
+use crate::sign::signed_bytes;
+use crate::source::LeftOut;
+use crate::tree::Tree;
+
+/// Inodes by type, and names.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Counts {
+    /// All inodes.
+    pub inodes: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Named pipes.
+    pub fifos: u64,
+    /// Sockets.
+    pub sockets: u64,
+    /// Whiteouts.
+    pub whiteouts: u64,
+    /// Names in directories.
+    pub names: u64,
+    /// Names beyond the first of an inode.
+    pub hard_links: u64,
+    /// Distinct sets of xattrs.
+    pub xattr_sets: u64,
+}
+
+/// How chunks were cut and compressed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ProfileReport {
+    chunk_min: u32,
+    chunk_avg: u32,
+    chunk_max: u32,
+    group_size: u32,
+    small_max: u32,
+    hole_min: u32,
+    level: u32,
+    zstd_version: u32,
+}
+
+/// What was built.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The image.
+    pub image: String,
+    /// `sha256:` and the image ID.
+    pub image_id: String,
+    /// `sha256:` and the tree ID.
+    pub tree_id: String,
+    /// Whether the image has a signature.
+    pub signed: bool,
+    /// Bytes of the image with its signature.
+    pub image_bytes: u64,
+    /// Bytes of the tree and map regions and their hashes.
+    pub metadata_bytes: u64,
+    /// Inodes by type.
+    pub counts: Counts,
+    /// Distinct contents.
+    pub contents: u64,
+    /// Chunks, groups among them.
+    pub chunks: u64,
+    /// Extents.
+    pub extents: u64,
+    /// Bytes and duplicates.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// What of the source is not in the image.
+    pub left_out: LeftOut,
+    /// How chunks were cut and compressed.
+    pub profile: ProfileReport,
+    /// Threads that read and compressed.
+    pub threads: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// The report of a build.
+    pub fn new(image: &Path, written: &Written, tree: &Tree, map: &Map) -> Self {
+        let superblock = &written.superblock;
+        Self {
+            image: Shown(image).to_string(),
+            image_id: format!("sha256:{}", written.image_id()),
+            tree_id: format!("sha256:{}", superblock.tree_id),
+            signed: superblock.signature_bytes != 0,
+            image_bytes: signed_bytes(superblock, superblock.signature_bytes as usize),
+            metadata_bytes: superblock.layout.image_bytes - superblock.layout.tree_offset,
+            counts: counts(tree),
+            contents: map.content_digests.len() as u64,
+            chunks: map.chunks.len() as u64,
+            extents: map.extents.len() as u64,
+            figures: map.figures,
+            left_out: LeftOut::default(),
+            profile: (&superblock.profile).into(),
+            threads: 0,
+            seconds: 0.0,
+        }
+    }
+
+    /// As JSON, with a newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// As a few lines for people.
+    pub fn to_text(&self) -> String {
+        let Self { counts, figures, left_out, .. } = self;
+        let mut text = String::new();
+        let percent = 100.0 * self.image_bytes as f64 / figures.raw_bytes.max(1) as f64;
+        let _ = writeln!(
+            text,
+            "{}: {} from {} of files, {percent:.1} %, in {:.1} s{}",
+            self.image,
+            size(self.image_bytes),
+            size(figures.raw_bytes),
+            self.seconds,
+            if self.signed { ", signed" } else { "" }
+        );
+        let _ = writeln!(text, "image ID  {}", self.image_id);
+        let _ = writeln!(text, "tree ID   {}", self.tree_id);
+        let others = counts.fifos + counts.sockets + counts.whiteouts;
+        let _ = writeln!(
+            text,
+            "{} files, {} directories, {} symlinks, {others} others, {} more hard links",
+            counts.files, counts.directories, counts.symlinks, counts.hard_links
+        );
+        let _ = writeln!(
+            text,
+            "{} chunks ({} groups of {} small files); not stored again: {} files ({}), {} chunks ({}); holes {}",
+            self.chunks,
+            figures.groups,
+            figures.grouped_contents,
+            figures.duplicate_files,
+            size(figures.duplicate_bytes),
+            figures.duplicate_chunks,
+            size(figures.duplicate_chunk_bytes),
+            size(figures.hole_bytes)
+        );
+        for (number, what) in [
+            (left_out.excluded, "excluded names"),
+            (left_out.devices, "device nodes"),
+            (left_out.xattrs, "xattrs that an image does not hold"),
+            (left_out.image, "names of the image itself"),
+        ] {
+            if number > 0 {
+                let _ = writeln!(text, "left out: {number} {what}");
+            }
+        }
+        text
+    }
+}
+
+fn counts(tree: &Tree) -> Counts {
+    let mut counts = Counts {
+        inodes: tree.nodes.len() as u64,
+        names: tree.entries.len() as u64,
+        xattr_sets: tree.xattr_sets.len() as u64,
+        ..Counts::default()
+    };
+    for node in &tree.nodes {
+        *match node.file_type {
+            FileType::Regular => &mut counts.files,
+            FileType::Directory => &mut counts.directories,
+            FileType::Symlink => &mut counts.symlinks,
+            FileType::Fifo => &mut counts.fifos,
+            FileType::Socket => &mut counts.sockets,
+            FileType::Whiteout => &mut counts.whiteouts,
+        } += 1;
+    }
+    // Every inode but the root has a first name.
+    counts.hard_links = counts.names + 1 - counts.inodes;
+    counts
+}
+
+impl From<&Profile> for ProfileReport {
+    fn from(profile: &Profile) -> Self {
+        Self {
+            chunk_min: profile.chunk_min,
+            chunk_avg: profile.chunk_avg,
+            chunk_max: profile.chunk_max,
+            group_size: profile.group_size,
+            small_max: profile.small_max,
+            hole_min: profile.hole_min,
+            level: profile.level,
+            zstd_version: profile.zstd_version,
+        }
+    }
+}
+
+/// Bytes with a unit.
+fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut shown = "B";
+    for unit in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        shown = unit;
+    }
+    if shown == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {shown}")
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tree region in memory, built in its canonical order (`FORMAT.md` 4).
+//!
+//! [`TreeBuilder`] numbers inodes as they are added. It wants them in the order of the format: directory after directory
+//! by number, the entries of each in ascending order of their names. So a source that walks its tree in this order
+//! can hand contents to the encoder while it still walks.
+
+use std::collections::hash_map::Entry;
+use std::collections::HashMap;
+
+use tesserafs_format::limits::{
+    DIRENTS_MAX, FILE_SIZE_MAX, INODES_MAX, NAME_MAX, SYMLINK_MAX, XATTR_LIST_MAX, XATTR_VALUE_MAX,
+};
+use tesserafs_format::raw::RawXattrSet;
+use tesserafs_format::xattr::is_valid_name;
+use tesserafs_format::{FileType, Timestamp, XattrEntry};
+use zerocopy::IntoBytes;
+
+/// What all inodes have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+}
+
+/// The extended attributes of an inode: names and values, in any order.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What an inode is, with what only that type has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file of so many bytes; its content comes from the encoder.
+    Regular {
+        /// Bytes.
+        size: u64,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link with its target.
+    Symlink(Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A whiteout.
+    Whiteout,
+}
+
+impl Kind {
+    /// The type as stored.
+    pub const fn file_type(&self) -> FileType {
+        match self {
+            Kind::Regular { .. } => FileType::Regular,
+            Kind::Directory => FileType::Directory,
+            Kind::Symlink(_) => FileType::Symlink,
+            Kind::Fifo => FileType::Fifo,
+            Kind::Socket => FileType::Socket,
+            Kind::Whiteout => FileType::Whiteout,
+        }
+    }
+}
+
+/// An inode of the finished tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// Its type.
+    pub file_type: FileType,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Links.
+    pub nlink: u32,
+    /// As in the record: bytes of a file or a target, entries of a directory.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// As in the record: first entry, or offset of the target; of regular files the encoder knows the content.
+    pub start: u64,
+    /// Index of the xattr set plus 1; 0 for none.
+    pub xattrs: u32,
+    /// Directory: the one that names it.
+    pub parent: u32,
+}
+
+/// An entry of the finished tree.
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntry {
+    /// Its inode.
+    pub ino: u32,
+    /// Bytes of its name; the names follow each other.
+    pub name_len: u8,
+}
+
+/// A tree in canonical order.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// Inodes by number, from 1.
+    pub nodes: Vec<Node>,
+    /// Entries.
+    pub entries: Vec<DirEntry>,
+    /// The name table.
+    pub names: Vec<u8>,
+    /// The target table.
+    pub targets: Vec<u8>,
+    /// The xattr set table.
+    pub xattr_sets: Vec<RawXattrSet>,
+    /// The xattr entry table.
+    pub xattr_entries: Vec<u8>,
+}
+
+/// Why a tree cannot be in an image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// More inodes or names than an image holds.
+    #[error("more than {INODES_MAX} inodes, or {DIRENTS_MAX} names")]
+    Full,
+    /// A name that is empty, too long, `.`, `..`, or has a slash or a NUL.
+    #[error("its name is no name for a directory entry (1 to {NAME_MAX} bytes, no slash, no NUL)")]
+    Name,
+    /// A symlink's target is empty, too long or has a NUL.
+    #[error("its target has no bytes, more than {SYMLINK_MAX}, or a NUL")]
+    Target,
+    /// A file is too long.
+    #[error("it has more than {FILE_SIZE_MAX} bytes")]
+    Size,
+    /// An xattr name or value is out of range.
+    #[error("its xattr {0} is not representable, twice there, or passes a limit")]
+    Xattr(String),
+    /// Nanoseconds of a second and more.
+    #[error("the nanoseconds of its mtime are a second and more")]
+    Time,
+}
+
+/// Builds a [`Tree`].
+#[derive(Debug)]
+pub struct TreeBuilder {
+    tree: Tree,
+    sets: HashMap<Vec<u8>, u32>,
+    /// The directory whose entries are being added.
+    current: u32,
+}
+
+impl TreeBuilder {
+    /// A tree with a root directory, inode 1, which is the first to get entries.
+    pub fn new(root: Attributes) -> Result<Self, TreeError> {
+        let mut builder = Self { tree: Tree::default(), sets: HashMap::new(), current: 1 };
+        builder.add_node(&Kind::Directory, root, 1)?;
+        Ok(builder)
+    }
+
+    /// From here on entries belong to directory `ino`. Directories follow each other by number.
+    pub fn open_directory(&mut self, ino: u32) {
+        debug_assert!(ino >= self.current);
+        self.current = ino;
+        self.tree.nodes[ino as usize - 1].start = self.tree.entries.len() as u64;
+    }
+
+    /// Adds a name of a new inode to the open directory; the inode's number.
+    pub fn add(&mut self, name: &[u8], kind: &Kind, attributes: Attributes) -> Result<u32, TreeError> {
+        let ino = self.add_node(kind, attributes, self.current)?;
+        self.add_entry(name, ino)?;
+        if matches!(kind, Kind::Directory) {
+            let parent = &mut self.tree.nodes[self.current as usize - 1];
+            parent.nlink = parent.nlink.checked_add(1).ok_or(TreeError::Full)?;
+        } else {
+            self.tree.nodes[ino as usize - 1].nlink = 1;
+        }
+        Ok(ino)
+    }
+
+    /// Adds another name of inode `ino`, which is no directory.
+    pub fn add_link(&mut self, name: &[u8], ino: u32) -> Result<(), TreeError> {
+        self.add_entry(name, ino)?;
+        let node = &mut self.tree.nodes[ino as usize - 1];
+        node.nlink = node.nlink.checked_add(1).ok_or(TreeError::Full)?;
+        Ok(())
+    }
+
+    /// The tree.
+    pub fn finish(self) -> Tree {
+        self.tree
+    }
+
+    fn add_entry(&mut self, name: &[u8], ino: u32) -> Result<(), TreeError> {
+        let name_len = u8::try_from(name.len()).map_err(|_| TreeError::Name)?;
+        if matches!(name, b"" | b"." | b"..") || name.contains(&b'/') || name.contains(&0) {
+            return Err(TreeError::Name);
+        }
+        if self.tree.entries.len() as u64 == DIRENTS_MAX {
+            return Err(TreeError::Full);
+        }
+        self.tree.entries.push(DirEntry { ino, name_len });
+        self.tree.names.extend_from_slice(name);
+        self.tree.nodes[self.current as usize - 1].size += 1;
+        Ok(())
+    }
+
+    fn add_node(&mut self, kind: &Kind, attributes: Attributes, parent: u32) -> Result<u32, TreeError> {
+        if self.tree.nodes.len() as u64 == INODES_MAX {
+            return Err(TreeError::Full);
+        }
+        if attributes.mtime.nsec >= 1_000_000_000 {
+            return Err(TreeError::Time);
+        }
+        let mut node = Node {
+            file_type: kind.file_type(),
+            mode: attributes.mode & 0o7777,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            nlink: 0,
+            size: 0,
+            mtime: attributes.mtime,
+            start: 0,
+            xattrs: 0,
+            parent: 0,
+        };
+        match kind {
+            Kind::Directory => (node.nlink, node.parent) = (2, parent),
+            Kind::Regular { size } if *size > FILE_SIZE_MAX => return Err(TreeError::Size),
+            Kind::Regular { size } => node.size = *size,
+            Kind::Symlink(target) => {
+                let len = target.len() as u64;
+                if !(1..=SYMLINK_MAX).contains(&len) || target.contains(&0) {
+                    return Err(TreeError::Target);
+                }
+                (node.size, node.start) = (len, self.tree.targets.len() as u64);
+                self.tree.targets.extend_from_slice(target);
+            }
+            Kind::Fifo | Kind::Socket | Kind::Whiteout => {}
+        }
+        node.xattrs = self.add_xattrs(attributes.xattrs)?;
+        self.tree.nodes.push(node);
+        Ok(self.tree.nodes.len() as u32)
+    }
+
+    /// Index plus 1 of the set of `xattrs`, 0 for none.
+    fn add_xattrs(&mut self, mut xattrs: Xattrs) -> Result<u32, TreeError> {
+        if xattrs.is_empty() {
+            return Ok(0);
+        }
+        xattrs.sort();
+        let (bytes, count) = encode_xattrs(&xattrs)?;
+        let next = self.tree.xattr_sets.len() as u32;
+        match self.sets.entry(bytes) {
+            Entry::Occupied(set) => Ok(*set.get() + 1),
+            Entry::Vacant(set) => {
+                self.tree.xattr_sets.push(RawXattrSet {
+                    offset: (self.tree.xattr_entries.len() as u64).into(),
+                    bytes: (set.key().len() as u32).into(),
+                    count: count.into(),
+                });
+                self.tree.xattr_entries.extend_from_slice(set.key());
+                set.insert(next);
+                Ok(next + 1)
+            }
+        }
+    }
+}
+
+/// The entries of a set, from sorted xattrs, and their number.
+fn encode_xattrs(xattrs: &Xattrs) -> Result<(Vec<u8>, u32), TreeError> {
+    let mut bytes = Vec::new();
+    let mut names = 0;
+    let mut previous: Option<&[u8]> = None;
+    for (name, value) in xattrs {
+        let refused = || TreeError::Xattr(name.escape_ascii().to_string());
+        names += name.len() + 1;
+        let fits = value.len() as u64 <= XATTR_VALUE_MAX.into() && names as u64 <= XATTR_LIST_MAX.into();
+        if !is_valid_name(name) || !fits || previous == Some(name) {
+            return Err(refused());
+        }
+        let header = XattrEntry::to_raw(name, value).ok_or_else(refused)?;
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        previous = Some(name);
+    }
+    Ok((bytes, xattrs.len() as u32))
+}
