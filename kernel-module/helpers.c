@@ -181,11 +181,6 @@ struct key *tesserafs_keyring_alloc(const char *description)
 			     KEY_ALLOC_NOT_IN_QUOTA, NULL, NULL);
 }
 
-bool tesserafs_keyring_is_empty(const struct key *keyring)
-{
-	return READ_ONCE(keyring->keys.nr_leaves_on_tree) == 0;
-}
-
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
 					       void (*ctor)(void *))
 {
@@ -251,11 +246,6 @@ void tesserafs_set_invalidate_lock_class(struct inode *inode, bool meta)
 {
 	lockdep_set_class(&inode->i_mapping->invalidate_lock,
 			  &invalidate_lock_keys[inode->i_sb->s_stack_depth][meta]);
-}
-
-void tesserafs_sha256_update(struct sha256_ctx *ctx, const u8 *data, size_t len)
-{
-	sha256_update(ctx, data, len);
 }
 
 struct shrinker *tesserafs_shrinker_alloc(const char *name)

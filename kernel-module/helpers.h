@@ -19,7 +19,6 @@ struct inode;
 struct key;
 struct kmem_cache;
 struct readahead_control;
-struct sha256_ctx;
 struct shrinker;
 struct super_block;
 struct user_namespace;
@@ -57,7 +56,6 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
 bool tesserafs_inode_state_is_new(struct inode *inode);
 struct key *tesserafs_keyring_alloc(const char *description);
-bool tesserafs_keyring_is_empty(const struct key *keyring);
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
 					       void (*ctor)(void *));
 void tesserafs_mapping_set_gfp_kernel(struct inode *inode);
@@ -72,7 +70,6 @@ bool tesserafs_require_signatures(void);
 void tesserafs_revert_creds(const struct cred *cred);
 bool tesserafs_sb_is_anon(const struct super_block *sb);
 void tesserafs_set_invalidate_lock_class(struct inode *inode, bool meta);
-void tesserafs_sha256_update(struct sha256_ctx *ctx, const u8 *data, size_t len);
 struct shrinker *tesserafs_shrinker_alloc(const char *name);
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
 

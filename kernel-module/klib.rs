@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's libraries behind safe types: memory, hashing, decompression, signatures, keys, memory
-//! pressure, and messages that cannot flood the log.
+//! The kernel's libraries behind safe types: memory, hashing, decompression, signatures, keys,
+//! memory pressure, and messages that cannot flood the log.
 
 pub(crate) mod buffer;
 pub(crate) mod keyring;

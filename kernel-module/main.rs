@@ -2,22 +2,40 @@
 
 //! tesserafs: a read-only, verified filesystem for container images.
 //!
-//! This file is the table of contents. `vfs` and `klib` wrap the kernel's C interfaces and are, with
-//! `bindings`, the only modules in which `unsafe` compiles.
+//! This file is the table of contents, in the order in which a mount and then a read meet the
+//! modules. `vfs` and `klib` wrap the kernel's C interfaces and are, with `bindings`, the only
+//! modules in which `unsafe` compiles.
 
 #![deny(unsafe_code)]
 
+mod mount;
+mod signature;
+
+mod meta;
+
+mod dir;
+mod inode;
+mod xattr;
+
+mod chunk_cache;
+mod decode;
+mod pack;
+mod read;
+mod verify;
+
+mod error;
+
 #[allow(unsafe_code)]
 mod bindings;
-#[allow(dead_code, unsafe_code)]
+#[allow(unsafe_code)]
 mod klib;
-#[allow(dead_code, unsafe_code, unused_imports)]
+#[allow(unsafe_code)]
 mod vfs;
 
 use kernel::prelude::*;
 
 module! {
-    type: Tesserafs,
+    type: Module,
     name: "tesserafs",
     authors: ["The tesserafs authors"],
     description: "tesserafs: read-only, verified images for containers",
@@ -26,14 +44,16 @@ module! {
 }
 
 /// The loaded module.
-struct Tesserafs {
-    _keyring: klib::keyring::Keyring,
+#[pin_data]
+struct Module {
+    #[pin]
+    registration: vfs::Registration<mount::Tesserafs>,
 }
 
-impl kernel::Module for Tesserafs {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Self {
-            _keyring: klib::keyring::Keyring::new(c".tesserafs")?,
-        })
+impl kernel::InPlaceModule for Module {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            registration <- vfs::Registration::new(mount::Global::new()?),
+        }? Error)
     }
 }

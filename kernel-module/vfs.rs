@@ -51,7 +51,6 @@ pub(crate) use self::{
     folio::LockedFolio,
     meta_inode::{
         Meta,
-        MetaBuf,
         MetaSource, //
     },
     registration::{

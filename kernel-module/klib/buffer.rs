@@ -51,17 +51,6 @@ unsafe impl<T: Send, A: Allocator> Send for Array<T, A> {}
 unsafe impl<T: Sync, A: Allocator> Sync for Array<T, A> {}
 
 impl<T, A: Allocator> Array<T, A> {
-    /// An empty array, without memory.
-    pub(crate) const fn new() -> Self {
-        // INVARIANT: No memory.
-        Self {
-            ptr: NonNull::dangling(),
-            capacity: 0,
-            len: 0,
-            _p: PhantomData,
-        }
-    }
-
     /// An empty array with room for `capacity` elements.
     pub(crate) fn with_capacity(capacity: usize) -> Result<Self> {
         Self::allocate(capacity, GFP_KERNEL)
@@ -143,24 +132,6 @@ impl<T, A: Allocator> Array<T, A> {
     /// The memory, for those who write it by other means.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.ptr.as_ptr()
-    }
-}
-
-impl<T: Copy, A: Allocator> Array<T, A> {
-    /// Appends a copy of `elements`.
-    pub(crate) fn extend_from_slice(&mut self, elements: &[T]) -> Result {
-        self.reserve(elements.len())?;
-        let len = self.len.checked_add(elements.len()).ok_or(ENOMEM)?;
-        // SAFETY: There is room for the elements at `len`; it is other memory.
-        unsafe {
-            self.ptr
-                .add(self.len)
-                .as_ptr()
-                .copy_from_nonoverlapping(elements.as_ptr(), elements.len())
-        };
-        // INVARIANT: These are now initialised, and there was room for them.
-        self.len = len;
-        Ok(())
     }
 }
 

@@ -43,13 +43,6 @@ impl Keyring {
         })
     }
 
-    /// Whether nobody has added a key. Asking it for a key would fail with `ENOKEY`; not asking
-    /// keeps the parser of signatures out of reach while signatures are not in use.
-    pub(crate) fn is_empty(&self) -> bool {
-        // SAFETY: The keyring is valid by the type invariants.
-        unsafe { bindings::tesserafs_keyring_is_empty(self.key.as_ptr()) }
-    }
-
     pub(super) fn as_ptr(&self) -> *mut bindings::key {
         self.key.as_ptr()
     }

@@ -84,11 +84,6 @@ impl<T: FileSystem> FsContext<T> {
         self.log(b'e', message);
     }
 
-    /// Tells the mounter, and the kernel log, what should not be.
-    pub(crate) fn warn(&self, message: fmt::Arguments<'_>) {
-        self.log(b'w', message);
-    }
-
     fn log(&self, level: u8, message: fmt::Arguments<'_>) {
         let formatted = CString::try_from_fmt(message);
         let text: &CStr = match &formatted {

@@ -70,12 +70,6 @@ impl<T: FileSystem> INode<T> {
         self.inner.get()
     }
 
-    /// The inode's number.
-    pub(crate) fn ino(&self) -> u64 {
-        // SAFETY: The inode is valid; its number does not change.
-        unsafe { (*self.as_ptr()).i_ino }
-    }
-
     /// The type and permission bits.
     pub(crate) fn mode(&self) -> u16 {
         // SAFETY: The inode is valid; nothing changes the mode of an inode on a read-only
@@ -200,8 +194,6 @@ pub(crate) enum Kind<T: FileSystem> {
     },
     /// A symbolic link whose target is kept in memory, so that path walks need not leave RCU mode.
     Symlink(Target),
-    /// A symbolic link whose target is asked for each time: [`Operations::get_link`].
-    LazySymlink,
     /// A named pipe.
     Fifo,
     /// A socket.
@@ -247,12 +239,6 @@ pub(crate) struct NewINode<'a, T: FileSystem> {
 }
 
 impl<'a, T: FileSystem> NewINode<'a, T> {
-    /// The inode's number.
-    pub(crate) fn ino(&self) -> u64 {
-        // SAFETY: The inode is valid by the type invariants.
-        unsafe { (*self.inode.as_ptr()).i_ino }
-    }
-
     /// Initialises the inode and makes it available.
     ///
     /// `EFSCORRUPTED` if the attributes are none that an inode can have.
@@ -309,7 +295,7 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
         // The tables are static, and of the same filesystem by their types.
         //
         // SAFETY: As above.
-        unsafe { (*inode).i_op = &ops.tables.lazy };
+        unsafe { (*inode).i_op = &ops.tables.other };
 
         let file_type = match kind {
             Kind::Regular { file, mapping } => {
@@ -326,6 +312,8 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
             Kind::Directory { file } => {
                 // SAFETY: As above.
                 unsafe { (*inode).__bindgen_anon_3.i_fop = file.table };
+                // SAFETY: As above.
+                unsafe { (*inode).i_op = &ops.tables.directory };
                 bindings::S_IFDIR
             }
             Kind::Symlink(target) => {
@@ -336,10 +324,9 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
                 // SAFETY: As above; `link` is a C string of length `len`.
                 unsafe { bindings::tesserafs_inode_set_cached_link(inode, link, len) };
                 // SAFETY: As above.
-                unsafe { (*inode).i_op = &ops.tables.cached };
+                unsafe { (*inode).i_op = &ops.tables.symlink };
                 bindings::S_IFLNK
             }
-            Kind::LazySymlink => bindings::S_IFLNK,
             Kind::Fifo => bindings::S_IFIFO,
             Kind::Socket => bindings::S_IFSOCK,
             Kind::Whiteout => bindings::S_IFCHR,
@@ -375,14 +362,6 @@ impl<T: FileSystem> Drop for NewINode<'_, T> {
 pub(crate) struct Target(Array<u8, Kmalloc>);
 
 impl Target {
-    /// Copies `target`, which must not contain NUL, nor be empty: `EFSCORRUPTED`.
-    pub(crate) fn new(target: &[u8]) -> Result<Self> {
-        let len = target.len().checked_add(1).ok_or(EFSCORRUPTED)?;
-        let mut bytes = Array::with_capacity(len)?;
-        bytes.extend_from_slice(target)?;
-        Self::from_bytes(bytes)
-    }
-
     /// Takes over `target`, which must not contain NUL, nor be empty: `EFSCORRUPTED`.
     pub(crate) fn from_bytes(mut target: Array<u8, Kmalloc>) -> Result<Self> {
         if target.is_empty() || target.contains(&0) {
@@ -407,26 +386,18 @@ impl Target {
 /// What `struct inode_operations` asks of an inode of a read-only filesystem.
 ///
 /// `getattr` and `permission` are the VFS's own, over what [`NewINode::init`] was given.
-#[vtable]
 pub(crate) trait Operations {
     /// The filesystem whose inodes these operations serve.
     type FileSystem: FileSystem;
 
-    /// Where extended attributes and ACLs come from; [`xattr::Absent`] for none.
+    /// Where extended attributes and ACLs come from.
     type Xattr: xattr::Operations<FileSystem = Self::FileSystem>;
 
     /// Finds a name in a directory. May sleep; runs in parallel for different names.
     fn lookup<'a>(
-        _dir: &INode<Self::FileSystem>,
-        _dentry: Unhashed<'a, Self::FileSystem>,
-    ) -> Result<Spliced<'a>> {
-        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
-    }
-
-    /// The target of a [`Kind::LazySymlink`]. May sleep.
-    fn get_link(_inode: &INode<Self::FileSystem>) -> Result<Target> {
-        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
-    }
+        dir: &INode<Self::FileSystem>,
+        dentry: Unhashed<'a, Self::FileSystem>,
+    ) -> Result<Spliced<'a>>;
 }
 
 /// The tables of inode operations of the filesystem `T`.
@@ -446,10 +417,10 @@ impl<T: FileSystem> Ops<T> {
 }
 
 struct Tables {
-    /// Asks [`Operations::get_link`] for a target, if there is such a method.
-    lazy: bindings::inode_operations,
+    directory: bindings::inode_operations,
     /// For inodes with `i_link` set.
-    cached: bindings::inode_operations,
+    symlink: bindings::inode_operations,
+    other: bindings::inode_operations,
 }
 
 /// The callbacks of `U`, as C calls them.
@@ -457,23 +428,15 @@ struct Table<U: Operations>(PhantomData<U>);
 
 impl<U: Operations> Table<U> {
     const TABLES: Tables = Tables {
-        lazy: bindings::inode_operations {
-            lookup: if U::HAS_LOOKUP {
-                Some(Self::lookup)
-            } else {
-                None
-            },
-            get_link: if U::HAS_GET_LINK {
-                Some(Self::get_link)
-            } else {
-                None
-            },
+        directory: bindings::inode_operations {
+            lookup: Some(Self::lookup),
             ..Self::COMMON
         },
-        cached: bindings::inode_operations {
+        symlink: bindings::inode_operations {
             get_link: Some(bindings::simple_get_link),
             ..Self::COMMON
         },
+        other: Self::COMMON,
     };
 
     const COMMON: bindings::inode_operations = bindings::inode_operations {
@@ -502,39 +465,6 @@ impl<U: Operations> Table<U> {
         match U::lookup(dir, dentry) {
             Ok(spliced) => spliced.into_raw(),
             Err(e) => e.to_ptr(),
-        }
-    }
-
-    /// # Safety
-    ///
-    /// To be called by the VFS as the `->get_link` of an inode that `NewINode::init` gave this
-    /// table.
-    unsafe extern "C" fn get_link(
-        dentry: *mut bindings::dentry,
-        inode: *mut bindings::inode,
-        done: *mut bindings::delayed_call,
-    ) -> *const c_char {
-        // In RCU mode nothing keeps the inode's data; the VFS comes back with a reference.
-        if dentry.is_null() {
-            return ECHILD.to_ptr::<c_char>();
-        }
-        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; out of
-        // RCU mode the caller holds the inode.
-        let inode = unsafe { INode::from_raw(inode) };
-        match U::get_link(inode) {
-            Ok(target) => {
-                let target = target.into_raw();
-                // SAFETY: `done` is the caller's to be set here; it calls `kfree_link()` on the
-                // string, which `Kmalloc` allocated with `kmalloc`, when it needs it no more.
-                unsafe {
-                    *done = bindings::delayed_call {
-                        fn_: Some(bindings::kfree_link),
-                        arg: target.cast(),
-                    }
-                };
-                target
-            }
-            Err(e) => e.to_ptr::<c_char>(),
         }
     }
 }

@@ -156,16 +156,6 @@ unsafe impl Send for MetaBuf<'_> {}
 unsafe impl Sync for MetaBuf<'_> {}
 
 impl MetaBuf<'_> {
-    /// The position of the folio's first byte.
-    pub(crate) fn pos(&self) -> u64 {
-        self.start
-    }
-
-    /// All bytes of the folio; those beyond the end of the metadata are what the source put there.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes
-    }
-
     /// The bytes from `pos` to the end of the folio; none if `pos` is not in the folio.
     pub(crate) fn bytes_from(&self, pos: u64) -> &[u8] {
         pos.checked_sub(self.start)

@@ -53,21 +53,6 @@ pub(crate) trait Operations {
     fn list(inode: &INode<Self::FileSystem>, names: &mut Names<'_>) -> Result;
 }
 
-/// No extended attributes.
-pub(crate) struct Absent<T>(PhantomData<T>);
-
-impl<T: FileSystem> Operations for Absent<T> {
-    type FileSystem = T;
-
-    fn get(_inode: &INode<T>, _name: &[u8], _value: &mut [u8]) -> Result<usize> {
-        Err(ENODATA)
-    }
-
-    fn list(_inode: &INode<T>, _names: &mut Names<'_>) -> Result {
-        Ok(())
-    }
-}
-
 /// The names that `listxattr` returns.
 pub(crate) struct Names<'a> {
     /// Where they go; empty if only the length is asked for.

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong, as an errno for the caller and as one line for the log.
+//!
+//! A broken rule keeps its name until it leaves the filesystem: only [`Failure::report`] turns it
+//! into an errno, and says in which image, where, what was found and what was expected.
+
+use kernel::{fmt, prelude::*};
+
+use tesserafs_format::{Digest, FormatError, Place};
+
+/// A failed operation.
+#[derive(Clone, Copy)]
+pub(crate) enum Failure {
+    /// The image breaks a rule of the format.
+    Format(FormatError),
+    /// The backing file gave an error, or fewer bytes than it should.
+    Backing(Place, Error),
+    /// The kernel gave an error that is no fault of the image, or one that was reported where it
+    /// arose.
+    Kernel(Error),
+}
+
+impl From<FormatError> for Failure {
+    fn from(error: FormatError) -> Self {
+        Failure::Format(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Kernel(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Format(error) => core::fmt::Display::fmt(error, f),
+            Failure::Backing(place, error) => write!(f, "backing-read @ {}: {:?}", place, error),
+            Failure::Kernel(error) => write!(f, "{:?}", error),
+        }
+    }
+}
+
+impl Failure {
+    /// A failed read of the backing file; a task that is being killed says nothing about the file.
+    pub(crate) fn backing(place: Place, error: Error) -> Self {
+        if error == EINTR {
+            Failure::Kernel(error)
+        } else {
+            Failure::Backing(place, error)
+        }
+    }
+
+    /// The errno that the caller gets.
+    pub(crate) fn errno(&self) -> Error {
+        match self {
+            Failure::Format(error) if error.is_foreign() => EINVAL,
+            Failure::Format(error) if error.is_unsupported() => EOPNOTSUPP,
+            Failure::Format(error) if error.is_digest_mismatch() => EBADMSG,
+            Failure::Format(_) => EFSCORRUPTED,
+            Failure::Backing(..) => EIO,
+            Failure::Kernel(error) => *error,
+        }
+    }
+
+    /// Logs what the image or its backing file is to blame for, and gives the errno.
+    pub(crate) fn report(&self, image: &ImageId) -> Error {
+        if !matches!(self, Failure::Kernel(_)) {
+            crate::pr_err_ratelimited!("{}: {}\n", image, self);
+        }
+        self.errno()
+    }
+}
+
+/// The ID of an image, as the log names it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImageId(pub(crate) Digest);
+
+impl fmt::Display for ImageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}

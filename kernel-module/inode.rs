@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes: from records of the inode table to inodes of the VFS.
+
+use kernel::prelude::*;
+
+use tesserafs_format::{FileKind, Image, Ino, Inode};
+
+use crate::dir::Directory;
+use crate::error::Failure;
+use crate::klib::buffer::Array;
+use crate::mount::Tesserafs;
+use crate::read::RegularFile;
+use crate::vfs::inode::{Attributes, INode, Iget, Kind, Ops, Ref, Target};
+use crate::vfs::{address_space, export, file, Ready, SuperBlock};
+
+/// The inode of that number, from the inode cache or the image.
+pub(crate) fn iget(
+    sb: &SuperBlock<Tesserafs, Ready>,
+    ino: Ino,
+) -> Result<Ref<'_, Tesserafs>, Failure> {
+    let new = match sb.iget(ino.get().into())? {
+        Iget::Cached(inode) => return Ok(inode),
+        Iget::New(new) => new,
+    };
+    let mounted = sb.data();
+    let meta = mounted.meta(sb);
+    let image = Image::new(&mounted.sb, &meta);
+    let inode = image.inode(ino)?;
+    let size = size(&inode);
+    let kind = match inode.kind {
+        FileKind::Regular { .. } => Kind::Regular {
+            file: file::Ops::regular::<RegularFile>(),
+            mapping: address_space::Ops::new::<RegularFile>(),
+        },
+        FileKind::Directory { .. } => Kind::Directory {
+            file: file::Ops::directory::<Directory>(),
+        },
+        FileKind::Symlink { offset, len } => {
+            let mut target = Array::zeroed(usize::try_from(len).map_err(|_| EFSCORRUPTED)?)?;
+            image.target(ino, offset, &mut target)?;
+            Kind::Symlink(Target::from_bytes(target)?)
+        }
+        FileKind::Fifo => Kind::Fifo,
+        FileKind::Socket => Kind::Socket,
+        FileKind::Whiteout => Kind::Whiteout,
+    };
+    let attributes = Attributes {
+        permissions: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        nlink: inode.nlink,
+        size,
+        blocks: size.div_ceil(512),
+        mtime: inode.mtime.sec,
+        mtime_nsec: inode.mtime.nsec,
+        may_have_acl: inode.xattrs.is_some(),
+    };
+    Ok(new.init(kind, Ops::new::<Directory>(), attributes, inode)?)
+}
+
+/// What `stat` shows as the size: of a directory the number of its entries.
+fn size(inode: &Inode) -> u64 {
+    match inode.kind {
+        FileKind::Regular { size, .. } => size,
+        FileKind::Directory { entries, .. } => entries,
+        FileKind::Symlink { len, .. } => len,
+        FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => 0,
+    }
+}
+
+/// File handles: inode numbers are stable, as an image never changes.
+pub(crate) struct Handles;
+
+impl export::Operations for Handles {
+    type FileSystem = Tesserafs;
+
+    fn iget(sb: &SuperBlock<Tesserafs>, ino: u64) -> Result<Ref<'_, Tesserafs>> {
+        let mounted = sb.data();
+        let ino = u32::try_from(ino)
+            .ok()
+            .and_then(|ino| Ino::new(ino, &mounted.sb.layout))
+            .ok_or(ESTALE)?;
+        iget(sb, ino).map_err(|failure| failure.report(&mounted.id))
+    }
+
+    fn parent<'a>(dir: &'a INode<Tesserafs>) -> Result<Ref<'a, Tesserafs>> {
+        let FileKind::Directory { parent, .. } = dir.data().kind else {
+            return Err(ENOTDIR);
+        };
+        let sb = dir.super_block();
+        iget(sb, parent).map_err(|failure| failure.report(&sb.data().id))
+    }
+}

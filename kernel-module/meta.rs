@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata: the tree and map regions, through a page cache in which "up to date" means "verified".
+//!
+//! The metadata inode holds the metadata blocks and the hash blocks behind them, in the order of
+//! the image. A block is read into its folio, which nobody else can see yet, hashed there, and
+//! compared with the digest in its parent: another folio of the same inode, verified in the same
+//! way, up to the root in the superblock.
+
+use kernel::prelude::*;
+
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
+use tesserafs_format::num::u64_from_usize;
+use tesserafs_format::{
+    Digest, FormatError, Geometry, Metadata, Parent, Place, Rule, SuperBlock, Verified,
+};
+
+use crate::error::{Failure, ImageId};
+use crate::klib::buffer::Buffer;
+use crate::verify::KernelSha256;
+use crate::vfs::{Backing, LockedFolio, Meta, MetaSource};
+
+/// Reads and verifies the blocks of the metadata inode.
+pub(crate) struct MerkleTree {
+    backing: Backing,
+    tree_offset: u64,
+    geometry: Geometry,
+    root: Digest,
+    image_id: ImageId,
+}
+
+impl MerkleTree {
+    /// The Merkle tree of the image with that superblock and ID.
+    pub(crate) fn new(backing: Backing, sb: &SuperBlock, image_id: ImageId) -> Self {
+        Self {
+            backing,
+            tree_offset: sb.layout.tree_offset,
+            geometry: sb.layout.geometry,
+            root: sb.merkle_root,
+            image_id,
+        }
+    }
+
+    /// Bytes of the metadata inode.
+    pub(crate) fn len(&self) -> u64 {
+        self.geometry.total_blocks().saturating_mul(BLOCK_BYTES)
+    }
+
+    /// The digest that block `block` must have.
+    fn expected(&self, meta: Meta<'_>, block: u64) -> Result<Digest, Failure> {
+        match self.geometry.parent(block) {
+            Some(Parent::Root) => Ok(self.root),
+            Some(Parent::Slot {
+                block: parent,
+                offset,
+            }) => {
+                let pos = parent.saturating_mul(BLOCK_BYTES).saturating_add(offset);
+                let mut digest = Digest::default();
+                meta.read_exact(pos, &mut digest.0)?;
+                Ok(digest)
+            }
+            None => Err(FormatError::new(Rule::HashBlock, Place::Block(block), 0, 0).into()),
+        }
+    }
+
+    /// Fills `folio` with verified blocks, read into memory of its own first.
+    fn fill(&self, meta: Meta<'_>, folio: &mut LockedFolio<'_>) -> Result<(), Failure> {
+        let mut bytes = Buffer::zeroed(BLOCK_SIZE)?;
+        let mut at = 0;
+        while at < folio.len() {
+            let pos = folio.pos().saturating_add(u64_from_usize(at));
+            let block = pos / BLOCK_BYTES;
+            let expected = self.expected(meta, block)?;
+            let offset = self.tree_offset.saturating_add(pos);
+            self.backing
+                .read_exact_at(&mut bytes, offset)
+                .map_err(|error| Failure::Backing(Place::Block(block), error))?;
+            let verified = Verified::check::<KernelSha256>(&bytes, &expected).map_err(|found| {
+                FormatError::new(
+                    Rule::HashBlock,
+                    Place::Block(block),
+                    found.prefix(),
+                    expected.prefix(),
+                )
+            })?;
+            folio.write(at, verified.bytes())?;
+            at = at.saturating_add(BLOCK_SIZE);
+        }
+        Ok(())
+    }
+}
+
+impl MetaSource for MerkleTree {
+    /// Waits for folios of parents only, so the waits end at the root.
+    fn read_folio(&self, meta: Meta<'_>, mut folio: LockedFolio<'_>) -> Result {
+        self.fill(meta, &mut folio)
+            .map_err(|failure| failure.report(&self.image_id))?;
+        folio.complete()
+    }
+}
+
+/// The verified metadata of a mounted image, as the format crate reads it.
+#[derive(Clone, Copy)]
+pub(crate) struct MetaReader<'a> {
+    meta: Meta<'a>,
+    tree_offset: u64,
+}
+
+impl<'a> MetaReader<'a> {
+    /// Reads the metadata of the image with that superblock.
+    pub(crate) fn new(meta: Meta<'a>, sb: &SuperBlock) -> Self {
+        Self {
+            meta,
+            tree_offset: sb.layout.tree_offset,
+        }
+    }
+}
+
+impl Metadata for MetaReader<'_> {
+    type Error = Failure;
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Failure> {
+        let pos = offset.checked_sub(self.tree_offset).ok_or(EINVAL)?;
+        Ok(self.meta.read_exact(pos, buf)?)
+    }
+}

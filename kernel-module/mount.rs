@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounting, in the order in which it happens: options, superblock, image ID, signature, metadata,
+//! root.
+//!
+//! Until the signature is checked, nothing of the image is looked at but its superblock, which is
+//! parsed in place, and the signature itself.
+
+use core::ffi::CStr;
+
+use kernel::seq_file::SeqFile;
+use kernel::{prelude::*, seq_print};
+
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
+use tesserafs_format::superblock::{image_id, SuperBlock};
+use tesserafs_format::{Digest, FormatError, Image, Ino, Inode, Place, Rule};
+
+use crate::chunk_cache::ChunkCache;
+use crate::error::{Failure, ImageId};
+use crate::inode;
+use crate::klib::{buffer::Buffer, keyring::Keyring, shrinker, zstd};
+use crate::meta::{MerkleTree, MetaReader};
+use crate::mount_error;
+use crate::pack::Packs;
+use crate::signature::{self, Signer};
+use crate::verify::KernelSha256;
+use crate::vfs::inode::Ref;
+use crate::vfs::{Backing, FileSystem, FsContext, New, Ready, StatFs, SuperBlock as VfsSuperBlock};
+use crate::xattr::Xattrs;
+
+/// The filesystem.
+pub(crate) struct Tesserafs;
+
+/// What there is once for all mounts.
+pub(crate) struct Global {
+    /// The keys that root trusts to sign images, beside the kernel's own.
+    pub(crate) keyring: Keyring,
+    /// Where chunks are decoded.
+    pub(crate) decoders: Pin<KBox<zstd::Pool>>,
+    /// The chunks that were decoded last.
+    pub(crate) chunks: shrinker::Registration<ChunkCache>,
+}
+
+impl Global {
+    /// Allocates all of it.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            keyring: Keyring::new(c".tesserafs")?,
+            decoders: KBox::pin_init(zstd::Pool::new(), GFP_KERNEL)?,
+            chunks: shrinker::Registration::new(c"tesserafs-chunks", ChunkCache::new()?)?,
+        })
+    }
+}
+
+/// The mount options.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// `digest=sha256:HEX`: the image ID that the image must have.
+    digest: Option<Digest>,
+}
+
+/// A mounted image.
+pub(crate) struct Mounted {
+    /// Its superblock.
+    pub(crate) sb: SuperBlock,
+    /// Its ID.
+    pub(crate) id: ImageId,
+    /// Where its chunks are.
+    pub(crate) packs: Packs,
+    /// Who vouches for it.
+    signer: Signer,
+    /// Whether the mounter pinned the ID.
+    pinned: bool,
+}
+
+impl Mounted {
+    /// The metadata of the image, which `sb` is the superblock of.
+    pub(crate) fn meta<'a>(&self, sb: &'a VfsSuperBlock<Tesserafs, Ready>) -> MetaReader<'a> {
+        MetaReader::new(sb.meta(), &self.sb)
+    }
+}
+
+#[vtable]
+impl FileSystem for Tesserafs {
+    type Global = Global;
+    type Options = Options;
+    type Data = Mounted;
+    type Meta = MerkleTree;
+    type INodeData = Inode;
+
+    const NAME: &'static CStr = c"tesserafs";
+    const INODE_CACHE: &'static CStr = c"tesserafs_inode";
+    /// `"TESS"` on a little endian machine.
+    const MAGIC: u32 = 0x5353_4554;
+    const BLOCK_BITS: u8 = 12;
+
+    fn parse_param(
+        fc: &FsContext<Self>,
+        options: &mut Options,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result {
+        let digest = value.strip_prefix(b"sha256:").and_then(Digest::from_hex);
+        if key != b"digest" || digest.is_none() {
+            mount_error!(fc, "digest= takes sha256: and 64 hexadecimal digits");
+            return Err(EINVAL);
+        }
+        options.digest = digest;
+        Ok(())
+    }
+
+    fn fill_super(
+        fc: &FsContext<Self>,
+        options: &Options,
+        sb: &VfsSuperBlock<Self, New>,
+        backing: Backing,
+    ) -> Result<Mounted> {
+        let refuse = |failure: Failure| {
+            mount_error!(fc, "{}", failure);
+            failure.errno()
+        };
+        let block = read_superblock(&backing).map_err(refuse)?;
+        let block: &[u8; BLOCK_SIZE] = block.first_chunk().ok_or(EIO)?;
+        let parsed = SuperBlock::parse(block).map_err(|error| refuse(error.into()))?;
+        let id = ImageId(image_id::<KernelSha256>(block));
+        let refuse = |failure: Failure| {
+            mount_error!(fc, "{}: {}", id, failure);
+            failure.errno()
+        };
+        check_length(&backing, &parsed).map_err(refuse)?;
+        options.admit(id).map_err(refuse)?;
+        let signer =
+            signature::verify(&backing, block, &parsed, &fc.global().keyring).map_err(refuse)?;
+        admit(fc, id, signer)?;
+
+        sb.set_uuid(&uuid(&id.0));
+        sb.set_xattr::<Xattrs>();
+        sb.set_export::<inode::Handles>();
+        sb.enable_posix_acl();
+        sb.set_readahead(READAHEAD);
+        let tree = MerkleTree::new(backing.clone(), &parsed, id);
+        let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
+        let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
+        pr_info!("{}: mounted, {}\n", id, signer.describe());
+        Ok(Mounted {
+            sb: parsed,
+            id,
+            packs,
+            signer,
+            pinned: options.digest.is_some(),
+        })
+    }
+
+    fn root<'a>(
+        _fc: &FsContext<Self>,
+        sb: &'a VfsSuperBlock<Self, Ready>,
+    ) -> Result<Ref<'a, Self>> {
+        inode::iget(sb, Ino::ROOT).map_err(|failure| failure.report(&sb.data().id))
+    }
+
+    fn admit(fc: &FsContext<Self>, options: &Options, sb: &VfsSuperBlock<Self, Ready>) -> Result {
+        let mounted = sb.data();
+        options.admit(mounted.id).map_err(|failure| {
+            mount_error!(fc, "{}: {}", mounted.id, failure);
+            failure.errno()
+        })?;
+        admit(fc, mounted.id, mounted.signer)
+    }
+
+    fn statfs(sb: &VfsSuperBlock<Self, Ready>) -> Result<StatFs> {
+        let sb = &sb.data().sb;
+        Ok(StatFs {
+            block_size: BLOCK_SIZE as u32,
+            blocks: sb.file_bytes().div_ceil(BLOCK_BYTES),
+            files: sb.layout.inodes.records(),
+        })
+    }
+
+    fn show_options(sb: &VfsSuperBlock<Self, Ready>, seq: &SeqFile) {
+        let mounted = sb.data();
+        if mounted.pinned {
+            seq_print!(seq, ",digest={}", mounted.id);
+        }
+    }
+}
+
+/// Bytes that the page cache reads ahead of a sequential reader: a few chunks of the default
+/// profile.
+const READAHEAD: usize = 512 << 10;
+
+impl Options {
+    /// Whether they admit the image with that ID.
+    fn admit(&self, id: ImageId) -> Result<(), Failure> {
+        match self.digest {
+            Some(pinned) if pinned != id.0 => {
+                let place = Place::SuperBlock(0);
+                Err(FormatError::new(Rule::ImageId, place, id.0.prefix(), pinned.prefix()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads the first block of the backing store.
+fn read_superblock(backing: &Backing) -> Result<Buffer<u8>, Failure> {
+    let place = Place::SuperBlock(0);
+    if backing.len() < BLOCK_BYTES {
+        return Err(FormatError::new(Rule::Magic, place, 0, 0).into());
+    }
+    let mut block = Buffer::zeroed(BLOCK_SIZE)?;
+    backing
+        .read_exact_at(&mut block, 0)
+        .map_err(|error| Failure::backing(place, error))?;
+    Ok(block)
+}
+
+/// Whether the backing store holds the whole image.
+fn check_length(backing: &Backing, sb: &SuperBlock) -> Result<(), Failure> {
+    let (found, expected) = (backing.len(), sb.file_bytes());
+    if found < expected {
+        return Err(FormatError::new(Rule::FileLength, Place::Byte(found), found, expected).into());
+    }
+    Ok(())
+}
+
+/// Whether the machine admits an image with such a signature; the mounter learns why not.
+fn admit(fc: &FsContext<Tesserafs>, id: ImageId, signer: Signer) -> Result {
+    signer.admit().inspect_err(|_| {
+        mount_error!(
+            fc,
+            "{}: {}, and signatures are required",
+            id,
+            signer.describe()
+        );
+    })
+}
+
+/// The image ID as a UUID: its first bytes, with the version (8: of the vendor's own making) and
+/// the variant in place.
+fn uuid(id: &Digest) -> [u8; 16] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = id.0;
+    [
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        (g & 0x0f) | 0x80,
+        h,
+        (i & 0x3f) | 0x80,
+        j,
+        k,
+        l,
+        m,
+        n,
+        o,
+        p,
+    ]
+}

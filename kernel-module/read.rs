@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading regular files into the page cache.
+//!
+//! For each range of a folio: its extent says which chunk, and the chunk cache gives the chunk's
+//! raw bytes. Where nobody has those yet, [`Packs::read`](crate::pack::Packs::read) reads what is
+//! stored, [`verify`] compares its digest, and [`decode`] decodes it. A readahead window is widened
+//! to whole chunks first, so that what was decoded is used.
+
+use kernel::prelude::*;
+use kernel::sync::{Arc, ArcBorrow};
+
+use tesserafs_format::extent::Extents;
+use tesserafs_format::limits::BLOCK_BYTES;
+use tesserafs_format::num::u64_from_usize;
+use tesserafs_format::{Extent, FileKind, Image, Target};
+
+use crate::chunk_cache::{ChunkCache, Slot};
+use crate::decode::decode;
+use crate::error::Failure;
+use crate::klib::zstd;
+use crate::meta::MetaReader;
+use crate::mount::{Mounted, Tesserafs};
+use crate::verify::verify;
+use crate::vfs::address_space::{self, ReadAhead};
+use crate::vfs::file::{self, Seek};
+use crate::vfs::inode::INode;
+use crate::vfs::LockedFolio;
+
+/// The file and page cache operations of regular files.
+pub(crate) struct RegularFile;
+
+#[vtable]
+impl address_space::Operations for RegularFile {
+    type FileSystem = Tesserafs;
+
+    fn read_folio(inode: &INode<Tesserafs>, mut folio: LockedFolio<'_>) -> Result {
+        let mounted = inode.super_block().data();
+        let meta = mounted.meta(inode.super_block());
+        Reader::new(inode, &meta)
+            .and_then(|mut reader| reader.fill(&mut folio))
+            .map_err(|failure| failure.report(&mounted.id))?;
+        folio.complete()
+    }
+
+    fn readahead(inode: &INode<Tesserafs>, mut window: ReadAhead<'_>) {
+        let meta = inode.super_block().data().meta(inode.super_block());
+        // What fails here is read again by `read_folio`, which reports it.
+        let Ok(mut reader) = Reader::new(inode, &meta) else {
+            return;
+        };
+        if reader.widen(&mut window).is_err() {
+            return;
+        }
+        for mut folio in window.folios() {
+            if reader.fill(&mut folio).is_err() || folio.complete().is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[vtable]
+impl file::Operations for RegularFile {
+    type FileSystem = Tesserafs;
+
+    fn seek(inode: &INode<Tesserafs>, offset: u64, seek: Seek) -> Result<u64> {
+        let mounted = inode.super_block().data();
+        let meta = mounted.meta(inode.super_block());
+        Reader::new(inode, &meta)
+            .and_then(|reader| reader.seek(offset, seek))
+            .map_err(|failure| failure.report(&mounted.id))
+    }
+}
+
+/// The extent that was read last, and its chunk's bytes unless it is a hole.
+struct Current {
+    extent: Extent,
+    slot: Option<Arc<Slot>>,
+}
+
+/// A reader of one file.
+struct Reader<'a> {
+    mounted: &'a Mounted,
+    decoders: &'a zstd::Pool,
+    chunks: ArcBorrow<'a, ChunkCache>,
+    image: Image<'a, MetaReader<'a>>,
+    /// The file's extents; none where it has no bytes.
+    extents: Option<Extents>,
+    size: u64,
+    current: Option<Current>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(inode: &'a INode<Tesserafs>, meta: &'a MetaReader<'a>) -> Result<Self, Failure> {
+        let sb = inode.super_block();
+        let mounted = sb.data();
+        let image = Image::new(&mounted.sb, meta);
+        let (size, extents) = match inode.data().kind {
+            FileKind::Regular {
+                size,
+                content: Some(content),
+            } => (size, Some(image.extents(content, size)?)),
+            _ => (0, None),
+        };
+        let global = sb.global();
+        Ok(Self {
+            mounted,
+            decoders: &global.decoders,
+            chunks: global.chunks.cache(),
+            image,
+            extents,
+            size,
+            current: None,
+        })
+    }
+
+    /// Widens a readahead window to the first and last byte of the extents at its ends.
+    fn widen(&self, window: &mut ReadAhead<'_>) -> Result<(), Failure> {
+        let Some(extents) = self.extents else {
+            return Ok(());
+        };
+        let start = window.pos();
+        let last = start
+            .saturating_add(u64_from_usize(window.len()))
+            .min(self.size)
+            .saturating_sub(1);
+        if start > last {
+            return Ok(());
+        }
+        let first = self.image.extent_at(&extents, start)?;
+        let last = self.image.extent_at(&extents, last)?;
+        // A hole costs nothing now and nothing later.
+        let start = if first.target == Target::Hole {
+            start
+        } else {
+            first.start
+        };
+        let end = if last.target == Target::Hole {
+            start
+        } else {
+            last.end
+        };
+        let start = start.saturating_sub(start % BLOCK_BYTES);
+        let end = end.max(window.pos().saturating_add(u64_from_usize(window.len())));
+        let end = end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(end);
+        if let Ok(len) = usize::try_from(end.saturating_sub(start)) {
+            window.expand(start, len);
+        }
+        Ok(())
+    }
+
+    /// Fills a folio: what lies behind the end of the file with zeros.
+    fn fill(&mut self, folio: &mut LockedFolio<'_>) -> Result<(), Failure> {
+        let mut at = 0;
+        while let Some(room) = folio.len().checked_sub(at).filter(|room| *room > 0) {
+            let pos = folio.pos().saturating_add(u64_from_usize(at));
+            let Some(extents) = self.extents.filter(|_| pos < self.size) else {
+                folio.zero(at, room)?;
+                return Ok(());
+            };
+            let Current { extent, slot } = self.at(&extents, pos)?;
+            let len = usize::try_from(extent.end.saturating_sub(pos))
+                .unwrap_or(room)
+                .min(room);
+            match (extent.target, slot) {
+                (Target::Chunk { offset, .. }, Some(slot)) => {
+                    let from = u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
+                    folio.write(at, bytes_at(slot.raw(), from, len).ok_or(EIO)?)?;
+                }
+                _ => folio.zero(at, len)?,
+            }
+            at = at.saturating_add(len);
+        }
+        Ok(())
+    }
+
+    /// The extent that covers `pos`, and its chunk.
+    fn at(&mut self, extents: &Extents, pos: u64) -> Result<&Current, Failure> {
+        let there = self
+            .current
+            .take()
+            .filter(|current| (current.extent.start..current.extent.end).contains(&pos));
+        let current = match there {
+            Some(current) => current,
+            None => {
+                let extent = self.image.extent_at(extents, pos)?;
+                Current {
+                    extent,
+                    slot: self.slot(&extent)?,
+                }
+            }
+        };
+        Ok(self.current.insert(current))
+    }
+
+    /// The decoded chunk of an extent; none for a hole.
+    fn slot(&self, extent: &Extent) -> Result<Option<Arc<Slot>>, Failure> {
+        let Target::Chunk { index, .. } = extent.target else {
+            return Ok(None);
+        };
+        let chunk = self.image.chunk(index)?;
+        extent.check_range(&chunk)?;
+        let slot = self.chunks.get(&chunk, || {
+            let stored = self.mounted.packs.read(&chunk)?;
+            let stored = verify(&chunk, &stored)?;
+            decode(self.decoders, &chunk, stored)
+        })?;
+        Ok(Some(slot))
+    }
+
+    /// The next data or hole at or after `offset`, which is below the size.
+    fn seek(&self, offset: u64, seek: Seek) -> Result<u64, Failure> {
+        let Some(extents) = self.extents else {
+            return Err(ENXIO.into());
+        };
+        let mut pos = offset;
+        while pos < self.size {
+            let extent = self.image.extent_at(&extents, pos)?;
+            if (extent.target == Target::Hole) == (seek == Seek::Hole) {
+                return Ok(pos);
+            }
+            pos = extent.end;
+        }
+        match seek {
+            Seek::Hole => Ok(self.size),
+            Seek::Data => Err(ENXIO.into()),
+        }
+    }
+}
+
+/// `len` bytes of `raw` from `from`.
+fn bytes_at(raw: &[u8], from: u64, len: usize) -> Option<&[u8]> {
+    raw.get(usize::try_from(from).ok()?..)?.get(..len)
+}

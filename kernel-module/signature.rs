@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who vouches for an image: the signature of its signed prefix, and what the machine asks for.
+
+use kernel::prelude::*;
+
+use tesserafs_format::limits::BLOCK_SIZE;
+use tesserafs_format::num::usize_from_u32;
+use tesserafs_format::superblock::signed_prefix;
+use tesserafs_format::{FormatError, Place, Rule, SuperBlock, Verified};
+
+use crate::error::Failure;
+use crate::klib::buffer::Buffer;
+use crate::klib::keyring::Keyring;
+use crate::klib::param::require_signatures;
+use crate::klib::pkcs7::{self, Trust};
+use crate::verify::KernelSha256;
+use crate::vfs::Backing;
+
+/// What the kernel found about the signature of an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signer {
+    /// A trusted key signed it.
+    Trusted,
+    /// A key signed it that no keyring holds.
+    Unknown,
+    /// Nobody signed it.
+    Nobody,
+}
+
+impl Signer {
+    /// Whether the machine admits images with such a signature now.
+    ///
+    /// # Errors
+    ///
+    /// Where signatures are required: `ENOKEY` for an unknown signer, `ENODATA` for none.
+    pub(crate) fn admit(self) -> Result {
+        match self {
+            Signer::Unknown if require_signatures() => Err(ENOKEY),
+            Signer::Nobody if require_signatures() => Err(ENODATA),
+            _ => Ok(()),
+        }
+    }
+
+    /// How the log says it.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Signer::Trusted => "signed by a trusted key",
+            Signer::Unknown => "signed by an unknown key",
+            Signer::Nobody => "not signed",
+        }
+    }
+}
+
+/// Reads the signature of the image that begins with `block`, and looks for a key of it in
+/// `.tesserafs`, then in the kernel's builtin and secondary trusted keyrings.
+///
+/// # Errors
+///
+/// `EBADMSG` for a signature that is damaged or no PKCS#7 message, `EKEYREJECTED` for one over
+/// something else.
+pub(crate) fn verify(
+    backing: &Backing,
+    block: &[u8; BLOCK_SIZE],
+    sb: &SuperBlock,
+    keyring: &Keyring,
+) -> Result<Signer, Failure> {
+    if sb.signature_bytes == 0 {
+        return Ok(Signer::Nobody);
+    }
+    let place = Place::Byte(sb.layout.image_bytes);
+    let mut signature = Buffer::zeroed(usize_from_u32(sb.signature_bytes))?;
+    backing
+        .read_exact_at(&mut signature, sb.layout.image_bytes)
+        .map_err(|error| Failure::backing(place, error))?;
+    let signature =
+        Verified::check::<KernelSha256>(&signature, &sb.signature_digest).map_err(|found| {
+            FormatError::new(
+                Rule::SignatureDigest,
+                place,
+                found.prefix(),
+                sb.signature_digest.prefix(),
+            )
+        })?;
+    let mut signer = Signer::Unknown;
+    for trust in [Trust::Keyring(keyring), Trust::System] {
+        match pkcs7::verify(signed_prefix(block), signature.bytes(), trust) {
+            Ok(()) => return Ok(Signer::Trusted),
+            Err(error) if error == ENOKEY => signer = Signer::Unknown,
+            // Of the right form, and by a key that is there, but not over these bytes.
+            Err(error) if error == EINVAL => return Err(EKEYREJECTED.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(signer)
+}
