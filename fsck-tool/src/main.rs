@@ -1,1 +1,11 @@
-fn main() {}
+// SPDX-License-Identifier: GPL-2.0
+
+//! `fsck-tesserafs`: see `fsck-tesserafs --help`.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fsck_tesserafs::cli::main().into()
+}

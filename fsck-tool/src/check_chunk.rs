@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The data: every pack, every stored and decoded chunk, and every content against its digest.
+//!
+//! Threads take jobs in the order of contents, which is about that of storage, and decode out of order; the bytes of a
+//! content go into its digest in order, by whichever thread has the next ones. A chunk with several small contents is
+//! decoded once for all of them. Memory is bounded by the number of decoded chunks that may wait.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tesserafs_format::extent::Extents;
+use tesserafs_format::{Chunk, ChunkIndex, ContentIndex, Digest, Extent, Place, Rule, Target};
+
+use crate::check::Context;
+use crate::check_map::{Bits, Map};
+use crate::error::{vec_of, Error};
+use crate::finding::Finding;
+use crate::hash::{sha256, ContentHasher};
+use crate::packs::{ChunkError, Decoder, Packs};
+use crate::parallel::First;
+use crate::walk::Tree;
+
+/// Decoded chunks that may wait for their turn, for each thread.
+const WAITING_PER_THREAD: usize = 8;
+
+/// Checks all data.
+pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(), Error> {
+    context.progress.begin("data", tree.file_bytes());
+    let chunks = context.image.sb.layout.chunks.records();
+    let data = Data {
+        context,
+        tree,
+        map,
+        packs: Packs::open(context.metadata.source(), &map.packs, &context.pack_dir)?,
+        seen: AtomicBits::new(chunks)?,
+        failed: Mutex::default(),
+        jobs: Mutex::new(Jobs {
+            pack: 0,
+            content: 0,
+            stream: None,
+            shared: Bits::new(chunks, "a bit for each chunk")?,
+            rest: 0,
+        }),
+        gate: Gate::new(context.threads * WAITING_PER_THREAD),
+        first: First::default(),
+    };
+    thread::scope(|scope| {
+        for _ in 1..context.threads {
+            scope.spawn(|| data.work());
+        }
+        data.work();
+    });
+    data.first.into_result()
+}
+
+/// What all threads share.
+struct Data<'a> {
+    context: &'a Context<'a>,
+    tree: &'a Tree,
+    map: &'a Map,
+    packs: Packs<'a>,
+    /// Chunks that were decoded, or are being.
+    seen: AtomicBits,
+    /// Chunks that break a rule: said once each.
+    failed: Mutex<HashSet<u32>>,
+    jobs: Mutex<Jobs>,
+    gate: Gate,
+    first: First,
+}
+
+/// What is still to be done.
+struct Jobs {
+    pack: usize,
+    content: u32,
+    /// The content whose extents are being given out, and the next one.
+    stream: Option<(Arc<Stream>, Extents, u32)>,
+    /// Chunks that were given out for the contents in them.
+    shared: Bits,
+    rest: u32,
+}
+
+enum Job {
+    /// The digest of a pack.
+    Pack(usize),
+    /// A chunk, with the contents that lie in it.
+    Shared(u32),
+    /// An extent of a content of several.
+    Piece(Arc<Stream>, Extent, u32),
+    /// A chunk that no content which can be followed uses.
+    Rest(u32),
+}
+
+/// A content whose digest is being computed from several extents.
+struct Stream {
+    content: u32,
+    pieces: u32,
+    state: Mutex<StreamState>,
+}
+
+struct StreamState {
+    /// The piece that the digest needs next.
+    next: u32,
+    waiting: BTreeMap<u32, Piece>,
+    /// Absent while a thread uses it.
+    hasher: Option<ContentHasher>,
+    /// A piece is missing, and with it the digest.
+    lost: bool,
+}
+
+/// A part of a content.
+enum Piece {
+    Bytes(Vec<u8>),
+    Zeros(u64),
+    Lost,
+}
+
+impl Data<'_> {
+    /// Does jobs until there are none.
+    fn work(&self) {
+        // A thread that panics must not leave the others waiting for its piece.
+        struct Panic<'a>(&'a First);
+        impl Drop for Panic<'_> {
+            fn drop(&mut self) {
+                if thread::panicking() {
+                    self.0.set(Error::Refused("a thread of the check failed".to_owned()));
+                }
+            }
+        }
+        let _panic = Panic(&self.first);
+        let result = Decoder::new().and_then(|mut decoder| {
+            let mut raw = Vec::new();
+            while !self.first.is_set() {
+                self.context.cancel.check()?;
+                if !self.gate.enter(&self.first) {
+                    break;
+                }
+                let Some(job) = self.next_job()? else {
+                    self.gate.leave();
+                    break;
+                };
+                match job {
+                    // A piece leaves when the digest has taken it.
+                    Job::Piece(stream, extent, number) => {
+                        self.piece(&stream, &extent, number, &mut decoder)?;
+                        continue;
+                    }
+                    Job::Pack(index) => match self.packs.check_digest(index, self.context.cancel) {
+                        Ok(()) => (),
+                        Err(ChunkError::Broken(finding)) => self.context.findings.add(*finding),
+                        Err(ChunkError::Stop(error)) => return Err(error),
+                    },
+                    Job::Shared(chunk) => self.shared(chunk, &mut decoder, &mut raw)?,
+                    Job::Rest(chunk) => {
+                        self.chunk(chunk, &mut decoder, &mut raw)?;
+                    }
+                }
+                self.gate.leave();
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.first.set(error);
+        }
+    }
+
+    fn next_job(&self) -> Result<Option<Job>, Error> {
+        let mut guard = lock(&self.jobs);
+        let jobs = &mut *guard;
+        if jobs.pack < self.packs.len() {
+            jobs.pack += 1;
+            return Ok(Some(Job::Pack(jobs.pack - 1)));
+        }
+        loop {
+            if let Some((stream, extents, next)) = &mut jobs.stream {
+                if *next < extents.end {
+                    let extent = self.context.note(self.context.image.extent(extents, *next))?;
+                    let number = *next - extents.first;
+                    *next += 1;
+                    match extent {
+                        Some(extent) => return Ok(Some(Job::Piece(stream.clone(), extent, number))),
+                        // It could be read before: the file changed meanwhile.
+                        None => jobs.stream = None,
+                    }
+                    continue;
+                }
+                jobs.stream = None;
+            }
+            let Some(size) = self.tree.sizes.get(jobs.content as usize) else { break };
+            let content = ContentIndex(jobs.content);
+            jobs.content += 1;
+            if self.map.broken.get(content.0) {
+                continue;
+            }
+            let Some(extents) = self.context.note(self.context.image.extents(content, *size))? else {
+                continue;
+            };
+            if extents.end - extents.first == 1 {
+                let extent = self.context.note(self.context.image.extent(&extents, extents.first))?;
+                if let Some(Extent { target: Target::Chunk { index, .. }, .. }) = extent {
+                    if jobs.shared.set(index.0) {
+                        return Ok(Some(Job::Shared(index.0)));
+                    }
+                    continue;
+                }
+            }
+            let state = StreamState {
+                next: 0,
+                waiting: BTreeMap::new(),
+                hasher: Some(ContentHasher::new(*size)),
+                lost: false,
+            };
+            let pieces = extents.end - extents.first;
+            let stream = Stream { content: content.0, pieces, state: Mutex::new(state) };
+            jobs.stream = Some((Arc::new(stream), extents, extents.first));
+        }
+        while u64::from(jobs.rest) < self.context.image.sb.layout.chunks.records() {
+            let chunk = jobs.rest;
+            jobs.rest += 1;
+            if self.map.sound.get(chunk) && !self.seen.get(chunk) {
+                return Ok(Some(Job::Rest(chunk)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Decodes a chunk into `raw`, and checks its raw digest the first time; its record, or `None` where it is broken.
+    fn chunk(
+        &self,
+        index: u32,
+        decoder: &mut Decoder,
+        raw: &mut Vec<u8>,
+    ) -> Result<Option<(Chunk, Option<Digest>)>, Error> {
+        let is_first = self.seen.set(index);
+        let Some(chunk) = self.context.note(self.context.image.chunk(ChunkIndex(index)))? else {
+            return Ok(None);
+        };
+        match self.packs.read(&chunk, decoder, raw) {
+            Ok(()) => (),
+            Err(ChunkError::Broken(finding)) => {
+                if lock(&self.failed).insert(index) {
+                    self.context.findings.add(*finding);
+                }
+                return Ok(None);
+            }
+            Err(ChunkError::Stop(error)) => return Err(error),
+        }
+        if !is_first {
+            return Ok(Some((chunk, None)));
+        }
+        let found = sha256(raw);
+        if let Some(expected) = self.context.note(self.context.image.raw_digest(ChunkIndex(index)))? {
+            if found != expected {
+                let place = Place::Chunk(index);
+                self.context.findings.add(Finding::new(Rule::RawDigest, place, found, expected));
+            }
+        }
+        Ok(Some((chunk, Some(found))))
+    }
+
+    /// Checks the contents that lie in one chunk.
+    fn shared(&self, index: u32, decoder: &mut Decoder, raw: &mut Vec<u8>) -> Result<(), Error> {
+        let members = self.map.members_of(index);
+        let whole = self.chunk(index, decoder, raw)?;
+        for member in members {
+            self.context.cancel.check()?;
+            self.context.progress.advance(member.len.into());
+            let Some((_, digest)) = &whole else { continue };
+            let start = member.offset as usize;
+            let Some(bytes) = raw.get(start..start.saturating_add(member.len as usize)) else { continue };
+            let found = match digest {
+                Some(digest) if bytes.len() == raw.len() => *digest,
+                _ => sha256(bytes),
+            };
+            self.compare(member.content, found)?;
+        }
+        Ok(())
+    }
+
+    /// Decodes an extent, and hands it to the digest of its content.
+    fn piece(
+        &self,
+        stream: &Stream,
+        extent: &Extent,
+        number: u32,
+        decoder: &mut Decoder,
+    ) -> Result<(), Error> {
+        let piece = match extent.target {
+            Target::Hole => Piece::Zeros(extent.len()),
+            Target::Chunk { index, offset } => {
+                let mut raw = Vec::new();
+                let len = usize::try_from(extent.len()).unwrap_or(usize::MAX);
+                let end = (offset as usize).saturating_add(len);
+                match self.chunk(index.0, decoder, &mut raw)? {
+                    Some(_) if raw.len() >= end => {
+                        raw.truncate(end);
+                        raw.drain(..offset as usize);
+                        Piece::Bytes(raw)
+                    }
+                    _ => Piece::Lost,
+                }
+            }
+        };
+        self.context.progress.advance(extent.len());
+        let mut state = lock(&stream.state);
+        state.waiting.insert(number, piece);
+        // Who has the hasher takes what waits, this piece too.
+        let Some(mut hasher) = state.hasher.take() else { return Ok(()) };
+        loop {
+            let next = state.next;
+            let Some(piece) = state.waiting.remove(&next) else { break };
+            state.next += 1;
+            state.lost |= matches!(piece, Piece::Lost);
+            let lost = state.lost;
+            drop(state);
+            if !lost {
+                self.take(&mut hasher, &piece)?;
+            }
+            drop(piece);
+            self.gate.leave();
+            state = lock(&stream.state);
+        }
+        if state.next < stream.pieces {
+            state.hasher = Some(hasher);
+        } else if !state.lost {
+            drop(state);
+            self.compare(stream.content, hasher.finish())?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, hasher: &mut ContentHasher, piece: &Piece) -> Result<(), Error> {
+        match piece {
+            Piece::Bytes(bytes) => hasher.update(bytes),
+            Piece::Zeros(len) => hasher.zeros_until(*len, || self.context.cancel.check())?,
+            Piece::Lost => (),
+        }
+        Ok(())
+    }
+
+    fn compare(&self, content: u32, found: Digest) -> Result<(), Error> {
+        let expected = self.context.note(self.context.image.content_digest(ContentIndex(content)))?;
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            let place = Place::Content(content);
+            self.context.findings.add(Finding::new(Rule::ContentDigest, place, found, expected));
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A set of indices that all threads add to.
+struct AtomicBits(Vec<AtomicU64>);
+
+impl AtomicBits {
+    fn new(len: u64) -> Result<Self, Error> {
+        let words: Vec<u64> = vec_of(len.div_ceil(64), "a bit for each chunk")?;
+        Ok(Self(words.into_iter().map(AtomicU64::new).collect()))
+    }
+
+    fn get(&self, index: u32) -> bool {
+        let word = self.0.get(index as usize / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 == 1)
+    }
+
+    /// Adds an index; whether it was new.
+    fn set(&self, index: u32) -> bool {
+        let Some(word) = self.0.get(index as usize / 64) else { return false };
+        let mask = 1 << (index % 64);
+        word.fetch_or(mask, Ordering::Relaxed) & mask == 0
+    }
+}
+
+/// Lets in so many.
+struct Gate {
+    free: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Gate {
+    fn new(places: usize) -> Self {
+        Self { free: Mutex::new(places), left: Condvar::new() }
+    }
+
+    /// Waits for a place; false once `stop` is set.
+    ///
+    /// The piece that a digest needs next never waits here: who was given it is inside.
+    fn enter(&self, stop: &First) -> bool {
+        let mut free = lock(&self.free);
+        while *free == 0 {
+            if stop.is_set() {
+                return false;
+            }
+            let wait = Duration::from_millis(50);
+            free = self.left.wait_timeout(free, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *free -= 1;
+        true
+    }
+
+    fn leave(&self) {
+        *lock(&self.free) += 1;
+        self.left.notify_one();
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What to do, once the command line was understood: files are read, values are checked.
+
+use std::path::PathBuf;
+
+use tesserafs_format::Digest;
+
+use crate::check::Options;
+use crate::list::Listing;
+
+/// What to do with an image.
+#[derive(Debug)]
+pub struct Config {
+    /// The image.
+    pub image: PathBuf,
+    /// What is wanted of it.
+    pub mode: Mode,
+    /// What to check, and how.
+    pub options: Options,
+    /// The report is for a program.
+    pub json: bool,
+    /// Only findings and errors are said.
+    pub quiet: bool,
+}
+
+/// What is wanted of an image.
+#[derive(Debug)]
+pub enum Mode {
+    /// A check.
+    Check,
+    /// Its files, as text.
+    List(Listing),
+    /// Its tree, in a directory.
+    Extract(PathBuf),
+    /// The bytes of an annotation.
+    Annotation(Vec<u8>),
+}
+
+/// Parses an image ID: 64 hexadecimal digits, with `sha256:` before them or not, as the mount option `digest=` is.
+pub fn parse_image_id(text: &str) -> Result<Digest, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    Digest::from_hex(hex.as_bytes()).ok_or_else(|| "not sha256: and 64 hexadecimal digits".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_ids_have_a_prefix_or_not() {
+        let hex = "0123456789abcdef".repeat(4);
+        let digest = parse_image_id(&hex).expect("64 digits");
+        assert_eq!(digest.to_string(), hex);
+        assert_eq!(parse_image_id(&format!("sha256:{hex}")), Ok(digest));
+        assert!(parse_image_id(&hex[1..]).is_err());
+        assert!(parse_image_id("sha512:00").is_err());
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What ends a check, in contrast to what a check finds.
+
+use std::collections::TryReserveError;
+use std::io;
+use std::path::PathBuf;
+
+use tesserafs_format::FormatError;
+
+/// Why a check, a listing or an extraction ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A read or a write failed.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Neither a regular file nor a block device.
+    #[error("{} is neither a regular file nor a block device", .0.display())]
+    NotAnImageFile(PathBuf),
+    /// The image is larger than this machine can check.
+    #[error("not enough memory for {what}")]
+    Memory {
+        /// What the memory was for.
+        what: &'static str,
+        /// Why there is none.
+        source: TryReserveError,
+    },
+    /// A pack that the image names is not there.
+    #[error("pack {index} is not there: no file {name} in {}", .dir.display())]
+    NoPack {
+        /// Its index.
+        index: u16,
+        /// Its digest, and so the name of its file.
+        name: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// Something that the caller asked for is not in the image, or cannot be done.
+    #[error("{0}")]
+    Refused(String),
+    /// The user interrupted.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+/// Why a piece of the image could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The image breaks a rule: a finding, and the check goes on.
+    #[error(transparent)]
+    Rule(#[from] FormatError),
+    /// The check ends.
+    #[error(transparent)]
+    Stop(#[from] Error),
+}
+
+/// A vector of `len` defaults; an error where there is no memory for it.
+pub(crate) fn vec_of<T: Clone + Default>(len: u64, what: &'static str) -> Result<Vec<T>, Error> {
+    let mut vec = Vec::new();
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    vec.try_reserve_exact(len).map_err(|source| Error::Memory { what, source })?;
+    vec.resize(len, T::default());
+    Ok(vec)
+}

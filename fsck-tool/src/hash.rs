@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! SHA-256, and the digest of a content while its bytes come by (`FORMAT.md` 4.7).
+
+use sha2::Digest as _;
+use tesserafs_format::limits::{BLOCK_SIZE, PLAIN_DIGEST_MAX};
+use tesserafs_format::{Digest, Sha256};
+
+/// SHA-256 by the `sha2` crate.
+#[derive(Clone, Copy, Debug)]
+pub struct Sha2;
+
+impl Sha256 for Sha2 {
+    fn sha256(bytes: &[u8]) -> Digest {
+        Digest(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+/// The digest of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    Sha2::sha256(bytes)
+}
+
+/// SHA-256 of bytes that come piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(sha2::Sha256);
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+/// What a zero is taken from.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// Zeros that are taken between two looks at whether to go on.
+const ZEROS_AT_ONCE: u64 = 1 << 24;
+
+/// The digest of a content of known size, whose bytes and holes come in order.
+#[derive(Clone, Debug)]
+pub enum ContentHasher {
+    /// SHA-256 of the bytes.
+    Plain(Hasher),
+    /// SHA-256 of the runs of blocks that are not zero.
+    Sparse(Box<Sparse>),
+}
+
+/// The state of a long content's digest.
+#[derive(Clone, Debug)]
+pub struct Sparse {
+    hasher: Hasher,
+    /// Bytes that came.
+    at: u64,
+    /// Bytes of the last, incomplete block.
+    block: [u8; BLOCK_SIZE],
+    filled: usize,
+    /// Where the run of blocks that are not zero began.
+    run: Option<u64>,
+}
+
+impl ContentHasher {
+    /// Begins the digest of a content of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        if size <= PLAIN_DIGEST_MAX {
+            return ContentHasher::Plain(Hasher::default());
+        }
+        let mut hasher = Hasher::default();
+        hasher.update(b"TESSRAFS-SPARSE\0");
+        hasher.update(&size.to_le_bytes());
+        ContentHasher::Sparse(Box::new(Sparse {
+            hasher,
+            at: 0,
+            block: [0; BLOCK_SIZE],
+            filled: 0,
+            run: None,
+        }))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            ContentHasher::Plain(hasher) => hasher.update(bytes),
+            ContentHasher::Sparse(sparse) => sparse.update(bytes),
+        }
+    }
+
+    /// Takes the next `len` bytes, which are zero.
+    pub fn zeros(&mut self, len: u64) {
+        match self {
+            ContentHasher::Plain(hasher) => each_zeros(len, |zeros| hasher.update(zeros)),
+            ContentHasher::Sparse(sparse) => sparse.zeros(len),
+        }
+    }
+
+    /// The same; `go_on` is asked now and then where each zero costs time, which in a long content none does.
+    pub fn zeros_until<E>(&mut self, mut len: u64, go_on: impl Fn() -> Result<(), E>) -> Result<(), E> {
+        if matches!(self, ContentHasher::Sparse(_)) {
+            self.zeros(len);
+            return Ok(());
+        }
+        while len > 0 {
+            go_on()?;
+            let now = len.min(ZEROS_AT_ONCE);
+            self.zeros(now);
+            len -= now;
+        }
+        Ok(())
+    }
+
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
+        match self {
+            ContentHasher::Plain(hasher) => hasher.finish(),
+            ContentHasher::Sparse(sparse) => sparse.finish(),
+        }
+    }
+}
+
+/// Calls `take` with `len` zeros, piece by piece.
+fn each_zeros(mut len: u64, mut take: impl FnMut(&[u8])) {
+    while len > 0 {
+        let piece = len.min(ZEROS.len() as u64);
+        take(&ZEROS[..piece as usize]);
+        len -= piece;
+    }
+}
+
+impl Sparse {
+    fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let piece = bytes.len().min(BLOCK_SIZE - self.filled);
+            let (now, later) = bytes.split_at(piece);
+            self.block[self.filled..self.filled + piece].copy_from_slice(now);
+            self.filled += piece;
+            self.at += piece as u64;
+            bytes = later;
+            if self.filled == BLOCK_SIZE {
+                self.close_block();
+            }
+        }
+    }
+
+    fn zeros(&mut self, len: u64) {
+        let block = BLOCK_SIZE as u64;
+        let head = if self.filled == 0 { 0 } else { len.min(block - self.filled as u64) };
+        self.update(&ZEROS[..head as usize]);
+        let whole = (len - head) / block * block;
+        if whole > 0 {
+            self.end_run(self.at);
+            self.at += whole;
+        }
+        self.update(&ZEROS[..(len - head - whole) as usize]);
+    }
+
+    /// Takes the last block, which begins `filled` bytes before `at`.
+    fn close_block(&mut self) {
+        let start = self.at - self.filled as u64;
+        let block = &self.block[..self.filled];
+        if block.iter().all(|byte| *byte == 0) {
+            self.end_run(start);
+        } else {
+            if self.run.is_none() {
+                self.run = Some(start);
+                self.hasher.update(&start.to_le_bytes());
+            }
+            self.hasher.update(block);
+        }
+        self.filled = 0;
+    }
+
+    fn end_run(&mut self, at: u64) {
+        if let Some(start) = self.run.take() {
+            self.hasher.update(&(at - start).to_le_bytes());
+        }
+    }
+
+    fn finish(mut self) -> Digest {
+        if self.filled > 0 {
+            self.close_block();
+        }
+        self.end_run(self.at);
+        self.hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The digest of a long content, after the letter of the specification, from its blocks.
+    fn naive(size: u64, data: &[(u64, &[u8])]) -> Digest {
+        let mut blocks = std::collections::BTreeMap::<u64, [u8; BLOCK_SIZE]>::new();
+        for (offset, bytes) in data {
+            for (at, byte) in (*offset..).zip(*bytes) {
+                blocks.entry(at / 4096).or_insert([0; BLOCK_SIZE])[(at % 4096) as usize] = *byte;
+            }
+        }
+        blocks.retain(|_, block| block.iter().any(|byte| *byte != 0));
+        let mut bytes = b"TESSRAFS-SPARSE\0".to_vec();
+        bytes.extend(size.to_le_bytes());
+        let numbers: Vec<u64> = blocks.keys().copied().collect();
+        for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+            let (start, end) = (run[0] * 4096, ((run[run.len() - 1] + 1) * 4096).min(size));
+            bytes.extend(start.to_le_bytes());
+            let from = bytes.len();
+            run.iter().for_each(|number| bytes.extend(blocks[number]));
+            bytes.truncate(from + (end - start) as usize);
+            bytes.extend((end - start).to_le_bytes());
+        }
+        sha256(&bytes)
+    }
+
+    #[test]
+    fn sparse_digest_is_over_data_runs() {
+        let size = (1 << 36) + 4100;
+        let data: [(u64, &[u8]); 4] =
+            [(5, b"abc"), (4096 * 3 - 2, b"wxyz"), (1 << 35, &[7; 10000]), (size - 3, b"end")];
+        let mut hasher = ContentHasher::new(size);
+        let mut at = 0;
+        for (offset, bytes) in data {
+            hasher.zeros(offset - at);
+            bytes.chunks(777).for_each(|piece| hasher.update(piece));
+            at = offset + bytes.len() as u64;
+        }
+        assert_eq!(hasher.finish(), naive(size, &data));
+    }
+
+    #[test]
+    fn zeros_equal_zero_bytes() {
+        let size = (1 << 36) + 1;
+        let (mut a, mut b) = (ContentHasher::new(size), ContentHasher::new(size));
+        for len in [1_usize, 4095, 4096, 12289, 5] {
+            a.update(b"x");
+            b.update(b"x");
+            a.zeros(len as u64);
+            b.update(&vec![0; len]);
+        }
+        assert_eq!(a.finish(), b.finish());
+        let mut plain = ContentHasher::new(100_000);
+        plain.zeros(100_000);
+        assert_eq!(plain.finish(), sha256(&[0; 100_000]));
+    }
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists the files of an image, and prints annotations.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use tesserafs_format::limits::{ANNOTATION_KEY_MAX, NAME_MAX, PLAIN_DIGEST_MAX, SYMLINK_MAX};
+use tesserafs_format::{FileKind, Ino, Inode};
+
+use crate::check::Context;
+use crate::error::{Broken, Error};
+use crate::hash::sha256;
+use crate::text;
+
+/// How to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listing {
+    /// A line for each file: type and mode, owner:group, size, SHA-256, path
+    Long,
+    /// A line for each regular file as sha256sum prints it
+    Sha256,
+}
+
+/// The error of an output that cannot be written.
+pub(crate) fn cannot_write(source: io::Error) -> Error {
+    Error::Io { what: "cannot write the output".to_owned(), source }
+}
+
+/// A directory whose entries are being listed.
+struct Level {
+    next: u64,
+    end: u64,
+    /// Bytes of its path.
+    path_len: usize,
+}
+
+/// Writes a line for each name in the tree, in the order of paths. The tree was checked.
+pub(crate) fn list(
+    context: &Context<'_>,
+    listing: Listing,
+    is_terminal: bool,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let mut left_out = 0_u64;
+    let mut path = Vec::new();
+    let root = read(context.image.inode(Ino::ROOT))?;
+    if listing == Listing::Long {
+        write_long(context, &root, b".", out)?;
+    }
+    let mut levels = vec![level(&root, 0)];
+    while let Some(last) = levels.last_mut() {
+        context.cancel.check()?;
+        path.truncate(last.path_len);
+        if last.next >= last.end {
+            levels.pop();
+            continue;
+        }
+        let entry = read(context.image.dirent(last.next))?;
+        last.next += 1;
+        let mut buf = [0; NAME_MAX];
+        let name = read(context.image.name(&entry, &mut buf))?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        let inode = read(context.image.inode(entry.ino))?;
+        match listing {
+            Listing::Long => write_long(context, &inode, &path, out)?,
+            Listing::Sha256 => {
+                if let FileKind::Regular { size, .. } = inode.kind {
+                    if size > PLAIN_DIGEST_MAX {
+                        left_out += 1;
+                    } else {
+                        let line = text::sha256sum_line(&digest(context, &inode)?, &path);
+                        let shown = if is_terminal { for_terminal(&line) } else { line };
+                        out.write_all(&shown).map_err(cannot_write)?;
+                    }
+                }
+            }
+        }
+        if matches!(inode.kind, FileKind::Directory { .. }) {
+            levels.push(level(&inode, path.len()));
+        }
+    }
+    if left_out > 0 {
+        let what = "larger than 64 GiB, whose digest is not the SHA-256 of their bytes, are left out";
+        let _ = writeln!(io::stderr(), "fsck-tesserafs: files {what}: {left_out}");
+    }
+    Ok(())
+}
+
+fn level(inode: &Inode, path_len: usize) -> Level {
+    match inode.kind {
+        FileKind::Directory { first, entries, .. } => {
+            Level { next: first, end: first.saturating_add(entries), path_len }
+        }
+        _ => Level { next: 0, end: 0, path_len },
+    }
+}
+
+/// What was clean when it was checked must be so now.
+pub(crate) fn read<T>(result: Result<T, Broken>) -> Result<T, Error> {
+    result.map_err(|error| match error {
+        Broken::Rule(error) => Error::Refused(format!("the image changed while it was read: {error}")),
+        Broken::Stop(error) => error,
+    })
+}
+
+/// The digest of a regular file's content, in hexadecimal.
+fn digest(context: &Context<'_>, inode: &Inode) -> Result<String, Error> {
+    match inode.kind {
+        FileKind::Regular { content: Some(content), .. } => {
+            Ok(read(context.image.content_digest(content))?.to_string())
+        }
+        _ => Ok(sha256(b"").to_string()),
+    }
+}
+
+fn write_long(context: &Context<'_>, inode: &Inode, path: &[u8], out: &mut dyn Write) -> Result<(), Error> {
+    let (size, digest) = match inode.kind {
+        FileKind::Regular { size, .. } => {
+            let digest = digest(context, inode)?;
+            (size, if size > PLAIN_DIGEST_MAX { format!("sparse:{digest}") } else { digest })
+        }
+        FileKind::Directory { entries, .. } => (entries, "-".to_owned()),
+        FileKind::Symlink { len, .. } => (len, "-".to_owned()),
+        FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => (0, "-".to_owned()),
+    };
+    let mode = mode_text(inode);
+    let path = text::escape(path);
+    write!(out, "{mode} {}:{} {size:>10} {digest:<64} {path}", inode.uid, inode.gid).map_err(cannot_write)?;
+    if let FileKind::Symlink { offset, len } = inode.kind {
+        let mut target = [0; SYMLINK_MAX as usize];
+        let target = &mut target[..len as usize];
+        read(context.image.target(inode.ino, offset, target))?;
+        write!(out, " -> {}", text::escape(target)).map_err(cannot_write)?;
+    }
+    writeln!(out).map_err(cannot_write)
+}
+
+/// Type and permission bits as `ls` shows them; `w` is a whiteout.
+fn mode_text(inode: &Inode) -> String {
+    let kind = match inode.kind {
+        FileKind::Regular { .. } => '-',
+        FileKind::Directory { .. } => 'd',
+        FileKind::Symlink { .. } => 'l',
+        FileKind::Fifo => 'p',
+        FileKind::Socket => 's',
+        FileKind::Whiteout => 'w',
+    };
+    let mode = inode.mode;
+    let bit = |mask: u16, c: char| if mode & mask == 0 { '-' } else { c };
+    let special = |execute: u16, mask: u16, c: char| match (mode & execute != 0, mode & mask != 0) {
+        (false, false) => '-',
+        (true, false) => 'x',
+        (true, true) => c,
+        (false, true) => c.to_ascii_uppercase(),
+    };
+    [
+        kind,
+        bit(0o400, 'r'),
+        bit(0o200, 'w'),
+        special(0o100, 0o4000, 's'),
+        bit(0o040, 'r'),
+        bit(0o020, 'w'),
+        special(0o010, 0o2000, 's'),
+        bit(0o004, 'r'),
+        bit(0o002, 'w'),
+        special(0o001, 0o1000, 't'),
+    ]
+    .iter()
+    .collect()
+}
+
+/// A line of `sha256sum` with every byte that a terminal might obey replaced.
+fn for_terminal(line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned();
+    let shown: String = text.chars().map(|c| if text::is_printable(c) { c } else { '?' }).collect();
+    format!("{shown}\n").into_bytes()
+}
+
+/// Writes the bytes of the annotation of that key.
+pub(crate) fn annotation(context: &Context<'_>, key: &[u8], out: &mut dyn Write) -> Result<(), Error> {
+    let count = context.image.sb.layout.annotations.records();
+    for number in 0..count {
+        let index = u32::try_from(number).unwrap_or(u32::MAX);
+        let annotation = read(context.image.annotation(index))?;
+        let mut buf = [0; ANNOTATION_KEY_MAX as usize];
+        let found = &mut buf[..annotation.key_len as usize];
+        read(context.image.annotation_bytes(index, annotation.key_offset, found))?;
+        if *found != *key {
+            continue;
+        }
+        let mut piece = vec![0; 1 << 16];
+        let mut at = annotation.value_offset();
+        let end = at + u64::from(annotation.value_len);
+        while at < end {
+            context.cancel.check()?;
+            let len = (end - at).min(piece.len() as u64) as usize;
+            read(context.image.annotation_bytes(index, at, &mut piece[..len]))?;
+            out.write_all(&piece[..len]).map_err(cannot_write)?;
+            at += len as u64;
+        }
+        return Ok(());
+    }
+    Err(Error::Refused(format!("the image has no annotation {}", text::escape(key))))
+}

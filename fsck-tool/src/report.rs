@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a check found, as text for people and as JSON for programs.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tesserafs_format::{Digest, Rule, SuperBlock};
+
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::finding::{Finding, Findings, Value};
+use crate::text;
+
+/// A part of the image; pack and signature without the zeros behind them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Region {
+    /// `superblock`, `pack`, `tree`, `map`, `hash` or `signature`.
+    pub name: &'static str,
+    /// Its first byte.
+    pub offset: u64,
+    /// Its bytes; 0 for the signature of an unsigned image.
+    pub length: u64,
+}
+
+/// Records in the tables, as the superblock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Inodes.
+    pub inodes: u64,
+    /// Directory entries.
+    pub dirents: u64,
+    /// Xattr sets.
+    pub xattr_sets: u64,
+    /// Distinct contents.
+    pub contents: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Extents.
+    pub extents: u64,
+    /// Annotations.
+    pub annotations: u64,
+}
+
+impl Counts {
+    pub(crate) fn of(sb: &SuperBlock) -> Self {
+        let layout = &sb.layout;
+        Self {
+            inodes: layout.inodes.records(),
+            dirents: layout.dirents.records(),
+            xattr_sets: layout.xattr_sets.records(),
+            contents: layout.content_digests.records(),
+            packs: layout.packs.records(),
+            chunks: layout.chunks.records(),
+            extents: layout.extents.records(),
+            annotations: layout.annotations.records(),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Report {
+    /// The image.
+    pub path: PathBuf,
+    /// The image ID, if there is a superblock.
+    pub image_id: Option<Digest>,
+    /// The tree ID that the superblock says.
+    pub tree_id: Option<Digest>,
+    /// Whether there is a signature.
+    pub signed: bool,
+    /// Whether a trusted key made it; `None` where no signer was named.
+    pub signature_is_trusted: Option<bool>,
+    /// Records in the tables.
+    pub counts: Option<Counts>,
+    /// Bytes of all distinct contents.
+    pub file_bytes: u64,
+    /// Where the parts of the image are.
+    pub regions: Vec<Region>,
+    /// Broken rules, at most [`KEPT_PER_RULE`](crate::finding::KEPT_PER_RULE) of each.
+    pub findings: Vec<Finding>,
+    /// How often each rule is broken.
+    pub totals: BTreeMap<Rule, u64>,
+    /// Why the check ended early.
+    pub error: Option<Error>,
+}
+
+impl Report {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            image_id: None,
+            tree_id: None,
+            signed: false,
+            signature_is_trusted: None,
+            counts: None,
+            file_bytes: 0,
+            regions: Vec::new(),
+            findings: Vec::new(),
+            totals: BTreeMap::new(),
+            error: None,
+        }
+    }
+
+    pub(crate) fn finish(mut self, findings: Findings, error: Option<Error>) -> Self {
+        (self.findings, self.totals) = findings.into_sorted();
+        self.error = error;
+        self
+    }
+
+    /// Whether everything was checked, and nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.totals.is_empty() && self.error.is_none()
+    }
+
+    /// The exit code of fsck(8).
+    pub fn exit_code(&self) -> ExitCode {
+        let errors = if self.totals.is_empty() { ExitCode::CLEAN } else { ExitCode::ERRORS };
+        errors
+            | match self.error {
+                None => ExitCode::CLEAN,
+                Some(Error::Cancelled) => ExitCode::CANCELLED,
+                Some(_) => ExitCode::OPERATIONAL,
+            }
+    }
+
+    /// Writes a line for each finding, and, unless `quiet`, one that sums up.
+    pub fn write_text(&self, out: &mut dyn Write, quiet: bool) -> io::Result<()> {
+        let image = text::escape(self.path.as_os_str().as_encoded_bytes());
+        for finding in &self.findings {
+            writeln!(out, "{image}: {finding}")?;
+        }
+        for (rule, total) in &self.totals {
+            let kept = self.findings.iter().filter(|finding| finding.rule == *rule).count() as u64;
+            if *total > kept {
+                writeln!(out, "{image}: {}: {} more like these", rule.name(), total - kept)?;
+            }
+        }
+        if quiet || self.error.is_some() {
+            return Ok(());
+        }
+        let total: u64 = self.totals.values().sum();
+        match (&self.counts, total) {
+            (Some(counts), 0) => {
+                let signature = match (self.signed, self.signature_is_trusted) {
+                    (_, Some(true)) => "signed by a trusted key",
+                    (true, _) => "signed, signer not checked",
+                    (false, _) => "not signed",
+                };
+                let Counts { inodes, contents, chunks, .. } = counts;
+                writeln!(
+                    out,
+                    "{image}: clean, {inodes} inodes, {contents} contents, {chunks} chunks, {signature}"
+                )
+            }
+            (_, 1) => writeln!(out, "{image}: 1 error, not repaired"),
+            (_, total) => writeln!(out, "{image}: {total} errors, not repaired"),
+        }
+    }
+
+    /// Writes the report as one JSON object.
+    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, &Json::from(self))?;
+        writeln!(out)
+    }
+}
+
+/// The machine report. Its fields are stable: more may come, none goes.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    image: String,
+    clean: bool,
+    exit_code: u8,
+    image_id: Option<String>,
+    tree_id: Option<String>,
+    signed: bool,
+    signature_is_trusted: Option<bool>,
+    counts: Option<Counts>,
+    file_bytes: u64,
+    regions: &'a [Region],
+    findings: Vec<JsonFinding>,
+    totals: BTreeMap<&'static str, u64>,
+    error: Option<String>,
+}
+
+/// A finding in the machine report.
+#[derive(Debug, Serialize)]
+struct JsonFinding {
+    rule: &'static str,
+    severity: &'static str,
+    place: String,
+    found: JsonValue,
+    expected: JsonValue,
+    text: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum JsonValue {
+    Number(u64),
+    Text(String),
+}
+
+impl From<&Value> for JsonValue {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Number(value) => JsonValue::Number(*value),
+            other => JsonValue::Text(other.to_string()),
+        }
+    }
+}
+
+impl<'a> From<&'a Report> for Json<'a> {
+    fn from(report: &'a Report) -> Self {
+        let finding = |finding: &Finding| JsonFinding {
+            rule: finding.rule.name(),
+            severity: finding.severity.name(),
+            place: finding.place.to_string(),
+            found: (&finding.found).into(),
+            expected: (&finding.expected).into(),
+            text: finding.rule.text(),
+            detail: finding.detail.clone(),
+            path: finding.path.as_deref().map(text::escape),
+        };
+        Json {
+            image: text::escape(report.path.as_os_str().as_encoded_bytes()),
+            clean: report.is_clean(),
+            exit_code: report.exit_code().value(),
+            image_id: report.image_id.map(|digest| digest.to_string()),
+            tree_id: report.tree_id.map(|digest| digest.to_string()),
+            signed: report.signed,
+            signature_is_trusted: report.signature_is_trusted,
+            counts: report.counts,
+            file_bytes: report.file_bytes,
+            regions: &report.regions,
+            findings: report.findings.iter().map(finding).collect(),
+            totals: report.totals.iter().map(|(rule, total)| (rule.name(), *total)).collect(),
+            error: report.error.as_ref().map(chain),
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
