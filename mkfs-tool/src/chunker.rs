@@ -262,7 +262,7 @@ impl ContentHasher {
             run.pos += len;
             return;
         }
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         while len > 0 {
             let part = len.min(ZEROS.len() as u64);
             self.hash.update(&ZEROS[..part as usize]);

@@ -122,6 +122,7 @@ pub fn encode<S: Source>(
         to_sequencer: Bell::default(),
         flight: Arc::new(Flight::default()),
         budget: resources.budget,
+        threads: resources.threads,
         stop: AtomicBool::new(false),
         profile: *profile,
     };
@@ -377,6 +378,7 @@ struct Shared<F> {
     to_sequencer: Bell,
     flight: Arc<Flight>,
     budget: u64,
+    threads: usize,
     stop: AtomicBool,
     profile: Profile,
 }
@@ -506,12 +508,12 @@ impl<'a, F: Send> Worker<'a, F> {
                 return Ok(None);
             }
             let seen = shared.flight.bell.count();
-            // Chunks first, while they keep the others busy too: a read makes more of them.
+            // Chunks first, but so that some are left for the others while this thread reads.
             let jobs = shared.state().jobs.len();
             let fits = shared.flight.bytes.load(Ordering::SeqCst) + bytes <= shared.budget;
             let head = || shared.state().head == seq && file.load(Ordering::SeqCst) + bytes <= HEAD_EXTRA;
             if fits || head() {
-                if jobs == 0 {
+                if jobs <= shared.threads {
                     return Ok(Some(shared.permit(bytes, file)));
                 }
                 self.run_job()?;

@@ -137,8 +137,7 @@ impl ImageWriter {
     /// Writes the hash levels, the highest first; the digest of the root block.
     fn hash_region(&mut self, metadata: Vec<u8>) -> Result<Digest> {
         let mut levels = vec![metadata];
-        loop {
-            let Some(level) = levels.last_mut() else { break };
+        while let Some(level) = levels.last_mut() {
             level.resize(level.len().next_multiple_of(BLOCK_SIZE), 0);
             if level.len() == BLOCK_SIZE {
                 break;

@@ -46,6 +46,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::source::dir::DirSource;
+use crate::source::tar::TarSource;
 use crate::source::Source;
 
 /// Bytes of file data that `threads` threads have in flight.
@@ -65,7 +66,9 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
         SourcePath::Directory(path) => {
             build_from(&DirSource::open(path, filter)?, config, &output, progress)?
         }
-        SourcePath::Tar(_) => todo!(),
+        SourcePath::Tar(path) => {
+            build_from(&TarSource::open(path, output.directory(), filter)?, config, &output, progress)?
+        }
     };
     output.commit()?;
     report.threads = config.threads.get() as u64;

@@ -51,10 +51,7 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("stat", &target)(error)),
         }
-        let dir = match target.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
+        let dir = directory(&target);
         let mut slot = unfinished();
         let temporary = tempfile::Builder::new()
             .prefix(".mkfs-tesserafs-")
@@ -65,6 +62,11 @@ impl Output {
         *slot = Some(temporary.path().to_owned());
         drop(slot);
         Ok(Self { temporary, target, force })
+    }
+
+    /// The directory that the image will be in.
+    pub fn directory(&self) -> &Path {
+        directory(&self.target)
     }
 
     /// A handle to write with.
@@ -94,6 +96,14 @@ impl Output {
             Ok(_) => Ok(()),
             Err(error) => Err(Error::io("rename the image to", &self.target)(error.error)),
         }
+    }
+}
+
+/// The directory that a file is in.
+fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
     }
 }
 

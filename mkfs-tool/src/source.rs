@@ -6,6 +6,7 @@
 //! them, in any order and on several threads.
 
 pub mod dir;
+pub mod tar;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -143,4 +144,15 @@ impl DeviceList {
             Err(crate::error::Error::Devices(self.0))
         }
     }
+}
+
+/// The path of a name in a directory; the root's is empty.
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    if !dir.is_empty() {
+        path.extend_from_slice(dir);
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
 }

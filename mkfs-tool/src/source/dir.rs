@@ -24,7 +24,7 @@ use tesserafs_format::limits::{BLOCK_BYTES, XATTR_LIST_MAX, XATTR_VALUE_MAX};
 use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::Timestamp;
 
-use super::{DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
+use super::{join, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
 use crate::error::{path_of, Error, Result};
 use crate::tree::{Attributes, Kind, TreeBuilder, Xattrs};
 
@@ -268,16 +268,6 @@ impl Stamp {
         }
         (self != now).then_some("its ctime is different")
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
-    if !dir.is_empty() {
-        path.extend_from_slice(dir);
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
 }
 
 impl Source for DirSource {
