@@ -234,8 +234,8 @@ impl<'a> From<&'a Report> for Json<'a> {
             image: text::escape(report.path.as_os_str().as_encoded_bytes()),
             clean: report.is_clean(),
             exit_code: report.exit_code().value(),
-            image_id: report.image_id.map(|digest| digest.to_string()),
-            tree_id: report.tree_id.map(|digest| digest.to_string()),
+            image_id: report.image_id.map(id),
+            tree_id: report.tree_id.map(id),
             signed: report.signed,
             signature_is_trusted: report.signature_is_trusted,
             counts: report.counts,
@@ -246,6 +246,11 @@ impl<'a> From<&'a Report> for Json<'a> {
             error: report.error.as_ref().map(chain),
         }
     }
+}
+
+/// An image or tree ID as `FORMAT.md` writes it, and as the mount option `digest=` takes it.
+fn id(digest: Digest) -> String {
+    format!("sha256:{digest}")
 }
 
 /// An error with its causes, on one line.

@@ -115,7 +115,9 @@ fn regions_tile_the_image() {
     let report: serde_json::Value =
         serde_json::from_slice(&bench.run(["--json"]).stdout).expect("the report is JSON");
     assert_eq!(report["signed"], true);
-    assert_eq!(report["image_id"], tesserafs_format::Digest(common::sha256(&image[..512])).to_string());
+    let image_id = format!("sha256:{}", tesserafs_format::Digest(common::sha256(&image[..512])));
+    assert_eq!(report["image_id"], image_id);
+    assert_eq!(bench.run(["--digest", &image_id]).status.code(), Some(0));
     let regions = report["regions"].as_array().expect("regions");
     let names: Vec<_> = regions.iter().map(|region| region["name"].as_str().expect("a name")).collect();
     assert_eq!(names, ["superblock", "pack", "tree", "map", "hash", "signature"]);
