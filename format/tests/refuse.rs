@@ -142,7 +142,11 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::InodeXattrs, Number(2), Records(|d| d.inodes[1].xattrs = 3.into(), |i| inode(i, 2))),
         (Rule::InodeParent, Number(2), Records(|d| d.inodes[1].parent = 0.into(), |i| inode(i, 2))),
         (Rule::InodeParent, Number(2), Records(|d| d.inodes[1].parent = 15.into(), |i| inode(i, 2))),
-        (Rule::RootType, Number(1), Records(|d| d.inodes[0] = RawInode { file_type: 4, ..common::inode(1) }, |i| inode(i, 1))),
+        (
+            Rule::RootType,
+            Number(1),
+            Records(|d| d.inodes[0] = RawInode { file_type: 4, ..common::inode(1) }, |i| inode(i, 1)),
+        ),
         (Rule::RootType, Number(1), Records(|d| d.inodes[0].parent = 2.into(), |i| inode(i, 1))),
         // Entries.
         (Rule::InodeEntries, Dirent(14), Records(good, |i| i.dirent(14).map(drop))),
