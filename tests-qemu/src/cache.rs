@@ -94,6 +94,13 @@ impl Cache {
     }
 }
 
+/// The log beside a folder of the cache. (`with_extension` would cut a version number in two.)
+pub(crate) fn log_of(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(".log");
+    PathBuf::from(name)
+}
+
 /// A short name for an input: the beginning of the SHA-256 of its parts.
 pub(crate) fn key(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();

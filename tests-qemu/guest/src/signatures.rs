@@ -112,8 +112,8 @@ fn refused(image: &Image, options: &str, errno: Errno) -> Result<String> {
     match Mount::image(&on_disk(&image.image), Path::new("/mnt/refused"), options) {
         Ok(_) => bail!("{} was mounted", image.image),
         Err(found) if found == errno => {}
-        Err(found) => bail!("{} was refused with {found:?}, not {errno:?}", image.image),
+        Err(found) => bail!("{} was refused with {found}, not {errno}", image.image),
     }
     let line = log.expect_line()?;
-    Ok(format!("{errno:?}: {line}"))
+    Ok(format!("{errno}: {line}"))
 }
