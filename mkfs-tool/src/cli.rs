@@ -116,8 +116,8 @@ struct Args {
     json: bool,
 
     /// Sizes of content-defined chunks in KiB; changes the image ID, not the tree ID
-    #[arg(long, value_name = "MIN,AVG,MAX", value_delimiter = ',', num_args = 3, help_heading = "Profile")]
-    chunk_size: Vec<u32>,
+    #[arg(long, value_name = "MIN,AVG,MAX", value_parser = chunk_sizes, help_heading = "Profile")]
+    chunk_size: Option<[u32; 3]>,
 
     /// Size of groups of small files in KiB
     #[arg(long, value_name = "KIB", help_heading = "Profile")]
@@ -188,6 +188,15 @@ fn run(request: Request, quiet: bool, json: bool) -> Result<()> {
     }
 }
 
+/// Reads `MIN,AVG,MAX`.
+fn chunk_sizes(text: &str) -> std::result::Result<[u32; 3], String> {
+    let sizes: std::result::Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
+    sizes
+        .ok()
+        .and_then(|sizes| sizes.try_into().ok())
+        .ok_or_else(|| "three numbers with commas between them are wanted".into())
+}
+
 /// From what was typed to what is asked for.
 fn request(args: Args) -> Result<Request> {
     if let Some(signature) = args.attach_signature {
@@ -214,7 +223,7 @@ fn request(args: Args) -> Result<Request> {
     let kib = |kib: u32| {
         kib.checked_mul(1024).ok_or_else(|| Error::Usage(format!("{kib} KiB is too much for a chunk")))
     };
-    if let [min, avg, max] = args.chunk_size[..] {
+    if let Some([min, avg, max]) = args.chunk_size {
         (profile.chunk_min, profile.chunk_avg, profile.chunk_max) = (kib(min)?, kib(avg)?, kib(max)?);
     }
     if let Some(size) = args.group_size {

@@ -290,3 +290,60 @@ fn encode_xattrs(xattrs: &Xattrs) -> Result<(Vec<u8>, u32), TreeError> {
     }
     Ok((bytes, xattrs.len() as u32))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_xattrs(xattrs: &[(&str, &str)]) -> Attributes {
+        let xattrs = xattrs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        Attributes { xattrs: xattrs.collect(), ..Attributes::default() }
+    }
+
+    #[test]
+    fn xattr_sets_are_sorted_and_shared() {
+        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
+        builder.open_directory(1);
+        let kind = Kind::Fifo;
+        builder.add(b"a", &kind, with_xattrs(&[("user.b", "2"), ("user.a", "1")])).unwrap();
+        builder.add(b"b", &kind, with_xattrs(&[("user.c", "3")])).unwrap();
+        builder.add(b"c", &kind, with_xattrs(&[("user.a", "1"), ("user.b", "2")])).unwrap();
+        let tree = builder.finish();
+        assert_eq!(tree.nodes.iter().map(|node| node.xattrs).collect::<Vec<_>>(), [0, 1, 2, 1]);
+        assert_eq!(tree.xattr_sets.len(), 2);
+        // Header, name and value, padded to 8: user.a first.
+        assert_eq!(&tree.xattr_entries[..32], b"\x01\0\0\0\x06\0\0\0user.a1\0\x01\0\0\0\x06\0\0\0user.b2\0");
+    }
+
+    #[test]
+    fn what_an_image_cannot_hold_is_refused() {
+        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
+        let mut add = |name: &[u8], kind: Kind, attributes| builder.add(name, &kind, attributes).err();
+        let plain = Attributes::default;
+        for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
+            assert_eq!(add(name, Kind::Fifo, plain()), Some(TreeError::Name));
+        }
+        assert_eq!(add(&[b'x'; 255], Kind::Fifo, plain()), None);
+        assert_eq!(add(b"s", Kind::Symlink(vec![b'x'; 4096]), plain()), Some(TreeError::Target));
+        assert_eq!(add(b"s", Kind::Symlink(vec![b'x'; 4095]), plain()), None);
+        assert_eq!(add(b"f", Kind::Regular { size: 1 << 63 }, plain()), Some(TreeError::Size));
+        assert_eq!(add(b"f", Kind::Regular { size: (1 << 63) - 1 }, plain()), None);
+        for bad in [&[("system.foo", "")][..], &[("user.", "")], &[("user.a", "1"), ("user.a", "1")]] {
+            assert!(matches!(add(b"x", Kind::Fifo, with_xattrs(bad)), Some(TreeError::Xattr(_))));
+        }
+    }
+
+    #[test]
+    fn links_and_directories_are_counted() {
+        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
+        builder.open_directory(1);
+        let dir = builder.add(b"d", &Kind::Directory, Attributes::default()).unwrap();
+        let file = builder.add(b"f", &Kind::Fifo, Attributes::default()).unwrap();
+        builder.open_directory(dir);
+        builder.add_link(b"g", file).unwrap();
+        let tree = builder.finish();
+        let facts: Vec<_> =
+            tree.nodes.iter().map(|node| (node.nlink, node.size, node.start, node.parent)).collect();
+        assert_eq!(facts, [(3, 2, 0, 1), (2, 1, 2, 1), (2, 0, 0, 0)]);
+    }
+}

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Archives: every dialect, the same tree as from a directory, and refusals.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use common::{noise, read_image, Read, Sandbox};
+
+/// An archive in the making.
+#[derive(Default)]
+struct Archive(Vec<u8>);
+
+impl Archive {
+    /// Adds a header record of any kind, with what follows it.
+    fn raw(
+        &mut self,
+        name: &[u8],
+        kind: u8,
+        link: &[u8],
+        bytes: &[u8],
+        edit: impl FnOnce(&mut [u8; 512]),
+    ) -> &mut Self {
+        let mut header = [0; 512];
+        header[..name.len()].copy_from_slice(name);
+        header[100..107].copy_from_slice(if kind == b'5' { b"0000755" } else { b"0000644" });
+        header[108..115].copy_from_slice(b"0000001");
+        header[116..123].copy_from_slice(b"0000002");
+        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        header[136..147].copy_from_slice(b"00000000144");
+        header[156] = kind;
+        header[157..157 + link.len()].copy_from_slice(link);
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        edit(&mut header);
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self.0.extend(header);
+        self.0.extend(bytes);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(&mut self, name: &str, bytes: &[u8]) -> &mut Self {
+        self.raw(name.as_bytes(), b'0', b"", bytes, |_| {})
+    }
+
+    fn dir(&mut self, name: &str) -> &mut Self {
+        self.raw(name.as_bytes(), b'5', b"", b"", |_| {})
+    }
+
+    fn link(&mut self, kind: u8, name: &str, target: &str) -> &mut Self {
+        self.raw(name.as_bytes(), kind, target.as_bytes(), b"", |_| {})
+    }
+
+    /// PAX records for the next entry.
+    fn pax(&mut self, kind: u8, records: &[(&[u8], &[u8])]) -> &mut Self {
+        let mut bytes = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            // The length counts its own digits.
+            let len =
+                (1..).map(|digits| rest + digits).find(|len| len.to_string().len() + rest == *len).unwrap();
+            bytes.extend([len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat());
+        }
+        self.raw(b"pax", kind, b"", &bytes, |_| {})
+    }
+
+    /// The archive with its end mark.
+    fn end(&self) -> Vec<u8> {
+        let mut bytes = self.0.clone();
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes
+    }
+
+    /// The image of the archive.
+    fn image(&self) -> Read {
+        let sandbox = Sandbox::new();
+        sandbox.write("a.tar", self.end());
+        sandbox.mkfs(["--tar", "a.tar", "image"]);
+        read_image(&sandbox.path("image"))
+    }
+
+    /// Why there is none.
+    fn refusal(&self) -> String {
+        let sandbox = Sandbox::new();
+        sandbox.write("a.tar", self.end());
+        let error = sandbox.refused(1, ["--tar", "a.tar", "image"]);
+        assert_eq!(sandbox.names(), ["a.tar"]);
+        error
+    }
+}
+
+fn keys(read: &Read) -> Vec<&str> {
+    read.items.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn plain_entries_have_their_attributes_and_missing_parents_the_default() {
+    let read = Archive::default()
+        .file("./a/b/file", b"bytes")
+        .link(b'2', "/a/symlink", "../x")
+        .link(b'1', "hard", "a/b/file")
+        .link(b'6', "fifo", "")
+        .link(b'3', "whiteout", "")
+        .image();
+    assert_eq!(keys(&read), ["/", "a", "a/b", "a/b/file", "a/symlink", "fifo", "hard", "whiteout"]);
+    let file = read.item("hard");
+    assert_eq!((file.mode, file.uid, file.gid, file.mtime, file.nlink), (0o644, 1, 2, (100, 0), 2));
+    assert_eq!((&*file.bytes, file), (&b"bytes"[..], read.item("a/b/file")));
+    assert_eq!(read.item("a/symlink").bytes, b"../x");
+    assert_eq!((read.item("fifo").kind, read.item("whiteout").kind), ('p', 'w'));
+    for name in ["/", "a", "a/b"] {
+        let dir = read.item(name);
+        assert_eq!((dir.mode, dir.uid, dir.gid, dir.mtime), (0o755, 0, 0, (0, 0)));
+    }
+}
+
+#[test]
+fn later_entries_replace_earlier_ones() {
+    let read = Archive::default()
+        .file("f", b"old")
+        .file("f", b"new")
+        .file("dir/kept", b"x")
+        .dir("dir")
+        .file("gone/x", b"x")
+        .file("gone", b"a file now")
+        .link(b'2', "was-link", "x")
+        .dir("was-link")
+        .dir("./")
+        .image();
+    assert_eq!(keys(&read), ["/", "dir", "dir/kept", "f", "gone", "was-link"]);
+    assert_eq!(read.item("f").bytes, b"new");
+    assert_eq!((read.item("dir").uid, read.item("/").uid), (1, 1));
+    assert_eq!((read.item("gone").kind, read.item("was-link").kind), ('f', 'd'));
+}
+
+#[test]
+fn pax_records_count_more_than_headers() {
+    let long = "n".repeat(200);
+    let capability = b"\x01\0\0\x02\x0a\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let name = format!("dir/{long}");
+    let read = Archive::default()
+        .pax(b'g', &[(b"mtime", b"5.25"), (b"comment", b"x")])
+        .pax(
+            b'x',
+            &[
+                (b"path", name.as_bytes()),
+                (b"uid", b"4000000000"),
+                (b"mtime", b"-1.5"),
+                (b"SCHILY.xattr.security.capability", capability),
+                (b"SCHILY.xattr.user.k=v\n", b""),
+                (b"SCHILY.xattr.odd.name", b"x"),
+            ],
+        )
+        .file("short", b"x")
+        .pax(b'x', &[(b"linkpath", long.as_bytes()), (b"mtime", b"")])
+        .link(b'2', "l", "short")
+        .file("global", b"y")
+        .image();
+    let file = read.item(&name);
+    assert_eq!((file.uid, file.gid, file.mtime), (4_000_000_000, 2, (-2, 500_000_000)));
+    // The key ends at the first equals sign.
+    let xattrs =
+        [("security.capability".to_owned(), capability.to_vec()), ("user.k".to_owned(), b"v\n=".to_vec())];
+    assert_eq!(file.xattrs, xattrs);
+    assert_eq!(read.item("l").bytes, long.as_bytes());
+    assert_eq!(read.item("l").mtime, (100, 0));
+    assert_eq!(read.item("global").mtime, (5, 250_000_000));
+}
+
+#[test]
+fn gnu_long_names_and_binary_numbers_are_read() {
+    let name = format!("{}/{}", "d".repeat(150), "f".repeat(200));
+    let target = "t".repeat(3000);
+    let with_nul = |text: &str| [text.as_bytes(), b"\0"].concat();
+    let read = Archive::default()
+        .raw(b"././@LongLink", b'L', b"", &with_nul(&name), |_| {})
+        .raw(b"././@LongLink", b'K', b"", &with_nul(&target), |_| {})
+        .raw(b"cut", b'2', b"cut", b"", |header| {
+            header[257..265].copy_from_slice(b"ustar  \0");
+            // 2^32-1 and -3 in base 256.
+            header[108..116].copy_from_slice(b"\x80\0\0\0\xff\xff\xff\xff");
+            header[136..148].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfd");
+        })
+        .raw(b"name", b'0', b"", b"x", |header| header[345..351].copy_from_slice(b"prefix"))
+        .image();
+    let link = read.item(&name);
+    assert_eq!((link.uid, link.mtime, &*link.bytes), (u32::MAX, (-3, 0), target.as_bytes()));
+    assert_eq!(read.item("prefix/name").bytes, b"x");
+}
+
+#[test]
+fn oci_whiteouts_become_whiteouts_and_opaque_directories() {
+    let read = Archive::default()
+        .file("dir/.wh.gone", b"")
+        .file("opaque/.wh..wh..opq", b"")
+        .dir("opaque")
+        // What the layer itself has is never hidden by it.
+        .file("file", b"here")
+        .file(".wh.file", b"")
+        .file(".wh.file2", b"")
+        .file("file2", b"here")
+        .dir("again1")
+        .file(".wh.again1", b"")
+        .file(".wh.again2", b"")
+        .file("again2/x", b"")
+        .image();
+    let gone = read.item("dir/gone");
+    assert_eq!((gone.kind, gone.mode, gone.uid, gone.mtime), ('w', 0, 0, (100, 0)));
+    let opaque = vec![("trusted.overlay.opaque".to_owned(), b"y".to_vec())];
+    assert_eq!((&read.item("opaque").xattrs, read.item("opaque").uid), (&opaque, 1));
+    assert_eq!((read.item("again1").xattrs == opaque, read.item("again2").xattrs == opaque), (true, true));
+    assert_eq!((&*read.item("file").bytes, &*read.item("file2").bytes), (&b"here"[..], &b"here"[..]));
+    assert!(!read.items.keys().any(|name| name.contains(".wh.")));
+}
+
+#[test]
+fn paths_that_leave_the_archive_and_other_nonsense_are_refused() {
+    for (archive, reason) in [
+        (Archive::default().file("../x", b""), "by way of .."),
+        (Archive::default().file("a/../../x", b""), "by way of .."),
+        (Archive::default().link(b'1', "a", "../../etc/passwd"), "not in the archive"),
+        (Archive::default().link(b'1', "a", "nowhere"), "not in the archive"),
+        (Archive::default().dir("d").link(b'1', "a", "d"), "a hard link to the directory"),
+        (Archive::default().link(b'2', "a", "d").file("a/x", b""), "no directory"),
+        (Archive::default().file(".wh.", b""), "without a name"),
+        (Archive::default().file("./", b"x").link(b'2', "/", "x"), "not a directory"),
+        (Archive::default().raw(b"x", b'Z', b"", b"", |_| {}), "unknown type"),
+        (Archive::default().link(b'3', "null", "").raw(b"sda", b'4', b"", b"", |_| {}), "--devices=skip"),
+        (Archive::default().pax(b'x', &[(b"path", b"a\0b")]).file("x", b""), "name"),
+        (Archive::default().raw(b"x", b'x', b"", b"99 path=x\n", |_| {}).file("x", b""), "PAX"),
+    ] {
+        let error = archive.refusal();
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_cut_off_or_none_is_refused() {
+    let whole = Archive::default().file("a", &noise(1, 3000)).file("b", b"b").end();
+    let sandbox = Sandbox::new();
+    for len in [0, 100, 512, 2000, 512 + 3072, 512 + 3072 + 512, 512 + 3072 + 1024, whole.len() - 1025] {
+        sandbox.write("a.tar", &whole[..len]);
+        sandbox.refused(1, ["--tar", "a.tar", "image"]);
+    }
+    let mut damaged = whole.clone();
+    damaged[3] ^= 1;
+    sandbox.write("a.tar", &damaged);
+    assert!(sandbox.refused(1, ["--tar", "a.tar", "image"]).contains("checksum"));
+    sandbox.write("a.tar", b"\xfd7zXZ\0 and so on");
+    assert!(sandbox.refused(1, ["--tar", "a.tar", "image"]).contains("xz -dc"));
+    assert_eq!(sandbox.names(), ["a.tar"]);
+}
+
+/// Builds from standard input.
+fn from_pipe(sandbox: &Sandbox, image: &str, bytes: &[u8]) -> std::process::ExitStatus {
+    let mut child = sandbox.command(["-q", "--tar", "-", image]).stdin(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(bytes);
+    child.wait().unwrap()
+}
+
+#[test]
+fn compression_and_pipes_make_no_difference() {
+    let mut archive = Archive::default();
+    for i in 0..30_u64 {
+        archive.file(&format!("d/{i}"), &noise(i % 20, 1 << (i % 20)));
+    }
+    let plain = archive.end();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.write("plain", &plain);
+    sandbox.mkfs(["--tar", "plain", "image"]);
+    let expected = fs::read(sandbox.path("image")).unwrap();
+    for (name, bytes) in [("a.gz", &gzip), ("a.zst", &zstd), ("a.tar", &plain)] {
+        sandbox.write(name, bytes);
+        sandbox.mkfs(["--force", "--tar", name, "image"]);
+        assert!(fs::read(sandbox.path("image")).unwrap() == expected, "{name}");
+        fs::remove_file(sandbox.path("image")).unwrap();
+        assert!(from_pipe(&sandbox, "image", bytes).success());
+        assert!(fs::read(sandbox.path("image")).unwrap() == expected, "{name} from a pipe");
+    }
+    // Cut off in the middle.
+    fs::remove_file(sandbox.path("image")).unwrap();
+    for bytes in [&gzip, &zstd, &plain] {
+        assert_eq!(from_pipe(&sandbox, "image", &bytes[..bytes.len() / 2]).code(), Some(1));
+    }
+    assert!(!sandbox.path("image").exists());
+}
+
+#[test]
+fn the_tar_program_gives_what_the_directory_gives() {
+    let sandbox = Sandbox::new();
+    let mut sparse = vec![0; 1 << 20];
+    sparse.extend(noise(1, 10_000));
+    sparse.resize(3 << 20, 0);
+    sparse.extend(noise(2, 100));
+    sandbox.write("src/plain", noise(3, 500_000));
+    sandbox.write(&format!("src/{}/{}", "d".repeat(120), "f".repeat(200)), "long");
+    let file = fs::File::create(sandbox.path("src/sparse")).unwrap();
+    for (at, range) in [(1_u64 << 20, 1 << 20..(1 << 20) + 10_000), (3 << 20, 3 << 20..sparse.len())] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &sparse[range], at).unwrap();
+    }
+    // Many segments: more than one header holds.
+    let file = fs::File::create(sandbox.path("src/many")).unwrap();
+    for i in 0..60_u64 {
+        std::os::unix::fs::FileExt::write_all_at(&file, &noise(i, 4096), i << 16).unwrap();
+    }
+    fs::hard_link(sandbox.path("src/plain"), sandbox.path("src/zz")).unwrap();
+    std::os::unix::fs::symlink("plain", sandbox.path("src/link")).unwrap();
+    let epoch = |args: &[&str]| {
+        let status = sandbox.command(args).env("SOURCE_DATE_EPOCH", "1").status().unwrap();
+        assert!(status.success(), "{args:?}");
+    };
+    epoch(&["-q", "image", "src"]);
+    let expected = fs::read(sandbox.path("image")).unwrap();
+    assert!(read_image(&sandbox.path("image")).item("sparse").bytes == sparse);
+    for format in [
+        &["--format=gnu"][..],
+        &["--format=gnu", "--sparse"],
+        &["--format=posix"],
+        &["--format=posix", "--sparse"],
+        &["--format=posix", "--sparse", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse", "--sparse-version=0.0"],
+    ] {
+        let made = Command::new("tar")
+            .args(format)
+            .args(["-C", "src", "-cf", "a.tar", "."])
+            .current_dir(sandbox.path("."))
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("no GNU tar; this test needs it");
+            return;
+        }
+        epoch(&["-q", "--force", "--tar", "a.tar", "image2"]);
+        assert!(fs::read(sandbox.path("image2")).unwrap() == expected, "{format:?}");
+    }
+}
+
+#[test]
+fn exclusion_works_on_archives_too() {
+    let sandbox = Sandbox::new();
+    let archive = Archive::default().file("a/x", b"bytes").link(b'1', "b", "a/x").end();
+    sandbox.write("a.tar", archive);
+    sandbox.mkfs(["--exclude", "a", "--tar", "a.tar", "image"]);
+    let read = read_image(&sandbox.path("image"));
+    assert_eq!(keys(&read), ["/", "b"]);
+    assert_eq!((read.item("b").nlink, &*read.item("b").bytes), (1, &b"bytes"[..]));
+}
