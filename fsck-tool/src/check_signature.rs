@@ -17,6 +17,7 @@ use crate::finding::{Finding, Findings};
 use crate::hash::sha256;
 use crate::metadata::Block;
 use crate::source::Source;
+use crate::text;
 
 /// The certificate of a trusted signer.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Certificate(X509);
 impl Certificate {
     /// Reads all certificates of a PEM file.
     pub fn read_pem(path: &Path) -> Result<Vec<Self>, Error> {
-        let what = || format!("cannot read certificate {}", path.display());
+        let what = || format!("cannot read certificate {}", text::path(path));
         let pem = std::fs::read(path).map_err(|source| Error::Io { what: what(), source })?;
         let certificates = X509::stack_from_pem(&pem).unwrap_or_default();
         if certificates.is_empty() {

@@ -5,7 +5,7 @@
 use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::raw::MAGIC;
 use tesserafs_format::superblock::image_id;
-use tesserafs_format::{Digest, Place, Rule, SuperBlock};
+use tesserafs_format::{Digest, FormatError, Place, Rule, SuperBlock};
 
 use crate::error::Error;
 use crate::finding::{Finding, Findings, Severity};
@@ -41,7 +41,8 @@ pub(crate) fn check(
         findings.add(if begins_right {
             Finding::new(Rule::FileLength, Place::Byte(len), len, BLOCK_SIZE as u64).severity(Severity::Fatal)
         } else {
-            Finding::new(Rule::Magic, Place::SuperBlock(0), u64::from_le_bytes(magic), magic_number())
+            let (found, expected) = (u64::from_le_bytes(magic), u64::from_le_bytes(MAGIC));
+            Finding::from(FormatError::new(Rule::Magic, Place::SuperBlock(0), found, expected))
                 .detail(format!("the file has {len} bytes"))
         });
         return Ok(None);
@@ -59,10 +60,6 @@ pub(crate) fn check(
         }
     };
     Ok(Some(Head { block, sb, image_id }))
-}
-
-fn magic_number() -> u64 {
-    u64::from_le_bytes(MAGIC)
 }
 
 /// Compares the length of the file with the superblock; whether all metadata is there.

@@ -200,7 +200,7 @@ fn run(config: &Config) -> Result<ExitCode, Error> {
         _ => (),
     }
     if let Mode::Extract(dir) = &config.mode {
-        let dir = text::escape(dir.as_os_str().as_encoded_bytes());
+        let dir = text::path(dir);
         extraction.notes.iter().for_each(|note| say(note));
         if !report.is_clean() {
             say(&match extraction.begun {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use tesserafs_format::FormatError;
 
+use crate::text;
+
 /// Why a check, a listing or an extraction ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,7 +22,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Neither a regular file nor a block device.
-    #[error("{} is neither a regular file nor a block device", .0.display())]
+    #[error("{} is neither a regular file nor a block device", text::path(.0))]
     NotAnImageFile(PathBuf),
     /// The image is larger than this machine can check.
     #[error("not enough memory for {what}")]
@@ -31,7 +33,7 @@ pub enum Error {
         source: TryReserveError,
     },
     /// A pack that the image names is not there.
-    #[error("pack {index} is not there: no file {name} in {}", .dir.display())]
+    #[error("pack {index} is not there: no file {name} in {}", text::path(.dir))]
     NoPack {
         /// Its index.
         index: u16,

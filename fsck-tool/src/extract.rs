@@ -71,6 +71,7 @@ pub(crate) fn extract(
         chunks: Mutex::default(),
         is_root: rustix::process::geteuid().is_root(),
         not_owned: Mutex::default(),
+        not_set: Mutex::default(),
     };
     context.progress.begin("extract", layout.inodes.records());
     let files = extractor.create_all()?;
@@ -82,14 +83,19 @@ pub(crate) fn extract(
     }
     let not_owned = *extractor.not_owned.lock().unwrap_or_else(PoisonError::into_inner);
     if not_owned > 0 {
-        extraction.notes.push(format!("not root: the owners of {not_owned} files were not restored"));
+        let what = "the owners, and set-user-ID and set-group-ID bits, of";
+        extraction.notes.push(format!("not root: {what} {not_owned} files were not restored"));
+    }
+    let not_set = *extractor.not_set.lock().unwrap_or_else(PoisonError::into_inner);
+    if not_set > 0 {
+        extraction.notes.push(format!("not root: {not_set} xattrs were not restored"));
     }
     Ok(())
 }
 
 /// Creates `dir`, or proves that it is empty, and opens it.
 fn open_root(dir: &Path) -> Result<OwnedFd, Error> {
-    let shown = text::escape(dir.as_os_str().as_encoded_bytes());
+    let shown = text::path(dir);
     let fail = |what: &str, source: io::Error| Error::Io { what: format!("cannot {what} {shown}"), source };
     match std::fs::create_dir(dir) {
         Ok(()) => (),
@@ -153,6 +159,7 @@ struct Extractor<'a> {
     chunks: Mutex<Chunks>,
     is_root: bool,
     not_owned: Mutex<u64>,
+    not_set: Mutex<u64>,
 }
 
 /// Why a file was not written.
@@ -414,11 +421,11 @@ impl Extractor<'_> {
     /// Sets owner, xattrs, mode and time of a regular file: in this order, as each may undo those after it.
     fn finish(&self, inode: &Inode, file: &File) -> Result<(), Error> {
         let number = inode.ino.get();
-        self.own(number, || {
+        let owned = self.own(number, || {
             rustix::fs::fchown(file, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
         })?;
         self.xattrs(inode, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;
-        rustix::fs::fchmod(file, mode(inode)).map_err(self.fail("set the mode of", number))?;
+        rustix::fs::fchmod(file, mode(inode, owned)).map_err(self.fail("set the mode of", number))?;
         rustix::fs::futimens(file, &times(inode)).map_err(self.fail("set the time of", number))
     }
 
@@ -426,7 +433,7 @@ impl Extractor<'_> {
     fn finish_special(&self, inode: &Inode, dir: &OwnedFd, name: &CString) -> Result<(), Error> {
         let number = inode.ino.get();
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        self.own(number, || {
+        let owned = self.own(number, || {
             let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
             rustix::fs::chownat(dir, name, Some(uid), Some(gid), nofollow)
         })?;
@@ -441,7 +448,7 @@ impl Extractor<'_> {
                 rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty())
             })?;
             if !is_symlink {
-                rustix::fs::chmod(path.as_str(), mode(inode))
+                rustix::fs::chmod(path.as_str(), mode(inode, owned))
                     .map_err(self.fail("set the mode of", number))?;
             }
         }
@@ -461,13 +468,13 @@ impl Extractor<'_> {
         self.finish(&inode, &file)
     }
 
-    /// Sets an owner; who is not root may not, and is told at the end.
-    fn own(&self, number: u32, set: impl Fn() -> Result<(), Errno>) -> Result<(), Error> {
+    /// Sets an owner, and says whether it is set; who is not root may not, and is told at the end.
+    fn own(&self, number: u32, set: impl Fn() -> Result<(), Errno>) -> Result<bool, Error> {
         match set() {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(Errno::PERM) if !self.is_root => {
                 *self.not_owned.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                Ok(())
+                Ok(false)
             }
             Err(errno) => Err(self.fail("set the owner of", number)(errno)),
         }
@@ -483,15 +490,25 @@ impl Extractor<'_> {
             read(image.xattr_value(index, &entry, &mut value))?;
             let name =
                 CString::new(name).map_err(|_| Error::Refused("an xattr name with a NUL".to_owned()))?;
-            let what = || format!("set xattr {} of", text::escape(name.as_bytes()));
-            set(&name, &value).map_err(|errno| self.fail(&what(), inode.ino.get())(errno))?;
+            match set(&name, &value) {
+                Ok(()) => (),
+                Err(Errno::PERM) if !self.is_root => {
+                    *self.not_set.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                }
+                Err(errno) => {
+                    let what = format!("set xattr {} of", text::escape(name.as_bytes()));
+                    return Err(self.fail(&what, inode.ino.get())(errno));
+                }
+            }
         }
         Ok(())
     }
 }
 
-fn mode(inode: &Inode) -> Mode {
-    Mode::from_raw_mode(RawMode::from(inode.mode))
+/// The mode; a program must not run as another owner than that of the image.
+fn mode(inode: &Inode, owned: bool) -> Mode {
+    let kept = if owned { 0o7777 } else { 0o1777 };
+    Mode::from_raw_mode(RawMode::from(inode.mode & kept))
 }
 
 /// The modification time, for both times that can be set.

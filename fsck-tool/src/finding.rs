@@ -163,7 +163,13 @@ impl Finding {
 
 impl From<FormatError> for Finding {
     fn from(error: FormatError) -> Self {
-        Finding::new(error.rule, error.place, error.found, error.expected)
+        let value = |value: u64| match error.rule {
+            // The first bytes of a digest, and of a file.
+            Rule::HashBlock => Value::Text(format!("{value:016x}...")),
+            Rule::Magic => Value::Text(text::escape(&value.to_le_bytes())),
+            _ => Value::Number(value),
+        };
+        Finding::new(error.rule, error.place, value(error.found), value(error.expected))
     }
 }
 

@@ -130,7 +130,7 @@ impl Report {
 
     /// Writes a line for each finding, and, unless `quiet`, one that sums up.
     pub fn write_text(&self, out: &mut dyn Write, quiet: bool) -> io::Result<()> {
-        let image = text::escape(self.path.as_os_str().as_encoded_bytes());
+        let image = text::path(&self.path);
         for finding in &self.findings {
             writeln!(out, "{image}: {finding}")?;
         }
@@ -231,7 +231,7 @@ impl<'a> From<&'a Report> for Json<'a> {
             path: finding.path.as_deref().map(text::escape),
         };
         Json {
-            image: text::escape(report.path.as_os_str().as_encoded_bytes()),
+            image: text::path(&report.path),
             clean: report.is_clean(),
             exit_code: report.exit_code().value(),
             image_id: report.image_id.map(id),

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::text;
 
 /// An open image or pack.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct Source {
 impl Source {
     /// Opens a regular file or a block device for reading.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let at = |source| Error::Io { what: format!("cannot open {}", path.display()), source };
+        let at = |source| Error::Io { what: format!("cannot open {}", text::path(path)), source };
         // Opening a FIFO waits for a writer: look before.
         let kind = path.metadata().map_err(at)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -66,7 +67,7 @@ impl Source {
                 io::ErrorKind::UnexpectedEof => io::Error::new(source.kind(), "the file ends there"),
                 _ => source,
             };
-            let (len, path) = (buf.len(), self.path.display());
+            let (len, path) = (buf.len(), text::path(&self.path));
             Error::Io { what: format!("cannot read {len} bytes at byte {offset} of {path}"), source }
         })
     }

@@ -3,6 +3,7 @@
 //! Names are bytes; what is printed is text without control bytes.
 
 use std::fmt::Write;
+use std::path::Path;
 
 /// The bytes as text: what is printable UTF-8 stays, a backslash becomes two, everything else `\ooo` (octal).
 ///
@@ -20,6 +21,11 @@ pub fn escape(bytes: &[u8]) -> String {
         chunk.invalid().iter().for_each(|byte| octal(&mut out, *byte));
     }
     out
+}
+
+/// A path as text that a terminal can be given.
+pub fn path(path: &Path) -> String {
+    escape(path.as_os_str().as_encoded_bytes())
 }
 
 fn octal(out: &mut String, byte: u8) {

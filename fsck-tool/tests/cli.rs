@@ -322,3 +322,54 @@ fn nothing_is_extracted_from_a_broken_tree() {
     assert_eq!(listing.status.code(), Some(4));
     assert!(listing.stdout.is_empty());
 }
+
+#[test]
+fn who_is_not_root_gets_all_but_owners() {
+    if !is_root() {
+        return;
+    }
+    let mut draft = names();
+    draft.inodes[1].mode = 0o4755.into();
+    draft.inodes[1].uid = 5.into();
+    let bench = Bench::new(&draft.image());
+    fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o777)).expect("open to all");
+    let program = bench.path("fsck");
+    fs::copy(env!("CARGO_BIN_EXE_fsck-tesserafs"), &program).expect("copied");
+    let out = bench.path("out");
+    let mut command = Command::new(program);
+    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    command.arg("--extract").args([&out, &bench.image]);
+    let output = loop {
+        match command.output() {
+            // Another test forked while the copy was open for writing; its child will exec, and close it.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => break output.expect("fsck runs"),
+        }
+    };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("not root: the owners"), "{}", text(&output.stderr));
+    let mut sorted: Vec<&[u8]> = NAMES.to_vec();
+    sorted.sort_unstable();
+    let metadata = fs::metadata(out.join(OsStr::from_bytes(sorted[0]))).expect("the first file");
+    assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (65534, 0o755));
+}
+
+#[test]
+fn an_interrupt_ends_the_check_with_its_own_code() {
+    // The digest of 64 GiB of zeros takes longer than this test.
+    let mut draft = Draft::empty();
+    draft.directory(1, 1, 2, 0);
+    draft.dirent(b"zeros", 2, 1);
+    let content = draft.content_of_digest(&[Piece::Hole(1 << 36)], [0; 32]);
+    draft.regular(content, 1 << 36, 1, 0);
+    draft.seal();
+    let bench = Bench::new(&draft.image());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-tesserafs"));
+    let child = command.arg(&bench.image).stderr(Stdio::piped()).spawn().expect("fsck runs");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("sent");
+    let output = child.wait_with_output().expect("fsck ends");
+    assert_eq!(output.status.code(), Some(32), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("interrupted"));
+}
