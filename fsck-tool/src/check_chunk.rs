@@ -47,6 +47,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(),
         }),
         gate: Gate::new(context.threads * WAITING_PER_THREAD),
         first: First::default(),
+        unreadable: First::default(),
     };
     thread::scope(|scope| {
         for _ in 1..context.threads {
@@ -54,7 +55,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(),
         }
         data.work();
     });
-    data.first.into_result()
+    data.first.into_result().and(data.unreadable.into_result())
 }
 
 /// What all threads share.
@@ -69,7 +70,10 @@ struct Data<'a> {
     failed: Mutex<HashSet<u32>>,
     jobs: Mutex<Jobs>,
     gate: Gate,
+    /// Why the check ends.
     first: First,
+    /// Why a chunk could not be read, at first: the check goes on, and says so at its end.
+    unreadable: First,
 }
 
 /// What is still to be done.
@@ -151,6 +155,7 @@ impl Data<'_> {
                     Job::Pack(index) => match self.packs.check_digest(index, self.context.cancel) {
                         Ok(()) => (),
                         Err(ChunkError::Broken(finding)) => self.context.findings.add(*finding),
+                        Err(ChunkError::Stop(error @ Error::Io { .. })) => self.unreadable.set(error),
                         Err(ChunkError::Stop(error)) => return Err(error),
                     },
                     Job::Shared(chunk) => self.shared(chunk, &mut decoder, &mut raw)?,
@@ -244,6 +249,10 @@ impl Data<'_> {
                 if lock(&self.failed).insert(index) {
                     self.context.findings.add(*finding);
                 }
+                return Ok(None);
+            }
+            Err(ChunkError::Stop(error @ Error::Io { .. })) => {
+                self.unreadable.set(error);
                 return Ok(None);
             }
             Err(ChunkError::Stop(error)) => return Err(error),

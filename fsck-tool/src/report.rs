@@ -151,11 +151,11 @@ impl Report {
                     (true, _) => "signed, signer not checked",
                     (false, _) => "not signed",
                 };
-                let Counts { inodes, contents, chunks, .. } = counts;
-                writeln!(
-                    out,
-                    "{image}: clean, {inodes} inodes, {contents} contents, {chunks} chunks, {signature}"
-                )
+                let of =
+                    |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+                let inodes = of(counts.inodes, "inode");
+                let (contents, chunks) = (of(counts.contents, "content"), of(counts.chunks, "chunk"));
+                writeln!(out, "{image}: clean, {inodes}, {contents}, {chunks}, {signature}")
             }
             (_, 1) => writeln!(out, "{image}: 1 error, not repaired"),
             (_, total) => writeln!(out, "{image}: {total} errors, not repaired"),

@@ -618,4 +618,10 @@ fn a_pack_beside_the_image_is_read_and_compared() {
     std::fs::write(&name, &broken).expect("written");
     let rules: Vec<Rule> = run().findings.iter().map(|finding| finding.rule).collect();
     assert_eq!(rules, [Rule::PackDigest, Rule::ChunkDigest]);
+    // Bytes that cannot be read are no reason to stop: the code says both.
+    std::fs::write(&name, &pack[..100]).expect("written");
+    let report = run();
+    let rules: Vec<Rule> = report.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, [Rule::PackDigest]);
+    assert_eq!(report.exit_code().value(), 4 | 8);
 }
