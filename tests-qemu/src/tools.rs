@@ -74,8 +74,17 @@ impl Tools {
 /// What the tests need of mkfs's report.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct MkfsReport {
-    /// Identity of the image, in hexadecimal.
-    pub(crate) image_id: String,
+    /// Identity of the image, as mkfs prints it: `sha256:` and hexadecimal digits.
+    image_id: String,
+}
+
+impl MkfsReport {
+    /// The hexadecimal digits of the image ID.
+    pub(crate) fn image_id(&self) -> Result<&str> {
+        self.image_id
+            .strip_prefix("sha256:")
+            .with_context(|| format!("mkfs reports the image ID {:?}", self.image_id))
+    }
 }
 
 /// One region of an image.

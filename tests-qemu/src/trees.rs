@@ -92,7 +92,7 @@ pub(crate) fn image(
         .mkfs(&disk.join(&image), source, options)
         .with_context(|| format!("failed to build {image}"))?;
     let manifest = manifest(disk, name, source)?;
-    Ok(Image { image, manifest, image_id: report.image_id })
+    Ok(Image { image, manifest, image_id: report.image_id()?.to_owned() })
 }
 
 /// Describes `source` into `disk`.
