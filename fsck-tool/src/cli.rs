@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser};
+use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tesserafs_format::Digest;
 
@@ -30,22 +30,22 @@ const NAME: &str = "fsck-tesserafs";
 const AFTER_HELP: &str = "\
 Examples:
   fsck-tesserafs root.tess
-  fsck-tesserafs --cert signer.pem root.tess        the signature too, by this signer and no other
+  fsck-tesserafs --cert signer.pem root.tess      the signature too, by this signer and no other
   fsck-tesserafs --metadata-only --json root.tess
-  fsck-tesserafs --list root.tess                   type and mode, owner, size, SHA-256, path
-  fsck-tesserafs --list=sha256 root.tess >sums && cd /mnt/root && sha256sum -c --quiet sums
+  fsck-tesserafs --list root.tess                 type and mode, owner, size, SHA-256, path
+  fsck-tesserafs --list=sha256 root.tess >sums && (cd /mnt/root && sha256sum -c --quiet) <sums
   fsck-tesserafs --extract out/ root.tess
 
-Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule. RULE is a stable
-identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind it could be checked), error, or
-canonical (reads are right, but no builder makes such an image). Bytes that are no printable text, and the
-backslash, are printed as \\ooo (octal) and \\\\.
+Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule.
+RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind
+it could be checked), error, or canonical (reads are right, but no builder makes such an image).
+Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
 
-In a long listing the type w is a whiteout, and sparse: stands before the digest of a file above 64 GiB, which
-is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out and says so.
+In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
+above 64 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
 
-Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error; 16 usage error;
-32 cancelled by the user; or a sum of these.";
+Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
+16 usage error; 32 cancelled by the user; or a sum of these.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.
 #[derive(Debug, Parser)]
@@ -102,8 +102,8 @@ struct Args {
     quiet: bool,
 
     /// For fsck(8); as nothing is ever repaired, no difference
-    #[arg(short = 'a', short_aliases = ['p', 'n', 'y', 'f', 'r'], action = ArgAction::Count)]
-    automatic: u8,
+    #[arg(short = 'a', visible_short_aliases = ['p', 'n', 'y', 'f'], overrides_with = "automatic")]
+    automatic: bool,
 
     /// For fsck(8), which passes a file descriptor; progress is shown on a terminal
     #[arg(short = 'C', value_name = "FD", allow_hyphen_values = true)]
