@@ -35,6 +35,17 @@ impl Accelerator {
         }
     }
 
+    /// What the kernel must know of the time that its processors have.
+    ///
+    /// Emulated ones get what the host can spare. On a busy host the kernel finds its timer broken at
+    /// boot, or takes a pause for a stall; real stalls last, and are reported after a minute as well.
+    fn kernel_parameters(self) -> &'static str {
+        match self {
+            Self::Kvm => "",
+            Self::Tcg => "no_timer_check rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.watchdog_thresh=30",
+        }
+    }
+
     /// How much longer than on a processor things may take.
     pub(crate) fn patience(self) -> u32 {
         match self {
@@ -307,7 +318,7 @@ fn machine(
         .arg(initramfs)
         .arg("-append")
         // A panic ends the run at once: `panic=-1` reboots, and QEMU does not.
-        .arg(format!("console=ttyS0 panic=-1 {arguments}"));
+        .arg(format!("console=ttyS0 panic=-1 {} {arguments}", accelerator.kernel_parameters()));
     command
 }
 
