@@ -63,7 +63,7 @@ struct Args {
     #[arg(long, short, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=22))]
     level: u32,
 
-    /// Threads that read and compress [default: one for each processor]
+    /// Threads that read and compress [default: two for each processor, as they also wait for the disk]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
@@ -236,7 +236,8 @@ fn request(args: Args) -> Result<Request> {
     let attributes = Override { uid: args.uid, gid: args.gid, mtime_max: source_date_epoch()? };
     let filter =
         Filter { exclude: exclude(&args.exclude)?, devices: args.devices, attributes, image: Vec::new() };
-    let threads = args.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = args.threads.unwrap_or(processors.saturating_add(processors.get()));
     Ok(Request::Build(Box::new(Config {
         image: args.image,
         source,

@@ -17,7 +17,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use sha2::{Digest as _, Sha256};
@@ -38,6 +38,9 @@ pub const WINDOW: usize = 1 << 20;
 
 /// Bytes that the file the sequencer waits for may have in flight beyond the budget.
 const HEAD_EXTRA: u64 = 8 << 20;
+
+/// So many pieces of news wake the sequencer.
+const NEWS: u64 = 16;
 
 /// The index of a chunk that has none yet.
 const UNNUMBERED: u32 = u32::MAX;
@@ -123,6 +126,7 @@ pub fn encode<S: Source>(
         flight: Arc::new(Flight::default()),
         budget: resources.budget,
         threads: resources.threads,
+        news: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         profile: *profile,
     };
@@ -189,26 +193,41 @@ impl<F> Drop for StopOnPanic<'_, F> {
 /// Wakes threads that wait for a change, without losing one: read the count, look around, wait while the count stands.
 #[derive(Debug, Default)]
 struct Bell {
-    rung: Mutex<u64>,
+    state: Mutex<Rung>,
     waiters: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct Rung {
+    count: u64,
+    waiting: usize,
+}
+
 impl Bell {
+    fn state(&self) -> MutexGuard<'_, Rung> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count(&self) -> u64 {
-        *self.rung.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state().count
     }
 
     fn ring(&self) {
-        let mut rung = self.rung.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *rung += 1;
-        self.waiters.notify_all();
+        let mut state = self.state();
+        state.count += 1;
+        // To notify nobody is a system call all the same.
+        if state.waiting > 0 {
+            self.waiters.notify_all();
+        }
     }
 
     fn wait(&self, seen: u64) {
-        let mut rung = self.rung.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while *rung == seen {
-            rung = self.waiters.wait(rung).unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self.state();
+        state.waiting += 1;
+        while state.count == seen {
+            state = self.waiters.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.waiting -= 1;
     }
 }
 
@@ -379,18 +398,28 @@ struct Shared<F> {
     flight: Arc<Flight>,
     budget: u64,
     threads: usize,
+    news: AtomicU64,
     stop: AtomicBool,
     profile: Profile,
 }
 
 impl<F> Shared<F> {
     fn state(&self) -> MutexGuard<'_, State<F>> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring_all(&self) {
         self.to_sequencer.ring();
         self.flight.bell.ring();
+    }
+
+    /// Tells the sequencer that there may be something for it, now and then: to wake it for each file costs more than
+    /// what it does. A worker that goes to sleep rings in any case.
+    fn nudge(&self) {
+        let news = self.news.fetch_add(1, Ordering::Relaxed);
+        if news % NEWS == 0 || self.flight.bytes.load(Ordering::Relaxed) > self.budget / 2 {
+            self.to_sequencer.ring();
+        }
     }
 
     fn stop(&self) {
@@ -445,6 +474,7 @@ impl<'a, F: Send> Worker<'a, F> {
                     continue;
                 }
             }
+            shared.to_sequencer.ring();
             shared.flight.bell.wait(seen);
         }
         Ok(())
@@ -464,9 +494,8 @@ impl<'a, F: Send> Worker<'a, F> {
         let raw = &job.window.bytes[job.range.clone()];
         let digest = *job.digest.get_or_init(|| sha256(raw));
         let claimed = job.claimed || shared.state().claim(digest);
-        // The sequencer may number it now.
-        shared.to_sequencer.ring();
         if !claimed {
+            shared.nudge();
             return Ok(true);
         }
         self.scratch.clear();
@@ -496,7 +525,7 @@ impl<'a, F: Send> Worker<'a, F> {
         if let Some(chunk) = shared.state().chunks.get_mut(&digest) {
             chunk.stored = Progressed::Ready(Box::new(stored));
         }
-        shared.to_sequencer.ring();
+        shared.nudge();
         Ok(true)
     }
 
@@ -518,6 +547,7 @@ impl<'a, F: Send> Worker<'a, F> {
                 }
                 self.run_job()?;
             } else if !self.run_job()? {
+                shared.to_sequencer.ring();
                 shared.flight.bell.wait(seen);
             }
         }
@@ -537,7 +567,7 @@ impl<'a, F: Send> Worker<'a, F> {
             self.shared.flight.bell.ring();
         }
         if seq == head {
-            self.shared.to_sequencer.ring();
+            self.shared.nudge();
         }
     }
 
