@@ -26,10 +26,13 @@ pub(crate) fn small(folder: &Path) -> Result<()> {
     let mut mixed = noise(3, 120_000);
     mixed[40_000..90_000].fill(0);
     write("data/holes", &mixed)?;
-    for index in 0..60u64 {
-        let size = 101 * (index as usize % 40);
-        write(&format!("many/file-{index:02}"), &prose(index, size))?;
+    // Enough names for regions of many blocks: damage in one must leave the others readable.
+    for index in 0..400u64 {
+        let sub = format!("many/{}", index % 8);
+        std::fs::create_dir_all(folder.join(&sub)).with_context(|| format!("failed to create {sub}"))?;
+        write(&format!("{sub}/file-{index:03}"), &prose(index, 101 * (index as usize % 40)))?;
     }
+    write("data/more-noise", &noise(7, 900_000))?;
     write("special/one", b"two names\n")?;
     std::fs::hard_link(folder.join("special/one"), folder.join("special/two")).context("failed to link")?;
     std::os::unix::fs::symlink("one", folder.join("special/link")).context("failed to link")?;
@@ -48,9 +51,9 @@ pub(crate) fn small(folder: &Path) -> Result<()> {
         rustix::fs::XattrFlags::empty(),
     )
     .context("failed to set an attribute")?;
-    for sub in ["data", "many", "special", "."] {
-        // Folders made now: their times must not make the image differ from run to run.
-        set_time(&folder.join(sub), 1_700_000_000, 5)?;
+    // Everything was made now: times must not make the image differ from run to run.
+    for entry in described(folder)?.entries.iter().rev() {
+        set_time(&entry.below(folder), 1_700_000_000, 5)?;
     }
     Ok(())
 }

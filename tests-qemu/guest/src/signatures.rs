@@ -23,20 +23,15 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     });
     // Without a key nobody can say who signed; the image is what it says it is all the same.
     suite.test("policy-is-off-at-first", || {
-        let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
-        ensure!(["N", "0"].contains(&value.trim()), "require_signatures is {value}");
+        ensure!(!required()?, "signatures are required without anybody's asking");
         Ok(String::new())
     });
     suite.test("policy-turns-on-and-never-off", || {
         require()?;
         for off in ["0", "N", "n"] {
-            if std::fs::write(POLICY, off).is_ok() {
-                let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
-                bail!("require_signatures took {off} and is {}", value.trim());
-            }
+            ensure!(std::fs::write(POLICY, off).is_err(), "require_signatures took {off}");
         }
-        let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
-        ensure!(["Y", "1"].contains(&value.trim()), "require_signatures is {value}");
+        ensure!(required()?, "require_signatures went back to off");
         Ok(String::new())
     });
     suite.test("no-key-yet", || {
@@ -92,6 +87,16 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
 /// Turns the policy on; it may be on already.
 pub(crate) fn require() -> Result<()> {
     std::fs::write(POLICY, "1").context("failed to require signatures")
+}
+
+/// Whether the policy is on.
+pub(crate) fn required() -> Result<bool> {
+    let value = std::fs::read_to_string(POLICY).context("failed to read the policy")?;
+    match value.trim() {
+        "Y" | "1" => Ok(true),
+        "N" | "0" => Ok(false),
+        other => bail!("require_signatures is {other}"),
+    }
 }
 
 /// Puts every trusted certificate into the keyring; one that is there is replaced.
