@@ -63,7 +63,7 @@ fn records_of_random_bytes_end_in_a_verdict() {
     let sample = Draft::sample();
     let mut random = Random(2);
     let mut dirty = 0;
-    for round in 0..3000 {
+    for round in 0..1000 {
         let image = sample.image_with(|metadata| {
             for _ in 0..=random.below(4) {
                 let at = random.below(metadata.len() / 3);
@@ -79,14 +79,14 @@ fn records_of_random_bytes_end_in_a_verdict() {
         assert!(report.error.is_none(), "round {round}: {:?}", report.error);
         dirty += usize::from(!report.is_clean());
     }
-    assert!(dirty > 1000, "{dirty}");
+    assert!(dirty > 300, "{dirty}");
 }
 
 #[test]
 fn superblocks_of_random_bytes_end_in_a_verdict() {
     let sample = Draft::sample().image();
     let mut random = Random(3);
-    for round in 0..3000 {
+    for round in 0..1000 {
         let mut image = sample.clone();
         for _ in 0..=random.below(3) {
             let at = 8 + random.below(0x230 - 8);

@@ -46,18 +46,18 @@ fn make_tree(root: &Path) {
         fs::create_dir(path(name)).expect(name);
     }
     // Small files in groups, larger ones in chunks, files of one content, compressible and not.
-    for n in 0..2000_u64 {
-        write(&format!("many/{n}"), &pattern((n * 37 % 9000) as usize, n % 1500));
+    for n in 0..300_u64 {
+        write(&format!("many/{n}"), &pattern((n * 37 % 9000) as usize, n % 200));
     }
     write("empty", b"");
-    write("bin/large", &pattern(5_000_000, 1));
-    write("bin/copy", &pattern(5_000_000, 1));
-    write("bin/text", "the same line again and again\n".repeat(50_000).as_bytes());
+    write("bin/large", &pattern(1_000_000, 1));
+    write("bin/copy", &pattern(1_000_000, 1));
+    write("bin/text", "the same line again and again\n".repeat(5_000).as_bytes());
     write("zeros", &[0; 300_000]);
     let sparse = File::create(path("sparse")).expect("sparse");
     sparse.write_all_at(b"begin", 12_345).expect("written");
-    sparse.write_all_at(&pattern(200_000, 2), 50_000_000).expect("written");
-    sparse.set_len(100_000_001).expect("set");
+    sparse.write_all_at(&pattern(200_000, 2), 2_000_000).expect("written");
+    sparse.set_len(6_000_001).expect("set");
     let huge = File::create(path("huge")).expect("huge");
     huge.write_all_at(b"somewhere", 1 << 40).expect("written");
     huge.set_len((1 << 42) + 1).expect("set");
