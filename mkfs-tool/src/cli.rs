@@ -34,15 +34,17 @@ Signing where the key is not:
       -signer cert.pem -inkey key.pem -in data -out sig
   mkfs-tesserafs --attach-signature sig root.tess
 
-The same tree gives the same image, byte for byte, whatever the order of directories on disk, the number
-of threads, the machine, the clock, the umask or the path. SOURCE_DATE_EPOCH, where set, is the largest
-mtime: later ones become it.
+The same tree gives the same image, byte for byte, whatever the order of directories on
+disk, the number of threads, the machine, the clock, the umask or the path.
+SOURCE_DATE_EPOCH, where set, is the largest mtime: later ones become it.
 
-Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of the files;
-besides about 200 bytes an inode and 2 MB for 1 GB of distinct data.
+Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
+the files; besides about 200 bytes an inode and 2 MB for 1 GB of distinct data. An archive
+that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
 
-Exit status: 0 the image is complete; 1 something could not be read, written or represented, and there is
-no image; 2 the command line makes no sense. On a signal no image is left either.";
+Exit status: 0 the image is complete; 1 something could not be read, written or
+represented, and there is no image; 2 the command line makes no sense. A signal leaves no
+image either.";
 
 /// Builds a tesserafs image from a directory or a tar archive.
 #[derive(Debug, Parser)]

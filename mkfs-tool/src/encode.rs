@@ -463,8 +463,12 @@ impl<'a, F: Send> Worker<'a, F> {
 
     fn run<S: Source<File = F>>(mut self, source: &S, progress: &dyn Progress) -> Result<()> {
         let shared = self.shared;
-        while !shared.stopped() {
+        loop {
+            // Before anything is looked at, `stopped` too: what happens later changes the count.
             let seen = shared.flight.bell.count();
+            if shared.stopped() {
+                return Ok(());
+            }
             if self.run_job()? {
                 continue;
             }
@@ -477,7 +481,6 @@ impl<'a, F: Send> Worker<'a, F> {
             shared.to_sequencer.ring();
             shared.flight.bell.wait(seen);
         }
-        Ok(())
     }
 
     fn take_task(&self) -> Option<(u64, FileTask<F>)> {
@@ -533,10 +536,10 @@ impl<'a, F: Send> Worker<'a, F> {
     fn acquire(&mut self, bytes: u64, seq: u64, file: &Arc<AtomicU64>) -> Result<Option<Permit>> {
         let shared = self.shared;
         loop {
+            let seen = shared.flight.bell.count();
             if shared.stopped() {
                 return Ok(None);
             }
-            let seen = shared.flight.bell.count();
             // Chunks first, but so that some are left for the others while this thread reads.
             let jobs = shared.state().jobs.len();
             let fits = shared.flight.bytes.load(Ordering::SeqCst) + bytes <= shared.budget;

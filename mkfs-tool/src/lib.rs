@@ -9,7 +9,7 @@
 //!
 //! - [`cli`] reads the command line, [`config`] is what it asks for, validated;
 //! - [`source`] walks a directory or an archive, [`tree`] numbers what it finds;
-//! - [`chunker`] says where contents are cut, [`encode`] runs that, dedup and compression on all processors;
+//! - [`chunker`] says where contents are cut, [`mod@encode`] runs that, dedup and compression on all processors;
 //! - [`layout`] places the tables, [`image`] writes them, [`sign`] signs;
 //! - [`output`] is the file, [`report`] and [`progress`] tell of it, [`error`] and [`exit_code`] of failure.
 //!

@@ -42,7 +42,10 @@ impl Output {
         };
         match fs::metadata(&target) {
             Ok(metadata) if !metadata.is_file() => {
-                return Err(Error::unsupported(&target, "exists and is not a regular file"));
+                return Err(Error::unsupported(
+                    &target,
+                    "exists and is no regular file; for a device, build a file and copy it there",
+                ));
             }
             Ok(_) if !force => {
                 return Err(Error::unsupported(&target, "exists; --force replaces it"));

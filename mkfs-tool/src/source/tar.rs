@@ -4,7 +4,7 @@
 //!
 //! Archives come in any order, an image has one, so contents are read twice over: a plain archive in a file is read in place;
 //! a compressed one, or one from a pipe, is first unpacked into an unnamed file beside the image, still as one archive.
-//! [`header`] reads the headers; here they become a tree (`FORMAT.md` 4.9).
+//! `header` reads the headers; here they become a tree (`FORMAT.md` 4.9).
 
 mod header;
 
