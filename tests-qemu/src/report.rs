@@ -57,9 +57,10 @@ impl Report {
         println!("ok    {seconds:7.1} s  {name}  {note}");
     }
 
-    /// Counts `count` successes that another program has printed.
-    pub(crate) fn add_passed(&mut self, count: usize) {
+    /// Counts successes that another program has found.
+    pub(crate) fn add_passed(&mut self, name: &str, count: usize) {
         self.passed += count;
+        println!("ok               {name}  {count} passed");
     }
 
     /// Counts a failure.

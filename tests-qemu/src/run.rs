@@ -3,10 +3,15 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
+use rustix::process::{kill_process_group, Pid, Signal};
 
 /// A command whose environment does not carry what cargo added for this program.
 ///
@@ -41,9 +46,67 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end, whatever that is.
+/// How long a command may take whose output is wanted: a program that hangs is a failure, not a run
+/// without an end.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Runs a command to its end, whatever that is, and collects what it prints.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("failed to start `{}`", shown(command)))
+    output_within(command, LIMIT)
+}
+
+fn output_within(command: &mut Command, limit: Duration) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A group of its own, so that what it started ends with it.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("failed to start `{}`", shown(command)))?;
+    let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().context("failed to wait")? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            if let Some(group) =
+                Pid::from_raw(i32::try_from(child.id()).context("a process number out of range")?)
+            {
+                kill_process_group(group, Signal::KILL).context("failed to end a hanging command")?;
+            }
+            child.wait().context("failed to wait")?;
+            let said = [finish(stdout)?, finish(stderr)?].concat();
+            bail!(
+                "`{}` did not end within {} s; it said: {}",
+                shown(command),
+                limit.as_secs(),
+                tail(&String::from_utf8_lossy(&said))
+            );
+        }
+        // Short enough that a thousand short commands do not wait for it.
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    Ok(Output { status, stdout: finish(stdout)?, stderr: finish(stderr)? })
+}
+
+/// Reads a pipe to its end on a thread of its own: a full pipe would stop the program.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<std::io::Result<Vec<u8>>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    })
+}
+
+fn finish(reader: JoinHandle<std::io::Result<Vec<u8>>>) -> Result<Vec<u8>> {
+    reader
+        .join()
+        .map_err(|_| anyhow::anyhow!("a reading thread panicked"))?
+        .context("failed to read what a program printed")
 }
 
 /// Runs a command and returns what it printed.
@@ -86,4 +149,28 @@ pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_hangs_ends_with_everything_it_started() {
+        let start = Instant::now();
+        let mut command = command("sh");
+        command.args(["-c", "echo begun; sleep 100 & sleep 100"]);
+        let error = output_within(&mut command, Duration::from_millis(300)).unwrap_err();
+        assert!(error.to_string().contains("begun"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn output_of_both_kinds_is_collected() {
+        let output = output(command("sh").args(["-c", "echo out; echo err >&2; exit 3"])).unwrap();
+        assert_eq!(
+            (output.status.code(), &output.stdout[..], &output.stderr[..]),
+            (Some(3), &b"out\n"[..], &b"err\n"[..])
+        );
+    }
 }

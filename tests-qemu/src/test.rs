@@ -25,7 +25,7 @@ const GROUPS: [&str; 6] = ["compare", "programs", "readers", "api", "signatures"
 pub(crate) fn test(filter: Option<String>) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let mut report = Report::new(filter);
-    source(&mut report);
+    source(&cache, &mut report);
     if ["module", "image"].iter().chain(&GROUPS).any(|group| report.wants_group(group)) {
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report) {
@@ -36,7 +36,7 @@ pub(crate) fn test(filter: Option<String>) -> Result<ExitCode> {
 }
 
 /// Formatting, lints, unit and integration tests: no kernel, no root.
-fn source(report: &mut Report) {
+fn source(cache: &Cache, report: &mut Report) {
     report.test("source/format", || {
         run::capture(cargo().args(["fmt", "--all", "--check"])).map(|_| String::new())
     });
@@ -52,30 +52,36 @@ fn source(report: &mut Report) {
         ]))
         .map(|_| String::new())
     });
-    if !report.wants("source/tests") {
-        return;
-    }
-    run::say("cargo test --workspace");
-    let mut failed = None;
-    let output = run::output(cargo().args(["test", "--workspace", "--release", "--no-fail-fast", "--quiet"]));
-    match output {
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let (passed, broken) = tally(&text);
-            report.add_passed(passed);
-            println!("ok               source/tests  {passed} passed");
-            if !output.status.success() || broken > 0 {
-                let errors = String::from_utf8_lossy(&output.stderr);
-                failed = Some(format!("{broken} failed\n{}\n{}", run::tail(&text), run::tail(&errors)));
-            } else if passed == 0 {
-                failed = Some("cargo ran no test".to_owned());
-            }
+    if report.wants("source/tests") {
+        if let Err(error) = cargo_test(cache, report) {
+            report.failed("source/tests", &format!("{error:#}"));
         }
-        Err(error) => failed = Some(format!("{error:#}")),
     }
-    if let Some(error) = failed {
-        report.failed("source/tests", &error);
+}
+
+/// The tests of all packages, each counted as one.
+fn cargo_test(cache: &Cache, report: &mut Report) -> Result<()> {
+    run::say("cargo test --workspace");
+    let output = run::output(cargo().args(["test", "--workspace", "--release", "--no-fail-fast"]))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let log = cache.folder("logs")?.join("cargo-test.log");
+    std::fs::write(&log, [&output.stdout[..], &output.stderr].concat())
+        .with_context(|| format!("failed to write {}", log.display()))?;
+    let (passed, failed) = tally(&text);
+    report.add_passed("source/tests", passed);
+    for name in failures(&text) {
+        report.failed(&format!("source/tests/{name}"), &format!("see {}", log.display()));
     }
+    // A test program that dies has no result line.
+    if failed == 0 && (!output.status.success() || passed == 0) {
+        bail!("{}", run::tail(&String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(())
+}
+
+/// Names in the lines `test some::name ... FAILED`.
+fn failures(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
 }
 
 /// Sums up the lines `test result: ok. 12 passed; 0 failed; …`.
@@ -228,5 +234,7 @@ mod tests {
         let text = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
                     test result: FAILED. 10 passed; 2 failed; 0 ignored\n";
         assert_eq!(super::tally(text), (13, 2));
+        let text = "test a::b ... ok\ntest c::d ... FAILED\n";
+        assert_eq!(super::failures(text).collect::<Vec<_>>(), ["c::d"]);
     }
 }
