@@ -51,7 +51,8 @@ pub(crate) fn iget(
         gid: inode.gid,
         nlink: inode.nlink,
         size,
-        blocks: size.div_ceil(512),
+        // `stat` counts in units of 512 bytes.
+        blocks: inode.blocks.saturating_mul(8),
         mtime: inode.mtime.sec,
         mtime_nsec: inode.mtime.nsec,
         may_have_acl: inode.xattrs.is_some(),

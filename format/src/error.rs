@@ -40,9 +40,9 @@ rules! {
     Count "count" "a table has no more records or bytes than its limit";
     RegionOffset "region-offset" "the tree region begins at a block boundary behind the superblock";
     ImageBytes "image-bytes" "the image ends where its hash region ends";
-    ProfileRange "profile-range" "the profile's sizes and level are in range and in order";
+    ProfileRange "profile-range" "the profile's sizes and level are in range, the chunk sizes even and in order";
     SignatureBytes "signature-bytes" "the signature is no longer than its limit";
-    FileLength "file-length" "the file holds the whole image and its signature, and no more";
+    FileLength "file-length" "the file holds the whole image and its signature, and, unless it is a device, no more";
 
     // Digests and signature.
     HashBlock "hash-block" "a metadata or hash block has the digest that its parent holds";
@@ -54,11 +54,13 @@ rules! {
     // Inodes.
     InodeNumber "inode-number" "an inode number is between 1 and the number of inodes";
     InodeType "inode-type" "the file type is a known one";
-    InodeMode "inode-mode" "the mode has permission bits only";
+    InodeMode "inode-mode" "the mode has permission bits only, that of a symlink is 0777";
+    InodeOwner "inode-owner" "the owner and the group are not 2^32-1, which is nobody";
     InodePadding "inode-padding" "the unused fields of an inode are zero";
     InodeNlink "inode-nlink" "an inode has a link at least";
     InodeTime "inode-time" "the nanoseconds are below one second";
     InodeSize "inode-size" "the size is in the range of its type";
+    InodeBlocks "inode-blocks" "the number of blocks that are not zero is that of the bytes";
     InodeContent "inode-content" "the content index of a file with bytes is in its table";
     InodeEntries "inode-entries" "the entries of a directory lie in the entry table";
     InodeTarget "inode-target" "the target of a symlink lies in the target table";
@@ -123,7 +125,7 @@ rules! {
     TreeTargets "tree-targets" "symlink targets follow each other in inode order and fill the table";
     TreeXattrs "tree-xattrs" "xattr sets are distinct, in the order of their first use, and fill their tables";
     XattrListLength "xattr-list-length" "the names of an xattr set, with a NUL after each, have 65536 bytes at most";
-    TreeContents "tree-contents" "contents are distinct and in the order of their first use";
+    TreeContents "tree-contents" "contents have distinct digests and are in the order of their first use";
     ContentSize "content-size" "all files of one content have the same size";
     ContentDigest "content-digest" "a file's bytes have the digest that the tree region holds";
     MapExtents "map-extents" "the extents of contents fill the extent table, and neighbours do not continue each other";

@@ -4,11 +4,9 @@
 
 use core::fmt;
 
-use zerocopy::IntoBytes;
-
 use crate::error::{ensure, FormatError, Place, Rule};
 use crate::extent::ContentIndex;
-use crate::limits::{FILE_SIZE_MAX, SYMLINK_MAX};
+use crate::limits::{BLOCK_BYTES, FILE_SIZE_MAX, SYMLINK_MAX};
 use crate::num::low_u32;
 use crate::raw::RawInode;
 use crate::superblock::Layout;
@@ -179,6 +177,8 @@ pub struct Inode {
     pub nlink: u32,
     /// Modification time.
     pub mtime: Timestamp,
+    /// Blocks of 4096 bytes that are not all zero; 0 unless it is a regular file.
+    pub blocks: u64,
     /// Its xattrs.
     pub xattrs: Option<XattrSetIndex>,
 }
@@ -191,10 +191,22 @@ impl Inode {
         let file_type = FileType::try_from(raw.file_type)
             .map_err(|found| refuse(Rule::InodeType, found.into(), FileType::Whiteout.value().into()))?;
         ensure(raw.reserved0 == 0, Rule::InodePadding, place, raw.reserved0.into(), 0)?;
-        let reserved = raw.reserved1.as_bytes().iter().copied().find(|byte| *byte != 0).unwrap_or(0);
+        let reserved = raw.reserved1.get();
         ensure(reserved == 0, Rule::InodePadding, place, reserved.into(), 0)?;
         let mode = raw.mode.get();
         ensure(mode & !0o7777 == 0, Rule::InodeMode, place, mode.into(), 0o7777)?;
+        if file_type == FileType::Symlink {
+            ensure(mode == 0o777, Rule::InodeMode, place, mode.into(), 0o777)?;
+        }
+        for owner in [raw.uid.get(), raw.gid.get()] {
+            ensure(
+                owner != u32::MAX,
+                Rule::InodeOwner,
+                place,
+                owner.into(),
+                u64::from(u32::MAX).saturating_sub(1),
+            )?;
+        }
         let nlink = raw.nlink.get();
         ensure(nlink > 0, Rule::InodeNlink, place, 0, 1)?;
         let nsec = raw.mtime_nsec.get();
@@ -210,7 +222,9 @@ impl Inode {
         if file_type != FileType::Directory {
             ensure(raw.parent.get() == 0, Rule::InodePadding, place, raw.parent.get().into(), 0)?;
         }
-        let (size, start) = (raw.size.get(), raw.start.get());
+        let (size, start, blocks) = (raw.size.get(), raw.start.get(), raw.blocks.get());
+        let most = if file_type == FileType::Regular { size.div_ceil(BLOCK_BYTES) } else { 0 };
+        ensure(blocks <= most, Rule::InodeBlocks, place, blocks, most)?;
         let kind = match file_type {
             FileType::Regular if size == 0 => {
                 ensure(start == 0, Rule::InodePadding, place, start, 0)?;
@@ -258,7 +272,7 @@ impl Inode {
             ensure(is_root, Rule::RootType, place, raw.file_type.into(), FileType::Directory.value().into())?;
         }
         let mtime = Timestamp { sec: raw.mtime.get(), nsec };
-        Ok(Self { ino, kind, mode, uid: raw.uid.get(), gid: raw.gid.get(), nlink, mtime, xattrs })
+        Ok(Self { ino, kind, mode, uid: raw.uid.get(), gid: raw.gid.get(), nlink, mtime, blocks, xattrs })
     }
 
     /// The inverse of [`parse`](Self::parse).
@@ -281,6 +295,7 @@ impl Inode {
             mtime_nsec: self.mtime.nsec.into(),
             xattrs: self.xattrs.map_or(0, |set| set.0.saturating_add(1)).into(),
             parent: parent.into(),
+            blocks: self.blocks.into(),
             ..RawInode::default()
         }
     }

@@ -178,7 +178,9 @@ pub struct RawInode {
     /// Directory: inode of its parent (the root is its own). Else 0.
     pub parent: U32,
     /// Zero.
-    pub reserved1: [U32; 3],
+    pub reserved1: U32,
+    /// Regular file: blocks of 4096 bytes that are not all zero. Else 0.
+    pub blocks: U64,
 }
 
 /// One name in a directory.

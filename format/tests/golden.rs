@@ -29,10 +29,10 @@ const GOLDEN: &str = "\
 00a0  07 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  7 bytes of annotation data
 00c0  00 20 00 00 00 80 00 00 00 00 02 00 00 00 01 00  chunks of 8, 32, 128 KiB, groups of 64 KiB
 00d0  00 40 00 00 00 10 00 00 03 00 00 00 0b 29 00 00  small 16 KiB, holes 4 KiB, level 3, libzstd 1.5.7
-00e0  27 90 ea bb 31 7a 49 12 3a 1c e9 a6 05 d8 0f 7a  merkle_root
-00f0  d6 05 f1 21 20 29 fa 66 08 ce 14 c4 5a 05 c1 cf
-0100  0d e0 26 df e5 97 a3 52 fa 30 1f eb 3e f0 ef 12  tree_id
-0110  0c 20 3d 1e d1 e9 66 f8 9d 2c 2e 86 11 31 ca b5
+00e0  a2 f8 0a c2 3b 15 b3 ea 56 8d dc 24 ee 34 ae e2  merkle_root
+00f0  f7 79 1a ea 5d e2 cd 0e 1a 80 ed e4 5c 1d 5f 35
+0100  10 a7 00 a8 26 d8 e0 e3 a8 43 fa 87 20 0a 6a 82  tree_id
+0110  b4 94 4c b1 52 aa ec c7 95 1a c1 75 2d 69 1b 5c
 # pack 0: the plain chunk
 1000  68 65 6c 6c 6f 0a                                hello
 # inode 1: the root directory
@@ -44,7 +44,7 @@ const GOLDEN: &str = "\
 2040  01 00 ed 09 e8 03 00 00 64 00 00 00 01 00 00 00  type 1, mode 04755, uid 1000, gid 100, nlink 1
 2050  06 00 00 00 00 00 00 00 fe ff ff ff ff ff ff ff  size 6, mtime -2
 2060  00 00 00 00 00 00 00 00 00 65 cd 1d 01 00 00 00  start 0, 500000000 ns, xattrs 1
-2070  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  parent 0
+2070  00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  parent 0, 1 block
 # inode 3: /ln, a symlink
 2080  03 00 ff 01 00 00 00 00 00 00 00 00 01 00 00 00  type 3, mode 0777, uid 0, gid 0, nlink 1
 2090  02 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  size 2, mtime 1
@@ -87,16 +87,16 @@ const GOLDEN: &str = "\
 # annotation data
 31c0  6b 65 79 64 61 74 61                             key, data
 # hash region: one level
-4000  59 56 51 5e 44 e3 4c 58 f4 86 cb 24 08 fa e4 a5  SHA-256 of the tree region's block
-4010  8e 25 01 96 0b 11 00 ac 55 9e ec c0 ce 9d f1 8a
+4000  46 3d 29 ed 8b fe a4 a3 ec b2 39 dc 5e 20 78 d3  SHA-256 of the tree region's block
+4010  03 b1 b1 4a 36 77 6d 57 a0 1b b8 10 40 09 78 be
 4020  45 d1 42 0b 00 53 3d cf 38 3e e1 83 ba 84 62 ca  SHA-256 of the map region's block
 4030  ff 9f 71 f1 48 07 ff d2 48 2e 15 7a 85 3c c4 74
 ";
 
 const IMAGE_BYTES: usize = 0x5000;
-const IMAGE_ID: &str = "a4c892576f9b7c459980cf7eb2ebf8fc69384d68b7d3c0e9ba38427aea9ef820";
-const TREE_ID: &str = "0de026dfe597a352fa301feb3ef0ef120c203d1ed1e966f89d2c2e861131cab5";
-const MERKLE_ROOT: &str = "2790eabb317a49123a1ce9a605d80f7ad605f1212029fa6608ce14c45a05c1cf";
+const IMAGE_ID: &str = "110465beb2104496d5cf54be017e8fe745cbad828736bc5bfaac55b42f5e7d4b";
+const TREE_ID: &str = "10a700a826d8e0e3a843fa87200a6a82b4944cb152aaecc7951ac1752d691b5c";
+const MERKLE_ROOT: &str = "a2f80ac23b15b3ea568ddc24ee34aee2f7791aea5de2cd0e1a80ede45c1d5f35";
 /// SHA-256 of "hello\n", as `echo hello | sha256sum` prints it.
 const HELLO: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
 
@@ -178,7 +178,7 @@ fn the_tree_is_read() {
     assert_eq!((root.mtime.sec, root.mtime.nsec, root.xattrs), (1_700_000_000, 0, None));
     let hi = inode(2);
     assert_eq!(hi.kind, FileKind::Regular { size: 6, content: Some(ContentIndex(0)) });
-    assert_eq!((hi.mode, hi.uid, hi.gid, hi.nlink), (0o4755, 1000, 100, 1));
+    assert_eq!((hi.mode, hi.uid, hi.gid, hi.nlink, hi.blocks), (0o4755, 1000, 100, 1, 1));
     assert_eq!((hi.mtime.sec, hi.mtime.nsec, hi.xattrs), (-2, 500_000_000, Some(XattrSetIndex(0))));
     let link = inode(3);
     assert_eq!(link.kind, FileKind::Symlink { offset: 0, len: 2 });

@@ -109,7 +109,7 @@ prop_compose! {
         ino in 2..=1000_u32,
         kind in kind(),
         mode in 0..=0o7777_u16,
-        ids in any::<(u32, u32)>(),
+        ids in (0..u32::MAX, 0..u32::MAX),
         nlink in 1..=u32::MAX,
         sec in any::<i64>(),
         nsec in 0..1_000_000_000_u32,
@@ -117,7 +117,13 @@ prop_compose! {
     ) -> Inode {
         let ino = Ino::from_number(ino).expect("not 0");
         let mtime = Timestamp { sec, nsec };
-        Inode { ino, kind, mode, uid: ids.0, gid: ids.1, nlink, mtime, xattrs: xattrs.map(XattrSetIndex) }
+        let (mode, blocks) = match kind {
+            FileKind::Regular { size, .. } => (mode, size.div_ceil(4096) / 3),
+            FileKind::Symlink { .. } => (0o777, 0),
+            _ => (mode, 0),
+        };
+        let xattrs = xattrs.map(XattrSetIndex);
+        Inode { ino, kind, mode, uid: ids.0, gid: ids.1, nlink, mtime, blocks, xattrs }
     }
 }
 

@@ -7,6 +7,7 @@ usage: tree_id.py DIRECTORY          prints the tree ID (run as root: trusted.* 
 """
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -49,10 +50,23 @@ def join_region(tables):
 # --- a directory -------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def open_directory(path):
+    return os.open(path, os.O_PATH | os.O_DIRECTORY)
+
+
+def shorten(path):
+    """The same path in at most PATH_MAX bytes; a tree may be deeper."""
+    while len(path) > 4000:
+        cut = path.rindex(b"/", 0, 4000)
+        path = b"/proc/self/fd/%d/" % open_directory(path[:cut]) + path[cut + 1 :]
+    return path
+
+
 class Inode:
     def __init__(self, path, parent):
-        self.path, self.parent = path, parent
-        self.st = st = os.lstat(path)
+        self.path, self.parent = shorten(path), parent
+        self.st = st = os.lstat(self.path)
         # 4.1: character device 0:0 is a whiteout, every other device is an error.
         if stat.S_ISCHR(st.st_mode) and st.st_rdev == 0:
             self.type = WHITEOUT
@@ -87,16 +101,18 @@ class Inode:
             out += bytes(-len(out) % 8)
         return bytes(out), len(names)
 
-    def content_digest(self):
+    def content(self):
+        """The digest (4.7) and the number of blocks that are not zero (4.3)."""
         size = self.st.st_size
         fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if size > 1 << 36:
                 return sparse_digest(fd, size, self.path)
-            digest = hashlib.sha256()
+            digest, blocks = hashlib.sha256(), 0
             for _, piece in pieces(fd, 0, size, self.path):
                 digest.update(piece)
-            return digest.digest()
+                blocks += sum(any(piece[at : at + BLOCK]) for at in range(0, len(piece), BLOCK))
+            return digest.digest(), blocks
         finally:
             os.close(fd)
 
@@ -137,7 +153,7 @@ def sparse_digest(fd, size, path):
     """4.7. What lseek says about holes saves time only: a block of data may be all zero as well. A run is one of blocks
     each of which is not all zero, and may go on from one range to the next."""
     digest = hashlib.sha256(b"TESSRAFS-SPARSE\0" + struct.pack("<Q", size))
-    run = end = 0  # the open run; empty where they are equal
+    run = end = blocks = 0  # the open run; empty where its ends are equal
     for first, behind in data_ranges(fd, size):
         for offset, piece in pieces(fd, first, behind, path):
             for at in range(0, len(piece), BLOCK):
@@ -151,9 +167,10 @@ def sparse_digest(fd, size, path):
                     digest.update(struct.pack("<Q", run))
                 digest.update(block)
                 end += len(block)
+                blocks += 1
     if run != end:
         digest.update(struct.pack("<Q", end - run))
-    return digest.digest()
+    return bytes(byte ^ 0xFF for byte in digest.digest()), blocks
 
 
 def read_tree(root):
@@ -189,7 +206,8 @@ def tree_id(root, limit):
     sets, set_bytes, set_index = bytearray(), bytearray(), {}
     digests, content_index = bytearray(), {}
     for inode in inodes:
-        size = start = parent = 0
+        size = start = parent = blocks = 0
+        mode = 0o777 if inode.type == SYMLINK else stat.S_IMODE(inode.st.st_mode)
         if inode.type == DIRECTORY:
             size, start, parent = len(inode.entries), len(entries) // 16, inode.parent.number
             for name, child in inode.entries:
@@ -202,20 +220,18 @@ def tree_id(root, limit):
             targets += target
         elif inode.type == REGULAR and inode.st.st_size:
             size = inode.st.st_size
-            # The digest of a sparse content is also that of a short file with the bytes hashed there: contents are the same
-            # where size and digest are.
-            key = size, inode.content_digest()
-            start = content_index.setdefault(key, len(content_index))
+            digest, blocks = inode.content()
+            start = content_index.setdefault(digest, len(content_index))
             if start == len(digests) // 32:
-                digests += key[1]
+                digests += digest
         xattrs, count = inode.xattrs()
         if count and xattrs not in set_index:
             set_index[xattrs] = len(set_index)
             sets += struct.pack("<QII", len(set_bytes), len(xattrs), count)
             set_bytes += xattrs
         seconds, nanoseconds = inode.mtime(limit)
-        records += struct.pack("<BxHIIIQqQIII12x", inode.type, stat.S_IMODE(inode.st.st_mode), inode.st.st_uid, inode.st.st_gid,
-                               inode.nlink, size, seconds, start, nanoseconds, set_index[xattrs] + 1 if count else 0, parent)
+        records += struct.pack("<BxHIIIQqQIII4xQ", inode.type, mode, inode.st.st_uid, inode.st.st_gid, inode.nlink, size,
+                               seconds, start, nanoseconds, set_index[xattrs] + 1 if count else 0, parent, blocks)
     descriptor = struct.pack("<7Q8x", len(inodes), len(entries) // 16, len(names), len(targets), len(set_index),
                              len(set_bytes), len(digests) // 32)
     region = join_region([records, entries, names, targets, sets, set_bytes, digests])
@@ -278,7 +294,7 @@ def main(arguments):
             print(__doc__, file=sys.stderr)
             return 2
         limit = os.environ.get("SOURCE_DATE_EPOCH")
-        need(limit is None or re.fullmatch("[0-9]+", limit), "SOURCE_DATE_EPOCH", f"not a number: {limit!r}")
+        need(limit is None or re.fullmatch("-?[0-9]+", limit), "SOURCE_DATE_EPOCH", f"not a number: {limit!r}")
         print("sha256:" + tree_id(os.fsencode(arguments[0]), limit and int(limit)))
         return 0
     except (Error, OSError) as error:

@@ -19,7 +19,7 @@ use crate::check::Context;
 use crate::check_map::{Bits, Map};
 use crate::error::{vec_of, Error};
 use crate::finding::Finding;
-use crate::hash::{sha256, ContentHasher};
+use crate::hash::{sha256, BlockCounter, ContentHasher, Summary};
 use crate::packs::{ChunkError, Decoder, Packs};
 use crate::parallel::First;
 use crate::walk::Tree;
@@ -280,11 +280,13 @@ impl Data<'_> {
             let Some((_, digest)) = &whole else { continue };
             let start = member.offset as usize;
             let Some(bytes) = raw.get(start..start.saturating_add(member.len as usize)) else { continue };
-            let found = match digest {
+            let digest = match digest {
                 Some(digest) if bytes.len() == raw.len() => *digest,
                 _ => sha256(bytes),
             };
-            self.compare(member.content, found)?;
+            let mut blocks = BlockCounter::default();
+            blocks.update(bytes);
+            self.compare(member.content, Summary { digest, blocks: blocks.finish() })?;
         }
         Ok(())
     }
@@ -350,11 +352,18 @@ impl Data<'_> {
         Ok(())
     }
 
-    fn compare(&self, content: u32, found: Digest) -> Result<(), Error> {
+    fn compare(&self, content: u32, found: Summary) -> Result<(), Error> {
         let expected = self.context.note(self.context.image.content_digest(ContentIndex(content)))?;
-        if let Some(expected) = expected.filter(|expected| *expected != found) {
-            let place = Place::Content(content);
-            self.context.findings.add(Finding::new(Rule::ContentDigest, place, found, expected));
+        let Some(expected) = expected else { return Ok(()) };
+        let place = Place::Content(content);
+        if found.digest != expected {
+            self.context.findings.add(Finding::new(Rule::ContentDigest, place, found.digest, expected));
+            return Ok(());
+        }
+        // All inodes of a content were compared with the first.
+        let blocks = self.tree.blocks[content as usize];
+        if found.blocks != blocks {
+            self.context.findings.add(Finding::new(Rule::InodeBlocks, place, blocks, found.blocks));
         }
         Ok(())
     }

@@ -356,7 +356,7 @@ impl Extractor<'_> {
 
     fn compare(&self, content: ContentIndex, hasher: ContentHasher) -> Result<(), FileError> {
         let expected = read(self.context.image.content_digest(content))?;
-        let found = hasher.finish();
+        let found = hasher.finish().digest;
         if found == expected {
             return Ok(());
         }

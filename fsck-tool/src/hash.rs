@@ -43,13 +43,72 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// Zeros that are taken between two looks at whether to go on.
 const ZEROS_AT_ONCE: u64 = 1 << 24;
 
-/// The digest of a content of known size, whose bytes and holes come in order.
+/// What the tree region says of the bytes of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its digest.
+    pub digest: Digest,
+    /// Number of blocks that are not all zero.
+    pub blocks: u64,
+}
+
+/// The [`Summary`] of a content of known size, whose bytes and holes come in order.
 #[derive(Clone, Debug)]
-pub enum ContentHasher {
+pub struct ContentHasher {
+    blocks: BlockCounter,
+    digest: ContentDigest,
+}
+
+#[derive(Clone, Debug)]
+enum ContentDigest {
     /// SHA-256 of the bytes.
     Plain(Hasher),
     /// SHA-256 of the runs of blocks that are not zero.
     Sparse(Box<Sparse>),
+}
+
+/// Counts the blocks of a content that are not all zero.
+#[derive(Clone, Debug, Default)]
+pub struct BlockCounter {
+    at: u64,
+    /// The block that `at` lies in has a byte that is not zero.
+    data: bool,
+    blocks: u64,
+}
+
+impl BlockCounter {
+    /// Takes the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = BLOCK_SIZE - (self.at % BLOCK_SIZE as u64) as usize;
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.data |= now.iter().any(|byte| *byte != 0);
+            self.at += now.len() as u64;
+            if now.len() == room {
+                self.close();
+            }
+            bytes = later;
+        }
+    }
+
+    /// Takes the next `len` bytes, which are zero.
+    pub fn zeros(&mut self, len: u64) {
+        let room = BLOCK_SIZE as u64 - self.at % BLOCK_SIZE as u64;
+        self.at = self.at.saturating_add(len);
+        if len >= room {
+            self.close();
+        }
+    }
+
+    /// The number of them.
+    pub fn finish(mut self) -> u64 {
+        self.close();
+        self.blocks
+    }
+
+    fn close(&mut self) {
+        self.blocks += u64::from(std::mem::take(&mut self.data));
+    }
 }
 
 /// The state of a long content's digest.
@@ -66,42 +125,40 @@ pub struct Sparse {
 }
 
 impl ContentHasher {
-    /// Begins the digest of a content of `size` bytes.
+    /// Begins the summary of a content of `size` bytes.
     pub fn new(size: u64) -> Self {
+        let blocks = BlockCounter::default();
         if size <= PLAIN_DIGEST_MAX {
-            return ContentHasher::Plain(Hasher::default());
+            return Self { blocks, digest: ContentDigest::Plain(Hasher::default()) };
         }
         let mut hasher = Hasher::default();
         hasher.update(b"TESSRAFS-SPARSE\0");
         hasher.update(&size.to_le_bytes());
-        ContentHasher::Sparse(Box::new(Sparse {
-            hasher,
-            at: 0,
-            block: [0; BLOCK_SIZE],
-            filled: 0,
-            run: None,
-        }))
+        let sparse = Sparse { hasher, at: 0, block: [0; BLOCK_SIZE], filled: 0, run: None };
+        Self { blocks, digest: ContentDigest::Sparse(Box::new(sparse)) }
     }
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        match self {
-            ContentHasher::Plain(hasher) => hasher.update(bytes),
-            ContentHasher::Sparse(sparse) => sparse.update(bytes),
+        self.blocks.update(bytes);
+        match &mut self.digest {
+            ContentDigest::Plain(hasher) => hasher.update(bytes),
+            ContentDigest::Sparse(sparse) => sparse.update(bytes),
         }
     }
 
     /// Takes the next `len` bytes, which are zero.
     pub fn zeros(&mut self, len: u64) {
-        match self {
-            ContentHasher::Plain(hasher) => each_zeros(len, |zeros| hasher.update(zeros)),
-            ContentHasher::Sparse(sparse) => sparse.zeros(len),
+        self.blocks.zeros(len);
+        match &mut self.digest {
+            ContentDigest::Plain(hasher) => each_zeros(len, |zeros| hasher.update(zeros)),
+            ContentDigest::Sparse(sparse) => sparse.zeros(len),
         }
     }
 
     /// The same; `go_on` is asked now and then where each zero costs time, which in a long content none does.
     pub fn zeros_until<E>(&mut self, mut len: u64, go_on: impl Fn() -> Result<(), E>) -> Result<(), E> {
-        if matches!(self, ContentHasher::Sparse(_)) {
+        if matches!(self.digest, ContentDigest::Sparse(_)) {
             self.zeros(len);
             return Ok(());
         }
@@ -114,12 +171,13 @@ impl ContentHasher {
         Ok(())
     }
 
-    /// The digest of all of them.
-    pub fn finish(self) -> Digest {
-        match self {
-            ContentHasher::Plain(hasher) => hasher.finish(),
-            ContentHasher::Sparse(sparse) => sparse.finish(),
-        }
+    /// The summary of all of them.
+    pub fn finish(self) -> Summary {
+        let digest = match self.digest {
+            ContentDigest::Plain(hasher) => hasher.finish(),
+            ContentDigest::Sparse(sparse) => sparse.finish(),
+        };
+        Summary { digest, blocks: self.blocks.finish() }
     }
 }
 
@@ -186,7 +244,7 @@ impl Sparse {
             self.close_block();
         }
         self.end_run(self.at);
-        self.hasher.finish()
+        Digest(self.hasher.finish().0.map(|byte| !byte))
     }
 }
 
@@ -195,7 +253,7 @@ mod tests {
     use super::*;
 
     /// The digest of a long content, after the letter of the specification, from its blocks.
-    fn naive(size: u64, data: &[(u64, &[u8])]) -> Digest {
+    fn naive(size: u64, data: &[(u64, &[u8])]) -> Summary {
         let mut blocks = std::collections::BTreeMap::<u64, [u8; BLOCK_SIZE]>::new();
         for (offset, bytes) in data {
             for (at, byte) in (*offset..).zip(*bytes) {
@@ -214,7 +272,7 @@ mod tests {
             bytes.truncate(from + (end - start) as usize);
             bytes.extend((end - start).to_le_bytes());
         }
-        sha256(&bytes)
+        Summary { digest: Digest(sha256(&bytes).0.map(|byte| !byte)), blocks: numbers.len() as u64 }
     }
 
     #[test]
@@ -245,6 +303,6 @@ mod tests {
         assert_eq!(a.finish(), b.finish());
         let mut plain = ContentHasher::new(100_000);
         plain.zeros(100_000);
-        assert_eq!(plain.finish(), sha256(&[0; 100_000]));
+        assert_eq!(plain.finish(), Summary { digest: sha256(&[0; 100_000]), blocks: 0 });
     }
 }

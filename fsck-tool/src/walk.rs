@@ -50,6 +50,8 @@ pub(crate) struct Tree {
     pub(crate) directories: Vec<Directory>,
     /// Bytes of each content; 0 where no file has it.
     pub(crate) sizes: Vec<u64>,
+    /// Blocks of each content that are not all zero, as its first inode says.
+    pub(crate) blocks: Vec<u64>,
     /// First inode that has it; 0 for none.
     content_users: Vec<u32>,
     /// Whether every inode and entry could be read.
@@ -71,6 +73,7 @@ impl Tree {
             named_by: vec_of(inodes, "a record for each inode")?,
             first_name: vec_of(inodes, "a record for each inode")?,
             sizes: vec_of(contents, "a record for each content")?,
+            blocks: vec_of(contents, "a record for each content")?,
             content_users: vec_of(contents, "a record for each content")?,
             is_whole: true,
             ..Self::default()
@@ -191,11 +194,14 @@ fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
                     add(Rule::TreeContents, place, content.0.into(), expected);
                 }
                 let known = &mut tree.sizes[content.0 as usize];
+                let blocks = &mut tree.blocks[content.0 as usize];
                 if *known == 0 {
-                    *known = size;
+                    (*known, *blocks) = (size, inode.blocks);
                     tree.content_users[content.0 as usize] = ino.get();
                 } else if *known != size {
                     add(Rule::ContentSize, place, size, *known);
+                } else if inode.blocks != *blocks {
+                    add(Rule::InodeBlocks, place, inode.blocks, *blocks);
                 }
             }
             FileKind::Directory { first, entries, parent } => {

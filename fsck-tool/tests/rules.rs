@@ -108,6 +108,9 @@ fn cases() -> Vec<Case> {
         // Inodes.
         (Rule::InodeType, "ino 5", Some("/fifo"), &[], ino!(5, file_type = 7)),
         (Rule::InodeMode, "ino 5", Some("/fifo"), &[], ino!(5, mode = 0o10000)),
+        (Rule::InodeOwner, "ino 5", Some("/fifo"), &[], ino!(5, uid = u32::MAX)),
+        (Rule::InodeBlocks, "content 1", Some("/hole"), &[], ino!(6, blocks = 3)),
+        (Rule::InodeBlocks, "ino 12", Some("/a/copy"), &[], ino!(12, blocks = 2)),
         (Rule::InodePadding, "ino 5", Some("/fifo"), &[], ino!(5, parent = 1)),
         (Rule::InodeNlink, "ino 5", Some("/fifo"), &[], ino!(5, nlink = 0)),
         (Rule::InodeTime, "ino 5", Some("/fifo"), &[], ino!(5, mtime_nsec = 1_000_000_000)),

@@ -210,9 +210,32 @@ impl Cutter {
     }
 }
 
-/// The digest of a content, whose bytes arrive in order (`FORMAT.md` 4.7).
+/// What the tree region says of the bytes of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its digest (`FORMAT.md` 4.7).
+    pub digest: Digest,
+    /// Number of blocks that are not all zero (`FORMAT.md` 4.3).
+    pub blocks: u64,
+}
+
+impl Summary {
+    /// That of a content in memory, of at most [`PLAIN_DIGEST_MAX`] bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = Digest(Sha256::digest(bytes).into());
+        Self { digest, blocks: count_blocks(bytes) }
+    }
+}
+
+/// Number of blocks that are not all zero.
+fn count_blocks(bytes: &[u8]) -> u64 {
+    bytes.chunks(BLOCK_SIZE).filter(|block| !is_zero(block)).count() as u64
+}
+
+/// The [`Summary`] of a content, whose bytes arrive in order.
 pub struct ContentHasher {
     hash: Sha256,
+    blocks: u64,
     sparse: Option<SparseRun>,
 }
 
@@ -232,13 +255,14 @@ impl ContentHasher {
             hash.update(size.to_le_bytes());
             SparseRun { pos: 0, start: None }
         });
-        Self { hash, sparse }
+        Self { hash, blocks: 0, sparse }
     }
 
     /// The next bytes: whole blocks, but for the end of the content.
     pub fn data(&mut self, bytes: &[u8]) {
         let Some(run) = &mut self.sparse else {
             self.hash.update(bytes);
+            self.blocks += count_blocks(bytes);
             return;
         };
         for block in bytes.chunks(BLOCK_SIZE) {
@@ -250,6 +274,7 @@ impl ContentHasher {
                     self.hash.update(run.pos.to_le_bytes());
                 }
                 self.hash.update(block);
+                self.blocks += 1;
             }
             run.pos += block.len() as u64;
         }
@@ -270,12 +295,14 @@ impl ContentHasher {
         }
     }
 
-    /// The digest.
-    pub fn finish(mut self) -> Digest {
-        if let Some(run) = &mut self.sparse {
-            run.end(&mut self.hash);
-        }
-        Digest(self.hash.finalize().into())
+    /// The digest, and the number of blocks.
+    pub fn finish(mut self) -> Summary {
+        let Some(mut run) = self.sparse.take() else {
+            return Summary { digest: Digest(self.hash.finalize().into()), blocks: self.blocks };
+        };
+        run.end(&mut self.hash);
+        let hash: [u8; 32] = self.hash.finalize().into();
+        Summary { digest: Digest(hash.map(|byte| !byte)), blocks: self.blocks }
     }
 }
 
@@ -544,8 +571,9 @@ mod tests {
                 }
                 at = end;
             }
-            assert_eq!(plain.finish().0, <[u8; 32]>::from(Sha256::digest(&content)));
-            assert_eq!(sparse.finish().0, <[u8; 32]>::from(expected.finalize()));
+            assert_eq!(plain.finish().digest.0, <[u8; 32]>::from(Sha256::digest(&content)));
+            let expected: [u8; 32] = expected.finalize().into();
+            assert_eq!(sparse.finish().digest.0, expected.map(|byte| !byte));
         }
     }
 

@@ -70,11 +70,11 @@ struct Args {
     threads: Option<NonZeroUsize>,
 
     /// Owner of everything
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
     uid: Option<u32>,
 
     /// Group of everything
-    #[arg(long, value_name = "GID")]
+    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
     gid: Option<u32>,
 
     /// Leave out what matches, relative to the root, and everything below it (* within a name, ** across); repeatable

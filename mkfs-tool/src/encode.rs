@@ -28,7 +28,7 @@ use tesserafs_format::raw::{RawChunk, RawExtent};
 use tesserafs_format::{ChunkIndex, Codec, Digest, PackIndex, Profile};
 use zstd_safe::{CCtx, CParameter};
 
-use crate::chunker::{ContentHasher, Cutter, FastCdc, Group, GroupEnd, Piece};
+use crate::chunker::{ContentHasher, Cutter, FastCdc, Group, GroupEnd, Piece, Summary};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::source::{FileTask, OpenFile, Source, Walked};
@@ -58,6 +58,8 @@ pub struct Map {
     pub files: Vec<(u32, u32)>,
     /// Digests of the contents.
     pub content_digests: Vec<Digest>,
+    /// Blocks of the contents that are not all zero.
+    pub content_blocks: Vec<u64>,
     /// First extents of the contents.
     pub content_map: Vec<u32>,
     /// Extents.
@@ -288,9 +290,7 @@ enum Event {
         window: Arc<Window>,
     },
     /// The content is complete.
-    End {
-        digest: Digest,
-    },
+    End(Summary),
 }
 
 /// A chunk after compression.
@@ -630,10 +630,10 @@ impl<'a, F: Send> Worker<'a, F> {
 
     /// Goes on with a file that lies in one window.
     fn finish_whole(&self, seq: u64, mut cutter: Cutter, permit: Permit) {
-        let digest = sha256(cutter.window());
-        let known = self.shared.state().contents.contains_key(&digest);
+        let summary = Summary::of(cutter.window());
+        let known = self.shared.state().contents.contains_key(&summary.digest);
         if known {
-            self.hand_over(seq, vec![Event::End { digest }], Vec::new());
+            self.hand_over(seq, vec![Event::End(summary)], Vec::new());
             return;
         }
         let size = cutter.window().len();
@@ -642,9 +642,9 @@ impl<'a, F: Send> Worker<'a, F> {
         let has_hole = pieces.iter().any(|piece| matches!(piece, Piece::Hole { .. }));
         if !has_hole && size <= self.shared.profile.small_max as usize {
             let window = Arc::new(Window { bytes, _permit: permit });
-            self.hand_over(seq, vec![Event::Small { window }, Event::End { digest }], Vec::new());
+            self.hand_over(seq, vec![Event::Small { window }, Event::End(summary)], Vec::new());
         } else {
-            self.deliver(seq, bytes, permit, pieces, Some(digest));
+            self.deliver(seq, bytes, permit, pieces, Some(summary));
         }
     }
 
@@ -655,7 +655,7 @@ impl<'a, F: Send> Worker<'a, F> {
         bytes: Arc<Vec<u8>>,
         permit: Permit,
         pieces: Vec<Piece>,
-        end: Option<Digest>,
+        end: Option<Summary>,
     ) {
         let window = Arc::new(Window { bytes, _permit: permit });
         let mut events = Vec::with_capacity(pieces.len() + 1);
@@ -667,7 +667,7 @@ impl<'a, F: Send> Worker<'a, F> {
                     let digest = Arc::new(OnceLock::new());
                     // A content that is one chunk has the chunk's digest.
                     if let (Some(end), true) = (end, start == 0 && range == (0..window.bytes.len())) {
-                        let _ = digest.set(end);
+                        let _ = digest.set(end.digest);
                     }
                     let len = range.len() as u32;
                     jobs.push(Job { window: window.clone(), range, digest: digest.clone(), claimed: false });
@@ -675,7 +675,7 @@ impl<'a, F: Send> Worker<'a, F> {
                 }
             });
         }
-        events.extend(end.map(|digest| Event::End { digest }));
+        events.extend(end.map(Event::End));
         self.hand_over(seq, events, jobs);
     }
 }
@@ -763,7 +763,7 @@ impl<'a, F> Sequencer<'a, F> {
             if events.is_empty() {
                 return Ok(busy);
             }
-            let ended = matches!(events.last(), Some(Event::End { .. }));
+            let ended = matches!(events.last(), Some(Event::End(_)));
             if ended {
                 state.files.pop_front();
                 state.head += 1;
@@ -799,7 +799,7 @@ impl<'a, F> Sequencer<'a, F> {
                 });
             }
             Event::Small { window } => self.current.small = Some(window),
-            Event::End { digest } => self.end(digest, ino, size)?,
+            Event::End(summary) => self.end(summary, ino, size)?,
         }
         Ok(())
     }
@@ -825,7 +825,8 @@ impl<'a, F> Sequencer<'a, F> {
     }
 
     /// Ends the content of a file.
-    fn end(&mut self, digest: Digest, ino: u32, size: u64) -> Result<()> {
+    fn end(&mut self, summary: Summary, ino: u32, size: u64) -> Result<()> {
+        let Summary { digest, blocks } = summary;
         let Current { mut extents, small } = std::mem::take(&mut self.current);
         self.map.figures.raw_bytes += size;
         let known = self.shared.state().contents.get(&digest).copied();
@@ -842,6 +843,7 @@ impl<'a, F> Sequencer<'a, F> {
         self.map.figures.hole_bytes += hole_bytes(&extents, size);
         self.map.files.push((ino, content));
         self.map.content_digests.push(digest);
+        self.map.content_blocks.push(blocks);
         self.map.content_map.push(self.map.extents.len() as u32);
         if let Some(window) = small {
             self.append_to_group(&window.bytes, &digest)?;

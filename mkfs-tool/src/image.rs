@@ -210,9 +210,9 @@ fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &La
     out.table(&layout.inodes)?;
     let mut contents = map.files.iter().peekable();
     for (ino, node) in (1_u32..).zip(&tree.nodes) {
-        let start = match contents.next_if(|(file, _)| *file == ino) {
-            Some((_, content)) => (*content).into(),
-            None => node.start,
+        let (start, blocks) = match contents.next_if(|(file, _)| *file == ino) {
+            Some((_, content)) => (u64::from(*content), map.content_blocks[*content as usize]),
+            None => (node.start, 0),
         };
         let raw = RawInode {
             file_type: node.file_type.value(),
@@ -226,6 +226,7 @@ fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &La
             mtime_nsec: node.mtime.nsec.into(),
             xattrs: node.xattrs.into(),
             parent: node.parent.into(),
+            blocks: blocks.into(),
             ..RawInode::default()
         };
         out.write(raw.as_bytes())?;

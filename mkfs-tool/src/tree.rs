@@ -132,6 +132,9 @@ pub enum TreeError {
     /// A symlink's target is empty, too long or has a NUL.
     #[error("its target has no bytes, more than {SYMLINK_MAX}, or a NUL")]
     Target,
+    /// The owner or the group is the number that stands for nobody.
+    #[error("its owner or group is {}, which is no owner", u32::MAX)]
+    Owner,
     /// A file is too long.
     #[error("it has more than {FILE_SIZE_MAX} bytes")]
     Size,
@@ -226,6 +229,9 @@ impl TreeBuilder {
             xattrs: 0,
             parent: 0,
         };
+        if node.uid == u32::MAX || node.gid == u32::MAX {
+            return Err(TreeError::Owner);
+        }
         match kind {
             Kind::Directory => (node.nlink, node.parent) = (2, parent),
             Kind::Regular { size } if *size > FILE_SIZE_MAX => return Err(TreeError::Size),
@@ -235,6 +241,8 @@ impl TreeBuilder {
                 if !(1..=SYMLINK_MAX).contains(&len) || target.contains(&0) {
                     return Err(TreeError::Target);
                 }
+                // Systems differ in the bits they show, and none looks at them.
+                node.mode = 0o777;
                 (node.size, node.start) = (len, self.tree.targets.len() as u64);
                 self.tree.targets.extend_from_slice(target);
             }
@@ -327,6 +335,10 @@ mod tests {
         assert_eq!(add(b"s", Kind::Symlink(vec![b'x'; 4096]), plain()), Some(TreeError::Target));
         assert_eq!(add(b"s", Kind::Symlink(vec![b'x'; 4095]), plain()), None);
         assert_eq!(add(b"f", Kind::Regular { size: 1 << 63 }, plain()), Some(TreeError::Size));
+        for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+            let attributes = Attributes { uid, gid, ..plain() };
+            assert_eq!(add(b"f", Kind::Fifo, attributes), Some(TreeError::Owner));
+        }
         assert_eq!(add(b"f", Kind::Regular { size: (1 << 63) - 1 }, plain()), None);
         for bad in [&[("system.foo", "")][..], &[("user.", "")], &[("user.a", "1"), ("user.a", "1")]] {
             assert!(matches!(add(b"x", Kind::Fifo, with_xattrs(bad)), Some(TreeError::Xattr(_))));

@@ -188,8 +188,8 @@ fn independent_program() -> Option<PathBuf> {
     Some(program)
 }
 
-const GOLDEN_TREE: &str = "sha256:52637154a024f8607ea64c198c0f285a2859b3a7b6f0d99a6fd22872d8374114";
-const GOLDEN_IMAGE: &str = "sha256:ad42084772980a49e742a93bc665fd7e6a8dd91879930fae6a8f4e48dbdc46a9";
+const GOLDEN_TREE: &str = "sha256:b9921787c2aa54a2d65e4c34e6903cbc12cbd8f498edc3e4911444804e856e39";
+const GOLDEN_IMAGE: &str = "sha256:94a7164528e7af6ce40515fd5c4e3280827c06701f7bc71331cdaf720b106f11";
 
 /// The tree ID that a program computes that shares nothing with this one but FORMAT.md.
 #[test]

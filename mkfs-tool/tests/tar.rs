@@ -182,14 +182,14 @@ fn gnu_long_names_and_binary_numbers_are_read() {
         .raw(b"././@LongLink", b'K', b"", &with_nul(&target), |_| {})
         .raw(b"cut", b'2', b"cut", b"", |header| {
             header[257..265].copy_from_slice(b"ustar  \0");
-            // 2^32-1 and -3 in base 256.
-            header[108..116].copy_from_slice(b"\x80\0\0\0\xff\xff\xff\xff");
+            // 2^32-2 and -3 in base 256.
+            header[108..116].copy_from_slice(b"\x80\0\0\0\xff\xff\xff\xfe");
             header[136..148].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfd");
         })
         .raw(b"name", b'0', b"", b"x", |header| header[345..351].copy_from_slice(b"prefix"))
         .image();
     let link = read.item(&name);
-    assert_eq!((link.uid, link.mtime, &*link.bytes), (u32::MAX, (-3, 0), target.as_bytes()));
+    assert_eq!((link.uid, link.mtime, &*link.bytes), (u32::MAX - 1, (-3, 0), target.as_bytes()));
     assert_eq!(read.item("prefix/name").bytes, b"x");
 }
 

@@ -43,6 +43,8 @@ pub struct Draft {
     pub xattr_sets: Vec<RawXattrSet>,
     pub xattr_entries: Vec<u8>,
     pub contents: Vec<[u8; 32]>,
+    /// Blocks of the contents that are not all zero; 0 for those that were added without their bytes.
+    pub content_blocks: Vec<u64>,
     pub packs: Vec<RawPack>,
     pub chunks: Vec<RawChunk>,
     pub chunk_digests: Vec<[u8; 32]>,
@@ -171,6 +173,7 @@ impl Draft {
             size: size.into(),
             start: u64::from(content).into(),
             xattrs: xattrs.into(),
+            blocks: self.content_blocks.get(content as usize).copied().unwrap_or(0).into(),
             ..inode(nlink)
         });
     }
@@ -222,7 +225,10 @@ impl Draft {
 
     /// Adds a content; its index. `bytes` is what it digests, all of it.
     pub fn content(&mut self, pieces: &[Piece<'_>], bytes: &[u8]) -> u32 {
-        self.content_of_digest(pieces, sha256(bytes))
+        let content = self.content_of_digest(pieces, sha256(bytes));
+        let data = bytes.chunks(BLOCK_SIZE).filter(|block| block.iter().any(|byte| *byte != 0));
+        self.content_blocks[content as usize] = data.count() as u64;
+        content
     }
 
     pub fn content_of_digest(&mut self, pieces: &[Piece<'_>], digest: [u8; 32]) -> u32 {
@@ -240,6 +246,7 @@ impl Draft {
             at += len;
         }
         self.contents.push(digest);
+        self.content_blocks.push(0);
         self.contents.len() as u32 - 1
     }
 
