@@ -9,11 +9,13 @@
 //! digest.
 //!
 //! Locking: the lock of the list is held to find a slot, never while one is filled. The lock of a
-//! slot is held while its chunk is read, verified and decoded. Whoever holds it waits for no folio
-//! of this filesystem and for no other slot, so waiting for it ends.
+//! slot is held while its chunk is read, verified and decoded. The backing store may be a file of
+//! this filesystem itself, so whoever holds it may wait for folios and slots of the image below,
+//! and only of that: a slot that is not filled yet is shared by the readers of one image only, and
+//! an image is mounted after the one it lies on. So waiting for it ends.
 
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
+use kernel::sync::{new_mutex, static_lock_class, Arc, Mutex, SetOnce};
 
 use tesserafs_format::{Chunk, Codec, Digest};
 
@@ -33,21 +35,48 @@ struct Key {
     raw_len: u32,
 }
 
+/// A mounted image, as a reader of the cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// What tells it from the other images that are mounted.
+    pub(crate) id: usize,
+    /// On how many filesystems it is stacked.
+    pub(crate) depth: usize,
+}
+
 /// One chunk: its raw bytes, once somebody has decoded them.
 #[pin_data]
 pub(crate) struct Slot {
     key: Key,
+    /// Whose readers may wait for it to be filled.
+    owner: Owner,
     raw: SetOnce<Buffer<u8>>,
     #[pin]
     filling: Mutex<()>,
 }
 
 impl Slot {
-    fn new(key: Key) -> Result<Arc<Self>> {
+    fn new(key: Key, owner: Owner) -> Result<Arc<Self>> {
+        // For lockdep: the lock of a slot is held while the image below takes those of its own.
+        let class = match owner.depth {
+            0 => static_lock_class!(),
+            1 => static_lock_class!(),
+            _ => static_lock_class!(),
+        };
         Arc::pin_init(
-            pin_init!(Self { key, raw: SetOnce::new(), filling <- new_mutex!((), "tesserafs::Slot") }),
+            pin_init!(Self {
+                key,
+                owner,
+                raw: SetOnce::new(),
+                filling <- Mutex::new((), c"tesserafs::Slot", class),
+            }),
             GFP_KERNEL,
         )
+    }
+
+    /// Whether the readers of `owner` may use it: it is filled, or they may wait for that.
+    fn serves(&self, owner: Owner) -> bool {
+        self.owner == owner || self.raw.as_ref().is_some()
     }
 
     /// The raw bytes; none if nobody could decode them.
@@ -71,19 +100,19 @@ struct Recent {
 impl Recent {
     /// The slot of that key; a new one takes the place of the one that nobody asked for the
     /// longest.
-    fn slot(&mut self, key: Key) -> Result<Arc<Slot>> {
+    fn slot(&mut self, key: Key, owner: Owner) -> Result<Arc<Slot>> {
         self.clock = self.clock.wrapping_add(1);
         let asked = self.clock;
         if let Some(kept) = self
             .kept
             .iter_mut()
             .flatten()
-            .find(|kept| kept.slot.key == key)
+            .find(|kept| kept.slot.key == key && kept.slot.serves(owner))
         {
             kept.asked = asked;
             return Ok(kept.slot.clone());
         }
-        let slot = Slot::new(key)?;
+        let slot = Slot::new(key, owner)?;
         if let Some(place) = self.oldest(true) {
             *place = Some(Kept {
                 slot: slot.clone(),
@@ -127,6 +156,7 @@ impl ChunkCache {
     pub(crate) fn get(
         &self,
         chunk: &Chunk,
+        owner: Owner,
         decode: impl FnOnce() -> Result<Buffer<u8>, Failure>,
     ) -> Result<Arc<Slot>, Failure> {
         let key = Key {
@@ -134,7 +164,7 @@ impl ChunkCache {
             codec: chunk.codec,
             raw_len: chunk.raw_len,
         };
-        let slot = self.recent.lock().slot(key)?;
+        let slot = self.recent.lock().slot(key, owner)?;
         if slot.raw.as_ref().is_none() {
             let _filling = slot.filling.lock();
             // Whoever held the lock before may have filled the slot, or have failed to.

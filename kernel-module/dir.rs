@@ -56,12 +56,17 @@ fn check_entry(dir: &Inode, dirent: &Dirent, found: &Inode) -> Result<(), Format
     }
     match found.kind {
         FileKind::Directory { parent, .. } if parent != dir.ino || found.ino == dir.ino => {
-            let place = Place::Ino(found.ino.get());
+            // A directory that names itself has no parent that it should have.
+            let expected = if found.ino == dir.ino {
+                0
+            } else {
+                dir.ino.get()
+            };
             Err(FormatError::new(
                 Rule::TreeParent,
-                place,
+                Place::Ino(found.ino.get()),
                 parent.get().into(),
-                dir.ino.get().into(),
+                expected.into(),
             ))
         }
         _ => Ok(()),

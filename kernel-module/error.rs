@@ -44,9 +44,10 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// A failed read of the backing file; a task that is being killed says nothing about the file.
+    /// A failed read of the backing file; that a task is being killed, or that there is no memory,
+    /// says nothing about the file.
     pub(crate) fn backing(place: Place, error: Error) -> Self {
-        if error == EINTR {
+        if error == EINTR || error == ENOMEM {
             Failure::Kernel(error)
         } else {
             Failure::Backing(place, error)

@@ -20,8 +20,10 @@
 #include <linux/pagemap.h>
 #include <linux/posix_acl.h>
 #include <linux/ratelimit.h>
+#include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/uio.h>
 
 #include "helpers.h"
 
@@ -32,7 +34,10 @@ const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	{}
 };
 
-/* One-way: once signatures are required, only a reboot makes them optional again. */
+/*
+ * One-way while the module is loaded. Where root is not trusted to keep it loaded, build it in, or give the
+ * parameter on the kernel command line and forbid the unloading of modules.
+ */
 static bool require_signatures;
 module_param_named(require_signatures, require_signatures, bool_enable_only, 0644);
 MODULE_PARM_DESC(require_signatures,
@@ -73,6 +78,11 @@ bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx)
 	return dir_emit_dots(file, ctx);
 }
 
+bool tesserafs_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message)
 {
 	logfc(fc->log.log, fc->fs_type->name, level, "%s", message);
@@ -81,6 +91,18 @@ void tesserafs_fc_log(struct fs_context *fc, char level, const char *message)
 bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 {
 	return !fc->log.log;
+}
+
+ssize_t tesserafs_filemap_read(struct file *file, void *buf, size_t count, loff_t pos)
+{
+	struct kvec vec = { .iov_base = buf, .iov_len = count };
+	struct iov_iter iter;
+	struct kiocb kiocb;
+
+	init_sync_kiocb(&kiocb, file);
+	kiocb.ki_pos = pos;
+	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, count);
+	return filemap_read(&kiocb, &iter, 0);
 }
 
 void tesserafs_flush_dcache_folio(struct folio *folio)
@@ -185,11 +207,6 @@ struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int si
 					       void (*ctor)(void *))
 {
 	return kmem_cache_create(name, size, 0, SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
-}
-
-void tesserafs_mapping_set_gfp_kernel(struct inode *inode)
-{
-	mapping_set_gfp_mask(inode->i_mapping, GFP_KERNEL);
 }
 
 void tesserafs_mapping_set_large_folios(struct inode *inode)

@@ -35,8 +35,10 @@ bool tesserafs_capable_noaudit(int cap);
 bool tesserafs_dir_emit(struct dir_context *ctx, const char *name, int namelen, u64 ino,
 			unsigned int type);
 bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
+bool tesserafs_fatal_signal_pending(void);
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message);
 bool tesserafs_fc_log_is_printk(struct fs_context *fc);
+ssize_t tesserafs_filemap_read(struct file *file, void *buf, size_t count, loff_t pos);
 void tesserafs_flush_dcache_folio(struct folio *folio);
 void *tesserafs_folio_address(struct folio *folio);
 struct inode *tesserafs_folio_inode(struct folio *folio);
@@ -58,7 +60,6 @@ bool tesserafs_inode_state_is_new(struct inode *inode);
 struct key *tesserafs_keyring_alloc(const char *description);
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
 					       void (*ctor)(void *));
-void tesserafs_mapping_set_gfp_kernel(struct inode *inode);
 void tesserafs_mapping_set_large_folios(struct inode *inode);
 unsigned int tesserafs_num_possible_cpus(void);
 const struct cred *tesserafs_override_creds(const struct cred *cred);

@@ -3,14 +3,13 @@
 //! Metadata: the tree and map regions, through a page cache in which "up to date" means "verified".
 //!
 //! The metadata inode holds the metadata blocks and the hash blocks behind them, in the order of
-//! the image. A block is read into its folio, which nobody else can see yet, hashed there, and
-//! compared with the digest in its parent: another folio of the same inode, verified in the same
-//! way, up to the root in the superblock.
+//! the image. A block is read into memory of its own, compared with the digest in its parent, and
+//! only then copied to its folio. The parent is another folio of the same inode, verified in the
+//! same way, up to the root in the superblock.
 
 use kernel::prelude::*;
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
-use tesserafs_format::num::u64_from_usize;
 use tesserafs_format::{
     Digest, FormatError, Geometry, Metadata, Parent, Place, Rule, SuperBlock, Verified,
 };
@@ -63,30 +62,20 @@ impl MerkleTree {
         }
     }
 
-    /// Fills `folio` with verified blocks, read into memory of its own first.
+    /// Fills `folio`, which holds one block, with verified bytes: read into memory of its own
+    /// first.
     fn fill(&self, meta: Meta<'_>, folio: &mut LockedFolio<'_>) -> Result<(), Failure> {
+        let block = folio.pos() / BLOCK_BYTES;
+        let expected = self.expected(meta, block)?;
         let mut bytes = Buffer::zeroed(BLOCK_SIZE)?;
-        let mut at = 0;
-        while at < folio.len() {
-            let pos = folio.pos().saturating_add(u64_from_usize(at));
-            let block = pos / BLOCK_BYTES;
-            let expected = self.expected(meta, block)?;
-            let offset = self.tree_offset.saturating_add(pos);
-            self.backing
-                .read_exact_at(&mut bytes, offset)
-                .map_err(|error| Failure::Backing(Place::Block(block), error))?;
-            let verified = Verified::check::<KernelSha256>(&bytes, &expected).map_err(|found| {
-                FormatError::new(
-                    Rule::HashBlock,
-                    Place::Block(block),
-                    found.prefix(),
-                    expected.prefix(),
-                )
-            })?;
-            folio.write(at, verified.bytes())?;
-            at = at.saturating_add(BLOCK_SIZE);
-        }
-        Ok(())
+        self.backing
+            .read_exact_at(&mut bytes, self.tree_offset.saturating_add(folio.pos()))
+            .map_err(|error| Failure::backing(Place::Block(block), error))?;
+        let verified = Verified::check::<KernelSha256>(&bytes, &expected).map_err(|found| {
+            let (found, expected) = (found.prefix(), expected.prefix());
+            FormatError::new(Rule::HashBlock, Place::Block(block), found, expected)
+        })?;
+        Ok(folio.write(verified.bytes())?)
     }
 }
 

@@ -159,12 +159,22 @@ impl FileSystem for Tesserafs {
     }
 
     fn admit(fc: &FsContext<Self>, options: &Options, sb: &VfsSuperBlock<Self, Ready>) -> Result {
-        let mounted = sb.data();
-        options.admit(mounted.id).map_err(|failure| {
-            mount_error!(fc, "{}: {}", mounted.id, failure);
+        Self::reconfigure(fc, options, sb)?;
+        admit(fc, sb.data().id, sb.data().signer)
+    }
+
+    /// What is mounted stays readable whatever the machine asks for by now, so only the options
+    /// count.
+    fn reconfigure(
+        fc: &FsContext<Self>,
+        options: &Options,
+        sb: &VfsSuperBlock<Self, Ready>,
+    ) -> Result {
+        let id = sb.data().id;
+        options.admit(id).map_err(|failure| {
+            mount_error!(fc, "{}: {}", id, failure);
             failure.errno()
-        })?;
-        admit(fc, mounted.id, mounted.signer)
+        })
     }
 
     fn statfs(sb: &VfsSuperBlock<Self, Ready>) -> Result<StatFs> {

@@ -15,7 +15,7 @@ use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::num::u64_from_usize;
 use tesserafs_format::{Extent, FileKind, Image, Target};
 
-use crate::chunk_cache::{ChunkCache, Slot};
+use crate::chunk_cache::{ChunkCache, Owner, Slot};
 use crate::decode::decode;
 use crate::error::Failure;
 use crate::klib::zstd;
@@ -25,7 +25,7 @@ use crate::verify::verify;
 use crate::vfs::address_space::{self, ReadAhead};
 use crate::vfs::file::{self, Seek};
 use crate::vfs::inode::INode;
-use crate::vfs::LockedFolio;
+use crate::vfs::{fatal_signal_pending, LockedFolio};
 
 /// The file and page cache operations of regular files.
 pub(crate) struct RegularFile;
@@ -82,6 +82,7 @@ struct Current {
 /// A reader of one file.
 struct Reader<'a> {
     mounted: &'a Mounted,
+    owner: Owner,
     decoders: &'a zstd::Pool,
     chunks: ArcBorrow<'a, ChunkCache>,
     image: Image<'a, MetaReader<'a>>,
@@ -106,6 +107,10 @@ impl<'a> Reader<'a> {
         let global = sb.global();
         Ok(Self {
             mounted,
+            owner: Owner {
+                id: core::ptr::from_ref(mounted).addr(),
+                depth: sb.stack_depth(),
+            },
             decoders: &global.decoders,
             chunks: global.chunks.cache(),
             image,
@@ -145,6 +150,11 @@ impl<'a> Reader<'a> {
         let end = end.max(window.pos().saturating_add(u64_from_usize(window.len())));
         let end = end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(end);
         if let Ok(len) = usize::try_from(end.saturating_sub(start)) {
+            // The end first: the page cache gives up at the first page that is there already, and
+            // the page in which a chunk begins was part of the window before.
+            let pos = window.pos();
+            let behind = usize::try_from(pos.saturating_sub(start)).unwrap_or(len);
+            window.expand(pos, len.saturating_sub(behind));
             window.expand(start, len);
         }
         Ok(())
@@ -152,11 +162,14 @@ impl<'a> Reader<'a> {
 
     /// Fills a folio: what lies behind the end of the file with zeros.
     fn fill(&mut self, folio: &mut LockedFolio<'_>) -> Result<(), Failure> {
-        let mut at = 0;
-        while let Some(room) = folio.len().checked_sub(at).filter(|room| *room > 0) {
-            let pos = folio.pos().saturating_add(u64_from_usize(at));
+        while let Some(room) = folio
+            .len()
+            .checked_sub(folio.filled())
+            .filter(|room| *room > 0)
+        {
+            let pos = folio.pos().saturating_add(u64_from_usize(folio.filled()));
             let Some(extents) = self.extents.filter(|_| pos < self.size) else {
-                folio.zero(at, room)?;
+                folio.zero(room)?;
                 return Ok(());
             };
             let Current { extent, slot } = self.at(&extents, pos)?;
@@ -166,11 +179,10 @@ impl<'a> Reader<'a> {
             match (extent.target, slot) {
                 (Target::Chunk { offset, .. }, Some(slot)) => {
                     let from = u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
-                    folio.write(at, bytes_at(slot.raw(), from, len).ok_or(EIO)?)?;
+                    folio.write(bytes_at(slot.raw(), from, len).ok_or(EIO)?)?;
                 }
-                _ => folio.zero(at, len)?,
+                _ => folio.zero(len)?,
             }
-            at = at.saturating_add(len);
         }
         Ok(())
     }
@@ -201,7 +213,7 @@ impl<'a> Reader<'a> {
         };
         let chunk = self.image.chunk(index)?;
         extent.check_range(&chunk)?;
-        let slot = self.chunks.get(&chunk, || {
+        let slot = self.chunks.get(&chunk, self.owner, || {
             let stored = self.mounted.packs.read(&chunk)?;
             let stored = verify(&chunk, &stored)?;
             decode(self.decoders, &chunk, stored)
@@ -214,13 +226,19 @@ impl<'a> Reader<'a> {
         let Some(extents) = self.extents else {
             return Err(ENXIO.into());
         };
-        let mut pos = offset;
-        while pos < self.size {
-            let extent = self.image.extent_at(&extents, pos)?;
+        let mut extent = self.image.extent_at(&extents, offset)?;
+        loop {
             if (extent.target == Target::Hole) == (seek == Seek::Hole) {
-                return Ok(pos);
+                return Ok(offset.max(extent.start));
             }
-            pos = extent.end;
+            let next = extent.index.saturating_add(1);
+            if next >= extents.end {
+                break;
+            }
+            if fatal_signal_pending() {
+                return Err(EINTR.into());
+            }
+            extent = self.image.extent(&extents, next)?;
         }
         match seek {
             Seek::Hole => Ok(self.size),

@@ -86,7 +86,10 @@ pub(crate) fn verify(
     for trust in [Trust::Keyring(keyring), Trust::System] {
         match pkcs7::verify(signed_prefix(block), signature.bytes(), trust) {
             Ok(()) => return Ok(Signer::Trusted),
-            Err(error) if error == ENOKEY => signer = Signer::Unknown,
+            // A kernel that lacks the algorithm, or all of PKCS#7, knows no signer either.
+            Err(error) if error == ENOKEY || error == ENOPKG || error == EOPNOTSUPP => {
+                signer = Signer::Unknown
+            }
             // Of the right form, and by a key that is there, but not over these bytes.
             Err(error) if error == EINVAL => return Err(EKEYREJECTED.into()),
             Err(error) => return Err(error.into()),

@@ -70,6 +70,9 @@ use crate::bindings;
 // Folios are reached through their address in the kernel's linear mapping.
 #[cfg(CONFIG_HIGHMEM)]
 compile_error!("tesserafs does not support CONFIG_HIGHMEM");
+// A metadata block and the hash block that vouches for it must not share a folio.
+#[cfg(not(CONFIG_PAGE_SIZE_4KB))]
+compile_error!("tesserafs needs pages of 4 KiB: its metadata is verified in blocks of that size");
 #[cfg(not(CONFIG_64BIT))]
 compile_error!("tesserafs needs a 64-bit kernel: file positions must fit the page cache's index");
 
@@ -83,4 +86,10 @@ unsafe fn c_bytes<'a>(string: *const kernel::ffi::c_char) -> &'a [u8] {
     let len = unsafe { bindings::strlen(string) };
     // SAFETY: There are that many bytes before the NUL.
     unsafe { core::slice::from_raw_parts(string.cast(), len) }
+}
+
+/// Whether the current task is being killed, so that nobody waits for what it does.
+pub(crate) fn fatal_signal_pending() -> bool {
+    // SAFETY: Only looks at the current task.
+    unsafe { bindings::tesserafs_fatal_signal_pending() }
 }

@@ -216,15 +216,14 @@ impl FormatError {
 
 impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} @ {}: found {}, expected {}: {}",
-            self.rule.name(),
-            self.place,
-            self.found,
-            self.expected,
-            self.rule.text()
-        )
+        let (rule, place, text) = (self.rule.name(), self.place, self.rule.text());
+        let (found, expected) = (self.found, self.expected);
+        if self.is_digest_mismatch() {
+            // The first eight bytes of the digests, as the digests are written.
+            write!(f, "{rule} @ {place}: found {found:016x}, expected {expected:016x}: {text}")
+        } else {
+            write!(f, "{rule} @ {place}: found {found}, expected {expected}: {text}")
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Extended attributes: sets that inodes share, and the entries of a set.
 
 use crate::error::{ensure, FormatError, Place, Rule};
-use crate::limits::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
+use crate::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use crate::num::{align_up, u64_from_usize};
 use crate::raw::{RawXattrEntry, RawXattrSet};
 use crate::superblock::Layout;
@@ -40,8 +40,9 @@ impl XattrSet {
         let in_table = layout.xattr_entries.range(offset, bytes.into()).is_some();
         let end = offset.saturating_add(bytes.into());
         ensure(in_table && offset % XATTR_ALIGN == 0, Rule::XattrSetRange, place, end, total)?;
-        // An entry is two units of alignment at least: its header, and a name.
-        let most = u64::from(bytes).checked_div(16).unwrap_or(0);
+        // An entry is two units of alignment at least, its header and a name; and in the list of names it is
+        // seven bytes at least, `user.`, a byte and a NUL.
+        let most = u64::from(bytes.checked_div(16).unwrap_or(0).min(XATTR_LIST_MAX / 7));
         ensure(count > 0 && u64::from(count) <= most, Rule::XattrSetCount, place, count.into(), most)?;
         Ok(Self { index, offset, bytes, count })
     }

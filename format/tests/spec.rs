@@ -150,6 +150,7 @@ fn the_tree_records_lie_as_section_4_says() {
             "mtime_nsec" = mtime_nsec: 4,
             "xattrs" = xattrs: 4,
             "parent" = parent: 4,
+            "blocks" = blocks: 8,
         ),
     );
     let inode = fields(section("### 4.3 "));

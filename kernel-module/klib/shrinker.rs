@@ -58,6 +58,8 @@ impl<T: Shrink> Registration<T> {
         raw.count_objects = Some(Table::<T>::count);
         raw.scan_objects = Some(Table::<T>::scan);
         raw.seeks = bindings::DEFAULT_SEEKS as c_int;
+        // A few large objects: one is worth a scan.
+        raw.batch = 1;
         raw.private_data = (&raw const *cache).cast_mut().cast();
         // SAFETY: The shrinker is set up. INVARIANT: Its private data is `cache`, which we keep.
         unsafe { bindings::shrinker_register(shrinker.as_ptr()) };

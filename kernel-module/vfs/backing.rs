@@ -25,6 +25,7 @@ use kernel::{
 pub(crate) struct Backing {
     file: ARef<File>,
     len: u64,
+    is_block_device: bool,
 }
 
 impl Backing {
@@ -37,6 +38,7 @@ impl Backing {
         Ok(Self {
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
+            is_block_device: false,
         })
     }
 
@@ -62,6 +64,7 @@ impl Backing {
         Ok(Self {
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
+            is_block_device: true,
         })
     }
 
@@ -97,6 +100,20 @@ impl Backing {
     fn read_at(&self, to: &mut [u8], pos: u64) -> Result<usize> {
         let mut pos = bindings::loff_t::try_from(pos).map_err(|_| EIO)?;
         let raw = self.file.as_ptr();
+        if self.is_block_device {
+            // Not `kernel_read()`: that takes the `i_rwsem` of the device, to keep `set_blocksize()`
+            // away. A page fault must not: it may come from a read of the same device into a private
+            // mapping of a file of this filesystem, which holds the lock already.
+            //
+            // SAFETY: The file is that of a block device which this superblock has claimed, so its
+            // block size does not change; `to` is kernel memory that is ours to be written, as long
+            // as is said.
+            let n = unsafe {
+                bindings::tesserafs_filemap_read(raw, to.as_mut_ptr().cast(), to.len(), pos)
+            };
+            // CAST: A negative result is an error number.
+            return usize::try_from(n).map_err(|_| Error::from_errno(n as c_int));
+        }
         // SAFETY: The credentials of an open file do not change, and live as long as the file,
         // which is longer than they are in force here.
         let old = unsafe { bindings::tesserafs_override_creds((*raw).f_cred) };

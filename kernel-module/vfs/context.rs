@@ -498,7 +498,7 @@ impl<T: FileSystem> Table<T> {
             }
             // SAFETY: A context for reconfiguration has a root, of a superblock that is complete.
             let sb = unsafe { SuperBlock::<T>::from_raw((*(*fc).root).d_sb) };
-            T::admit(log, &context.options, sb)?;
+            T::reconfigure(log, &context.options, sb)?;
             Ok(0)
         })
     }

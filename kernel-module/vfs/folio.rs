@@ -19,9 +19,9 @@ use kernel::prelude::*;
 /// two ways: [`LockedFolio::complete`] marks it up to date and unlocks it; dropping it unlocks it
 /// as failed, and whoever waits for it reads it again or gets an error.
 ///
-/// A folio may be filled in any order, from several sources. The bytes that were filled are
-/// counted, and `complete` refuses a folio with fewer than its length: pages are not zeroed when
-/// they enter the page cache, and stale memory must not become file content.
+/// A folio is filled from its first byte to its last, and `complete` refuses one that is not filled:
+/// pages are not zeroed when they enter the page cache, and stale memory must not become file
+/// content.
 ///
 /// # Invariants
 ///
@@ -75,28 +75,26 @@ impl LockedFolio<'_> {
         self.len
     }
 
-    /// The bytes still to be filled, provided that none was filled twice.
-    pub(crate) fn missing(&self) -> usize {
-        self.len.saturating_sub(self.filled)
+    /// Where the next byte goes.
+    pub(crate) fn filled(&self) -> usize {
+        self.filled
     }
 
-    /// Copies `bytes` to `offset` in the folio. A range that leaves the folio is `EINVAL`.
-    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) -> Result {
-        let to = self.range(offset, bytes.len())?;
-        // SAFETY: `range` checked that the folio holds these bytes; by the type invariants nobody
+    /// Appends `bytes` to what is filled. More than there is room for is `EINVAL`.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result {
+        let to = self.take(bytes.len())?;
+        // SAFETY: `take` checked that the folio holds these bytes; by the type invariants nobody
         // else reads or writes them, so in particular `bytes` is other memory.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.filled = self.filled.saturating_add(bytes.len());
         Ok(())
     }
 
-    /// Zeroes `len` bytes at `offset` in the folio. A range that leaves the folio is `EINVAL`.
-    pub(crate) fn zero(&mut self, offset: usize, len: usize) -> Result {
-        let to = self.range(offset, len)?;
-        // SAFETY: `range` checked that the folio holds these bytes; by the type invariants nobody
+    /// Appends `len` zeros to what is filled. More than there is room for is `EINVAL`.
+    pub(crate) fn zero(&mut self, len: usize) -> Result {
+        let to = self.take(len)?;
+        // SAFETY: `take` checked that the folio holds these bytes; by the type invariants nobody
         // else reads or writes them.
         unsafe { to.write_bytes(0, len) };
-        self.filled = self.filled.saturating_add(len);
         Ok(())
     }
 
@@ -104,7 +102,7 @@ impl LockedFolio<'_> {
     ///
     /// `EIO` if it was not filled; then the read has failed, as if the folio had been dropped.
     pub(crate) fn complete(self) -> Result {
-        if self.missing() != 0 {
+        if self.filled != self.len {
             return Err(EIO);
         }
         let this = core::mem::ManuallyDrop::new(self);
@@ -116,15 +114,18 @@ impl LockedFolio<'_> {
         Ok(())
     }
 
-    /// The address of `len` bytes at `offset`.
-    fn range(&self, offset: usize, len: usize) -> Result<*mut u8> {
-        let end = offset.checked_add(len).ok_or(EINVAL)?;
+    /// The address of the next `len` bytes, which count as filled from now on: the caller writes
+    /// them at once.
+    fn take(&mut self, len: usize) -> Result<*mut u8> {
+        let start = self.filled;
+        let end = start.checked_add(len).ok_or(EINVAL)?;
         if end > self.len {
             return Err(EINVAL);
         }
+        self.filled = end;
         // SAFETY: By the type invariants the folio is allocated; without highmem it has an address.
         let address = unsafe { bindings::tesserafs_folio_address(self.folio.as_ptr()) };
-        Ok(address.cast::<u8>().wrapping_add(offset))
+        Ok(address.cast::<u8>().wrapping_add(start))
     }
 }
 

@@ -104,16 +104,14 @@ impl<'a> Meta<'a> {
         let len = unsafe { bindings::tesserafs_folio_size(folio.as_ptr()) };
         // SAFETY: As above; without highmem a folio has an address.
         let address = unsafe { bindings::tesserafs_folio_address(folio.as_ptr()) };
-        // SAFETY: The folio is up to date, so all of its bytes are initialised. Nobody writes them
-        // any more: only `MetaSource::read_folio` does, and only before. The reference that the
-        // `MetaBuf` holds keeps the memory, and keeps it from being migrated.
-        let bytes = unsafe { core::slice::from_raw_parts(address.cast::<u8>(), len) };
+        let address = NonNull::new(address.cast::<u8>()).ok_or(EIO)?;
         // INVARIANT: The reference that `read_cache_folio()` took is ours; `bytes` is the folio's
         // memory; CAST: the page cache has no negative positions.
         Ok(MetaBuf {
             folio,
             start: start as u64,
-            bytes,
+            bytes: NonNull::slice_from_raw_parts(address, len),
+            _p: PhantomData,
         })
     }
 
@@ -146,7 +144,8 @@ impl<'a> Meta<'a> {
 pub(crate) struct MetaBuf<'a> {
     folio: NonNull<bindings::folio>,
     start: u64,
-    bytes: &'a [u8],
+    bytes: NonNull<[u8]>,
+    _p: PhantomData<&'a bindings::inode>,
 }
 
 // SAFETY: The folio's reference may be dropped from any thread; its bytes do not change.
@@ -158,9 +157,13 @@ unsafe impl Sync for MetaBuf<'_> {}
 impl MetaBuf<'_> {
     /// The bytes from `pos` to the end of the folio; none if `pos` is not in the folio.
     pub(crate) fn bytes_from(&self, pos: u64) -> &[u8] {
+        // SAFETY: The folio is up to date, so all of its bytes are initialised. Nobody writes them
+        // any more: only `MetaSource::read_folio` does, and only before. The reference that is
+        // owned keeps the memory, and keeps it from being migrated.
+        let bytes = unsafe { self.bytes.as_ref() };
         pos.checked_sub(self.start)
             .and_then(|offset| usize::try_from(offset).ok())
-            .and_then(|offset| self.bytes.get(offset..))
+            .and_then(|offset| bytes.get(offset..))
             .unwrap_or(&[])
     }
 }
@@ -189,8 +192,6 @@ pub(super) unsafe fn new_inode<T: FileSystem>(
     let raw = inode.as_ptr();
     // SAFETY: The inode is new, and on no list by which anybody could read its size.
     unsafe { bindings::tesserafs_i_size_write(raw, len) };
-    // SAFETY: As above; nobody uses the mapping yet. Not highmem, not movable.
-    unsafe { bindings::tesserafs_mapping_set_gfp_kernel(raw) };
     // SAFETY: As above; the superblock's depth is within the limit.
     unsafe { bindings::tesserafs_set_invalidate_lock_class(raw, true) };
     // SAFETY: As above; `i_mapping` is set since `inode_init_always`.

@@ -88,12 +88,19 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The root directory. Called once, after [`FileSystem::fill_super`].
     fn root<'a>(fc: &FsContext<Self>, sb: &'a SuperBlock<Self, Ready>) -> Result<Ref<'a, Self>>;
 
-    /// Decides whether a superblock that exists may be mounted once more, or be reconfigured, with
-    /// these options. All that [`FileSystem::fill_super`] would refuse is to be refused here.
+    /// Decides whether a superblock that exists may be mounted once more with these options. All that
+    /// [`FileSystem::fill_super`] would refuse is to be refused here.
     ///
     /// Two mounts of one block device share a superblock; two mounts of one file do not.
     fn admit(fc: &FsContext<Self>, options: &Self::Options, sb: &SuperBlock<Self, Ready>)
         -> Result;
+
+    /// Decides whether these options are those of a superblock that is being remounted.
+    fn reconfigure(
+        fc: &FsContext<Self>,
+        options: &Self::Options,
+        sb: &SuperBlock<Self, Ready>,
+    ) -> Result;
 
     /// Answers `statfs`.
     fn statfs(sb: &SuperBlock<Self, Ready>) -> Result<StatFs>;
