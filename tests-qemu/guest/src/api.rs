@@ -419,6 +419,8 @@ fn seek(mount: &Mount) -> Result<String> {
     ensure!(last == Err(Errno::NXIO), "data in the hole at the end: {last:?}");
     ensure!(at(SeekFrom::Hole(41 << 20)) == Ok(41 << 20), "no hole where a hole is");
     ensure!(at(SeekFrom::Hole(size)) == Err(Errno::NXIO), "a hole beyond the end");
+    let blocks = file.metadata().context("failed to stat")?.blocks();
+    ensure!(blocks * 512 < size / 10, "{blocks} blocks for a file that is mostly holes");
     Ok(format!("hole at {hole}, data at {data}"))
 }
 
