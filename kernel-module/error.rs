@@ -7,7 +7,7 @@
 
 use kernel::{fmt, prelude::*};
 
-use tesserafs_format::{Digest, FormatError, Place};
+use tesserafs_format::{Digest, FormatError, Place, Rule};
 
 /// A failed operation.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Format(FormatError),
     /// The backing file gave an error, or fewer bytes than it should.
     Backing(Place, Error),
+    /// The signature is not one that can be checked, or not one over this image.
+    Signature(Place, Error),
     /// The kernel gave an error that is no fault of the image, or one that was reported where it
     /// arose.
     Kernel(Error),
@@ -38,6 +40,17 @@ impl fmt::Display for Failure {
         match self {
             Failure::Format(error) => core::fmt::Display::fmt(error, f),
             Failure::Backing(place, error) => write!(f, "backing-read @ {}: {:?}", place, error),
+            Failure::Signature(place, error) => {
+                let rule = Rule::Signature;
+                write!(
+                    f,
+                    "{} @ {}: {:?}: {}",
+                    rule.name(),
+                    place,
+                    error,
+                    rule.text()
+                )
+            }
             Failure::Kernel(error) => write!(f, "{:?}", error),
         }
     }
@@ -62,7 +75,7 @@ impl Failure {
             Failure::Format(error) if error.is_digest_mismatch() => EBADMSG,
             Failure::Format(_) => EFSCORRUPTED,
             Failure::Backing(..) => EIO,
-            Failure::Kernel(error) => *error,
+            Failure::Signature(_, error) | Failure::Kernel(error) => *error,
         }
     }
 

@@ -12,7 +12,7 @@ use kernel::seq_file::SeqFile;
 use kernel::{prelude::*, seq_print};
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
-use tesserafs_format::superblock::{image_id, SuperBlock};
+use tesserafs_format::superblock::{check_prefix, SuperBlock};
 use tesserafs_format::{Digest, FormatError, Image, Ino, Inode, Place, Rule};
 
 use crate::chunk_cache::ChunkCache;
@@ -121,8 +121,9 @@ impl FileSystem for Tesserafs {
         };
         let block = read_superblock(&backing).map_err(refuse)?;
         let block: &[u8; BLOCK_SIZE] = block.first_chunk().ok_or(EIO)?;
+        let id = check_prefix::<KernelSha256>(block).map_err(|error| refuse(error.into()))?;
+        let id = ImageId(id);
         let parsed = SuperBlock::parse(block).map_err(|error| refuse(error.into()))?;
-        let id = ImageId(image_id::<KernelSha256>(block));
         let refuse = |failure: Failure| {
             mount_error!(fc, "{}: {}", id, failure);
             failure.errno()

@@ -82,18 +82,15 @@ pub(crate) fn verify(
                 sb.signature_digest.prefix(),
             )
         })?;
-    let mut signer = Signer::Unknown;
     for trust in [Trust::Keyring(keyring), Trust::System] {
         match pkcs7::verify(signed_prefix(block), signature.bytes(), trust) {
             Ok(()) => return Ok(Signer::Trusted),
             // A kernel that lacks the algorithm, or all of PKCS#7, knows no signer either.
-            Err(error) if error == ENOKEY || error == ENOPKG || error == EOPNOTSUPP => {
-                signer = Signer::Unknown
-            }
+            Err(error) if error == ENOKEY || error == ENOPKG || error == EOPNOTSUPP => {}
             // Of the right form, and by a key that is there, but not over these bytes.
-            Err(error) if error == EINVAL => return Err(EKEYREJECTED.into()),
-            Err(error) => return Err(error.into()),
+            Err(error) if error == EINVAL => return Err(Failure::Signature(place, EKEYREJECTED)),
+            Err(error) => return Err(Failure::Signature(place, error)),
         }
     }
-    Ok(signer)
+    Ok(Signer::Unknown)
 }

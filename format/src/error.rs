@@ -36,6 +36,7 @@ rules! {
     Magic "magic" "the image begins with the magic";
     Version "version" "the format version is one that this reader knows";
     Incompat "incompat" "every incompat feature is one that this reader knows";
+    PrefixDigest "prefix-digest" "the signed prefix has the digest that stands behind it";
     SuperBlockPadding "superblock-padding" "the reserved bytes of the superblock are zero";
     Count "count" "a table has no more records or bytes than its limit";
     RegionOffset "region-offset" "the tree region begins at a block boundary behind the superblock";
@@ -210,7 +211,10 @@ impl FormatError {
 
     /// Whether bytes do not have the digest that vouches for them, in contrast to authentic bytes that break a rule.
     pub const fn is_digest_mismatch(&self) -> bool {
-        matches!(self.rule, Rule::HashBlock | Rule::ChunkDigest | Rule::ImageId | Rule::SignatureDigest)
+        matches!(
+            self.rule,
+            Rule::PrefixDigest | Rule::HashBlock | Rule::ChunkDigest | Rule::ImageId | Rule::SignatureDigest
+        )
     }
 }
 

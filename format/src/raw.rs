@@ -132,7 +132,10 @@ pub struct RawSuperBlock {
     /// Zero, to the end of the signed prefix.
     pub reserved2: [u8; 224],
 
-    /// Bytes of the signature, 0 for an unsigned image. First field outside the signed prefix.
+    /// SHA-256 of the signed prefix, the image ID: tells a damaged superblock. First field outside the prefix.
+    pub prefix_digest: [u8; 32],
+
+    /// Bytes of the signature, 0 for an unsigned image.
     pub signature_bytes: U32,
     /// Zero.
     pub reserved3: [U32; 3],
@@ -141,7 +144,7 @@ pub struct RawSuperBlock {
     pub signature_digest: [u8; 32],
 
     /// Zero, to the end of the block.
-    pub reserved4: [u8; 3536],
+    pub reserved4: [u8; 3504],
 }
 
 /// One inode; record `n` is inode `n + 1`.
@@ -309,7 +312,7 @@ const _: () = {
     assert!(size_of::<RawMap>() == 64);
     assert!(size_of::<RawProfile>() == 32);
     assert!(size_of::<RawSuperBlock>() == BLOCK_SIZE);
-    assert!(core::mem::offset_of!(RawSuperBlock, signature_bytes) == SIGNED_PREFIX);
+    assert!(core::mem::offset_of!(RawSuperBlock, prefix_digest) == SIGNED_PREFIX);
     assert!(size_of::<RawInode>() == 64);
     assert!(size_of::<RawDirent>() == 16);
     assert!(size_of::<RawXattrSet>() == 16);

@@ -345,16 +345,12 @@ pub struct SuperBlock {
 pub const INCOMPAT_KNOWN: u64 = 0;
 
 impl SuperBlock {
-    /// Parses and proves the first block of an image.
+    /// Parses and proves the first block of an image; [`check_prefix`] proves its digest.
     pub fn parse(block: &[u8; BLOCK_SIZE]) -> Result<Self, FormatError> {
         let Ok(raw) = RawSuperBlock::ref_from_bytes(block) else {
             return Err(FormatError::new(Rule::Magic, Place::SuperBlock(0), 0, 0));
         };
-        let magic = u64::from_le_bytes(raw.magic);
-        let expected = u64::from_le_bytes(MAGIC);
-        ensure(magic == expected, Rule::Magic, Place::SuperBlock(0), magic, expected)?;
-        let version = raw.version.get();
-        ensure(version == VERSION, Rule::Version, Place::SuperBlock(0x8), version.into(), VERSION.into())?;
+        check_version(raw)?;
         let unknown = raw.incompat.get() & !INCOMPAT_KNOWN;
         ensure(unknown == 0, Rule::Incompat, Place::SuperBlock(0x18), unknown, INCOMPAT_KNOWN)?;
         for (bytes, at) in [
@@ -363,8 +359,8 @@ impl SuperBlock {
             (raw.tree.reserved.as_bytes(), 0x78),
             (raw.map.reserved.as_bytes(), 0xa8),
             (raw.reserved2.as_bytes(), 0x120),
-            (raw.reserved3.as_bytes(), 0x204),
-            (raw.reserved4.as_bytes(), 0x230),
+            (raw.reserved3.as_bytes(), 0x224),
+            (raw.reserved4.as_bytes(), 0x250),
         ] {
             let found = bytes.iter().copied().find(|byte| *byte != 0).unwrap_or(0);
             ensure(found == 0, Rule::SuperBlockPadding, Place::SuperBlock(at), found.into(), 0)?;
@@ -382,7 +378,7 @@ impl SuperBlock {
         ensure(
             signature_bytes <= SIGNATURE_MAX,
             Rule::SignatureBytes,
-            Place::SuperBlock(0x200),
+            Place::SuperBlock(0x220),
             signature_bytes.into(),
             SIGNATURE_MAX.into(),
         )?;
@@ -390,7 +386,7 @@ impl SuperBlock {
         ensure(
             signature_bytes != 0 || signature_digest == Digest::default(),
             Rule::SuperBlockPadding,
-            Place::SuperBlock(0x210),
+            Place::SuperBlock(0x230),
             signature_digest.prefix(),
             0,
         )?;
@@ -406,9 +402,9 @@ impl SuperBlock {
         })
     }
 
-    /// The inverse of [`parse`](Self::parse).
-    pub fn to_raw(&self) -> RawSuperBlock {
-        RawSuperBlock {
+    /// The inverse of [`parse`](Self::parse), with the digest of the signed prefix.
+    pub fn to_raw<H: Sha256>(&self) -> RawSuperBlock {
+        let mut raw = RawSuperBlock {
             magic: MAGIC,
             version: U32::new(VERSION),
             compat: U64::new(self.compat),
@@ -422,7 +418,11 @@ impl SuperBlock {
             signature_bytes: U32::new(self.signature_bytes),
             signature_digest: self.signature_digest.0,
             ..RawSuperBlock::default()
+        };
+        if let Some(prefix) = raw.as_bytes().first_chunk::<SIGNED_PREFIX>() {
+            raw.prefix_digest = H::sha256(prefix).0;
         }
+        raw
     }
 
     /// The tree descriptor: what the tree ID is computed over, before the tree region.
@@ -461,6 +461,29 @@ impl SuperBlock {
 pub fn signed_prefix(block: &[u8; BLOCK_SIZE]) -> &[u8; SIGNED_PREFIX] {
     // `first_chunk` of a longer array is always there; a block of zeros stands in where the compiler cannot see it.
     block.first_chunk().unwrap_or(&[0; SIGNED_PREFIX])
+}
+
+/// Proves that the bytes are an image of this version.
+fn check_version(raw: &RawSuperBlock) -> Result<(), FormatError> {
+    let magic = u64::from_le_bytes(raw.magic);
+    let expected = u64::from_le_bytes(MAGIC);
+    ensure(magic == expected, Rule::Magic, Place::SuperBlock(0), magic, expected)?;
+    let version = raw.version.get();
+    ensure(version == VERSION, Rule::Version, Place::SuperBlock(0x8), version.into(), VERSION.into())
+}
+
+/// Proves the digest of the signed prefix, and gives the image ID.
+///
+/// A damaged superblock is told before anything is looked for where it says; a forged one is for the signature to tell.
+pub fn check_prefix<H: Sha256>(block: &[u8; BLOCK_SIZE]) -> Result<Digest, FormatError> {
+    let Ok(raw) = RawSuperBlock::ref_from_bytes(block) else {
+        return Err(FormatError::new(Rule::Magic, Place::SuperBlock(0), 0, 0));
+    };
+    check_version(raw)?;
+    let (found, expected) = (image_id::<H>(block), Digest(raw.prefix_digest));
+    let place = Place::SuperBlock(0x200);
+    ensure(found == expected, Rule::PrefixDigest, place, found.prefix(), expected.prefix())?;
+    Ok(found)
 }
 
 /// The image ID of the image that begins with `block`.

@@ -3,7 +3,7 @@
 //! A small image as annotated hex, built by hand from `FORMAT.md` and without this crate: every field is read back and compared.
 
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
-use tesserafs_format::superblock::image_id;
+use tesserafs_format::superblock::{check_prefix, image_id};
 use tesserafs_format::{
     Codec, ContentIndex, Digest, FileKind, FileType, Image, Ino, PackIndex, PackKind, SuperBlock, Target,
     XattrSetIndex,
@@ -33,6 +33,9 @@ const GOLDEN: &str = "\
 00f0  f7 79 1a ea 5d e2 cd 0e 1a 80 ed e4 5c 1d 5f 35
 0100  10 a7 00 a8 26 d8 e0 e3 a8 43 fa 87 20 0a 6a 82  tree_id
 0110  b4 94 4c b1 52 aa ec c7 95 1a c1 75 2d 69 1b 5c
+# SHA-256 of the signed prefix
+0200  11 04 65 be b2 10 44 96 d5 cf 54 be 01 7e 8f e7  the image ID
+0210  45 cb ad 82 87 36 bc 5b fa ac 55 b4 2f 5e 7d 4b
 # pack 0: the plain chunk
 1000  68 65 6c 6c 6f 0a                                hello
 # inode 1: the root directory
@@ -149,13 +152,14 @@ fn the_superblock_is_read() {
     assert_eq!((profile.level, profile.zstd_version), (3, 10507));
     assert_eq!((sb.merkle_root, sb.tree_id), (digest(MERKLE_ROOT), digest(TREE_ID)));
     assert_eq!((sb.signature_bytes, sb.signature_digest), (0, Digest::default()));
-    assert_eq!(sb.to_raw().as_bytes(), first_block(&image));
+    assert_eq!(sb.to_raw::<Sha2>().as_bytes(), first_block(&image));
 }
 
 #[test]
 fn the_identities_are_those_of_the_specification() {
     let image = golden();
     assert_eq!(image_id::<Sha2>(first_block(&image)), digest(IMAGE_ID));
+    assert_eq!(check_prefix::<Sha2>(first_block(&image)), Ok(digest(IMAGE_ID)));
     let sb = SuperBlock::parse(first_block(&image)).expect("a superblock");
     let tree = [sb.raw_tree().as_bytes(), &image[0x2000..0x3000]].concat();
     assert_eq!(Digest(sha256(&tree)), digest(TREE_ID));

@@ -6,6 +6,7 @@
 use tesserafs_format::image::Metadata;
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
 use tesserafs_format::raw::RawInode;
+use tesserafs_format::superblock::check_prefix;
 use tesserafs_format::{
     ChunkIndex, ContentIndex, FileKind, FormatError, Image, Ino, PackIndex, Place, Rule, SuperBlock, Target,
     XattrSetIndex,
@@ -73,9 +74,9 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::SuperBlockPadding, Byte(0x78), Head(|i| i[0x78] = 1)),
         (Rule::SuperBlockPadding, Byte(0xa8), Head(|i| i[0xbf] = 1)),
         (Rule::SuperBlockPadding, Byte(0x120), Head(|i| i[0x1ff] = 1)),
-        (Rule::SuperBlockPadding, Byte(0x204), Head(|i| i[0x20f] = 1)),
-        (Rule::SuperBlockPadding, Byte(0x210), Head(|i| i[0x22f] = 1)),
-        (Rule::SuperBlockPadding, Byte(0x230), Head(|i| i[0xfff] = 1)),
+        (Rule::SuperBlockPadding, Byte(0x224), Head(|i| i[0x22f] = 1)),
+        (Rule::SuperBlockPadding, Byte(0x230), Head(|i| i[0x24f] = 1)),
+        (Rule::SuperBlockPadding, Byte(0x250), Head(|i| i[0xfff] = 1)),
         (Rule::Count, Byte(0x40), Head(|i| superblock(i, |sb| sb.tree.inodes = 0.into()))),
         (Rule::Count, Byte(0x40), Head(|i| superblock(i, |sb| sb.tree.inodes = 0xffff_ffff.into()))),
         (Rule::Count, Byte(0x48), Head(|i| superblock(i, |sb| sb.tree.dirents = (1 << 41).into()))),
@@ -117,7 +118,8 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::ProfileRange, Byte(0xd4), Head(|i| superblock(i, |sb| sb.profile.hole_min = 4097.into()))),
         (Rule::ProfileRange, Byte(0xd8), Head(|i| superblock(i, |sb| sb.profile.level = 0.into()))),
         (Rule::ProfileRange, Byte(0xd8), Head(|i| superblock(i, |sb| sb.profile.level = 23.into()))),
-        (Rule::SignatureBytes, Byte(0x200), Head(|i| superblock(i, |sb| sb.signature_bytes = 65537.into()))),
+        (Rule::PrefixDigest, Byte(0x200), Head(|i| i[0x210] ^= 1)),
+        (Rule::SignatureBytes, Byte(0x220), Head(|i| superblock(i, |sb| sb.signature_bytes = 65537.into()))),
         // Inodes.
         (Rule::InodeNumber, Number(15), Records(good, |i| inode(i, 15))),
         (Rule::InodeType, Number(5), Records(|d| d.inodes[4].file_type = 0, |i| inode(i, 5))),
@@ -335,7 +337,8 @@ fn outcome(read: &Read) -> Result<(), FormatError> {
         Head(change) => {
             let mut image = draft.image();
             change(&mut image);
-            SuperBlock::parse(first_block(&image)).map(drop)
+            let block = first_block(&image);
+            SuperBlock::parse(block).and_then(|_| check_prefix::<common::Sha2>(block)).map(drop)
         }
         Records(change, read) => {
             change(&mut draft);

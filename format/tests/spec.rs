@@ -113,10 +113,11 @@ fn the_superblock_lies_as_section_3_says() {
         "merkle_root" = merkle_root: 32,
         "tree_id" = tree_id: 32,
         "" = reserved2: 224,
+        "prefix_digest" = prefix_digest: 32,
         "signature_bytes" = signature_bytes: 4,
         "" = reserved3: 12,
         "signature_digest" = signature_digest: 32,
-        "" = reserved4: 3536,
+        "" = reserved4: 3504,
     );
     compare(text, &fields_of);
     // Nothing in the box but these, and they tile the block.

@@ -278,9 +278,9 @@ def inspect(path):
 
     for name, digest, stored in (("tree ID", tree.digest(), head[0x100:0x120]),
                                  ("merkle root", hashlib.sha256(level).digest(), head[0xE0:0x100]),
-                                 ("image ID", hashlib.sha256(head[:512]).digest(), None)):  # which is not stored
+                                 ("image ID", hashlib.sha256(head[:512]).digest(), head[0x200:0x220])):
         print(f"{name:12} sha256:{digest.hex()}")
-        if stored not in (None, digest):
+        if stored != digest:
             print(f"{name}: the superblock has sha256:{stored.hex()}", file=sys.stderr)
             good = False
     return good

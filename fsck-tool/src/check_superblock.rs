@@ -4,7 +4,7 @@
 
 use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::raw::MAGIC;
-use tesserafs_format::superblock::image_id;
+use tesserafs_format::superblock::{check_prefix, image_id};
 use tesserafs_format::{Digest, FormatError, Place, Rule, SuperBlock};
 
 use crate::error::Error;
@@ -51,6 +51,12 @@ pub(crate) fn check(
     let image_id = image_id::<Sha2>(&block);
     if let Some(pinned) = pinned.filter(|pinned| **pinned != image_id) {
         findings.add(Finding::new(Rule::ImageId, Place::SuperBlock(0), image_id, *pinned));
+    }
+    // What is no image of this version at all, `parse` says.
+    if let Err(error) = check_prefix::<Sha2>(&block) {
+        if error.rule == Rule::PrefixDigest {
+            findings.add(error);
+        }
     }
     let sb = match SuperBlock::parse(&block) {
         Ok(sb) => check_length(source, &sb, findings).then_some(sb),

@@ -89,7 +89,7 @@ fn superblocks_of_random_bytes_end_in_a_verdict() {
     for round in 0..1000 {
         let mut image = sample.clone();
         for _ in 0..=random.below(3) {
-            let at = 8 + random.below(0x230 - 8);
+            let at = 8 + random.below(0x250 - 8);
             image[at] = random.below(256) as u8;
         }
         image.truncate(image.len() - random.below(3) * 1000);

@@ -37,6 +37,10 @@ fn build(how: &Break) -> Vec<u8> {
         Bytes(change) => {
             let mut image = draft.image();
             change(&mut image);
+            // Only the rule that is meant: the digest of the prefix is right, unless it was broken itself.
+            if image[0x200..0x220] == draft.image()[0x200..0x220] {
+                superblock(&mut image, |_| ());
+            }
             image
         }
     }
@@ -69,7 +73,7 @@ fn cases() -> Vec<Case> {
         (Rule::Magic, "superblock byte 0", None, &[], Bytes(|i| i[0] = b'X')),
         (Rule::Version, "superblock byte 8", None, &[], Bytes(|i| i[8] = 2)),
         (Rule::Incompat, "superblock byte 24", None, &[], Bytes(|i| i[0x18] = 1)),
-        (Rule::SuperBlockPadding, "superblock byte 560", None, &[], Bytes(|i| i[4095] = 1)),
+        (Rule::SuperBlockPadding, "superblock byte 592", None, &[], Bytes(|i| i[4095] = 1)),
         (Rule::Count, "superblock byte 64", None, &[], Bytes(|i| i[0x47] = 1)),
         (Rule::RegionOffset, "superblock byte 40", None, &[], Bytes(|i| i[0x28] = 1)),
         (Rule::ImageBytes, "superblock byte 32", None, &[], Bytes(|i| i[0x21] ^= 0x10)),
@@ -80,10 +84,11 @@ fn cases() -> Vec<Case> {
             &[],
             Records(|d| d.profile.chunk_min = 4097.into()),
         ),
-        (Rule::SignatureBytes, "superblock byte 512", None, &[], Bytes(|i| i[0x203] = 1)),
+        (Rule::SignatureBytes, "superblock byte 544", None, &[], Bytes(|i| i[0x223] = 1)),
         (Rule::FileLength, "byte 32768", None, &[], Bytes(|i| i.push(0))),
         (Rule::HashBlock, "metadata block 0", None, &[], Bytes(|i| flip(i, |l| l.inodes.offset()))),
-        (Rule::TreeId, "superblock byte 256", None, &[], Bytes(|i| i[0x100] ^= 1)),
+        (Rule::PrefixDigest, "superblock byte 512", None, &[], Bytes(|i| i[0x200] ^= 1)),
+        (Rule::TreeId, "superblock byte 256", None, &[], Bytes(|i| superblock(i, |sb| sb.tree_id[0] ^= 1))),
         (
             Rule::SignatureDigest,
             "byte 32768",

@@ -18,7 +18,7 @@ use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Digest, FileType, Pack, PackIndex, PackKind, Profile, SuperBlock, Table};
 use zerocopy::IntoBytes;
 
-use crate::encode::{sha256, Map, PackWriter};
+use crate::encode::{sha256, Map, PackWriter, Sha2};
 use crate::error::{Error, Result};
 use crate::layout::{layout, raw_tree};
 use crate::tree::Tree;
@@ -126,7 +126,7 @@ impl ImageWriter {
             signature_bytes: 0,
             signature_digest: Digest::default(),
         };
-        let raw = superblock.to_raw();
+        let raw = superblock.to_raw::<Sha2>();
         self.file
             .seek(SeekFrom::Start(0))
             .and_then(|_| self.file.write_all(raw.as_bytes()))

@@ -16,11 +16,11 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::stack::Stack;
 use openssl::x509::X509;
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, SIGNATURE_MAX, SIGNED_PREFIX};
-use tesserafs_format::superblock::signed_prefix;
+use tesserafs_format::superblock::{check_prefix, signed_prefix};
 use tesserafs_format::{Digest, SuperBlock};
 use zerocopy::IntoBytes;
 
-use crate::encode::sha256;
+use crate::encode::{sha256, Sha2};
 use crate::error::{Error, Result, Shown};
 use crate::output::Output;
 
@@ -135,7 +135,7 @@ pub fn append_signature(file: &File, path: &Path, superblock: &SuperBlock, der: 
     };
     file.write_all_at(&padded, at)
         .and_then(|()| file.set_len(at + padded.len() as u64))
-        .and_then(|()| file.write_all_at(signed.to_raw().as_bytes(), 0))
+        .and_then(|()| file.write_all_at(signed.to_raw::<Sha2>().as_bytes(), 0))
         .map_err(Error::io("write", path))
 }
 
@@ -143,8 +143,9 @@ pub fn append_signature(file: &File, path: &Path, superblock: &SuperBlock, der: 
 pub fn read_superblock(file: &File, path: &Path) -> Result<(SuperBlock, [u8; SIGNED_PREFIX])> {
     let mut block = [0; BLOCK_SIZE];
     file.read_exact_at(&mut block, 0).map_err(Error::io("read the superblock of", path))?;
-    let superblock =
-        SuperBlock::parse(&block).map_err(|source| Error::Image { path: path.to_owned(), source })?;
+    let superblock = check_prefix::<Sha2>(&block)
+        .and_then(|_| SuperBlock::parse(&block))
+        .map_err(|source| Error::Image { path: path.to_owned(), source })?;
     Ok((superblock, *signed_prefix(&block)))
 }
 

@@ -5,6 +5,8 @@ use std::mem::offset_of;
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
+use sha2::{Digest as _, Sha256};
+use tesserafs_format::limits::SIGNED_PREFIX;
 use tesserafs_format::raw::RawSuperBlock;
 use tesserafs_guest::plan::Flip;
 
@@ -57,12 +59,20 @@ fn meaningful(bytes: &[u8], name: &str) -> usize {
 pub(crate) fn unknown_feature(image: &mut [u8]) -> Result<()> {
     let offset = offset_of!(RawSuperBlock, incompat) + 7;
     *image.get_mut(offset).context("no superblock")? |= 0x40;
-    Ok(())
+    seal(image)
 }
 
 /// Flips a bit of the tree ID, which nothing but the signature vouches for at mount time.
 pub(crate) fn tamper(image: &mut [u8]) -> Result<()> {
     *image.get_mut(offset_of!(RawSuperBlock, tree_id)).context("no superblock")? ^= 1;
+    seal(image)
+}
+
+/// Makes the digest of the signed prefix right again, as whoever forges an image does.
+fn seal(image: &mut [u8]) -> Result<()> {
+    let (prefix, rest) = image.split_at_mut_checked(SIGNED_PREFIX).context("no superblock")?;
+    let digest = rest.first_chunk_mut::<32>().context("no superblock")?;
+    *digest = Sha256::digest(prefix).into();
     Ok(())
 }
 

@@ -10,7 +10,7 @@
 
 use sha2::Digest as _;
 use tesserafs_format::image::Metadata;
-use tesserafs_format::limits::{BLOCK_SIZE, DIGEST_SIZE};
+use tesserafs_format::limits::{BLOCK_SIZE, DIGEST_SIZE, SIGNED_PREFIX};
 use tesserafs_format::raw::{
     RawAnnotation, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawMap, RawPack, RawProfile,
     RawSuperBlock, RawTree, RawXattrEntry, RawXattrSet, MAGIC, VERSION,
@@ -361,6 +361,7 @@ impl Draft {
             ..RawSuperBlock::default()
         };
         image[..BLOCK_SIZE].copy_from_slice(sb.as_bytes());
+        superblock(&mut image, |_| ());
         image
     }
 
@@ -412,11 +413,12 @@ pub fn merkle(metadata: &[u8], padding: u8) -> (Vec<u8>, [u8; 32]) {
     }
 }
 
-/// Changes the superblock of an image.
+/// Changes the superblock of an image, and makes the digest of its prefix right again.
 pub fn superblock(image: &mut [u8], change: impl FnOnce(&mut RawSuperBlock)) {
     let block = &mut image[..BLOCK_SIZE];
     let mut sb = RawSuperBlock::read_from_bytes(block).expect("a block");
     change(&mut sb);
+    sb.prefix_digest = sha256(&sb.as_bytes()[..SIGNED_PREFIX]);
     block.copy_from_slice(sb.as_bytes());
 }
 
