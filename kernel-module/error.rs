@@ -44,7 +44,7 @@ impl fmt::Display for Failure {
                 let rule = Rule::Signature;
                 write!(
                     f,
-                    "{} @ {}: {:?}: {}",
+                    "{} @ {}: {:?} (rule: {})",
                     rule.name(),
                     place,
                     error,

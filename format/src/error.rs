@@ -224,9 +224,9 @@ impl fmt::Display for FormatError {
         let (found, expected) = (self.found, self.expected);
         if self.is_digest_mismatch() {
             // The first eight bytes of the digests, as the digests are written.
-            write!(f, "{rule} @ {place}: found {found:016x}, expected {expected:016x}: {text}")
+            write!(f, "{rule} @ {place}: found {found:016x}, expected {expected:016x} (rule: {text})")
         } else {
-            write!(f, "{rule} @ {place}: found {found}, expected {expected}: {text}")
+            write!(f, "{rule} @ {place}: found {found}, expected {expected} (rule: {text})")
         }
     }
 }

@@ -17,6 +17,10 @@ use kernel::{
 /// Bytes are copied out of it into memory of the kernel's own: the file may be written by others at
 /// any time, so what was verified must not be read again. Cloning shares the open file.
 ///
+/// A read happens in page faults too, with `mmap_lock` held. Filesystems that take `i_rwsem` for a
+/// buffered read (XFS, NFS) can then deadlock with a writer of the image file that waits for it, if
+/// the fault comes from a `read()` of that same image file into a mapping of a file inside it.
+///
 /// # Invariants
 ///
 /// `file` is open for reading, is a regular file or a block device, and its position is used by
