@@ -15,7 +15,7 @@ use crate::module::{self, Lint};
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
-use crate::tools::{cargo, Tools};
+use crate::tools::{self, cargo, Tools};
 use crate::{corrupt, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
@@ -38,7 +38,10 @@ pub(crate) fn test(filter: Option<String>) -> Result<ExitCode> {
 /// Formatting, lints, unit and integration tests: no kernel, no root.
 fn source(cache: &Cache, report: &mut Report) {
     report.test("source/format", || {
-        run::capture(cargo().args(["fmt", "--all", "--check"])).map(|_| String::new())
+        run::capture(cargo().args(["fmt", "--all", "--check"]))?;
+        // The module is no package of the workspace, and has the kernel's style.
+        let module = tools::repository().join("kernel-module/main.rs");
+        run::capture(run::command("rustfmt").arg("--check").arg(module)).map(|_| String::new())
     });
     report.test("source/lints", || {
         run::capture(cargo().args([
