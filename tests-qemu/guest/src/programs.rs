@@ -112,7 +112,7 @@ const WRITES: Program = Program {
         "/bin/bash",
         "-c",
         "set -e; echo line >> /etc/profile; tail -n1 /etc/profile; \
-         sed -i s/root/ROOT/ /etc/group; grep -c ROOT /etc/group; \
+         sed -i s,^root,ROOT, /etc/group; grep -c ROOT /etc/group; \
          rm -r /usr/share/doc; mkdir -p /usr/share/doc/new; ls /usr/share/doc; \
          mv /usr/share/common-licenses /usr/share/doc/; ls /usr/share/doc; \
          chmod 700 /etc/passwd; chown 12:34 /etc/shadow; stat -c '%u:%g' /etc/shadow; \
