@@ -10,9 +10,12 @@ use serde::Deserialize;
 
 use crate::run;
 
-/// The repository: two folders above this package.
+/// The repository: the folder above this package.
 pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository").to_path_buf()
+    // As `cargo run` says it now: two clones that share a target folder share the program.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    package.parent().expect("the package lies in the repository").to_path_buf()
 }
 
 /// The target that a static guest program is built for.
