@@ -31,13 +31,13 @@ impl vfs_inode::Operations for Directory {
 
 /// The inode of that name in `dir`.
 fn find<'a>(dir: &'a INode<Tesserafs>, name: &[u8]) -> Result<Option<Ref<'a, Tesserafs>>, Failure> {
-    let FileKind::Directory { first, entries, .. } = dir.data().kind else {
+    let FileKind::Directory(tables) = dir.data().kind else {
         return Err(ENOTDIR.into());
     };
     let sb = dir.super_block();
     let mounted = sb.data();
     let meta = mounted.meta(sb);
-    let Some(dirent) = Image::new(&mounted.sb, &meta).lookup(first, entries, name)? else {
+    let Some(dirent) = Image::new(&mounted.sb, &meta).lookup(&tables, name)? else {
         return Ok(None);
     };
     let found = inode::iget(sb, dirent.ino)?;
@@ -55,7 +55,7 @@ fn check_entry(dir: &Inode, dirent: &Dirent, found: &Inode) -> Result<(), Format
         return Err(FormatError::new(Rule::DirentType, place, found, expected));
     }
     match found.kind {
-        FileKind::Directory { parent, .. } if parent != dir.ino || found.ino == dir.ino => {
+        FileKind::Directory(tables) if tables.parent != dir.ino || found.ino == dir.ino => {
             // A directory that names itself has no parent that it should have.
             let expected = if found.ino == dir.ino {
                 0
@@ -65,7 +65,7 @@ fn check_entry(dir: &Inode, dirent: &Dirent, found: &Inode) -> Result<(), Format
             Err(FormatError::new(
                 Rule::TreeParent,
                 Place::Ino(found.ino.get()),
-                parent.get().into(),
+                tables.parent.get().into(),
                 expected.into(),
             ))
         }
@@ -84,7 +84,7 @@ impl file::Operations for Directory {
 
 /// Emits the entries from the position of `emitter` on.
 fn emit_from(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result<(), Failure> {
-    let FileKind::Directory { first, entries, .. } = dir.data().kind else {
+    let FileKind::Directory(tables) = dir.data().kind else {
         return Err(ENOTDIR.into());
     };
     let sb = dir.super_block();
@@ -92,8 +92,12 @@ fn emit_from(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result<(),
     let meta = mounted.meta(sb);
     let image = Image::new(&mounted.sb, &meta);
     let mut buf = [0; NAME_MAX];
-    while emitter.index() < entries {
-        let dirent = image.dirent(first.saturating_add(emitter.index()))?;
+    loop {
+        // A position that no entry can have is behind the last one.
+        let n = u32::try_from(emitter.index()).unwrap_or(u32::MAX);
+        let Some(dirent) = image.dirent(&tables, n)? else {
+            break;
+        };
         let name = image.name(&dirent, &mut buf)?;
         if !emitter.emit(name, dirent.ino.get().into(), entry_type(dirent.file_type)) {
             break;

@@ -33,7 +33,7 @@ pub(crate) fn iget(
             file: file::Ops::regular::<RegularFile>(),
             mapping: address_space::Ops::new::<RegularFile>(),
         },
-        FileKind::Directory { .. } => Kind::Directory {
+        FileKind::Directory(_) => Kind::Directory {
             file: file::Ops::directory::<Directory>(),
         },
         FileKind::Symlink { offset, len } => {
@@ -64,7 +64,7 @@ pub(crate) fn iget(
 fn size(inode: &Inode) -> u64 {
     match inode.kind {
         FileKind::Regular { size, .. } => size,
-        FileKind::Directory { entries, .. } => entries,
+        FileKind::Directory(tables) => tables.entries.into(),
         FileKind::Symlink { len, .. } => len,
         FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => 0,
     }
@@ -86,10 +86,10 @@ impl export::Operations for Handles {
     }
 
     fn parent<'a>(dir: &'a INode<Tesserafs>) -> Result<Ref<'a, Tesserafs>> {
-        let FileKind::Directory { parent, .. } = dir.data().kind else {
+        let FileKind::Directory(tables) = dir.data().kind else {
             return Err(ENOTDIR);
         };
         let sb = dir.super_block();
-        iget(sb, parent).map_err(|failure| failure.report(&sb.data().id))
+        iget(sb, tables.parent).map_err(|failure| failure.report(&sb.data().id))
     }
 }

@@ -3,15 +3,19 @@
 //! Directory entries.
 
 use crate::error::{ensure, FormatError, Place, Rule};
-use crate::inode::{FileType, Ino};
+use crate::inode::{Directory, FileType, Ino};
+use crate::limits::DIRECTORY_NAMES_MAX;
 use crate::raw::RawDirent;
 use crate::superblock::Layout;
+
+/// Bits of an entry's name field that say where the name begins; the type stands above them.
+const NAME_BITS: u32 = 29;
 
 /// A directory entry, proven against the tables it points into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dirent {
     /// Its index in the entry table.
-    pub index: u64,
+    pub index: u32,
     /// The inode.
     pub ino: Ino,
     /// The inode's type.
@@ -22,37 +26,62 @@ pub struct Dirent {
     pub name_len: u8,
 }
 
+/// Where the name of an entry begins, counted from its directory's names, and the type.
+fn split(name: u32) -> (u32, u32) {
+    (name & ((1 << NAME_BITS) - 1), name >> NAME_BITS)
+}
+
 impl Dirent {
-    /// Parses and proves record `index` of the entry table.
-    pub fn parse(raw: &RawDirent, index: u64, layout: &Layout) -> Result<Self, FormatError> {
+    /// Parses and proves record `index` of the entry table, which belongs to `directory` and has `next` behind it.
+    pub fn parse(
+        raw: &RawDirent,
+        next: &RawDirent,
+        index: u32,
+        directory: &Directory,
+        layout: &Layout,
+    ) -> Result<Self, FormatError> {
         let place = Place::Dirent(index);
         let refuse = |rule, found, expected| FormatError::new(rule, place, found, expected);
-        ensure(raw.reserved.get() == 0, Rule::DirentPadding, place, raw.reserved.get().into(), 0)?;
-        let ino = Ino::new(raw.ino.get(), layout).ok_or(refuse(
-            Rule::DirentInode,
-            raw.ino.get().into(),
-            layout.inodes.records(),
-        ))?;
-        let file_type = FileType::try_from(raw.file_type)
-            .map_err(|found| refuse(Rule::DirentType, found.into(), FileType::Whiteout.value().into()))?;
-        ensure(raw.name_len > 0, Rule::DirentNameLength, place, 0, 1)?;
-        let name_offset = raw.name_offset.get();
-        if layout.names.range(name_offset, raw.name_len.into()).is_none() {
-            let end = name_offset.saturating_add(raw.name_len.into());
+        let inodes = layout.inodes.records();
+        let ino =
+            Ino::new(raw.ino.get(), layout).ok_or(refuse(Rule::DirentInode, raw.ino.get().into(), inodes))?;
+        let (begin, file_type) = split(raw.name.get());
+        let known = u8::try_from(file_type).ok().and_then(|value| FileType::try_from(value).ok());
+        let last = FileType::Whiteout.value();
+        let file_type = known.ok_or(refuse(Rule::DirentType, file_type.into(), last.into()))?;
+        let (end, _) = split(next.name.get());
+        let len = end.checked_sub(begin).and_then(|len| u8::try_from(len).ok()).filter(|len| *len > 0);
+        let name_len = len.ok_or(refuse(Rule::DirentNameLength, end.into(), begin.into()))?;
+        let name_offset = directory.names.saturating_add(begin.into());
+        if layout.names.range(name_offset, name_len.into()).is_none() {
+            let end = name_offset.saturating_add(name_len.into());
             return Err(refuse(Rule::DirentNameRange, end, layout.names.records()));
         }
-        Ok(Self { index, ino, file_type, name_offset, name_len: raw.name_len })
+        Ok(Self { index, ino, file_type, name_offset, name_len })
     }
 
-    /// The inverse of [`parse`](Self::parse).
-    pub fn to_raw(&self) -> RawDirent {
-        RawDirent {
-            name_offset: self.name_offset.into(),
-            ino: self.ino.get().into(),
-            name_len: self.name_len,
-            file_type: self.file_type.value(),
-            reserved: 0.into(),
-        }
+    /// Proves record `index`, the fence of a directory, and gives the bytes of the directory's names.
+    pub fn parse_fence(raw: &RawDirent, index: u32) -> Result<u32, FormatError> {
+        let (names, file_type) = split(raw.name.get());
+        let place = Place::Dirent(index);
+        let unused = raw.ino.get() | file_type;
+        ensure(unused == 0, Rule::DirentFence, place, unused.into(), 0)?;
+        Ok(names)
+    }
+
+    /// The record of an entry whose name begins `begin` bytes behind its directory's first.
+    ///
+    /// `None` where that is more than [`DIRECTORY_NAMES_MAX`].
+    pub fn to_raw(ino: Ino, file_type: FileType, begin: u64) -> Option<RawDirent> {
+        let fence = Self::fence(begin)?;
+        let file_type = u32::from(file_type.value()) << NAME_BITS;
+        Some(RawDirent { ino: ino.get().into(), name: (fence.name.get() | file_type).into() })
+    }
+
+    /// The record of the fence of a directory whose names have `end` bytes; `None` as above.
+    pub fn fence(end: u64) -> Option<RawDirent> {
+        let end = u32::try_from(end).ok().filter(|end| u64::from(*end) <= DIRECTORY_NAMES_MAX)?;
+        Some(RawDirent { ino: 0.into(), name: end.into() })
     }
 
     /// Proves the bytes of its name.

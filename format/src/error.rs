@@ -54,19 +54,22 @@ rules! {
 
     // Inodes.
     InodeNumber "inode-number" "an inode number is between 1 and the number of inodes";
-    InodeType "inode-type" "the file type is a known one";
-    InodeMode "inode-mode" "the mode has permission bits only, that of a symlink is 0777";
-    InodeOwner "inode-owner" "the owner and the group are not 2^32-1, which is nobody";
+    InodeAttributes "inode-attributes" "the attribute index of an inode is in its table";
     InodePadding "inode-padding" "the unused fields of an inode are zero";
     InodeNlink "inode-nlink" "an inode has a link at least";
     InodeTime "inode-time" "the nanoseconds are below one second";
     InodeSize "inode-size" "the size is in the range of its type";
     InodeBlocks "inode-blocks" "the number of blocks that are not zero is that of the bytes";
     InodeContent "inode-content" "the content index of a file with bytes is in its table";
-    InodeEntries "inode-entries" "the entries of a directory lie in the entry table";
+    InodeEntries "inode-entries" "the entries of a directory, and the fence behind them, lie in the entry table";
     InodeTarget "inode-target" "the target of a symlink lies in the target table";
-    InodeXattrs "inode-xattrs" "the xattr set lies in its table";
+    InodeNames "inode-names" "the names of a directory begin in the name table";
     InodeParent "inode-parent" "the parent of a directory is an inode number";
+    AttributesType "attributes-type" "the file type is a known one";
+    AttributesPadding "attributes-padding" "the reserved byte of an attribute record is zero";
+    AttributesMode "attributes-mode" "the mode has permission bits only, that of a symlink is 0777";
+    AttributesOwner "attributes-owner" "the owner and the group are not 2^32-1, which is nobody";
+    AttributesXattrs "attributes-xattrs" "the xattr set lies in its table";
     RootType "root-type" "inode 1 is a directory and its own parent";
 
     // Directory entries and names.
@@ -76,7 +79,7 @@ rules! {
     DirentOrder "dirent-order" "the names of a directory ascend, byte by byte";
     DirentInode "dirent-inode" "an entry points to an inode number of the image";
     DirentType "dirent-type" "an entry has the type of its inode";
-    DirentPadding "dirent-padding" "the reserved bytes of an entry are zero";
+    DirentFence "dirent-fence" "the fence behind the entries of a directory has no inode and no type";
     TargetBytes "target-bytes" "a symlink target has no NUL";
 
     // Xattrs.
@@ -122,8 +125,9 @@ rules! {
     TreeParent "tree-parent" "a directory's parent is the directory that names it";
     TreeNlink "tree-nlink" "the link count is the number of names, of a directory 2 plus its subdirectories";
     TreeEntries "tree-entries" "the entries of directories follow each other in inode order and fill the table";
-    TreeNames "tree-names" "names follow each other in entry order and fill the table";
+    TreeNames "tree-names" "names follow each other in entry order, zeros behind those of a directory, and fill the table";
     TreeTargets "tree-targets" "symlink targets follow each other in inode order and fill the table";
+    TreeAttributes "tree-attributes" "attribute records are distinct, in the order of their first use, and each is used";
     TreeXattrs "tree-xattrs" "xattr sets are distinct, in the order of their first use, and fill their tables";
     XattrListLength "xattr-list-length" "the names of an xattr set, with a NUL after each, have 65536 bytes at most";
     TreeContents "tree-contents" "contents have distinct digests and are in the order of their first use";
@@ -146,8 +150,10 @@ pub enum Place {
     Block(u64),
     /// An inode, by number.
     Ino(u32),
+    /// An attribute record, by index.
+    Attributes(u32),
     /// A directory entry, by index.
-    Dirent(u64),
+    Dirent(u32),
     /// An xattr set, by index.
     XattrSet(u32),
     /// A content, by index.
@@ -169,6 +175,7 @@ impl fmt::Display for Place {
             Place::Byte(n) => write!(f, "byte {n}"),
             Place::Block(n) => write!(f, "metadata block {n}"),
             Place::Ino(n) => write!(f, "ino {n}"),
+            Place::Attributes(n) => write!(f, "attributes {n}"),
             Place::Dirent(n) => write!(f, "dirent {n}"),
             Place::XattrSet(n) => write!(f, "xattr set {n}"),
             Place::Content(n) => write!(f, "content {n}"),

@@ -10,18 +10,19 @@ use core::cmp::Ordering;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::annotation::Annotation;
+use crate::attributes::{Attributes, AttributesIndex};
 use crate::chunk::{Chunk, ChunkIndex};
 use crate::digest::Digest;
 use crate::dirent::Dirent;
 use crate::error::{ensure, FormatError, Place, Rule};
 use crate::extent::{ContentIndex, Extent, Extents};
-use crate::inode::{Ino, Inode};
+use crate::inode::{Directory, Ino, Inode};
 use crate::limits::{DIGEST_SIZE, NAME_MAX, XATTR_NAME_MAX};
 use crate::num::low_u32;
 use crate::pack::{Pack, PackIndex};
 use crate::raw::{
-    RawAnnotation, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawPack, RawXattrEntry,
-    RawXattrSet,
+    RawAnnotation, RawAttributes, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawPack,
+    RawXattrEntry, RawXattrSet,
 };
 use crate::superblock::{SuperBlock, Table};
 use crate::xattr::{is_valid_name, XattrEntry, XattrSet, XattrSetIndex};
@@ -90,14 +91,49 @@ impl<'a, M: Metadata> Image<'a, M> {
     pub fn inode(&self, ino: Ino) -> Result<Inode, M::Error> {
         let raw: RawInode =
             self.record(&self.sb.layout.inodes, ino.index(), Rule::InodeNumber, Place::Ino(ino.get()))?;
-        Ok(Inode::parse(&raw, ino, &self.sb.layout)?)
+        let index = AttributesIndex(raw.attributes.get());
+        let records = self.sb.layout.attributes.records();
+        let place = Place::Ino(ino.get());
+        ensure(u64::from(index.0) < records, Rule::InodeAttributes, place, index.0.into(), records)?;
+        let attributes = self.attributes(index)?;
+        Ok(Inode::parse(&raw, ino, &attributes, &self.sb.layout)?)
     }
 
-    /// Entry `index` of the entry table.
-    pub fn dirent(&self, index: u64) -> Result<Dirent, M::Error> {
-        let raw: RawDirent =
-            self.record(&self.sb.layout.dirents, index, Rule::InodeEntries, Place::Dirent(index))?;
-        Ok(Dirent::parse(&raw, index, &self.sb.layout)?)
+    /// The attributes of that index.
+    pub fn attributes(&self, index: AttributesIndex) -> Result<Attributes, M::Error> {
+        let table = &self.sb.layout.attributes;
+        let place = Place::Attributes(index.0);
+        let raw: RawAttributes = self.record(table, index.0.into(), Rule::InodeAttributes, place)?;
+        Ok(Attributes::parse(&raw, index, &self.sb.layout)?)
+    }
+
+    /// Entry `n` of a directory; `None` behind the last.
+    pub fn dirent(&self, directory: &Directory, n: u32) -> Result<Option<Dirent>, M::Error> {
+        if n >= directory.entries {
+            return Ok(None);
+        }
+        let index = directory.first.saturating_add(n);
+        let [raw, next]: [RawDirent; 2] = self.dirents(index)?;
+        Ok(Some(Dirent::parse(&raw, &next, index, directory, &self.sb.layout)?))
+    }
+
+    /// Proves the fence of a directory, and gives the bytes of its names.
+    pub fn fence(&self, directory: &Directory) -> Result<u32, M::Error> {
+        let index = directory.first.saturating_add(directory.entries);
+        let [raw]: [RawDirent; 1] = self.dirents(index)?;
+        Ok(Dirent::parse_fence(&raw, index)?)
+    }
+
+    /// Reads `N` records of the entry table.
+    fn dirents<const N: usize>(&self, index: u32) -> Result<[RawDirent; N], M::Error> {
+        let table = &self.sb.layout.dirents;
+        let end = u64::from(index).saturating_add(crate::num::u64_from_usize(N));
+        let broken = FormatError::new(Rule::InodeEntries, Place::Dirent(index), end, table.records());
+        let len = crate::num::u64_from_usize(N);
+        let offset = table.range(index.into(), len).ok_or(broken)?;
+        let mut records = [RawDirent::default(); N];
+        self.metadata.read(offset, records.as_mut_bytes())?;
+        Ok(records)
     }
 
     /// The name of an entry.
@@ -110,13 +146,13 @@ impl<'a, M: Metadata> Image<'a, M> {
         Ok(name)
     }
 
-    /// The entry of that name among the `entries` entries from `first`, a directory's own.
-    pub fn lookup(&self, first: u64, entries: u64, name: &[u8]) -> Result<Option<Dirent>, M::Error> {
+    /// The entry of that name in a directory.
+    pub fn lookup(&self, directory: &Directory, name: &[u8]) -> Result<Option<Dirent>, M::Error> {
         let mut buf = [0; NAME_MAX];
-        let (mut low, mut high) = (first, first.saturating_add(entries));
+        let (mut low, mut high) = (0, directory.entries);
         while low < high {
             let middle = low.midpoint(high);
-            let dirent = self.dirent(middle)?;
+            let Some(dirent) = self.dirent(directory, middle)? else { break };
             match self.name(&dirent, &mut buf)?.cmp(name) {
                 Ordering::Equal => return Ok(Some(dirent)),
                 Ordering::Less => low = middle.saturating_add(1),
@@ -127,9 +163,9 @@ impl<'a, M: Metadata> Image<'a, M> {
     }
 
     /// Reads part of a symlink's target, from byte `offset` of the target table.
-    pub fn target(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<(), M::Error> {
+    pub fn target(&self, ino: Ino, offset: u32, buf: &mut [u8]) -> Result<(), M::Error> {
         let place = Place::Ino(ino.get());
-        self.bytes(&self.sb.layout.targets, offset, buf, Rule::InodeTarget, place)?;
+        self.bytes(&self.sb.layout.targets, offset.into(), buf, Rule::InodeTarget, place)?;
         Ok(ensure(!buf.contains(&0), Rule::TargetBytes, place, 0, 1)?)
     }
 

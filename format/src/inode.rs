@@ -4,9 +4,10 @@
 
 use core::fmt;
 
+use crate::attributes::{Attributes, AttributesIndex};
 use crate::error::{ensure, FormatError, Place, Rule};
 use crate::extent::ContentIndex;
-use crate::limits::{BLOCK_BYTES, FILE_SIZE_MAX, SYMLINK_MAX};
+use crate::limits::{BLOCK_BYTES, FILE_SIZE_MAX, MTIME_MAX, MTIME_MIN, NAME_ALIGN, SYMLINK_MAX};
 use crate::num::low_u32;
 use crate::raw::RawInode;
 use crate::superblock::Layout;
@@ -103,13 +104,53 @@ impl TryFrom<u8> for FileType {
 ///
 /// # Invariants
 ///
-/// `nsec` is below 1,000,000,000 in a parsed inode.
+/// Of a parsed inode: `sec` is between [`MTIME_MIN`] and [`MTIME_MAX`], `nsec` is below 1,000,000,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 UTC; negative before.
     pub sec: i64,
     /// Nanoseconds after `sec`.
     pub nsec: u32,
+}
+
+/// Bits of the nanoseconds in a stored time; the seconds since [`MTIME_MIN`] stand above them.
+const NSEC_BITS: u32 = 30;
+
+/// Nanoseconds in a second.
+const NSEC_PER_SEC: u32 = 1_000_000_000;
+
+impl Timestamp {
+    /// The time that is stored as `raw`; its nanoseconds, where they are a second or more.
+    fn parse(raw: u64) -> Result<Self, u32> {
+        let nsec = low_u32(raw & ((1 << NSEC_BITS) - 1));
+        if nsec >= NSEC_PER_SEC {
+            return Err(nsec);
+        }
+        // 34 bits are left: the sum does not overflow.
+        let sec = MTIME_MIN.saturating_add_unsigned(raw >> NSEC_BITS);
+        // INVARIANT: `MTIME_MAX` is 34 bits above `MTIME_MIN`, and `nsec` was compared above.
+        Ok(Self { sec, nsec })
+    }
+
+    /// How it is stored; `None` where it is out of range.
+    pub fn to_raw(&self) -> Option<u64> {
+        let in_range = (MTIME_MIN..=MTIME_MAX).contains(&self.sec) && self.nsec < NSEC_PER_SEC;
+        let since = u64::try_from(self.sec.checked_sub(MTIME_MIN)?).ok()?;
+        in_range.then_some((since << NSEC_BITS) | u64::from(self.nsec))
+    }
+}
+
+/// A directory: where its entries and their names are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Index of its first entry.
+    pub first: u32,
+    /// Number of entries; the fence comes behind them.
+    pub entries: u32,
+    /// Where its names begin in the name table, in bytes.
+    pub names: u64,
+    /// The directory that holds it; the root holds itself.
+    pub parent: Ino,
 }
 
 /// What an inode is, with what only that type has.
@@ -123,18 +164,11 @@ pub enum FileKind {
         content: Option<ContentIndex>,
     },
     /// A directory.
-    Directory {
-        /// Index of its first entry.
-        first: u64,
-        /// Number of entries.
-        entries: u64,
-        /// The directory that holds it; the root holds itself.
-        parent: Ino,
-    },
+    Directory(Directory),
     /// A symbolic link.
     Symlink {
         /// Where its target begins in the target table.
-        offset: u64,
+        offset: u32,
         /// Bytes of the target.
         len: u64,
     },
@@ -151,7 +185,7 @@ impl FileKind {
     pub const fn file_type(&self) -> FileType {
         match self {
             FileKind::Regular { .. } => FileType::Regular,
-            FileKind::Directory { .. } => FileType::Directory,
+            FileKind::Directory(_) => FileType::Directory,
             FileKind::Symlink { .. } => FileType::Symlink,
             FileKind::Fifo => FileType::Fifo,
             FileKind::Socket => FileType::Socket,
@@ -167,6 +201,8 @@ pub struct Inode {
     pub ino: Ino,
     /// Its type.
     pub kind: FileKind,
+    /// Index of what it has in common with others.
+    pub attributes: AttributesIndex,
     /// Permission bits, `07777` at most.
     pub mode: u16,
     /// Owner.
@@ -184,83 +220,45 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// Parses and proves record `ino` of the inode table.
-    pub fn parse(raw: &RawInode, ino: Ino, layout: &Layout) -> Result<Self, FormatError> {
+    /// Parses and proves record `ino` of the inode table, which has `attributes`.
+    pub fn parse(
+        raw: &RawInode,
+        ino: Ino,
+        attributes: &Attributes,
+        layout: &Layout,
+    ) -> Result<Self, FormatError> {
         let place = Place::Ino(ino.get());
         let refuse = |rule, found, expected| FormatError::new(rule, place, found, expected);
-        let file_type = FileType::try_from(raw.file_type)
-            .map_err(|found| refuse(Rule::InodeType, found.into(), FileType::Whiteout.value().into()))?;
-        ensure(raw.reserved0 == 0, Rule::InodePadding, place, raw.reserved0.into(), 0)?;
-        let reserved = raw.reserved1.get();
-        ensure(reserved == 0, Rule::InodePadding, place, reserved.into(), 0)?;
-        let mode = raw.mode.get();
-        ensure(mode & !0o7777 == 0, Rule::InodeMode, place, mode.into(), 0o7777)?;
-        if file_type == FileType::Symlink {
-            ensure(mode == 0o777, Rule::InodeMode, place, mode.into(), 0o777)?;
-        }
-        for owner in [raw.uid.get(), raw.gid.get()] {
-            ensure(
-                owner != u32::MAX,
-                Rule::InodeOwner,
-                place,
-                owner.into(),
-                u64::from(u32::MAX).saturating_sub(1),
-            )?;
-        }
         let nlink = raw.nlink.get();
         ensure(nlink > 0, Rule::InodeNlink, place, 0, 1)?;
-        let nsec = raw.mtime_nsec.get();
-        ensure(nsec < 1_000_000_000, Rule::InodeTime, place, nsec.into(), 999_999_999)?;
-        let xattrs = match raw.xattrs.get().checked_sub(1) {
-            None => None,
-            Some(set) => {
-                let sets = layout.xattr_sets.records();
-                ensure(u64::from(set) < sets, Rule::InodeXattrs, place, set.into(), sets)?;
-                Some(XattrSetIndex(set))
-            }
-        };
-        if file_type != FileType::Directory {
-            ensure(raw.parent.get() == 0, Rule::InodePadding, place, raw.parent.get().into(), 0)?;
-        }
-        let (size, start, blocks) = (raw.size.get(), raw.start.get(), raw.blocks.get());
-        let most = if file_type == FileType::Regular { size.div_ceil(BLOCK_BYTES) } else { 0 };
-        ensure(blocks <= most, Rule::InodeBlocks, place, blocks, most)?;
-        let kind = match file_type {
-            FileType::Regular if size == 0 => {
-                ensure(start == 0, Rule::InodePadding, place, start, 0)?;
-                FileKind::Regular { size, content: None }
-            }
+        let mtime = Timestamp::parse(raw.mtime.get())
+            .map_err(|nsec| refuse(Rule::InodeTime, nsec.into(), 999_999_999))?;
+        let (size, start, extra) = (raw.size.get(), raw.start.get(), raw.extra.get());
+        let mut blocks = 0;
+        let kind = match attributes.file_type {
             FileType::Regular => {
                 ensure(size <= FILE_SIZE_MAX, Rule::InodeSize, place, size, FILE_SIZE_MAX)?;
-                let contents = layout.content_digests.records();
-                ensure(start < contents, Rule::InodeContent, place, start, contents)?;
-                FileKind::Regular { size, content: Some(ContentIndex(low_u32(start))) }
+                let most = size.div_ceil(BLOCK_BYTES);
+                blocks = extra.into();
+                ensure(blocks <= most, Rule::InodeBlocks, place, blocks, most)?;
+                FileKind::Regular { size, content: content(size, start, place, layout)? }
             }
-            FileType::Directory => {
-                let table = &layout.dirents;
-                if table.range(start, size).is_none() {
-                    return Err(refuse(Rule::InodeEntries, start.saturating_add(size), table.records()));
-                }
-                let parent = raw.parent.get();
-                let parent = Ino::new(parent, layout).ok_or(refuse(
-                    Rule::InodeParent,
-                    parent.into(),
-                    layout.inodes.records(),
-                ))?;
-                FileKind::Directory { first: start, entries: size, parent }
-            }
+            FileType::Directory => FileKind::Directory(Directory::parse(size, start, extra, place, layout)?),
             FileType::Symlink => {
                 ensure((1..=SYMLINK_MAX).contains(&size), Rule::InodeSize, place, size, SYMLINK_MAX)?;
                 let table = &layout.targets;
-                if table.range(start, size).is_none() {
-                    return Err(refuse(Rule::InodeTarget, start.saturating_add(size), table.records()));
+                if table.range(start.into(), size).is_none() {
+                    let end = u64::from(start).saturating_add(size);
+                    return Err(refuse(Rule::InodeTarget, end, table.records()));
                 }
+                ensure(extra == 0, Rule::InodePadding, place, extra.into(), 0)?;
                 FileKind::Symlink { offset: start, len: size }
             }
-            FileType::Fifo | FileType::Socket | FileType::Whiteout => {
+            other => {
                 ensure(size == 0, Rule::InodeSize, place, size, 0)?;
-                ensure(start == 0, Rule::InodePadding, place, start, 0)?;
-                match file_type {
+                let unused = start | extra;
+                ensure(unused == 0, Rule::InodePadding, place, unused.into(), 0)?;
+                match other {
                     FileType::Fifo => FileKind::Fifo,
                     FileType::Socket => FileKind::Socket,
                     _ => FileKind::Whiteout,
@@ -268,35 +266,73 @@ impl Inode {
             }
         };
         if ino == Ino::ROOT {
-            let is_root = matches!(kind, FileKind::Directory { parent, .. } if parent == Ino::ROOT);
-            ensure(is_root, Rule::RootType, place, raw.file_type.into(), FileType::Directory.value().into())?;
+            let is_root =
+                matches!(kind, FileKind::Directory(Directory { parent, .. }) if parent == Ino::ROOT);
+            let (found, expected) = (attributes.file_type.value(), FileType::Directory.value());
+            ensure(is_root, Rule::RootType, place, found.into(), expected.into())?;
         }
-        let mtime = Timestamp { sec: raw.mtime.get(), nsec };
-        Ok(Self { ino, kind, mode, uid: raw.uid.get(), gid: raw.gid.get(), nlink, mtime, blocks, xattrs })
+        let Attributes { mode, uid, gid, xattrs, .. } = *attributes;
+        let index = AttributesIndex(raw.attributes.get());
+        Ok(Self { ino, kind, attributes: index, mode, uid, gid, nlink, mtime, blocks, xattrs })
     }
 
-    /// The inverse of [`parse`](Self::parse).
-    pub fn to_raw(&self) -> RawInode {
-        let (size, start, parent) = match self.kind {
-            FileKind::Regular { size, content } => (size, content.map_or(0, |content| content.0.into()), 0),
-            FileKind::Directory { first, entries, parent } => (entries, first, parent.get()),
+    /// The inverse of [`parse`](Self::parse); its attributes are a record of their own.
+    ///
+    /// `None` where a time or a number of blocks is not representable, which none of a parsed inode is.
+    pub fn to_raw(&self) -> Option<RawInode> {
+        let (size, start, extra) = match self.kind {
+            FileKind::Regular { size, content } => {
+                (size, content.map_or(0, |content| content.0), u32::try_from(self.blocks).ok()?)
+            }
+            FileKind::Directory(directory) => {
+                let names = directory.names.checked_div(NAME_ALIGN)?;
+                (u64::from(directory.entries) | (names << 32), directory.first, directory.parent.get())
+            }
             FileKind::Symlink { offset, len } => (len, offset, 0),
             FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => (0, 0, 0),
         };
-        RawInode {
-            file_type: self.kind.file_type().value(),
-            mode: self.mode.into(),
-            uid: self.uid.into(),
-            gid: self.gid.into(),
+        Some(RawInode {
+            attributes: self.attributes.0.into(),
             nlink: self.nlink.into(),
+            mtime: self.mtime.to_raw()?.into(),
             size: size.into(),
-            mtime: self.mtime.sec.into(),
             start: start.into(),
-            mtime_nsec: self.mtime.nsec.into(),
-            xattrs: self.xattrs.map_or(0, |set| set.0.saturating_add(1)).into(),
-            parent: parent.into(),
-            blocks: self.blocks.into(),
-            ..RawInode::default()
+            extra: extra.into(),
+        })
+    }
+}
+
+/// The content of a regular file of `size` bytes whose record says `start`.
+fn content(
+    size: u64,
+    start: u32,
+    place: Place,
+    layout: &Layout,
+) -> Result<Option<ContentIndex>, FormatError> {
+    if size == 0 {
+        ensure(start == 0, Rule::InodePadding, place, start.into(), 0)?;
+        return Ok(None);
+    }
+    let contents = layout.content_digests.records();
+    ensure(u64::from(start) < contents, Rule::InodeContent, place, start.into(), contents)?;
+    Ok(Some(ContentIndex(start)))
+}
+
+impl Directory {
+    /// Proves the three numbers that the record of a directory says.
+    fn parse(size: u64, first: u32, parent: u32, place: Place, layout: &Layout) -> Result<Self, FormatError> {
+        let refuse = |rule, found, expected| FormatError::new(rule, place, found, expected);
+        let (entries, names) = (low_u32(size), (size >> 32).saturating_mul(NAME_ALIGN));
+        // The fence is in the table, too.
+        let records = u64::from(entries).saturating_add(1);
+        if layout.dirents.range(first.into(), records).is_none() {
+            let end = records.saturating_add(first.into());
+            return Err(refuse(Rule::InodeEntries, end, layout.dirents.records()));
         }
+        let name_bytes = layout.names.records();
+        ensure(names <= name_bytes, Rule::InodeNames, place, names, name_bytes)?;
+        let inodes = layout.inodes.records();
+        let parent = Ino::new(parent, layout).ok_or(refuse(Rule::InodeParent, parent.into(), inodes))?;
+        Ok(Self { first, entries, names, parent })
     }
 }

@@ -11,7 +11,7 @@
 //! - [`superblock`] proves the one block from which everything else is reached;
 //! - [`merkle`] says which hash block vouches for which metadata block;
 //! - [`image`] walks the tables: the caller supplies verified metadata bytes through [`Metadata`];
-//! - [`inode`], [`dirent`], [`xattr`] parse the records of the tree region;
+//! - [`inode`], [`attributes`], [`dirent`], [`xattr`] parse the records of the tree region;
 //! - [`extent`], [`chunk`], [`pack`], [`annotation`] those of the map region.
 //!
 //! [`raw`] holds the records as they lie on disk, [`error`] the rules an image can break.
@@ -30,6 +30,7 @@
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod annotation;
+pub mod attributes;
 pub mod chunk;
 pub mod digest;
 pub mod dirent;
@@ -46,13 +47,14 @@ pub mod superblock;
 pub mod xattr;
 
 pub use annotation::Annotation;
+pub use attributes::{Attributes, AttributesIndex};
 pub use chunk::{Chunk, ChunkIndex, Codec};
 pub use digest::{Digest, Sha256, Verified};
 pub use dirent::Dirent;
 pub use error::{FormatError, Place, Rule};
 pub use extent::{ContentIndex, Extent, Target};
 pub use image::{Image, Metadata};
-pub use inode::{FileKind, FileType, Ino, Inode, Timestamp};
+pub use inode::{Directory, FileKind, FileType, Ino, Inode, Timestamp};
 pub use merkle::{Geometry, Parent};
 pub use pack::{Pack, PackIndex, PackKind};
 pub use superblock::{Profile, SuperBlock, Table};

@@ -11,7 +11,7 @@ pub const BLOCK_BYTES: u64 = 4096;
 /// Bytes at the start of the superblock that the image ID is the digest of, and a signature covers.
 pub const SIGNED_PREFIX: usize = 512;
 
-/// Tables begin at multiples of this many bytes, so that no record of 16, 32 or 64 bytes crosses a block.
+/// Tables begin at multiples of this many bytes, so that no record of 8, 16, 32 or 64 bytes crosses a block.
 pub const TABLE_ALIGN: u64 = 64;
 
 /// Bytes in a digest (SHA-256).
@@ -35,10 +35,29 @@ pub const FILE_SIZE_MAX: u64 = 0x7fff_ffff_ffff_ffff;
 /// Inodes in an image: numbers are 32-bit, 0 is no inode, and the last value is kept as "none".
 pub const INODES_MAX: u64 = 0xffff_fffe;
 
-/// Directory entries in an image: 256 names for each of [`INODES_MAX`] inodes.
-pub const DIRENTS_MAX: u64 = 1 << 40;
+/// Bytes of names that a directory's names begin at multiples of, so that 32 bits say where.
+pub const NAME_ALIGN: u64 = 16;
 
-/// Distinct file contents, chunks or extents in an image: indices are 32-bit and the last value is kept as "none".
+/// Bytes in the names of a directory: an entry has 29 bits for where its name begins.
+pub const DIRECTORY_NAMES_MAX: u64 = (1 << 29) - 1;
+
+/// Bytes in the name table: 32 bits of [`NAME_ALIGN`].
+pub const NAME_BYTES_MAX: u64 = 1 << 36;
+
+/// Bytes in the symlink target table: a symlink has 32 bits for where its target begins.
+pub const TARGET_BYTES_MAX: u64 = 0xffff_ffff;
+
+/// Blocks of a file that are not all zero: 32 bits, 16 TiB of data, however long the holes are.
+pub const DATA_BLOCKS_MAX: u64 = 0xffff_ffff;
+
+/// Earliest modification time, in seconds: 1901-12-13 20:45:52 UTC, as in ext4.
+pub const MTIME_MIN: i64 = -(1 << 31);
+
+/// Latest modification time, in seconds: 2446-05-10 22:38:55 UTC, as in ext4; 34 bits after the earliest.
+pub const MTIME_MAX: i64 = (1 << 34) - (1 << 31) - 1;
+
+/// Attributes, directory entries (fences too), distinct file contents, chunks or extents in an image: indices are 32-bit
+/// and the last value is kept as "none".
 pub const INDEX_MAX: u64 = 0xffff_fffe;
 
 /// Packs in an image: the kernel opens each one when it mounts.

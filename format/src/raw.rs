@@ -5,7 +5,7 @@
 //! Nothing here is checked. Each record has a parsed twin in a module of its own, whose `parse` proves the rules of
 //! `FORMAT.md`, and whose `to_raw` is its inverse. Blank lines stand every 16 bytes, to match a hexdump.
 
-use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::limits::{BLOCK_SIZE, SIGNED_PREFIX};
@@ -24,23 +24,23 @@ pub const VERSION: u32 = 1;
 pub struct RawTree {
     /// Records in the inode table.
     pub inodes: U64,
+    /// Records in the attribute table.
+    pub attributes: U64,
+
     /// Records in the directory entry table.
     pub dirents: U64,
-
     /// Bytes in the name table.
     pub name_bytes: U64,
+
     /// Bytes in the symlink target table.
     pub target_bytes: U64,
-
     /// Records in the xattr set table.
     pub xattr_sets: U64,
+
     /// Bytes in the xattr entry table.
     pub xattr_bytes: U64,
-
     /// Records in the content digest table.
     pub contents: U64,
-    /// Zero.
-    pub reserved: U64,
 }
 
 /// Counts that fix the layout of the map region.
@@ -153,55 +153,53 @@ pub struct RawSuperBlock {
 )]
 #[repr(C)]
 pub struct RawInode {
+    /// Index of its attributes.
+    pub attributes: U32,
+    /// Links: names of a file, 2 + subdirectories of a directory.
+    pub nlink: U32,
+    /// Modification time, see [`Timestamp`](crate::Timestamp).
+    pub mtime: U64,
+
+    /// Regular file: bytes. Symlink: bytes of the target. Directory: low 32 bits, number of entries; high 32 bits, where
+    /// its names begin in the name table, in units of 16 bytes. Else 0.
+    pub size: U64,
+    /// Regular file: content index. Symlink: offset in the target table. Directory: index of its first entry. Else 0.
+    pub start: U32,
+    /// Regular file: blocks of 4096 bytes that are not all zero. Directory: its parent (the root is its own). Else 0.
+    pub extra: U32,
+}
+
+/// What many inodes have in common.
+#[derive(
+    FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug, Default, PartialEq, Eq, Hash,
+)]
+#[repr(C)]
+pub struct RawAttributes {
     /// File type, see [`FileType`](crate::FileType).
     pub file_type: u8,
     /// Zero.
-    pub reserved0: u8,
+    pub reserved: u8,
     /// Permission bits, `07777` at most.
     pub mode: U16,
     /// Owner.
     pub uid: U32,
     /// Group.
     pub gid: U32,
-    /// Links: names of a file, 2 + subdirectories of a directory.
-    pub nlink: U32,
-
-    /// Regular file: bytes. Symlink: bytes of the target. Directory: number of entries. Else 0.
-    pub size: U64,
-    /// Modification time, seconds since 1970-01-01 UTC.
-    pub mtime: I64,
-
-    /// Regular file: content index. Symlink: offset in the target table. Directory: index of its first entry. Else 0.
-    pub start: U64,
-    /// Nanoseconds of the modification time.
-    pub mtime_nsec: U32,
     /// Index of the xattr set plus 1; 0 is none.
     pub xattrs: U32,
-
-    /// Directory: inode of its parent (the root is its own). Else 0.
-    pub parent: U32,
-    /// Zero.
-    pub reserved1: U32,
-    /// Regular file: blocks of 4096 bytes that are not all zero. Else 0.
-    pub blocks: U64,
 }
 
-/// One name in a directory.
+/// One name in a directory; or the fence behind its last one, with `ino` 0 and type 0.
 #[derive(
     FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug, Default, PartialEq, Eq,
 )]
 #[repr(C)]
 pub struct RawDirent {
-    /// Where the name begins in the name table.
-    pub name_offset: U64,
     /// The inode.
     pub ino: U32,
-    /// Bytes of the name, 1 to 255.
-    pub name_len: u8,
-    /// Type of the inode, the same as its record says.
-    pub file_type: u8,
-    /// Zero.
-    pub reserved: U16,
+    /// Low 29 bits: where the name begins, counted from the directory's first; it ends where the next one begins.
+    /// High 3 bits: type of the inode, the same as its attributes say.
+    pub name: U32,
 }
 
 /// One set of xattrs, shared by all inodes with the same names and values.
@@ -238,7 +236,7 @@ pub struct RawXattrEntry {
 )]
 #[repr(C)]
 pub struct RawPack {
-    /// SHA-256 of all bytes of the pack.
+    /// SHA-256 of all bytes of a pack file; zero for the embedded pack.
     pub digest: [u8; 32],
 
     /// Bytes of the pack.
@@ -313,8 +311,9 @@ const _: () = {
     assert!(size_of::<RawProfile>() == 32);
     assert!(size_of::<RawSuperBlock>() == BLOCK_SIZE);
     assert!(core::mem::offset_of!(RawSuperBlock, prefix_digest) == SIGNED_PREFIX);
-    assert!(size_of::<RawInode>() == 64);
-    assert!(size_of::<RawDirent>() == 16);
+    assert!(size_of::<RawInode>() == 32);
+    assert!(size_of::<RawAttributes>() == 16);
+    assert!(size_of::<RawDirent>() == 8);
     assert!(size_of::<RawXattrSet>() == 16);
     assert!(size_of::<RawXattrEntry>() == 8);
     assert!(size_of::<RawPack>() == 64);

@@ -8,14 +8,14 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::digest::{Digest, Sha256};
 use crate::error::{ensure, FormatError, Place, Rule};
 use crate::limits::{
-    ANNOTATIONS_MAX, BLOCK_BYTES, BLOCK_SIZE, CHUNK_RAW_MAX, DIRENTS_MAX, INDEX_MAX, INODES_MAX,
-    MAX_METADATA_BYTES, PACKS_MAX, SIGNATURE_MAX, SIGNED_PREFIX, TABLE_ALIGN,
+    ANNOTATIONS_MAX, BLOCK_BYTES, BLOCK_SIZE, CHUNK_RAW_MAX, INDEX_MAX, INODES_MAX, MAX_METADATA_BYTES,
+    NAME_BYTES_MAX, PACKS_MAX, SIGNATURE_MAX, SIGNED_PREFIX, TABLE_ALIGN, TARGET_BYTES_MAX,
 };
 use crate::merkle::Geometry;
 use crate::num::{align_up, u64_from_usize};
 use crate::raw::{
-    RawAnnotation, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawMap, RawPack, RawProfile,
-    RawSuperBlock, RawTree, RawXattrSet, MAGIC, VERSION,
+    RawAnnotation, RawAttributes, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawMap, RawPack,
+    RawProfile, RawSuperBlock, RawTree, RawXattrSet, MAGIC, VERSION,
 };
 
 /// A table of the image: so many records of one size, or so many bytes.
@@ -68,6 +68,8 @@ impl Table {
 pub struct Layout {
     /// [`RawInode`] records.
     pub inodes: Table,
+    /// [`RawAttributes`] records.
+    pub attributes: Table,
     /// [`RawDirent`] records.
     pub dirents: Table,
     /// Bytes of names.
@@ -136,12 +138,13 @@ impl Layout {
     pub fn new(tree_offset: u64, tree: &RawTree, map: &RawMap) -> Result<Self, FormatError> {
         for (count, limit, at) in [
             (tree.inodes, INODES_MAX, 0x40),
-            (tree.dirents, DIRENTS_MAX, 0x48),
-            (tree.name_bytes, MAX_METADATA_BYTES, 0x50),
-            (tree.target_bytes, MAX_METADATA_BYTES, 0x58),
-            (tree.xattr_sets, INDEX_MAX, 0x60),
-            (tree.xattr_bytes, MAX_METADATA_BYTES, 0x68),
-            (tree.contents, INDEX_MAX, 0x70),
+            (tree.attributes, INDEX_MAX, 0x48),
+            (tree.dirents, INDEX_MAX, 0x50),
+            (tree.name_bytes, NAME_BYTES_MAX, 0x58),
+            (tree.target_bytes, TARGET_BYTES_MAX, 0x60),
+            (tree.xattr_sets, INDEX_MAX, 0x68),
+            (tree.xattr_bytes, MAX_METADATA_BYTES, 0x70),
+            (tree.contents, INDEX_MAX, 0x78),
             (map.packs, PACKS_MAX, 0x80),
             (map.chunks, INDEX_MAX, 0x88),
             (map.extents, INDEX_MAX, 0x90),
@@ -179,6 +182,7 @@ impl Layout {
     fn unchecked(tree_offset: u64, tree: &RawTree, map: &RawMap) -> Option<Self> {
         let mut at = Cursor(tree_offset);
         let inodes = at.table(tree.inodes.get(), size_of::<RawInode>())?;
+        let attributes = at.table(tree.attributes.get(), size_of::<RawAttributes>())?;
         let dirents = at.table(tree.dirents.get(), size_of::<RawDirent>())?;
         let names = at.table(tree.name_bytes.get(), 1)?;
         let targets = at.table(tree.target_bytes.get(), 1)?;
@@ -200,6 +204,7 @@ impl Layout {
         let image_bytes = tree_offset.checked_add(geometry.total_blocks().checked_mul(BLOCK_BYTES)?)?;
         Some(Self {
             inodes,
+            attributes,
             dirents,
             names,
             targets,
@@ -223,9 +228,10 @@ impl Layout {
     }
 
     /// The tables of the tree region, in order.
-    pub const fn tree_tables(&self) -> [Table; 7] {
+    pub const fn tree_tables(&self) -> [Table; 8] {
         [
             self.inodes,
+            self.attributes,
             self.dirents,
             self.names,
             self.targets,
@@ -356,7 +362,6 @@ impl SuperBlock {
         for (bytes, at) in [
             (raw.reserved0.as_bytes(), 0xc),
             (raw.reserved1.as_bytes(), 0x30),
-            (raw.tree.reserved.as_bytes(), 0x78),
             (raw.map.reserved.as_bytes(), 0xa8),
             (raw.reserved2.as_bytes(), 0x120),
             (raw.reserved3.as_bytes(), 0x224),
@@ -429,13 +434,13 @@ impl SuperBlock {
     pub fn raw_tree(&self) -> RawTree {
         RawTree {
             inodes: self.layout.inodes.records.into(),
+            attributes: self.layout.attributes.records.into(),
             dirents: self.layout.dirents.records.into(),
             name_bytes: self.layout.names.records.into(),
             target_bytes: self.layout.targets.records.into(),
             xattr_sets: self.layout.xattr_sets.records.into(),
             xattr_bytes: self.layout.xattr_entries.records.into(),
             contents: self.layout.content_digests.records.into(),
-            reserved: 0.into(),
         }
     }
 

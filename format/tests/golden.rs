@@ -5,8 +5,8 @@
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
 use tesserafs_format::superblock::{check_prefix, image_id};
 use tesserafs_format::{
-    Codec, ContentIndex, Digest, FileKind, FileType, Image, Ino, PackIndex, PackKind, SuperBlock, Target,
-    XattrSetIndex,
+    Codec, ContentIndex, Digest, Directory, FileKind, FileType, Image, Ino, PackIndex, PackKind, SuperBlock,
+    Target, XattrSetIndex,
 };
 use zerocopy::IntoBytes;
 
@@ -20,44 +20,42 @@ const GOLDEN: &str = "\
 0000  54 45 53 53 52 41 46 53 01 00 00 00 00 00 00 00  magic, version 1
 0010  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  compat 0, incompat 0
 0020  00 50 00 00 00 00 00 00 00 20 00 00 00 00 00 00  image_bytes 20480, tree_offset 8192
-0040  03 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00  tree: 3 inodes, 2 entries
-0050  04 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00  4 bytes of names, 2 of targets
-0060  01 00 00 00 00 00 00 00 18 00 00 00 00 00 00 00  1 xattr set, 24 bytes of entries
-0070  01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  1 content
+0040  03 00 00 00 00 00 00 00 03 00 00 00 00 00 00 00  tree: 3 inodes, 3 attribute records
+0050  03 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00  3 entries with the fence, 16 bytes of names
+0060  02 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  2 bytes of targets, 1 xattr set
+0070  18 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  24 bytes of xattr entries, 1 content
 0080  01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  map: 1 pack, 1 chunk
 0090  01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  1 extent, 1 annotation
 00a0  07 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  7 bytes of annotation data
 00c0  00 20 00 00 00 80 00 00 00 00 02 00 00 00 01 00  chunks of 8, 32, 128 KiB, groups of 64 KiB
 00d0  00 40 00 00 00 10 00 00 03 00 00 00 0b 29 00 00  small 16 KiB, holes 4 KiB, level 3, libzstd 1.5.7
-00e0  a2 f8 0a c2 3b 15 b3 ea 56 8d dc 24 ee 34 ae e2  merkle_root
-00f0  f7 79 1a ea 5d e2 cd 0e 1a 80 ed e4 5c 1d 5f 35
-0100  10 a7 00 a8 26 d8 e0 e3 a8 43 fa 87 20 0a 6a 82  tree_id
-0110  b4 94 4c b1 52 aa ec c7 95 1a c1 75 2d 69 1b 5c
+00e0  eb 80 86 99 90 48 9d a1 2c 5d 70 b0 ac 45 fc 3e  merkle_root
+00f0  51 ee 06 35 ab f0 3c ef 75 0a 00 3a 05 ad 47 ce
+0100  e4 90 6e 8f 8a 97 17 d5 ad dc 57 ea af 81 e2 9c  tree_id
+0110  2d 44 e6 40 9d 88 78 8d 70 31 65 6a fe 89 db 19
 # SHA-256 of the signed prefix
-0200  11 04 65 be b2 10 44 96 d5 cf 54 be 01 7e 8f e7  the image ID
-0210  45 cb ad 82 87 36 bc 5b fa ac 55 b4 2f 5e 7d 4b
+0200  ce 02 1d 58 09 d1 95 a8 fa cb 9f 76 2f 0c 73 ad  the image ID
+0210  34 6c 33 56 a4 31 e6 fa 2e e3 1e 94 f4 59 19 18
 # pack 0: the plain chunk
 1000  68 65 6c 6c 6f 0a                                hello
 # inode 1: the root directory
-2000  02 00 ed 01 00 00 00 00 00 00 00 00 02 00 00 00  type 2, mode 0755, uid 0, gid 0, nlink 2
-2010  02 00 00 00 00 00 00 00 00 f1 53 65 00 00 00 00  size 2, mtime 1700000000
-2020  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  start 0, 0 ns, xattrs 0
-2030  01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  parent 1
+2000  00 00 00 00 02 00 00 00 00 00 00 00 40 fc 54 39  attributes 0, nlink 2, mtime 1700000000
+2010  02 00 00 00 00 00 00 00 00 00 00 00 01 00 00 00  2 entries, names at 0, first entry 0, parent 1
 # inode 2: /hi, a regular file, 1.5 s before 1970
-2040  01 00 ed 09 e8 03 00 00 64 00 00 00 01 00 00 00  type 1, mode 04755, uid 1000, gid 100, nlink 1
-2050  06 00 00 00 00 00 00 00 fe ff ff ff ff ff ff ff  size 6, mtime -2
-2060  00 00 00 00 00 00 00 00 00 65 cd 1d 01 00 00 00  start 0, 500000000 ns, xattrs 1
-2070  00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  parent 0, 1 block
+2020  01 00 00 00 01 00 00 00 00 65 cd 9d ff ff ff 1f  attributes 1, nlink 1, mtime -2 + 500000000 ns
+2030  06 00 00 00 00 00 00 00 00 00 00 00 01 00 00 00  size 6, content 0, 1 block
 # inode 3: /ln, a symlink
-2080  03 00 ff 01 00 00 00 00 00 00 00 00 01 00 00 00  type 3, mode 0777, uid 0, gid 0, nlink 1
-2090  02 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00  size 2, mtime 1
-20a0  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  start 0, 0 ns, xattrs 0
-20b0  00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  parent 0
+2040  02 00 00 00 01 00 00 00 00 00 00 40 00 00 00 20  attributes 2, nlink 1, mtime 1
+2050  02 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  size 2, target at 0
+# attributes
+2080  02 00 ed 01 00 00 00 00 00 00 00 00 00 00 00 00  type 2, mode 0755, uid 0, gid 0, xattrs 0
+2090  01 00 ed 09 e8 03 00 00 64 00 00 00 01 00 00 00  type 1, mode 04755, uid 1000, gid 100, xattrs 1
+20a0  03 00 ff 01 00 00 00 00 00 00 00 00 00 00 00 00  type 3, mode 0777, uid 0, gid 0, xattrs 0
 # entries
-20c0  00 00 00 00 00 00 00 00 02 00 00 00 02 01 00 00  name 0..2, inode 2, regular
-20d0  02 00 00 00 00 00 00 00 03 00 00 00 02 03 00 00  name 2..4, inode 3, symlink
+20c0  02 00 00 00 00 00 00 20 03 00 00 00 02 00 00 60  inode 2, name at 0, regular; inode 3, name at 2, symlink
+20d0  00 00 00 00 04 00 00 00                          the fence: names end at 4
 # names
-2100  68 69 6c 6e                                      hi, ln
+2100  68 69 6c 6e 00 00 00 00 00 00 00 00 00 00 00 00  hi, ln, zeros to 16 bytes
 # symlink targets
 2140  68 69                                            hi
 # xattr sets
@@ -90,16 +88,16 @@ const GOLDEN: &str = "\
 # annotation data
 31c0  6b 65 79 64 61 74 61                             key, data
 # hash region: one level
-4000  46 3d 29 ed 8b fe a4 a3 ec b2 39 dc 5e 20 78 d3  SHA-256 of the tree region's block
-4010  03 b1 b1 4a 36 77 6d 57 a0 1b b8 10 40 09 78 be
+4000  53 5d 3f 80 2f ae 48 9e 81 02 5c e9 4a 9e aa 60  SHA-256 of the tree region's block
+4010  2f a2 e3 2f 95 c2 74 4e 1b 7f 23 26 00 7c a9 32
 4020  45 d1 42 0b 00 53 3d cf 38 3e e1 83 ba 84 62 ca  SHA-256 of the map region's block
 4030  ff 9f 71 f1 48 07 ff d2 48 2e 15 7a 85 3c c4 74
 ";
 
 const IMAGE_BYTES: usize = 0x5000;
-const IMAGE_ID: &str = "110465beb2104496d5cf54be017e8fe745cbad828736bc5bfaac55b42f5e7d4b";
-const TREE_ID: &str = "10a700a826d8e0e3a843fa87200a6a82b4944cb152aaecc7951ac1752d691b5c";
-const MERKLE_ROOT: &str = "a2f80ac23b15b3ea568ddc24ee34aee2f7791aea5de2cd0e1a80ede45c1d5f35";
+const IMAGE_ID: &str = "ce021d5809d195a8facb9f762f0c73ad346c3356a431e6fa2ee31e94f4591918";
+const TREE_ID: &str = "e4906e8f8a9717d5addc57eaaf81e29c2d44e6409d88788d7031656afe89db19";
+const MERKLE_ROOT: &str = "eb80869990489da12c5d70b0ac45fc3e51ee0635abf03cef750a003a05ad47ce";
 /// SHA-256 of "hello\n", as `echo hello | sha256sum` prints it.
 const HELLO: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
 
@@ -131,8 +129,16 @@ fn the_superblock_is_read() {
         (0x2000, 0x3000, 0x4000)
     );
     let tree: Vec<(u64, u64)> = sb.layout.tree_tables().iter().map(|t| (t.offset(), t.records())).collect();
-    let expected =
-        [(0x2000, 3), (0x20c0, 2), (0x2100, 4), (0x2140, 2), (0x2180, 1), (0x21c0, 24), (0x2200, 1)];
+    let expected = [
+        (0x2000, 3),
+        (0x2080, 3),
+        (0x20c0, 3),
+        (0x2100, 16),
+        (0x2140, 2),
+        (0x2180, 1),
+        (0x21c0, 24),
+        (0x2200, 1),
+    ];
     assert_eq!(tree, expected);
     let map: Vec<(u64, u64)> = sb.layout.map_tables().iter().map(|t| (t.offset(), t.records())).collect();
     let expected = [
@@ -177,7 +183,8 @@ fn the_tree_is_read() {
     let inode = |number| image.inode(Ino::from_number(number).expect("not 0")).expect("an inode");
 
     let root = inode(1);
-    assert_eq!(root.kind, FileKind::Directory { first: 0, entries: 2, parent: Ino::ROOT });
+    let directory = Directory { first: 0, entries: 2, names: 0, parent: Ino::ROOT };
+    assert_eq!(root.kind, FileKind::Directory(directory));
     assert_eq!((root.mode, root.uid, root.gid, root.nlink), (0o755, 0, 0, 2));
     assert_eq!((root.mtime.sec, root.mtime.nsec, root.xattrs), (1_700_000_000, 0, None));
     let hi = inode(2);
@@ -190,12 +197,14 @@ fn the_tree_is_read() {
 
     let mut buf = [0; NAME_MAX];
     for (index, name, ino, kind) in [(0, b"hi", 2, FileType::Regular), (1, b"ln", 3, FileType::Symlink)] {
-        let dirent = image.dirent(index).expect("an entry");
+        let dirent = image.dirent(&directory, index).expect("an entry").expect("not the fence");
         assert_eq!((dirent.ino.get(), dirent.file_type), (ino, kind));
-        assert_eq!((dirent.name_offset, dirent.name_len), (index * 2, 2));
+        assert_eq!((dirent.name_offset, dirent.name_len), (u64::from(index) * 2, 2));
         assert_eq!(image.name(&dirent, &mut buf).expect("a name"), name);
-        assert_eq!(image.lookup(0, 2, name).expect("a lookup"), Some(dirent));
+        assert_eq!(image.lookup(&directory, name).expect("a lookup"), Some(dirent));
     }
+    assert_eq!(image.dirent(&directory, 2).expect("the end"), None);
+    assert_eq!(image.fence(&directory).expect("the fence"), 4);
     let mut target = [0; 2];
     image.target(link.ino, 0, &mut target).expect("a target");
     assert_eq!(&target, b"hi");

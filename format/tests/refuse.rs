@@ -5,16 +5,15 @@
 
 use tesserafs_format::image::Metadata;
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
-use tesserafs_format::raw::RawInode;
 use tesserafs_format::superblock::check_prefix;
 use tesserafs_format::{
-    ChunkIndex, ContentIndex, FileKind, FormatError, Image, Ino, PackIndex, Place, Rule, SuperBlock, Target,
-    XattrSetIndex,
+    ChunkIndex, ContentIndex, Directory, FileKind, FormatError, Image, Ino, PackIndex, Place, Rule,
+    SuperBlock, Target, XattrSetIndex,
 };
 
 mod common;
 
-use common::{first_block, superblock, Draft, Memory};
+use common::{first_block, superblock, Draft, DraftInode, Memory, Tables};
 
 type Image0<'a> = Image<'a, Memory<'a>>;
 
@@ -24,15 +23,23 @@ enum Read {
     SuperBlock(fn(&mut Vec<u8>)),
     /// Records are changed, and then read.
     Records(fn(&mut Draft), fn(Image0<'_>) -> Result<(), FormatError>),
+    /// The tables of inodes and names are changed, and then read.
+    Raw(fn(&mut Tables), fn(Image0<'_>) -> Result<(), FormatError>),
 }
-use Read::{Records, SuperBlock as Head};
+use Read::{Raw, Records, SuperBlock as Head};
 
 fn inode(image: Image0<'_>, number: u32) -> Result<(), FormatError> {
     image.inode(Ino::from_number(number).expect("not 0")).map(drop)
 }
 
-fn name(image: Image0<'_>, index: u64) -> Result<(), FormatError> {
-    let dirent = image.dirent(index)?;
+fn directory(image: Image0<'_>, ino: Ino) -> Result<Directory, FormatError> {
+    let FileKind::Directory(directory) = image.inode(ino)?.kind else { panic!("a directory") };
+    Ok(directory)
+}
+
+/// Reads a name of the root.
+fn name(image: Image0<'_>, n: u32) -> Result<(), FormatError> {
+    let dirent = image.dirent(&directory(image, Ino::ROOT)?, n)?.expect("an entry");
     image.name(&dirent, &mut [0; NAME_MAX]).map(drop)
 }
 
@@ -62,7 +69,8 @@ fn chunk(image: Image0<'_>, index: u32) -> Result<(), FormatError> {
 
 fn cases() -> Vec<(Rule, Place, Read)> {
     use Place::{
-        Annotation, Chunk, Content, Dirent, Extent, Ino as Number, Pack, SuperBlock as Byte, XattrSet,
+        Annotation, Attributes, Chunk, Content, Dirent, Extent, Ino as Number, Pack, SuperBlock as Byte,
+        XattrSet,
     };
     let good = |_: &mut Draft| ();
     vec![
@@ -71,7 +79,6 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::Incompat, Byte(0x18), Head(|i| i[0x1f] = 0x80)),
         (Rule::SuperBlockPadding, Byte(0xc), Head(|i| i[0xc] = 1)),
         (Rule::SuperBlockPadding, Byte(0x30), Head(|i| i[0x3f] = 1)),
-        (Rule::SuperBlockPadding, Byte(0x78), Head(|i| i[0x78] = 1)),
         (Rule::SuperBlockPadding, Byte(0xa8), Head(|i| i[0xbf] = 1)),
         (Rule::SuperBlockPadding, Byte(0x120), Head(|i| i[0x1ff] = 1)),
         (Rule::SuperBlockPadding, Byte(0x224), Head(|i| i[0x22f] = 1)),
@@ -79,12 +86,13 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::SuperBlockPadding, Byte(0x250), Head(|i| i[0xfff] = 1)),
         (Rule::Count, Byte(0x40), Head(|i| superblock(i, |sb| sb.tree.inodes = 0.into()))),
         (Rule::Count, Byte(0x40), Head(|i| superblock(i, |sb| sb.tree.inodes = 0xffff_ffff.into()))),
-        (Rule::Count, Byte(0x48), Head(|i| superblock(i, |sb| sb.tree.dirents = (1 << 41).into()))),
-        (Rule::Count, Byte(0x50), Head(|i| superblock(i, |sb| sb.tree.name_bytes = u64::MAX.into()))),
-        (Rule::Count, Byte(0x58), Head(|i| superblock(i, |sb| sb.tree.target_bytes = u64::MAX.into()))),
-        (Rule::Count, Byte(0x60), Head(|i| superblock(i, |sb| sb.tree.xattr_sets = 0xffff_ffff.into()))),
-        (Rule::Count, Byte(0x68), Head(|i| superblock(i, |sb| sb.tree.xattr_bytes = u64::MAX.into()))),
-        (Rule::Count, Byte(0x70), Head(|i| superblock(i, |sb| sb.tree.contents = 0xffff_ffff.into()))),
+        (Rule::Count, Byte(0x48), Head(|i| superblock(i, |sb| sb.tree.attributes = 0xffff_ffff.into()))),
+        (Rule::Count, Byte(0x50), Head(|i| superblock(i, |sb| sb.tree.dirents = 0xffff_ffff.into()))),
+        (Rule::Count, Byte(0x58), Head(|i| superblock(i, |sb| sb.tree.name_bytes = (1 << 37).into()))),
+        (Rule::Count, Byte(0x60), Head(|i| superblock(i, |sb| sb.tree.target_bytes = (1 << 32).into()))),
+        (Rule::Count, Byte(0x68), Head(|i| superblock(i, |sb| sb.tree.xattr_sets = 0xffff_ffff.into()))),
+        (Rule::Count, Byte(0x70), Head(|i| superblock(i, |sb| sb.tree.xattr_bytes = u64::MAX.into()))),
+        (Rule::Count, Byte(0x78), Head(|i| superblock(i, |sb| sb.tree.contents = 0xffff_ffff.into()))),
         (Rule::Count, Byte(0x80), Head(|i| superblock(i, |sb| sb.map.packs = 0.into()))),
         (Rule::Count, Byte(0x80), Head(|i| superblock(i, |sb| sb.map.packs = 1025.into()))),
         (Rule::Count, Byte(0x88), Head(|i| superblock(i, |sb| sb.map.chunks = 0xffff_ffff.into()))),
@@ -92,7 +100,7 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::Count, Byte(0x98), Head(|i| superblock(i, |sb| sb.map.annotations = 65536.into()))),
         (Rule::Count, Byte(0xa0), Head(|i| superblock(i, |sb| sb.map.annotation_bytes = u64::MAX.into()))),
         // All of them together are too much.
-        (Rule::Count, Byte(0x40), Head(|i| superblock(i, |sb| sb.tree.name_bytes = (1 << 46).into()))),
+        (Rule::Count, Byte(0x40), Head(|i| superblock(i, |sb| sb.tree.xattr_bytes = (1 << 46).into()))),
         (Rule::RegionOffset, Byte(0x28), Head(|i| superblock(i, |sb| sb.tree_offset = 0.into()))),
         (Rule::RegionOffset, Byte(0x28), Head(|i| superblock(i, |sb| sb.tree_offset = 4097.into()))),
         (Rule::RegionOffset, Byte(0x28), Head(|i| superblock(i, |sb| sb.tree_offset = (1 << 63).into()))),
@@ -122,17 +130,26 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::SignatureBytes, Byte(0x220), Head(|i| superblock(i, |sb| sb.signature_bytes = 65537.into()))),
         // Inodes.
         (Rule::InodeNumber, Number(15), Records(good, |i| inode(i, 15))),
-        (Rule::InodeType, Number(5), Records(|d| d.inodes[4].file_type = 0, |i| inode(i, 5))),
-        (Rule::InodeMode, Number(5), Records(|d| d.inodes[4].mode = 0x8000.into(), |i| inode(i, 5))),
-        (Rule::InodeMode, Number(7), Records(|d| d.inodes[6].mode = 0o755.into(), |i| inode(i, 7))),
-        (Rule::InodeOwner, Number(5), Records(|d| d.inodes[4].uid = u32::MAX.into(), |i| inode(i, 5))),
-        (Rule::InodeOwner, Number(5), Records(|d| d.inodes[4].gid = u32::MAX.into(), |i| inode(i, 5))),
+        (Rule::InodeAttributes, Number(5), Raw(|t| t.inodes[4].attributes = 9.into(), |i| inode(i, 5))),
+        (Rule::AttributesType, Attributes(4), Records(|d| d.inodes[4].file_type = 0, |i| inode(i, 5))),
+        (Rule::AttributesPadding, Attributes(4), Raw(|t| t.attributes[4].reserved = 1, |i| inode(i, 5))),
+        (Rule::AttributesMode, Attributes(4), Records(|d| d.inodes[4].mode = 0x8000.into(), |i| inode(i, 5))),
+        (Rule::AttributesMode, Attributes(5), Records(|d| d.inodes[6].mode = 0o755.into(), |i| inode(i, 7))),
+        (
+            Rule::AttributesOwner,
+            Attributes(4),
+            Records(|d| d.inodes[4].uid = u32::MAX.into(), |i| inode(i, 5)),
+        ),
+        (
+            Rule::AttributesOwner,
+            Attributes(4),
+            Records(|d| d.inodes[4].gid = u32::MAX.into(), |i| inode(i, 5)),
+        ),
+        (Rule::AttributesXattrs, Attributes(1), Records(|d| d.inodes[1].xattrs = 3.into(), |i| inode(i, 2))),
         (Rule::InodeBlocks, Number(3), Records(|d| d.inodes[2].blocks = 4.into(), |i| inode(i, 3))),
-        (Rule::InodeBlocks, Number(5), Records(|d| d.inodes[4].blocks = 1.into(), |i| inode(i, 5))),
-        (Rule::InodePadding, Number(5), Records(|d| d.inodes[4].reserved0 = 1, |i| inode(i, 5))),
-        (Rule::InodePadding, Number(5), Records(|d| d.inodes[4].reserved1 = 1.into(), |i| inode(i, 5))),
-        (Rule::InodePadding, Number(5), Records(|d| d.inodes[4].parent = 1.into(), |i| inode(i, 5))),
-        (Rule::InodePadding, Number(5), Records(|d| d.inodes[4].start = 1.into(), |i| inode(i, 5))),
+        (Rule::InodePadding, Number(5), Raw(|t| t.inodes[4].extra = 1.into(), |i| inode(i, 5))),
+        (Rule::InodePadding, Number(5), Raw(|t| t.inodes[4].start = 1.into(), |i| inode(i, 5))),
+        (Rule::InodePadding, Number(7), Raw(|t| t.inodes[6].extra = 1.into(), |i| inode(i, 7))),
         (Rule::InodePadding, Number(4), Records(|d| d.inodes[3].start = 1.into(), |i| inode(i, 4))),
         (Rule::InodeNlink, Number(5), Records(|d| d.inodes[4].nlink = 0.into(), |i| inode(i, 5))),
         (
@@ -145,33 +162,52 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::InodeSize, Number(7), Records(|d| d.inodes[6].size = 4096.into(), |i| inode(i, 7))),
         (Rule::InodeSize, Number(9), Records(|d| d.inodes[8].size = 1.into(), |i| inode(i, 9))),
         (Rule::InodeContent, Number(3), Records(|d| d.inodes[2].start = 4.into(), |i| inode(i, 3))),
-        (Rule::InodeEntries, Number(2), Records(|d| d.inodes[1].start = u64::MAX.into(), |i| inode(i, 2))),
+        (Rule::InodeEntries, Number(2), Records(|d| d.inodes[1].start = u32::MAX.into(), |i| inode(i, 2))),
+        // The fence is not in the table.
+        (Rule::InodeEntries, Number(11), Records(|d| d.inodes[10].size = 2.into(), |i| inode(i, 11))),
+        (Rule::InodeNames, Number(2), Raw(|t| t.inodes[1].size = (4 | 6 << 32).into(), |i| inode(i, 2))),
         (Rule::InodeTarget, Number(7), Records(|d| d.inodes[6].start = 2.into(), |i| inode(i, 7))),
-        (Rule::InodeXattrs, Number(2), Records(|d| d.inodes[1].xattrs = 3.into(), |i| inode(i, 2))),
         (Rule::InodeParent, Number(2), Records(|d| d.inodes[1].parent = 0.into(), |i| inode(i, 2))),
         (Rule::InodeParent, Number(2), Records(|d| d.inodes[1].parent = 15.into(), |i| inode(i, 2))),
         (
             Rule::RootType,
             Number(1),
-            Records(|d| d.inodes[0] = RawInode { file_type: 4, ..common::inode(1) }, |i| inode(i, 1)),
+            Records(|d| d.inodes[0] = DraftInode { file_type: 4, ..common::inode(1) }, |i| inode(i, 1)),
         ),
         (Rule::RootType, Number(1), Records(|d| d.inodes[0].parent = 2.into(), |i| inode(i, 1))),
         // Entries.
-        (Rule::InodeEntries, Dirent(14), Records(good, |i| i.dirent(14).map(drop))),
-        (Rule::DirentNameLength, Dirent(0), Records(|d| d.dirents[0].name_len = 0, |i| name(i, 0))),
+        (
+            Rule::InodeEntries,
+            Dirent(17),
+            Records(good, |i| {
+                let root = directory(i, Ino::ROOT)?;
+                i.dirent(&Directory { first: 17, ..root }, 0).map(drop)
+            }),
+        ),
+        // The next entry begins where this one does, or before, or too far behind.
+        (Rule::DirentNameLength, Dirent(0), Raw(|t| *begin(t, 1) = 0.into(), |i| name(i, 0))),
+        (Rule::DirentNameLength, Dirent(1), Raw(|t| *begin(t, 2) = 0.into(), |i| name(i, 1))),
+        (Rule::DirentNameLength, Dirent(0), Raw(|t| *begin(t, 1) = 256.into(), |i| name(i, 0))),
         (
             Rule::DirentNameRange,
-            Dirent(0),
-            Records(|d| d.dirents[0].name_offset = u64::MAX.into(), |i| name(i, 0)),
+            Dirent(15),
+            Raw(
+                |t| *begin(t, 16) = 17.into(),
+                |i| {
+                    let ino = Ino::from_number(11).expect("not 0");
+                    i.dirent(&directory(i, ino)?, 0).map(drop)
+                },
+            ),
         ),
-        (Rule::DirentNameBytes, Dirent(0), Records(|d| d.names[0] = b'.', |i| name(i, 0))),
-        (Rule::DirentNameBytes, Dirent(1), Records(|d| d.names[2] = b'/', |i| name(i, 1))),
-        (Rule::DirentNameBytes, Dirent(1), Records(|d| d.names[3] = 0, |i| name(i, 1))),
-        (Rule::DirentNameBytes, Dirent(8), Records(|d| rename(d, b"wh", b".."), |i| name(i, 8))),
+        (Rule::DirentNameBytes, Dirent(0), Raw(|t| t.names[0] = b'.', |i| name(i, 0))),
+        (Rule::DirentNameBytes, Dirent(1), Raw(|t| t.names[2] = b'/', |i| name(i, 1))),
+        (Rule::DirentNameBytes, Dirent(1), Raw(|t| t.names[3] = 0, |i| name(i, 1))),
+        (Rule::DirentNameBytes, Dirent(8), Records(|d| d.dirents[8].name = b"..".to_vec(), |i| name(i, 8))),
         (Rule::DirentInode, Dirent(0), Records(|d| d.dirents[0].ino = 0.into(), |i| name(i, 0))),
         (Rule::DirentInode, Dirent(0), Records(|d| d.dirents[0].ino = 15.into(), |i| name(i, 0))),
         (Rule::DirentType, Dirent(0), Records(|d| d.dirents[0].file_type = 7, |i| name(i, 0))),
-        (Rule::DirentPadding, Dirent(0), Records(|d| d.dirents[0].reserved = 256.into(), |i| name(i, 0))),
+        (Rule::DirentFence, Dirent(9), Raw(|t| t.dirents[9].ino = 1.into(), fence)),
+        (Rule::DirentFence, Dirent(9), Raw(|t| *begin(t, 9) = (33 | 1 << 29).into(), fence)),
         (
             Rule::TargetBytes,
             Number(7),
@@ -326,9 +362,19 @@ fn entry(draft: &mut Draft, at: usize) -> &mut u8 {
     &mut draft.xattr_entries[start + at]
 }
 
-fn rename(draft: &mut Draft, old: &[u8], new: &[u8]) {
-    let at = draft.names.windows(old.len()).position(|bytes| bytes == old).expect("the name");
-    draft.names[at..at + new.len()].copy_from_slice(new);
+/// Where the name of an entry begins, and its type.
+fn begin(tables: &mut Tables, index: usize) -> &mut zerocopy::little_endian::U32 {
+    &mut tables.dirents[index].name
+}
+
+fn fence(image: Image0<'_>) -> Result<(), FormatError> {
+    image.fence(&directory(image, Ino::ROOT)?).map(drop)
+}
+
+fn read_draft(draft: &Draft, read: fn(Image0<'_>) -> Result<(), FormatError>) -> Result<(), FormatError> {
+    let image = draft.image();
+    let sb = SuperBlock::parse(first_block(&image))?;
+    read(Image::new(&sb, &Memory(&image)))
 }
 
 fn outcome(read: &Read) -> Result<(), FormatError> {
@@ -342,9 +388,11 @@ fn outcome(read: &Read) -> Result<(), FormatError> {
         }
         Records(change, read) => {
             change(&mut draft);
-            let image = draft.image();
-            let sb = SuperBlock::parse(first_block(&image))?;
-            read(Image::new(&sb, &Memory(&image)))
+            read_draft(&draft, *read)
+        }
+        Raw(change, read) => {
+            draft.change = Some(*change);
+            read_draft(&draft, *read)
         }
     }
 }
@@ -370,13 +418,16 @@ fn the_sample_is_read_without_a_complaint() {
     let memory = Memory(&image);
     let read = Image::new(&sb, &memory);
     (1..=14).for_each(|number| inode(read, number).expect("an inode"));
-    (0..14).for_each(|index| name(read, index).expect("a name"));
+    (0..9).for_each(|n| name(read, n).expect("a name"));
+    let root = directory(read, Ino::ROOT).expect("the root");
+    assert_eq!(read.dirent(&root, 9), Ok(None));
+    assert_eq!(read.fence(&root), Ok(33));
     (0..2).for_each(|set| xattrs(read, set).expect("a set"));
     for (index, size) in [(0, 9096), (1, 12388), (2, 17), (3, 7)] {
         content(read, index, size).expect("a content");
     }
-    assert_eq!(read.lookup(0, 9, b"hole").expect("a lookup").expect("found").ino.get(), 6);
-    assert_eq!(read.lookup(0, 9, b"holf").expect("a lookup"), None);
+    assert_eq!(read.lookup(&root, b"hole").expect("a lookup").expect("found").ino.get(), 6);
+    assert_eq!(read.lookup(&root, b"holf").expect("a lookup"), None);
     let mut magic = [0; 8];
     memory.read(0, &mut magic).expect("bytes");
     assert_eq!(&magic, b"TESSRAFS");
@@ -405,6 +456,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::TreeEntries,
     Rule::TreeNames,
     Rule::TreeTargets,
+    Rule::TreeAttributes,
     Rule::TreeXattrs,
     Rule::XattrListLength,
     Rule::TreeContents,

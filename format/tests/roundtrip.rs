@@ -7,15 +7,16 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 use tesserafs_format::extent::Extents;
+use tesserafs_format::limits::{DATA_BLOCKS_MAX, MTIME_MAX, MTIME_MIN};
 use tesserafs_format::raw::{
-    RawAnnotation, RawChunk, RawDirent, RawExtent, RawInode, RawMap, RawPack, RawProfile, RawTree,
-    RawXattrEntry, RawXattrSet,
+    RawAnnotation, RawAttributes, RawChunk, RawDirent, RawExtent, RawInode, RawMap, RawPack, RawProfile,
+    RawTree, RawXattrEntry, RawXattrSet,
 };
 use tesserafs_format::superblock::{check_prefix, Layout};
 use tesserafs_format::{
-    Annotation, Chunk, ChunkIndex, Codec, ContentIndex, Digest, Dirent, Extent, FileKind, FileType,
-    FormatError, Geometry, Ino, Inode, Pack, PackIndex, PackKind, Parent, Profile, SuperBlock, Target,
-    Timestamp, XattrEntry, XattrSet, XattrSetIndex,
+    Annotation, Attributes, AttributesIndex, Chunk, ChunkIndex, Codec, ContentIndex, Digest, Directory,
+    Dirent, Extent, FileKind, FileType, FormatError, Geometry, Ino, Inode, Pack, PackIndex, PackKind, Parent,
+    Profile, SuperBlock, Target, Timestamp, XattrEntry, XattrSet, XattrSetIndex,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -25,13 +26,13 @@ mod common;
 fn layout() -> Layout {
     let tree = RawTree {
         inodes: 1000.into(),
+        attributes: 40.into(),
         dirents: 5000.into(),
         name_bytes: 100_000.into(),
         target_bytes: 10_000.into(),
         xattr_sets: 50.into(),
         xattr_bytes: 1_000_000.into(),
         contents: 700.into(),
-        reserved: 0.into(),
     };
     let map = RawMap {
         packs: 3.into(),
@@ -42,6 +43,11 @@ fn layout() -> Layout {
         reserved: Default::default(),
     };
     Layout::new(1 << 30, &tree, &map).expect("a layout")
+}
+
+fn attributes_of(inode: &Inode) -> Attributes {
+    let Inode { mode, uid, gid, xattrs, .. } = *inode;
+    Attributes { file_type: inode.kind.file_type(), mode, uid, gid, xattrs }
 }
 
 /// Parses what was written, and writes it again; then damages a byte: where it still parses, it is written as it is.
@@ -83,17 +89,23 @@ fn ino() -> impl Strategy<Value = Ino> {
     (1..=1000_u32).prop_map(|number| Ino::from_number(number).expect("not 0"))
 }
 
+/// A directory whose names have room for 255 bytes.
+fn directory() -> impl Strategy<Value = Directory> {
+    (range(4999, 0, 4999), 0..6000_u64, ino()).prop_map(|((first, entries), names, parent)| Directory {
+        first: first as u32,
+        entries: entries as u32,
+        names: names * 16,
+        parent,
+    })
+}
+
 fn kind() -> impl Strategy<Value = FileKind> {
     prop_oneof![
         Just(FileKind::Regular { size: 0, content: None }),
         (1..=i64::MAX as u64, 0..700_u32)
             .prop_map(|(size, index)| FileKind::Regular { size, content: Some(ContentIndex(index)) }),
-        (range(5000, 0, 5000), ino()).prop_map(|((first, entries), parent)| FileKind::Directory {
-            first,
-            entries,
-            parent
-        }),
-        range(10_000, 1, 4095).prop_map(|(offset, len)| FileKind::Symlink { offset, len }),
+        directory().prop_map(FileKind::Directory),
+        range(10_000, 1, 4095).prop_map(|(offset, len)| FileKind::Symlink { offset: offset as u32, len }),
         Just(FileKind::Fifo),
         Just(FileKind::Socket),
         Just(FileKind::Whiteout),
@@ -111,19 +123,21 @@ prop_compose! {
         mode in 0..=0o7777_u16,
         ids in (0..u32::MAX, 0..u32::MAX),
         nlink in 1..=u32::MAX,
-        sec in any::<i64>(),
+        sec in MTIME_MIN..=MTIME_MAX,
         nsec in 0..1_000_000_000_u32,
+        index in 0..40_u32,
         xattrs in proptest::option::of(0..50_u32),
     ) -> Inode {
         let ino = Ino::from_number(ino).expect("not 0");
         let mtime = Timestamp { sec, nsec };
         let (mode, blocks) = match kind {
-            FileKind::Regular { size, .. } => (mode, size.div_ceil(4096) / 3),
+            FileKind::Regular { size, .. } => (mode, (size.div_ceil(4096) / 3).min(DATA_BLOCKS_MAX)),
             FileKind::Symlink { .. } => (0o777, 0),
             _ => (mode, 0),
         };
         let xattrs = xattrs.map(XattrSetIndex);
-        Inode { ino, kind, mode, uid: ids.0, gid: ids.1, nlink, mtime, blocks, xattrs }
+        let attributes = AttributesIndex(index);
+        Inode { ino, kind, attributes, mode, uid: ids.0, gid: ids.1, nlink, mtime, blocks, xattrs }
     }
 }
 
@@ -166,7 +180,7 @@ prop_compose! {
         signature_bytes in 0..=65536_u32,
         tree_offset in 1..1_u64 << 40,
         inodes in 1..10_000_u64,
-        counts in any::<[u16; 10]>(),
+        counts in any::<[u16; 11]>(),
     ) -> SuperBlock {
         let count = |n: usize| u64::from(counts[n]).into();
         let tree = RawTree {
@@ -177,7 +191,7 @@ prop_compose! {
             xattr_sets: count(3),
             xattr_bytes: count(4),
             contents: count(5),
-            reserved: 0.into(),
+            attributes: count(10),
         };
         let map = RawMap {
             packs: (inodes % 1024 + 1).into(),
@@ -221,23 +235,53 @@ proptest! {
     #[test]
     fn inodes(inode in an_inode(), damage in damage()) {
         let layout = layout();
-        let parse = |raw: &RawInode| Inode::parse(raw, inode.ino, &layout);
-        round_trip(inode, inode.to_raw(), damage, parse, Inode::to_raw);
+        let parse = |raw: &RawInode| Inode::parse(raw, inode.ino, &attributes_of(&inode), &layout);
+        let write = |inode: &Inode| inode.to_raw().expect("in range");
+        round_trip(inode, write(&inode), damage, parse, write);
+    }
+
+    #[test]
+    fn attributes(inode in an_inode(), damage in damage()) {
+        let layout = layout();
+        let attributes = attributes_of(&inode);
+        let parse = |raw: &RawAttributes| Attributes::parse(raw, inode.attributes, &layout);
+        round_trip(attributes, attributes.to_raw(), damage, parse, Attributes::to_raw);
+    }
+
+    #[test]
+    fn times(sec in any::<i64>(), nsec in any::<u32>()) {
+        let in_range = (MTIME_MIN..=MTIME_MAX).contains(&sec) && nsec < 1_000_000_000;
+        prop_assert_eq!(Timestamp { sec, nsec }.to_raw().is_some(), in_range);
     }
 
     #[test]
     fn dirents(
-        index in 0..5000_u64,
+        index in 0..5000_u32,
         ino in ino(),
         file_type in file_type(),
-        name in range(100_000, 1, 255),
+        directory in directory(),
+        begin in 0..3000_u64,
+        name_len in 1..=255_u8,
         damage in damage(),
     ) {
         let layout = layout();
-        let name_len = u8::try_from(name.1).expect("255 at most");
-        let dirent = Dirent { index, ino, file_type, name_offset: name.0, name_len };
-        let parse = |raw: &RawDirent| Dirent::parse(raw, index, &layout);
-        round_trip(dirent, dirent.to_raw(), damage, parse, Dirent::to_raw);
+        let dirent = Dirent { index, ino, file_type, name_offset: directory.names + begin, name_len };
+        let next = Dirent::fence(begin + u64::from(name_len)).expect("in range");
+        let parse = |raw: &RawDirent| Dirent::parse(raw, &next, index, &directory, &layout);
+        let write = |dirent: &Dirent| {
+            let begin = dirent.name_offset - directory.names;
+            Dirent::to_raw(dirent.ino, dirent.file_type, begin).expect("in range")
+        };
+        round_trip(dirent, write(&dirent), damage, parse, write);
+    }
+
+    #[test]
+    fn fences(names in 0..1_u64 << 30) {
+        let raw = Dirent::fence(names);
+        prop_assert_eq!(raw.is_some(), names < 1 << 29);
+        if let Some(raw) = raw {
+            prop_assert_eq!(Dirent::parse_fence(&raw, 0), Ok(names as u32));
+        }
     }
 
     #[test]

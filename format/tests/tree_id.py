@@ -203,16 +203,21 @@ def read_tree(root):
 def tree_id(root, limit):
     inodes = read_tree(root)
     records, entries, names, targets = bytearray(), bytearray(), bytearray(), bytearray()
+    shared, shared_index = bytearray(), {}  # the attribute records
     sets, set_bytes, set_index = bytearray(), bytearray(), {}
     digests, content_index = bytearray(), {}
     for inode in inodes:
-        size = start = parent = blocks = 0
+        size = start = extra = 0
         mode = 0o777 if inode.type == SYMLINK else stat.S_IMODE(inode.st.st_mode)
         if inode.type == DIRECTORY:
-            size, start, parent = len(inode.entries), len(entries) // 16, inode.parent.number
+            base = len(names)
+            size, start, extra = len(inode.entries) | base // 16 << 32, len(entries) // 8, inode.parent.number
             for name, child in inode.entries:
-                entries += struct.pack("<QIBBxx", len(names), child.number, len(name), child.type)
+                entries += struct.pack("<II", child.number, len(names) - base | child.type << 29)
                 names += name
+            need(len(names) - base < 1 << 29, inode.path, "the names are too long together")
+            entries += struct.pack("<II", 0, len(names) - base)  # 4.4: the fence
+            names += bytes(-len(names) % 16)
         elif inode.type == SYMLINK:
             target = os.readlink(inode.path)
             need(1 <= len(target) <= 4095, inode.path, "the target is too long")
@@ -220,7 +225,7 @@ def tree_id(root, limit):
             targets += target
         elif inode.type == REGULAR and inode.st.st_size:
             size = inode.st.st_size
-            digest, blocks = inode.content()
+            digest, extra = inode.content()
             start = content_index.setdefault(digest, len(content_index))
             if start == len(digests) // 32:
                 digests += digest
@@ -229,12 +234,18 @@ def tree_id(root, limit):
             set_index[xattrs] = len(set_index)
             sets += struct.pack("<QII", len(set_bytes), len(xattrs), count)
             set_bytes += xattrs
+        attributes = struct.pack("<BxHIII", inode.type, mode, inode.st.st_uid, inode.st.st_gid,
+                                 set_index[xattrs] + 1 if count else 0)
+        if attributes not in shared_index:
+            shared_index[attributes] = len(shared_index)
+            shared += attributes
         seconds, nanoseconds = inode.mtime(limit)
-        records += struct.pack("<BxHIIIQqQIII4xQ", inode.type, mode, inode.st.st_uid, inode.st.st_gid, inode.nlink, size,
-                               seconds, start, nanoseconds, set_index[xattrs] + 1 if count else 0, parent, blocks)
-    descriptor = struct.pack("<7Q8x", len(inodes), len(entries) // 16, len(names), len(targets), len(set_index),
-                             len(set_bytes), len(digests) // 32)
-    region = join_region([records, entries, names, targets, sets, set_bytes, digests])
+        need(0 <= seconds + 2**31 < 2**34, inode.path, "the mtime cannot be represented")
+        records += struct.pack("<IIQQII", shared_index[attributes], inode.nlink, seconds + 2**31 << 30 | nanoseconds, size,
+                               start, extra)
+    descriptor = struct.pack("<8Q", len(inodes), len(shared_index), len(entries) // 8, len(names), len(targets),
+                             len(set_index), len(set_bytes), len(digests) // 32)
+    region = join_region([records, shared, entries, names, targets, sets, set_bytes, digests])
     return hashlib.sha256(descriptor + region).hexdigest()
 
 
@@ -248,9 +259,9 @@ def inspect(path):
         need(len(head) == BLOCK and head[:8] == b"TESSRAFS", path, "not an image")
         version, incompat, image_bytes, tree_offset = struct.unpack_from("<8xI12xQQQ", head)
         need(version == 1 and incompat == 0, path, "unsupported")
-        inodes, dirents, names, targets, sets, set_bytes, contents = struct.unpack_from("<7Q", head, 0x40)
+        inodes, shared, dirents, names, targets, sets, set_bytes, contents = struct.unpack_from("<8Q", head, 0x40)
         packs, chunks, extents, annotations, annotation_bytes = struct.unpack_from("<5Q", head, 0x80)
-        tree_bytes = region_bytes([inodes * 64, dirents * 16, names, targets, sets * 16, set_bytes, contents * 32])
+        tree_bytes = region_bytes([inodes * 32, shared * 16, dirents * 8, names, targets, sets * 16, set_bytes, contents * 32])
         map_bytes = region_bytes([packs * 64, chunks * 16, chunks * 32, contents * 4, extents * 16, chunks * 32,
                                   annotations * 16, annotation_bytes])
         need(tree_offset % BLOCK == 0 and tree_offset + tree_bytes + map_bytes <= image_bytes, path, "corrupt superblock")

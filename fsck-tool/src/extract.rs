@@ -196,10 +196,11 @@ impl Extractor<'_> {
         move |errno| Error::Io { what: what.clone(), source: errno.into() }
     }
 
-    /// The name of an entry.
-    fn name(&self, entry: u64) -> Result<CString, Error> {
+    /// The name of entry `n` of a directory.
+    fn name(&self, directory: &walk::Directory, n: u32) -> Result<CString, Error> {
         let mut buf = [0; tesserafs_format::limits::NAME_MAX];
-        let entry = read(self.context.image.dirent(entry))?;
+        let no_entry = || Error::Refused(format!("directory {} has no entry {n}", directory.ino));
+        let entry = read(self.context.image.dirent(&directory.tables, n))?.ok_or_else(no_entry)?;
         let name = read(self.context.image.name(&entry, &mut buf))?;
         CString::new(name).map_err(|_| Error::Refused("a name with a NUL".to_owned()))
     }
@@ -216,15 +217,15 @@ impl Extractor<'_> {
             if let Some(fd) = directories.open.get(&at) {
                 break fd.clone();
             }
-            let Some((parent, entry)) = self.tree.first_name(at) else {
+            let Some((parent, n)) = self.tree.first_name(at) else {
                 return Err(Error::Refused(format!("directory {at} has no name")));
             };
-            missing.push((at, entry));
-            at = parent;
+            missing.push((at, parent, n));
+            at = parent.ino;
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for (ino, entry) in missing.into_iter().rev() {
-            let opened = rustix::fs::openat(&fd, self.name(entry)?, flags, Mode::empty())
+        for (ino, parent, n) in missing.into_iter().rev() {
+            let opened = rustix::fs::openat(&fd, self.name(parent, n)?, flags, Mode::empty())
                 .map_err(self.fail("open directory", ino))?;
             fd = Arc::new(opened);
             directories.keep(ino, fd.clone());
@@ -235,8 +236,8 @@ impl Extractor<'_> {
     /// The directory of an inode's first name, and the name.
     fn first_name(&self, ino: u32) -> Result<(Arc<OwnedFd>, CString), Error> {
         let no_name = || Error::Refused(format!("inode {ino} has no name"));
-        let (parent, entry) = self.tree.first_name(ino).ok_or_else(no_name)?;
-        Ok((self.directory(parent)?, self.name(entry)?))
+        let (parent, n) = self.tree.first_name(ino).ok_or_else(no_name)?;
+        Ok((self.directory(parent.ino)?, self.name(parent, n)?))
     }
 
     /// Creates everything but regular files, which are returned.
@@ -253,7 +254,7 @@ impl Extractor<'_> {
             }
             let (dir, name) = self.first_name(number)?;
             self.create(&inode, &dir, &name)?;
-            if !matches!(inode.kind, FileKind::Directory { .. }) {
+            if !matches!(inode.kind, FileKind::Directory(_)) {
                 self.finish_special(&inode, &dir, &name)?;
                 self.context.progress.advance(1);
             }
@@ -266,7 +267,7 @@ impl Extractor<'_> {
         let private = Mode::from_raw_mode(0o700);
         let special = |kind| rustix::fs::mknodat(dir, name, kind, private, 0).map_err(&fail);
         match inode.kind {
-            FileKind::Directory { .. } => rustix::fs::mkdirat(dir, name, private).map_err(fail),
+            FileKind::Directory(_) => rustix::fs::mkdirat(dir, name, private).map_err(fail),
             FileKind::Symlink { offset, len } => {
                 let mut target = [0; SYMLINK_MAX as usize];
                 let target = &mut target[..len as usize];
@@ -398,16 +399,17 @@ impl Extractor<'_> {
     /// Creates the names of hard-linked files beside the first.
     fn link_all(&self) -> Result<(), Error> {
         for directory in &self.tree.directories {
-            for index in directory.first..directory.first.saturating_add(directory.entries) {
-                let entry = read(self.context.image.dirent(index))?;
+            for n in 0..directory.tables.entries {
+                let Some(entry) = read(self.context.image.dirent(&directory.tables, n))? else { break };
                 let number = entry.ino.get();
-                let is_first = self.tree.first_name(number).is_some_and(|(_, first)| first == index);
+                let first = self.tree.first_name(number).map(|(directory, n)| (directory.ino, n));
+                let is_first = first == Some((directory.ino, n));
                 if is_first {
                     continue;
                 }
                 self.context.cancel.check()?;
                 let (from_dir, from) = self.first_name(number)?;
-                let (dir, name) = (self.directory(directory.ino)?, self.name(index)?);
+                let (dir, name) = (self.directory(directory.ino)?, self.name(directory, n)?);
                 match rustix::fs::linkat(&*from_dir, &from, &*dir, &name, AtFlags::empty()) {
                     // The file was left out, which is a finding.
                     Err(Errno::NOENT) if self.context.findings.count() > 0 => (),

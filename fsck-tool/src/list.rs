@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 use tesserafs_format::limits::{ANNOTATION_KEY_MAX, NAME_MAX, PLAIN_DIGEST_MAX, SYMLINK_MAX};
-use tesserafs_format::{FileKind, Ino, Inode};
+use tesserafs_format::{Directory, FileKind, Ino, Inode};
 
 use crate::check::Context;
 use crate::error::{Broken, Error};
@@ -29,8 +29,8 @@ pub(crate) fn cannot_write(source: io::Error) -> Error {
 
 /// A directory whose entries are being listed.
 struct Level {
-    next: u64,
-    end: u64,
+    directory: Directory,
+    next: u32,
     /// Bytes of its path.
     path_len: usize,
 }
@@ -48,15 +48,14 @@ pub(crate) fn list(
     if listing == Listing::Long {
         write_long(context, &root, b".", out)?;
     }
-    let mut levels = vec![level(&root, 0)];
+    let mut levels: Vec<Level> = level(&root, 0).into_iter().collect();
     while let Some(last) = levels.last_mut() {
         context.cancel.check()?;
         path.truncate(last.path_len);
-        if last.next >= last.end {
+        let Some(entry) = read(context.image.dirent(&last.directory, last.next))? else {
             levels.pop();
             continue;
-        }
-        let entry = read(context.image.dirent(last.next))?;
+        };
         last.next += 1;
         let mut buf = [0; NAME_MAX];
         let name = read(context.image.name(&entry, &mut buf))?;
@@ -79,9 +78,7 @@ pub(crate) fn list(
                 }
             }
         }
-        if matches!(inode.kind, FileKind::Directory { .. }) {
-            levels.push(level(&inode, path.len()));
-        }
+        levels.extend(level(&inode, path.len()));
     }
     if left_out > 0 {
         let what = "larger than 64 GiB, whose digest is not the SHA-256 of their bytes, are left out";
@@ -90,12 +87,11 @@ pub(crate) fn list(
     Ok(())
 }
 
-fn level(inode: &Inode, path_len: usize) -> Level {
+/// The start of a directory; none of anything else.
+fn level(inode: &Inode, path_len: usize) -> Option<Level> {
     match inode.kind {
-        FileKind::Directory { first, entries, .. } => {
-            Level { next: first, end: first.saturating_add(entries), path_len }
-        }
-        _ => Level { next: 0, end: 0, path_len },
+        FileKind::Directory(directory) => Some(Level { directory, next: 0, path_len }),
+        _ => None,
     }
 }
 
@@ -123,7 +119,7 @@ fn write_long(context: &Context<'_>, inode: &Inode, path: &[u8], out: &mut dyn W
             let digest = digest(context, inode)?;
             (size, if size > PLAIN_DIGEST_MAX { format!("sparse:{digest}") } else { digest })
         }
-        FileKind::Directory { entries, .. } => (entries, "-".to_owned()),
+        FileKind::Directory(directory) => (directory.entries.into(), "-".to_owned()),
         FileKind::Symlink { len, .. } => (len, "-".to_owned()),
         FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => (0, "-".to_owned()),
     };
@@ -143,7 +139,7 @@ fn write_long(context: &Context<'_>, inode: &Inode, path: &[u8], out: &mut dyn W
 fn mode_text(inode: &Inode) -> String {
     let kind = match inode.kind {
         FileKind::Regular { .. } => '-',
-        FileKind::Directory { .. } => 'd',
+        FileKind::Directory(_) => 'd',
         FileKind::Symlink { .. } => 'l',
         FileKind::Fifo => 'p',
         FileKind::Socket => 's',

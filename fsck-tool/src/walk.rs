@@ -9,9 +9,10 @@
 use std::collections::HashSet;
 
 use tesserafs_format::image::Metadata;
-use tesserafs_format::limits::{NAME_MAX, SYMLINK_MAX, XATTR_LIST_MAX, XATTR_NAME_MAX};
+use tesserafs_format::limits::{NAME_ALIGN, NAME_MAX, SYMLINK_MAX, XATTR_LIST_MAX, XATTR_NAME_MAX};
 use tesserafs_format::{
-    Digest, FileKind, FileType, FormatError, Ino, Inode, Place, Rule, XattrSet, XattrSetIndex,
+    Attributes, AttributesIndex, Digest, FileKind, FileType, FormatError, Ino, Inode, Place, Rule, XattrSet,
+    XattrSetIndex,
 };
 
 use crate::check::Context;
@@ -25,12 +26,11 @@ const PATH_DEPTH_MAX: usize = 256;
 /// Records between two looks at the cancel flag, and two steps of the progress bar.
 const STEP: u64 = 1 << 12;
 
-/// A directory: its number and where its entries are.
+/// A directory: its number, and where its entries and names are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Directory {
     pub(crate) ino: u32,
-    pub(crate) first: u64,
-    pub(crate) entries: u64,
+    pub(crate) tables: tesserafs_format::Directory,
 }
 
 /// What the walk learned; indexed by inode number less 1, or by content.
@@ -44,8 +44,8 @@ pub(crate) struct Tree {
     names: Vec<u32>,
     /// Directory of its first name; 0 for none.
     named_by: Vec<u32>,
-    /// Its first entry, plus 1; 0 for none.
-    first_name: Vec<u64>,
+    /// The entry of that directory that is its first name; nothing where there is none.
+    first_name: Vec<u32>,
     /// All directories that could be read, by number.
     pub(crate) directories: Vec<Directory>,
     /// Bytes of each content; 0 where no file has it.
@@ -85,10 +85,12 @@ impl Tree {
         self.sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size))
     }
 
-    /// The directory of the first name of an inode, and that entry.
-    pub(crate) fn first_name(&self, ino: u32) -> Option<(u32, u64)> {
-        let entry = self.first_name.get(ino.checked_sub(1)? as usize)?.checked_sub(1)?;
-        Some((self.named_by[ino as usize - 1], entry))
+    /// The directory of the first name of an inode, and that entry of it.
+    pub(crate) fn first_name(&self, ino: u32) -> Option<(&Directory, u32)> {
+        let index = ino.checked_sub(1)? as usize;
+        let number = *self.named_by.get(index)?;
+        let at = self.directories.binary_search_by_key(&number, |directory| directory.ino).ok()?;
+        Some((&self.directories[at], self.first_name[index]))
     }
 }
 
@@ -139,9 +141,12 @@ impl Numbering {
 /// Checks the records of the tree region, and the tree that they make.
 pub(crate) fn walk(context: &Context<'_>) -> Result<Tree, Error> {
     let layout = &context.image.sb.layout;
-    let records = layout.inodes.records() + layout.dirents.records() + layout.xattr_sets.records();
+    let records = [layout.attributes, layout.inodes, layout.dirents, layout.xattr_sets]
+        .iter()
+        .fold(0, |sum: u64, table| sum.saturating_add(table.records()));
     context.progress.begin("tree", records);
     let mut tree = Tree::empty(context)?;
+    check_attributes(context)?;
     check_inodes(context, &mut tree)?;
     check_xattr_sets(context)?;
     check_content_digests(context)?;
@@ -164,10 +169,38 @@ fn ino_of(number: u64) -> Ino {
     u32::try_from(number).ok().and_then(Ino::from_number).unwrap_or(Ino::ROOT)
 }
 
+/// The attribute records, and that they are distinct.
+fn check_attributes(context: &Context<'_>) -> Result<(), Error> {
+    let mut seen: HashSet<Attributes> = HashSet::new();
+    for number in 0..context.image.sb.layout.attributes.records() {
+        step(context, number)?;
+        let index = AttributesIndex(u32::try_from(number).unwrap_or(u32::MAX));
+        let Some(attributes) = context.note(context.image.attributes(index))? else { continue };
+        seen.try_reserve(1)
+            .map_err(|source| Error::Memory { what: "a record for each attribute record", source })?;
+        if !seen.insert(attributes) {
+            let place = Place::Attributes(index.0);
+            let finding =
+                Finding::new(Rule::TreeAttributes, place, "an equal record before it", "a distinct record");
+            context.findings.add(finding);
+        }
+    }
+    Ok(())
+}
+
+/// The inode of that number; what is wrong with its attributes was found when those were checked.
+fn inode(context: &Context<'_>, ino: Ino) -> Result<Option<Inode>, Error> {
+    match context.image.inode(ino) {
+        Err(Broken::Rule(FormatError { place: Place::Attributes(_), .. })) => Ok(None),
+        result => context.note(result),
+    }
+}
+
 /// First pass: each inode by itself, and what lies in the order of inodes.
 fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
     let layout = &context.image.sb.layout;
-    let (mut sets, mut contents) = (Numbering::default(), Numbering::default());
+    let (mut attributes, mut sets, mut contents) =
+        (Numbering::default(), Numbering::default(), Numbering::default());
     let mut targets = Next(Some(0));
     let add = |rule, place, found: u64, expected: u64| {
         context.findings.add(Finding::new(rule, place, found, expected));
@@ -177,12 +210,15 @@ fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
         let ino = ino_of(number);
         let index = ino.index() as usize;
         let place = Place::Ino(ino.get());
-        let Some(inode) = context.note(context.image.inode(ino))? else {
+        let Some(inode) = inode(context, ino)? else {
             tree.is_whole = false;
-            (sets.gap, contents.gap, targets) = (true, true, Next(None));
+            (attributes.gap, sets.gap, contents.gap, targets) = (true, true, true, Next(None));
             continue;
         };
         tree.types[index] = inode.kind.file_type().value();
+        if let Err(expected) = attributes.take(inode.attributes.0.into()) {
+            add(Rule::TreeAttributes, place, inode.attributes.0.into(), expected);
+        }
         if let Some(set) = inode.xattrs {
             if let Err(expected) = sets.take(set.0.into()) {
                 add(Rule::TreeXattrs, place, set.0.into(), expected);
@@ -204,13 +240,13 @@ fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
                     add(Rule::InodeBlocks, place, inode.blocks, *blocks);
                 }
             }
-            FileKind::Directory { first, entries, parent } => {
-                tree.parents[index] = parent.get();
-                tree.directories.push(Directory { ino: ino.get(), first, entries });
+            FileKind::Directory(tables) => {
+                tree.parents[index] = tables.parent.get();
+                tree.directories.push(Directory { ino: ino.get(), tables });
             }
             FileKind::Symlink { offset, len } => {
-                if let Err(expected) = targets.take(offset, len) {
-                    add(Rule::TreeTargets, place, offset, expected);
+                if let Err(expected) = targets.take(offset.into(), len) {
+                    add(Rule::TreeTargets, place, offset.into(), expected);
                 }
                 let mut target = [0; SYMLINK_MAX as usize];
                 context.note(context.image.target(ino, offset, &mut target[..len as usize]))?;
@@ -219,12 +255,13 @@ fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
         }
     }
     if let Some(found) = targets.misses(layout.targets.records()) {
-        add(Rule::TreeTargets, Place::SuperBlock(0x58), layout.targets.records(), found);
+        add(Rule::TreeTargets, Place::SuperBlock(0x60), layout.targets.records(), found);
     }
     if tree.is_whole {
         for (rule, numbering, table, at) in [
-            (Rule::TreeXattrs, sets, layout.xattr_sets, 0x60),
-            (Rule::TreeContents, contents, layout.content_digests, 0x70),
+            (Rule::TreeAttributes, attributes, layout.attributes, 0x48),
+            (Rule::TreeXattrs, sets, layout.xattr_sets, 0x68),
+            (Rule::TreeContents, contents, layout.content_digests, 0x78),
         ] {
             if numbering.next < table.records() {
                 add(rule, Place::SuperBlock(at), table.records(), numbering.next);
@@ -266,7 +303,7 @@ fn check_xattr_sets(context: &Context<'_>) -> Result<(), Error> {
     }
     if let Some(found) = next.misses(layout.xattr_entries.records()) {
         let finding =
-            Finding::new(Rule::TreeXattrs, Place::SuperBlock(0x68), layout.xattr_entries.records(), found);
+            Finding::new(Rule::TreeXattrs, Place::SuperBlock(0x70), layout.xattr_entries.records(), found);
         context.findings.add(finding);
     }
     Ok(())
@@ -343,71 +380,73 @@ fn check_entries(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
     let total = context.image.sb.layout.dirents.records();
     // The root has no name: 2 is the first number that an entry gives.
     let mut state = Entries { context, numbers: Numbering { next: 2, gap: false }, names: Next(Some(0)) };
-    let mut tables = Next(Some(0));
+    let mut records = Next(Some(0));
     let mut covered = 0;
     let mut last_ino = 0;
     for index in 0..tree.directories.len() {
         let directory = tree.directories[index];
         if u64::from(directory.ino) != last_ino + 1 && !tree.is_whole {
-            // A directory that could not be read may have entries before these.
-            tables = skipped(tree, last_ino + 1, directory.ino.into(), tables);
+            // A directory that could not be read may have entries and names before these.
+            records = skipped(tree, last_ino + 1, directory.ino.into(), records);
+            state.names = skipped(tree, last_ino + 1, directory.ino.into(), state.names);
         }
         last_ino = directory.ino.into();
-        if let Err(expected) = tables.take(directory.first, directory.entries) {
+        let first = u64::from(directory.tables.first);
+        // With the fence.
+        let len = u64::from(directory.tables.entries) + 1;
+        if let Err(expected) = records.take(first, len) {
             let place = Place::Ino(directory.ino);
-            context.findings.add(Finding::new(Rule::TreeEntries, place, directory.first, expected));
+            context.findings.add(Finding::new(Rule::TreeEntries, place, first, expected));
         }
-        // Entries that no directory has are records still; those that two have belong to the first.
-        for entry in covered..directory.first {
-            context.note(context.image.dirent(entry))?;
+        if covered < first {
+            // Entries that no directory has may have names.
             (state.names, state.numbers.gap) = (Next(None), true);
         }
-        let end = directory.first.saturating_add(directory.entries);
-        state.directory(tree, directory, covered.max(directory.first)..end)?;
-        covered = covered.max(end);
-    }
-    for entry in covered..total {
-        context.note(context.image.dirent(entry))?;
-        state.names = Next(None);
+        // Entries that two directories have belong to the first.
+        let from = u32::try_from(covered.saturating_sub(first)).unwrap_or(u32::MAX);
+        state.directory(tree, directory, from.min(directory.tables.entries))?;
+        covered = covered.max(first.saturating_add(len));
     }
     if tree.is_whole && covered < total {
-        let finding = Finding::new(Rule::TreeEntries, Place::Dirent(covered), total, covered);
-        context.findings.add(finding);
+        let place = Place::Dirent(u32::try_from(covered).unwrap_or(u32::MAX));
+        context.findings.add(Finding::new(Rule::TreeEntries, place, total, covered));
+    }
+    if covered < total {
+        state.names = Next(None);
     }
     if let Some(found) = state.names.misses(context.image.sb.layout.names.records()) {
         let records = context.image.sb.layout.names.records();
-        context.findings.add(Finding::new(Rule::TreeNames, Place::SuperBlock(0x50), records, found));
+        context.findings.add(Finding::new(Rule::TreeNames, Place::SuperBlock(0x58), records, found));
     }
     Ok(())
 }
 
-/// `tables`, unless one of the inodes `from..to` is unreadable.
-fn skipped(tree: &Tree, from: u64, to: u64, tables: Next) -> Next {
+/// `next`, unless one of the inodes `from..to` is unreadable.
+fn skipped(tree: &Tree, from: u64, to: u64, next: Next) -> Next {
     let is_readable = |number: u64| tree.types.get(number as usize - 1).is_some_and(|kind| *kind != 0);
     if (from..to).all(is_readable) {
-        tables
+        next
     } else {
         Next(None)
     }
 }
 
 impl Entries<'_> {
-    /// Checks the entries of one directory.
-    fn directory(
-        &mut self,
-        tree: &mut Tree,
-        directory: Directory,
-        entries: std::ops::Range<u64>,
-    ) -> Result<(), Error> {
+    /// Checks the entries of one directory, from entry `from` on.
+    fn directory(&mut self, tree: &mut Tree, directory: Directory, from: u32) -> Result<(), Error> {
         let context = self.context;
-        let is_all = entries.start == directory.first;
-        let mut is_whole = is_all;
+        let tables = directory.tables;
+        let mut is_whole = from == 0;
         let mut subdirectories = 0_u64;
         let mut before: Vec<u8> = Vec::new();
-        for index in entries {
-            step(context, index)?;
-            let place = Place::Dirent(index);
-            let Some(entry) = context.note(context.image.dirent(index))? else {
+        if let Err(expected) = self.names.take(tables.names, 0) {
+            let place = Place::Ino(directory.ino);
+            context.findings.add(Finding::new(Rule::TreeNames, place, tables.names, expected));
+        }
+        for n in from..tables.entries {
+            step(context, n.into())?;
+            let place = Place::Dirent(tables.first.saturating_add(n));
+            let Some(entry) = context.note(context.image.dirent(&tables, n))?.flatten() else {
                 (self.names, self.numbers.gap) = (Next(None), true);
                 (tree.is_whole, is_whole) = (false, false);
                 before.clear();
@@ -443,26 +482,55 @@ impl Entries<'_> {
             }
             let is_directory = known == FileType::Directory.value();
             subdirectories += u64::from(is_directory || known == 0 && stored == FileType::Directory.value());
-            self.number(tree, directory.ino, index, number, is_directory);
+            self.number(tree, directory, n, number, is_directory);
         }
+        self.fence(directory)?;
         if is_whole {
             self.links(directory, subdirectories)?;
         }
         Ok(())
     }
 
-    /// Takes the name that entry `index` of directory `parent` gives inode `number`.
-    fn number(&mut self, tree: &mut Tree, parent: u32, index: u64, number: u32, is_directory: bool) {
+    /// Checks what stands behind the entries and the names of a directory.
+    fn fence(&mut self, directory: Directory) -> Result<(), Error> {
+        let context = self.context;
+        let table = &context.image.sb.layout.names;
+        let Some(len) = context.note(context.image.fence(&directory.tables))? else {
+            self.names = Next(None);
+            return Ok(());
+        };
+        let place = Place::Ino(directory.ino);
+        let end = directory.tables.names.saturating_add(len.into());
+        let aligned = end.next_multiple_of(NAME_ALIGN);
+        if aligned > table.records() {
+            self.names = Next(None);
+            context.findings.add(Finding::new(Rule::TreeNames, place, aligned, table.records()));
+            return Ok(());
+        }
+        let mut padding = [0; NAME_ALIGN as usize];
+        let padding = &mut padding[..(aligned - end) as usize];
+        context.note(context.metadata.read(table.offset().saturating_add(end), padding))?;
+        if let Some(found) = padding.iter().find(|byte| **byte != 0) {
+            let finding = Finding::new(Rule::TreeNames, place, u32::from(*found), 0_u32);
+            context.findings.add(finding.detail("the bytes behind the names of a directory are zero"));
+        }
+        self.names.0 = self.names.0.map(|_| aligned);
+        Ok(())
+    }
+
+    /// Takes the name that entry `n` of a directory gives inode `number`.
+    fn number(&mut self, tree: &mut Tree, directory: Directory, n: u32, number: u32, is_directory: bool) {
         let findings = self.context.findings;
         let inode = number as usize - 1;
-        let place = Place::Dirent(index);
+        let parent = directory.ino;
+        let place = Place::Dirent(directory.tables.first.saturating_add(n));
         if let Err(expected) = self.numbers.take(number.into()) {
             findings.add(Finding::new(Rule::TreeOrder, place, number, expected));
         }
         tree.names[inode] = tree.names[inode].saturating_add(1);
         if tree.names[inode] == 1 {
             tree.named_by[inode] = parent;
-            tree.first_name[inode] = index + 1;
+            tree.first_name[inode] = n;
         }
         if !is_directory {
             return;
@@ -483,8 +551,7 @@ impl Entries<'_> {
     /// Compares the link count of a directory.
     fn links(&self, directory: Directory, subdirectories: u64) -> Result<(), Error> {
         let context = self.context;
-        let result = context.image.inode(ino_of(directory.ino.into()));
-        let Some(inode) = context.note(result)? else { return Ok(()) };
+        let Some(inode) = inode(context, ino_of(directory.ino.into()))? else { return Ok(()) };
         let expected = subdirectories + 2;
         if u64::from(inode.nlink) != expected {
             let place = Place::Ino(directory.ino);
@@ -512,7 +579,7 @@ fn check_links(context: &Context<'_>, tree: &Tree) -> Result<(), Error> {
         if tree.types[ino.index() as usize] == FileType::Directory.value() {
             continue;
         }
-        let Some(inode) = context.note(context.image.inode(ino))? else { continue };
+        let Some(inode) = inode(context, ino)? else { continue };
         if inode.nlink != names {
             context.findings.add(Finding::new(Rule::TreeNlink, place, inode.nlink, names));
         }
@@ -529,9 +596,9 @@ pub(crate) fn path(context: &Context<'_>, tree: &Tree, ino: u32) -> Option<Vec<u
             components.push(b"...".to_vec());
             break;
         }
-        let (parent, entry) = tree.first_name(at)?;
-        components.push(name(context, entry)?);
-        at = parent;
+        let (directory, n) = tree.first_name(at)?;
+        components.push(name(context, directory, n)?);
+        at = directory.ino;
     }
     if components.is_empty() {
         return Some(b"/".to_vec());
@@ -539,10 +606,10 @@ pub(crate) fn path(context: &Context<'_>, tree: &Tree, ino: u32) -> Option<Vec<u
     Some(components.iter().rev().flat_map(|name| [b"/", name.as_slice()].concat()).collect())
 }
 
-/// The name of an entry, unless it cannot be read.
-pub(crate) fn name(context: &Context<'_>, entry: u64) -> Option<Vec<u8>> {
+/// The name of entry `n` of a directory, unless it cannot be read.
+pub(crate) fn name(context: &Context<'_>, directory: &Directory, n: u32) -> Option<Vec<u8>> {
     let mut buf = [0; NAME_MAX];
-    let entry = context.image.dirent(entry).ok()?;
+    let entry = context.image.dirent(&directory.tables, n).ok()??;
     context.image.name(&entry, &mut buf).ok().map(<[u8]>::to_vec)
 }
 
@@ -572,13 +639,14 @@ pub(crate) fn name_file(context: &Context<'_>, tree: &mut Tree, finding: &mut Fi
 }
 
 /// The path that an entry gives; that of its directory where the name cannot be read.
-fn entry_path(context: &Context<'_>, tree: &Tree, entry: u64) -> Option<Vec<u8>> {
+fn entry_path(context: &Context<'_>, tree: &Tree, entry: u32) -> Option<Vec<u8>> {
+    // The fence counts as the directory's.
     let holds = |directory: &&Directory| {
-        entry.checked_sub(directory.first).is_some_and(|index| index < directory.entries)
+        entry.checked_sub(directory.tables.first).is_some_and(|n| n <= directory.tables.entries)
     };
     let directory = tree.directories.iter().find(holds)?;
     let mut path = path(context, tree, directory.ino)?;
-    if let Some(name) = name(context, entry) {
+    if let Some(name) = name(context, directory, entry - directory.tables.first) {
         if path.last() != Some(&b'/') {
             path.push(b'/');
         }

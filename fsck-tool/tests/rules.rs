@@ -16,22 +16,28 @@ use tesserafs_format::Rule;
 #[path = "../../format/tests/common/mod.rs"]
 mod common;
 
-use common::{attach, inode, pattern, sha256, superblock, Draft, Piece};
+use common::{attach, inode, pattern, sha256, superblock, Draft, Piece, Tables};
 
 /// How an image is broken.
 enum Break {
     /// In its records; everything is digested anew.
     Records(fn(&mut Draft)),
+    /// In its tables of inodes and names; everything is digested anew.
+    Raw(fn(&mut Tables)),
     /// In its finished bytes.
     Bytes(fn(&mut Vec<u8>)),
 }
-use Break::{Bytes, Records};
+use Break::{Bytes, Raw, Records};
 
 fn build(how: &Break) -> Vec<u8> {
     let mut draft = Draft::sample();
     match how {
         Records(change) => {
             change(&mut draft);
+            draft.image()
+        }
+        Raw(change) => {
+            draft.change = Some(*change);
             draft.image()
         }
         Bytes(change) => {
@@ -64,6 +70,13 @@ type Case = (Rule, &'static str, Option<&'static str>, &'static [Rule], Break);
 macro_rules! ino {
     ($n:expr, $field:ident = $value:expr) => {
         Records(|d| d.inodes[$n - 1].$field = $value.into())
+    };
+}
+
+/// Renames the entry of that index.
+macro_rules! name {
+    ($n:expr, $name:expr) => {
+        Records(|d| d.dirents[$n].name = $name.to_vec())
     };
 }
 
@@ -111,29 +124,38 @@ fn cases() -> Vec<Case> {
             }),
         ),
         // Inodes.
-        (Rule::InodeType, "ino 5", Some("/fifo"), &[], ino!(5, file_type = 7)),
-        (Rule::InodeMode, "ino 5", Some("/fifo"), &[], ino!(5, mode = 0o10000)),
-        (Rule::InodeOwner, "ino 5", Some("/fifo"), &[], ino!(5, uid = u32::MAX)),
+        (Rule::InodeAttributes, "ino 5", Some("/fifo"), &[], Raw(|t| t.inodes[4].attributes = 9.into())),
+        (Rule::AttributesType, "attributes 4", None, &[], Raw(|t| t.attributes[4].file_type = 7)),
+        (Rule::AttributesPadding, "attributes 4", None, &[], Raw(|t| t.attributes[4].reserved = 7)),
+        (Rule::AttributesMode, "attributes 4", None, &[], ino!(5, mode = 0o10000)),
+        (Rule::AttributesOwner, "attributes 4", None, &[], ino!(5, uid = u32::MAX)),
+        (Rule::AttributesXattrs, "attributes 8", None, &[], ino!(12, xattrs = 3)),
         (Rule::InodeBlocks, "content 1", Some("/hole"), &[], ino!(6, blocks = 3)),
         (Rule::InodeBlocks, "ino 12", Some("/a/copy"), &[], ino!(12, blocks = 2)),
-        (Rule::InodePadding, "ino 5", Some("/fifo"), &[], ino!(5, parent = 1)),
+        (Rule::InodePadding, "ino 5", Some("/fifo"), &[], Raw(|t| t.inodes[4].extra = 1.into())),
         (Rule::InodeNlink, "ino 5", Some("/fifo"), &[], ino!(5, nlink = 0)),
         (Rule::InodeTime, "ino 5", Some("/fifo"), &[], ino!(5, mtime_nsec = 1_000_000_000)),
         (Rule::InodeSize, "ino 5", Some("/fifo"), &[], ino!(5, size = 1)),
         (Rule::InodeContent, "ino 13", Some("/a/small2"), &[], ino!(13, start = 4)),
         (Rule::InodeEntries, "ino 11", Some("/a/b"), &[], ino!(11, size = 9)),
         (Rule::InodeTarget, "ino 14", Some("/a/b/link2"), &[], ino!(14, size = 2)),
-        (Rule::InodeXattrs, "ino 12", Some("/a/copy"), &[], ino!(12, xattrs = 3)),
+        (Rule::InodeNames, "ino 11", Some("/a/b"), &[], Raw(|t| t.inodes[10].size = (1 | 6 << 32).into())),
         (Rule::InodeParent, "ino 11", Some("/a/b"), &[], ino!(11, parent = 15)),
         (Rule::RootType, "ino 1", Some("/"), &[], ino!(1, parent = 2)),
         // Entries.
-        (Rule::DirentNameLength, "dirent 8", None, &[], Records(|d| d.dirents[8].name_len = 0)),
-        (Rule::DirentNameRange, "dirent 13", None, &[], Records(|d| d.dirents[13].name_len = 255)),
-        (Rule::DirentNameBytes, "dirent 8", None, &[], Records(|d| name(d, b"wh", b"w/"))),
-        (Rule::DirentOrder, "dirent 8", Some("/aa"), &[], Records(|d| name(d, b"wh", b"aa"))),
+        (Rule::DirentNameLength, "dirent 8", None, &[], Raw(|t| t.dirents[8].name = (33 | 6 << 29).into())),
+        (
+            Rule::DirentNameRange,
+            "dirent 15",
+            None,
+            &[Rule::TreeNames],
+            Raw(|t| t.dirents[16].name = 17.into()),
+        ),
+        (Rule::DirentNameBytes, "dirent 8", None, &[], name!(8, b"w/")),
+        (Rule::DirentOrder, "dirent 8", Some("/aa"), &[], name!(8, b"aa")),
         (Rule::DirentInode, "dirent 8", None, &[], Records(|d| d.dirents[8].ino = 99.into())),
         (Rule::DirentType, "dirent 8", Some("/wh"), &[], Records(|d| d.dirents[8].file_type = 1)),
-        (Rule::DirentPadding, "dirent 8", None, &[], Records(|d| d.dirents[8].reserved = 1.into())),
+        (Rule::DirentFence, "dirent 9", Some("/"), &[], Raw(|t| t.dirents[9].ino = 1.into())),
         (Rule::TargetBytes, "ino 7", Some("/link"), &[], Records(|d| d.targets[3] = 0)),
         // Xattrs.
         (
@@ -314,12 +336,12 @@ fn cases() -> Vec<Case> {
             }),
         ),
         // The whole image.
-        (Rule::TablePadding, "byte 21600", None, &[], Records(|d| d.table_padding = 1)),
+        (Rule::TablePadding, "byte 21072", None, &[], Records(|d| d.table_padding = 1)),
         (Rule::HashPadding, "byte 28736", None, &[], Records(|d| d.hash_padding = 1)),
         (Rule::TreeOrder, "dirent 3", Some("/fifo"), &[], Records(|d| swap_inodes(d, 5, 6))),
         (
             Rule::TreeOrder,
-            "dirent 13",
+            "dirent 15",
             Some("/a/b/link2"),
             &[Rule::TreeUnreachable, Rule::TreeNlink, Rule::DirentType],
             Records(|d| {
@@ -349,21 +371,62 @@ fn cases() -> Vec<Case> {
         (Rule::TreeParent, "ino 11", Some("/a/b"), &[], ino!(11, parent = 1)),
         (Rule::TreeNlink, "ino 8", Some("/small1"), &[], ino!(8, nlink = 1)),
         (Rule::TreeNlink, "ino 2", Some("/a"), &[], ino!(2, nlink = 2)),
-        (Rule::TreeEntries, "dirent 14", None, &[], Records(|d| d.dirent(b"z", 14, 3))),
+        (Rule::TreeEntries, "dirent 17", None, &[], Records(|d| d.dirent(b"z", 14, 3))),
+        // The name of the only entry is "ink2".
         (
             Rule::TreeNames,
-            "dirent 8",
-            Some("/wh"),
+            "dirent 15",
+            Some("/a/b/ink2"),
             &[],
-            Records(|d| {
-                // "wh" is its own copy at the end of the table.
-                let len = d.names.len() as u64;
-                d.names.extend(b"wh");
-                d.dirents[8].name_offset = len.into();
+            Raw(|t| t.dirents[15].name = (1 | 3 << 29).into()),
+        ),
+        // A byte behind the names of the root.
+        (Rule::TreeNames, "ino 1", Some("/"), &[], Raw(|t| t.names[33] = 1)),
+        (Rule::TreeNames, "superblock byte 88", None, &[], Raw(|t| t.names.extend([0; 16]))),
+        // The entries of /a/b are elsewhere, and so are its names.
+        (
+            Rule::TreeNames,
+            "ino 11",
+            Some("/a/b"),
+            &[],
+            Raw(|t| {
+                t.names.extend(b"link2");
+                t.names.resize(96, 0);
+                t.inodes[10].size = (1 | 5 << 32).into();
             }),
         ),
-        (Rule::TreeNames, "superblock byte 80", None, &[], Records(|d| d.names.push(b'x'))),
-        (Rule::TreeTargets, "superblock byte 88", None, &[], Records(|d| d.targets.push(b'x'))),
+        (
+            Rule::TreeAttributes,
+            "ino 2",
+            Some("/a"),
+            &[],
+            Raw(|t| {
+                t.attributes.swap(1, 2);
+                t.inodes[1].attributes = 2.into();
+                t.inodes[2].attributes = 1.into();
+            }),
+        ),
+        (
+            Rule::TreeAttributes,
+            "attributes 9",
+            None,
+            &[],
+            Raw(|t| {
+                t.attributes.push(t.attributes[3]);
+                t.inodes[12].attributes = 9.into();
+            }),
+        ),
+        (
+            Rule::TreeAttributes,
+            "superblock byte 72",
+            None,
+            &[],
+            Raw(|t| {
+                let unused = tesserafs_format::raw::RawAttributes { uid: 77.into(), ..t.attributes[3] };
+                t.attributes.push(unused);
+            }),
+        ),
+        (Rule::TreeTargets, "superblock byte 96", None, &[], Records(|d| d.targets.push(b'x'))),
         (
             Rule::TreeXattrs,
             "ino 2",
@@ -404,7 +467,7 @@ fn cases() -> Vec<Case> {
         ),
         (
             Rule::TreeContents,
-            "superblock byte 112",
+            "superblock byte 120",
             None,
             &[],
             Records(|d| {
@@ -485,12 +548,6 @@ fn flip(image: &mut [u8], at: fn(&Layout) -> u64) {
     image[at] ^= 1;
 }
 
-/// Puts `new` for the name `old`, of the same length.
-fn name(draft: &mut Draft, old: &[u8], new: &[u8]) {
-    let at = draft.names.windows(old.len()).position(|bytes| bytes == old).expect("the name");
-    draft.names[at..at + new.len()].copy_from_slice(new);
-}
-
 /// Puts a set for the first of the sample.
 fn xattrs(draft: &mut Draft, first: &[(&[u8], &[u8])]) {
     draft.xattr_entries.clear();
@@ -529,11 +586,11 @@ fn zstd_file(draft: &mut Draft, change: fn(&mut Vec<u8>)) {
     let link = draft.inodes.remove(13);
     draft.inodes.push(link);
     draft.dirents.truncate(13);
-    draft.names.truncate(draft.names.len() - 5);
     draft.dirent(b"z", 14, 1);
     draft.dirent(b"link2", 15, 3);
     draft.inodes[1].size = 5.into();
-    draft.inodes[10].start = 14.into();
+    draft.directories[1].1 = 5;
+    draft.inodes[10].start = 16.into();
     draft.seal();
 }
 

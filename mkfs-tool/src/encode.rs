@@ -59,7 +59,7 @@ pub struct Map {
     /// Digests of the contents.
     pub content_digests: Vec<Digest>,
     /// Blocks of the contents that are not all zero.
-    pub content_blocks: Vec<u64>,
+    pub content_blocks: Vec<u32>,
     /// First extents of the contents.
     pub content_map: Vec<u32>,
     /// Extents.
@@ -848,6 +848,8 @@ impl<'a, F> Sequencer<'a, F> {
         }
         let content = self.map.content_digests.len() as u32;
         next_index(content)?;
+        let blocks = u32::try_from(blocks)
+            .map_err(|_| too_many("blocks of 4096 bytes that are not zero in a file"))?;
         self.shared.state().contents.insert(digest, content);
         self.map.figures.content_bytes += size;
         self.map.figures.hole_bytes += hole_bytes(&extents, size);

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::annotation::Annotation;
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, SIGNED_PREFIX};
-use tesserafs_format::raw::{RawContentMap, RawDirent, RawInode, RawSuperBlock};
+use tesserafs_format::raw::{RawContentMap, RawInode, RawSuperBlock};
 use tesserafs_format::superblock::Layout;
-use tesserafs_format::{Digest, FileType, Pack, PackIndex, PackKind, Profile, SuperBlock, Table};
+use tesserafs_format::{Digest, Pack, PackIndex, PackKind, Profile, SuperBlock, Table};
 use zerocopy::IntoBytes;
 
 use crate::encode::{sha256, Map, PackWriter, Sha2};
@@ -210,42 +210,24 @@ fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &La
     out.table(&layout.inodes)?;
     let mut contents = map.files.iter().peekable();
     for (ino, node) in (1_u32..).zip(&tree.nodes) {
-        let (start, blocks) = match contents.next_if(|(file, _)| *file == ino) {
-            Some((_, content)) => (u64::from(*content), map.content_blocks[*content as usize]),
-            None => (node.start, 0),
+        let (start, extra) = match contents.next_if(|(file, _)| *file == ino) {
+            Some((_, content)) => (*content, map.content_blocks[*content as usize]),
+            None => (node.start, node.parent),
         };
         let raw = RawInode {
-            file_type: node.file_type.value(),
-            mode: node.mode.into(),
-            uid: node.uid.into(),
-            gid: node.gid.into(),
+            attributes: node.attributes.into(),
             nlink: node.nlink.into(),
+            mtime: node.mtime.into(),
             size: node.size.into(),
-            mtime: node.mtime.sec.into(),
             start: start.into(),
-            mtime_nsec: node.mtime.nsec.into(),
-            xattrs: node.xattrs.into(),
-            parent: node.parent.into(),
-            blocks: blocks.into(),
-            ..RawInode::default()
+            extra: extra.into(),
         };
         out.write(raw.as_bytes())?;
     }
+    out.table(&layout.attributes)?;
+    out.write(tree.attributes.as_bytes())?;
     out.table(&layout.dirents)?;
-    let mut name_offset = 0;
-    for entry in &tree.entries {
-        let file_type =
-            tree.nodes.get(entry.ino as usize - 1).map_or(FileType::Regular, |node| node.file_type);
-        let raw = RawDirent {
-            name_offset: u64::into(name_offset),
-            ino: entry.ino.into(),
-            name_len: entry.name_len,
-            file_type: file_type.value(),
-            reserved: 0.into(),
-        };
-        out.write(raw.as_bytes())?;
-        name_offset += u64::from(entry.name_len);
-    }
+    out.write(tree.entries.as_bytes())?;
     out.table(&layout.names)?;
     out.write(&tree.names)?;
     out.table(&layout.targets)?;

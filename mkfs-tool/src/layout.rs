@@ -15,13 +15,13 @@ use crate::tree::Tree;
 pub fn raw_tree(tree: &Tree, map: &Map) -> RawTree {
     RawTree {
         inodes: (tree.nodes.len() as u64).into(),
+        attributes: (tree.attributes.len() as u64).into(),
         dirents: (tree.entries.len() as u64).into(),
         name_bytes: (tree.names.len() as u64).into(),
         target_bytes: (tree.targets.len() as u64).into(),
         xattr_sets: (tree.xattr_sets.len() as u64).into(),
         xattr_bytes: (tree.xattr_entries.len() as u64).into(),
         contents: (map.content_digests.len() as u64).into(),
-        reserved: 0.into(),
     }
 }
 

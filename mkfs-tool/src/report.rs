@@ -170,7 +170,6 @@ impl Report {
 fn counts(tree: &Tree) -> Counts {
     let mut counts = Counts {
         inodes: tree.nodes.len() as u64,
-        names: tree.entries.len() as u64,
         xattr_sets: tree.xattr_sets.len() as u64,
         ..Counts::default()
     };
@@ -184,7 +183,8 @@ fn counts(tree: &Tree) -> Counts {
             FileType::Whiteout => &mut counts.whiteouts,
         } += 1;
     }
-    // Every inode but the root has a first name.
+    // Each directory has a fence among the entries; every inode but the root has a first name.
+    counts.names = tree.entries.len() as u64 - counts.directories;
     counts.hard_links = counts.names + 1 - counts.inodes;
     counts
 }

@@ -188,8 +188,8 @@ fn independent_program() -> Option<PathBuf> {
     Some(program)
 }
 
-const GOLDEN_TREE: &str = "sha256:b9921787c2aa54a2d65e4c34e6903cbc12cbd8f498edc3e4911444804e856e39";
-const GOLDEN_IMAGE: &str = "sha256:94a7164528e7af6ce40515fd5c4e3280827c06701f7bc71331cdaf720b106f11";
+const GOLDEN_TREE: &str = "sha256:cb730af97a1a1cce6af6c2b1b11978d189308c3d28dbb9ef2bcc90b4714c462e";
+const GOLDEN_IMAGE: &str = "sha256:fb2a108b218452f4dbab59f1cbd819623208eca29a55f138e35e7bf6a2ef0c32";
 
 /// The tree ID that a program computes that shares nothing with this one but FORMAT.md.
 #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! A tiny writer of images, for tests: raw records in, bytes with right digests out.
+//! A tiny writer of images, for tests: records in, bytes with right digests out.
 //!
 //! It proves nothing, so a test can break any record and still get an image whose Merkle tree, tree ID and pack digest are
 //! right: what a reader then refuses is the broken rule, and not a digest.
@@ -12,11 +12,12 @@ use sha2::Digest as _;
 use tesserafs_format::image::Metadata;
 use tesserafs_format::limits::{BLOCK_SIZE, DIGEST_SIZE, SIGNED_PREFIX};
 use tesserafs_format::raw::{
-    RawAnnotation, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawMap, RawPack, RawProfile,
-    RawSuperBlock, RawTree, RawXattrEntry, RawXattrSet, MAGIC, VERSION,
+    RawAnnotation, RawAttributes, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawMap, RawPack,
+    RawProfile, RawSuperBlock, RawTree, RawXattrEntry, RawXattrSet, MAGIC, VERSION,
 };
 use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Digest, FormatError, Geometry, Sha256};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub const HOLE: u32 = u32::MAX;
@@ -33,18 +34,58 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
 
+/// An inode with all that it is; [`Draft::tables`] tells what is shared from what is not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DraftInode {
+    pub file_type: u8,
+    pub mode: U16,
+    pub uid: U32,
+    pub gid: U32,
+    pub nlink: U32,
+    /// Of a directory the number of entries.
+    pub size: U64,
+    pub mtime: I64,
+    pub mtime_nsec: U32,
+    pub start: U32,
+    pub xattrs: U32,
+    /// Of a directory.
+    pub parent: U32,
+    /// Of a regular file.
+    pub blocks: U32,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug)]
+pub struct DraftDirent {
+    pub ino: U32,
+    pub file_type: u8,
+    pub name: Vec<u8>,
+}
+
+/// The tables of inodes and names.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    pub inodes: Vec<RawInode>,
+    pub attributes: Vec<RawAttributes>,
+    pub dirents: Vec<RawDirent>,
+    pub names: Vec<u8>,
+}
+
 /// All records of an image.
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
-    pub inodes: Vec<RawInode>,
-    pub dirents: Vec<RawDirent>,
-    pub names: Vec<u8>,
+    pub inodes: Vec<DraftInode>,
+    /// Directories by the index of their inode, with their number of entries.
+    pub directories: Vec<(usize, usize)>,
+    pub dirents: Vec<DraftDirent>,
+    /// What is done to the tables of inodes and names in the end.
+    pub change: Option<fn(&mut Tables)>,
     pub targets: Vec<u8>,
     pub xattr_sets: Vec<RawXattrSet>,
     pub xattr_entries: Vec<u8>,
     pub contents: Vec<[u8; 32]>,
     /// Blocks of the contents that are not all zero; 0 for those that were added without their bytes.
-    pub content_blocks: Vec<u64>,
+    pub content_blocks: Vec<u32>,
     pub packs: Vec<RawPack>,
     pub chunks: Vec<RawChunk>,
     pub chunk_digests: Vec<[u8; 32]>,
@@ -112,13 +153,14 @@ impl Draft {
         d.directory(1, 9, 3, 0); //                                        1  /
         d.directory(1, 4, 3, one); //                                      2  /a
         d.regular(big, 9096, 1, two); //                                   3  /big
-        d.inode(RawInode { file_type: 1, ..inode(1) }); //                 4  /empty
-        d.inode(RawInode { file_type: 4, ..inode(1) }); //                 5  /fifo
+        d.inode(DraftInode { file_type: 1, ..inode(1) }); //               4  /empty
+        d.inode(DraftInode { file_type: 4, ..inode(1) }); //               5  /fifo
         d.regular(hole, 12388, 1, 0); //                                   6  /hole
         d.symlink(b"a/b/target"); //                                       7  /link
         d.regular(small_1, len_1, 2, 0); //                                8  /small1, /a/hard
-        d.inode(RawInode { file_type: 5, ..inode(1) }); //                 9  /sock
-        d.inode(RawInode { file_type: 6, mode: 0.into(), ..inode(1) }); // 10 /wh
+        d.inode(DraftInode { file_type: 5, ..inode(1) }); //               9  /sock
+        let mode = 0.into();
+        d.inode(DraftInode { file_type: 6, mode, ..inode(1) }); //         10 /wh
         d.directory(2, 1, 2, 0); //                                        11 /a/b
         d.regular(big, 9096, 1, one); //                                   12 /a/copy
         d.regular(small_2, len_2, 1, 0); //                                13 /a/small2
@@ -147,19 +189,19 @@ impl Draft {
         d
     }
 
-    pub fn inode(&mut self, inode: RawInode) -> &mut RawInode {
+    pub fn inode(&mut self, inode: DraftInode) -> &mut DraftInode {
         self.inodes.push(inode);
         self.inodes.last_mut().expect("just pushed")
     }
 
     /// A directory whose entries follow those of the directories before it.
     pub fn directory(&mut self, parent: u32, entries: u64, nlink: u32, xattrs: u32) {
-        let before = |inode: &&RawInode| inode.file_type == 2;
-        let start: u64 = self.inodes.iter().filter(before).map(|inode| inode.size.get()).sum();
-        self.inode(RawInode {
+        let start: usize = self.directories.iter().map(|(_, entries)| entries + 1).sum();
+        self.directories.push((self.inodes.len(), entries as usize));
+        self.inode(DraftInode {
             file_type: 2,
             size: entries.into(),
-            start: start.into(),
+            start: (start as u32).into(),
             parent: parent.into(),
             xattrs: xattrs.into(),
             mode: 0o755.into(),
@@ -168,10 +210,10 @@ impl Draft {
     }
 
     pub fn regular(&mut self, content: u32, size: u64, nlink: u32, xattrs: u32) {
-        self.inode(RawInode {
+        self.inode(DraftInode {
             file_type: 1,
             size: size.into(),
-            start: u64::from(content).into(),
+            start: content.into(),
             xattrs: xattrs.into(),
             blocks: self.content_blocks.get(content as usize).copied().unwrap_or(0).into(),
             ..inode(nlink)
@@ -179,9 +221,9 @@ impl Draft {
     }
 
     pub fn symlink(&mut self, target: &[u8]) {
-        let start = self.targets.len() as u64;
+        let start = self.targets.len() as u32;
         self.targets.extend_from_slice(target);
-        self.inode(RawInode {
+        self.inode(DraftInode {
             file_type: 3,
             size: (target.len() as u64).into(),
             start: start.into(),
@@ -191,14 +233,53 @@ impl Draft {
     }
 
     pub fn dirent(&mut self, name: &[u8], ino: u32, file_type: u8) {
-        self.dirents.push(RawDirent {
-            name_offset: (self.names.len() as u64).into(),
-            ino: ino.into(),
-            name_len: name.len() as u8,
-            file_type,
-            reserved: 0.into(),
-        });
-        self.names.extend_from_slice(name);
+        self.dirents.push(DraftDirent { ino: ino.into(), file_type, name: name.to_vec() });
+    }
+
+    /// The tables of inodes and names, after the text of the specification.
+    pub fn tables(&self) -> Tables {
+        let mut tables = Tables::default();
+        for inode in &self.inodes {
+            let attributes = RawAttributes {
+                file_type: inode.file_type,
+                reserved: 0,
+                mode: inode.mode,
+                uid: inode.uid,
+                gid: inode.gid,
+                xattrs: inode.xattrs,
+            };
+            let known = tables.attributes.iter().position(|known| *known == attributes);
+            let index = known.unwrap_or(tables.attributes.len());
+            if known.is_none() {
+                tables.attributes.push(attributes);
+            }
+            let seconds = (inode.mtime.get() + (1 << 31)) as u64;
+            tables.inodes.push(RawInode {
+                attributes: (index as u32).into(),
+                nlink: inode.nlink,
+                mtime: (seconds << 30 | u64::from(inode.mtime_nsec.get())).into(),
+                size: inode.size,
+                start: inode.start,
+                extra: if inode.file_type == 2 { inode.parent } else { inode.blocks },
+            });
+        }
+        let mut rest = self.dirents.as_slice();
+        for (inode, entries) in &self.directories {
+            let base = tables.names.len();
+            tables.inodes[*inode].size = (self.inodes[*inode].size.get() | (base as u64 / 16) << 32).into();
+            let (own, others) = rest.split_at((*entries).min(rest.len()));
+            own.iter().for_each(|dirent| tables.dirent(dirent, base));
+            let fence = (tables.names.len() - base) as u32;
+            tables.dirents.push(RawDirent { ino: 0.into(), name: fence.into() });
+            pad(&mut tables.names, 16, 0);
+            rest = others;
+        }
+        let base = tables.names.len();
+        rest.iter().for_each(|dirent| tables.dirent(dirent, base));
+        if let Some(change) = self.change {
+            change(&mut tables);
+        }
+        tables
     }
 
     /// Adds a set; what an inode says to have it.
@@ -227,7 +308,7 @@ impl Draft {
     pub fn content(&mut self, pieces: &[Piece<'_>], bytes: &[u8]) -> u32 {
         let content = self.content_of_digest(pieces, sha256(bytes));
         let data = bytes.chunks(BLOCK_SIZE).filter(|block| block.iter().any(|byte| *byte != 0));
-        self.content_blocks[content as usize] = data.count() as u64;
+        self.content_blocks[content as usize] = data.count() as u32;
         content
     }
 
@@ -282,17 +363,17 @@ impl Draft {
         self.packs[0].digest = sha256(&self.pack);
     }
 
-    pub fn raw_tree(&self) -> RawTree {
+    fn raw_tree(&self, tables: &Tables) -> RawTree {
         let count = |len: usize| (len as u64).into();
         RawTree {
-            inodes: count(self.inodes.len()),
-            dirents: count(self.dirents.len()),
-            name_bytes: count(self.names.len()),
+            inodes: count(tables.inodes.len()),
+            attributes: count(tables.attributes.len()),
+            dirents: count(tables.dirents.len()),
+            name_bytes: count(tables.names.len()),
             target_bytes: count(self.targets.len()),
             xattr_sets: count(self.xattr_sets.len()),
             xattr_bytes: count(self.xattr_entries.len()),
             contents: count(self.contents.len()),
-            reserved: 0.into(),
         }
     }
 
@@ -323,9 +404,11 @@ impl Draft {
         }
         let tree_offset = image.len();
         let mut tree = Vec::new();
-        self.table(&mut tree, &self.inodes);
-        self.table(&mut tree, &self.dirents);
-        self.table(&mut tree, &self.names);
+        let tables = self.tables();
+        self.table(&mut tree, &tables.inodes);
+        self.table(&mut tree, &tables.attributes);
+        self.table(&mut tree, &tables.dirents);
+        self.table(&mut tree, &tables.names);
         self.table(&mut tree, &self.targets);
         self.table(&mut tree, &self.xattr_sets);
         self.table(&mut tree, &self.xattr_entries);
@@ -345,7 +428,8 @@ impl Draft {
         change(&mut metadata);
 
         let (hashes, root) = merkle(&metadata, self.hash_padding);
-        let tree_id = sha256(&[self.raw_tree().as_bytes(), &metadata[..tree_bytes]].concat());
+        let raw_tree = self.raw_tree(&tables);
+        let tree_id = sha256(&[raw_tree.as_bytes(), &metadata[..tree_bytes]].concat());
         image.extend_from_slice(&metadata);
         image.extend_from_slice(&hashes);
         let sb = RawSuperBlock {
@@ -353,7 +437,7 @@ impl Draft {
             version: VERSION.into(),
             image_bytes: (image.len() as u64).into(),
             tree_offset: (tree_offset as u64).into(),
-            tree: self.raw_tree(),
+            tree: raw_tree,
             map: self.raw_map(),
             profile: self.profile,
             merkle_root: root,
@@ -371,14 +455,24 @@ impl Draft {
     }
 }
 
+impl Tables {
+    /// Adds an entry of a directory whose names begin at `base`.
+    fn dirent(&mut self, dirent: &DraftDirent, base: usize) {
+        let begin = (self.names.len() - base) as u32;
+        let name = (begin | u32::from(dirent.file_type) << 29).into();
+        self.dirents.push(RawDirent { ino: dirent.ino, name });
+        self.names.extend_from_slice(&dirent.name);
+    }
+}
+
 /// The common part of an inode.
-pub fn inode(nlink: u32) -> RawInode {
-    RawInode {
+pub fn inode(nlink: u32) -> DraftInode {
+    DraftInode {
         mode: 0o644.into(),
         nlink: nlink.into(),
         mtime: (-5).into(),
         mtime_nsec: 999_999_999.into(),
-        ..RawInode::default()
+        ..DraftInode::default()
     }
 }
 

@@ -290,7 +290,9 @@ impl Source for DirSource {
         let mut links: HashMap<(u64, u64), u32> = HashMap::new();
         let mut queue = VecDeque::from([(1_u32, Vec::new(), Stamp::of(&stat))]);
         while let Some((dir_ino, dir_path, stamp)) = queue.pop_front() {
-            builder.open_directory(dir_ino);
+            builder
+                .open_directory(dir_ino)
+                .map_err(|error| Error::unsupported(&self.shown(&dir_path), error.to_string()))?;
             let dir = self
                 .open_beneath(&dir_path, OPEN | OFlags::DIRECTORY)
                 .map_err(|error| self.io("open the directory", &dir_path, error))?;
@@ -340,7 +342,8 @@ impl Source for DirSource {
             }
         }
         devices.refuse()?;
-        Ok(Walked { tree: builder.finish(), left_out })
+        let tree = builder.finish().map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
+        Ok(Walked { tree, left_out })
     }
 
     fn open<'a>(&'a self, task: &'a FileTask<DirFile>) -> Result<OpenDirFile<'a>> {

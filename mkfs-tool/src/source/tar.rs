@@ -334,7 +334,7 @@ impl Source for TarSource {
         let mut links: HashMap<usize, u32> = HashMap::new();
         let mut queue = VecDeque::from([(1_u32, ROOT, Vec::new())]);
         while let Some((dir_ino, dir, dir_path)) = queue.pop_front() {
-            builder.open_directory(dir_ino);
+            builder.open_directory(dir_ino).map_err(refused(&dir_path))?;
             let What::Directory { names, .. } = &self.nodes[dir].what else { continue };
             for (name, index) in names {
                 let path = super::join(&dir_path, name);
@@ -374,7 +374,7 @@ impl Source for TarSource {
             }
         }
         devices.refuse()?;
-        Ok(Walked { tree: builder.finish(), left_out })
+        Ok(Walked { tree: builder.finish().map_err(refused(b"/"))?, left_out })
     }
 
     fn open<'a>(&'a self, task: &'a FileTask<usize>) -> Result<OpenTarFile<'a>> {

@@ -220,12 +220,12 @@ fn walk(image: &Image<'_, Bytes>, bytes: &[u8], ino: Ino, path: &str, items: &mu
                 }
             }
         }
-        FileKind::Directory { first, entries, .. } => {
+        FileKind::Directory(directory) => {
             item.kind = 'd';
-            item.size = entries;
+            item.size = directory.entries.into();
             let mut name = [0; NAME_MAX];
-            for index in first..first + entries {
-                let dirent = image.dirent(index).expect("an entry");
+            for n in 0..directory.entries {
+                let dirent = image.dirent(&directory, n).expect("an entry").expect("not the fence");
                 let name =
                     String::from_utf8_lossy(image.name(&dirent, &mut name).expect("a name")).into_owned();
                 let below = if path.is_empty() { name } else { format!("{path}/{name}") };
