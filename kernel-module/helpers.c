@@ -23,7 +23,6 @@
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
-#include <linux/uio.h>
 
 #include "helpers.h"
 
@@ -91,18 +90,6 @@ void tesserafs_fc_log(struct fs_context *fc, char level, const char *message)
 bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 {
 	return !fc->log.log;
-}
-
-ssize_t tesserafs_filemap_read(struct file *file, void *buf, size_t count, loff_t pos)
-{
-	struct kvec vec = { .iov_base = buf, .iov_len = count };
-	struct iov_iter iter;
-	struct kiocb kiocb;
-
-	init_sync_kiocb(&kiocb, file);
-	kiocb.ki_pos = pos;
-	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, count);
-	return filemap_read(&kiocb, &iter, 0);
 }
 
 void tesserafs_flush_dcache_folio(struct folio *folio)
@@ -188,6 +175,11 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
 {
 	inode_set_mtime(inode, sec, nsec);
+}
+
+void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
+{
+	init_sync_kiocb(kiocb, file);
 }
 
 bool tesserafs_inode_state_is_new(struct inode *inode)

@@ -3,19 +3,18 @@
 //! Metadata: the tree and map regions, through a page cache in which "up to date" means "verified".
 //!
 //! The metadata inode holds the metadata blocks and the hash blocks behind them, in the order of
-//! the image. A block is read into memory of its own, compared with the digest in its parent, and
-//! only then copied to its folio. The parent is another folio of the same inode, verified in the
-//! same way, up to the root in the superblock.
+//! the image. A block is read into its folio, which is locked and which nobody can map, and
+//! compared there with the digest in its parent before anybody else sees it. The parent is another
+//! folio of the same inode, verified in the same way, up to the root in the superblock.
 
 use kernel::prelude::*;
 
-use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
+use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::{
     Digest, FormatError, Geometry, Metadata, Parent, Place, Rule, SuperBlock, Verified,
 };
 
 use crate::error::{Failure, ImageId};
-use crate::klib::buffer::Buffer;
 use crate::verify::KernelSha256;
 use crate::vfs::{Backing, LockedFolio, Meta, MetaSource};
 
@@ -62,20 +61,19 @@ impl MerkleTree {
         }
     }
 
-    /// Fills `folio`, which holds one block, with verified bytes: read into memory of its own
-    /// first.
+    /// Fills `folio`, which holds one block, with verified bytes.
     fn fill(&self, meta: Meta<'_>, folio: &mut LockedFolio<'_>) -> Result<(), Failure> {
         let block = folio.pos() / BLOCK_BYTES;
         let expected = self.expected(meta, block)?;
-        let mut bytes = Buffer::zeroed(BLOCK_SIZE)?;
+        let pos = self.tree_offset.saturating_add(folio.pos());
         self.backing
-            .read_exact_at(&mut bytes, self.tree_offset.saturating_add(folio.pos()))
+            .read_run(pos, core::slice::from_mut(folio))
             .map_err(|error| Failure::backing(Place::Block(block), error))?;
-        let verified = Verified::check::<KernelSha256>(&bytes, &expected).map_err(|found| {
+        Verified::check::<KernelSha256>(folio.bytes(), &expected).map_err(|found| {
             let (found, expected) = (found.prefix(), expected.prefix());
             FormatError::new(Rule::HashBlock, Place::Block(block), found, expected)
         })?;
-        Ok(folio.write(verified.bytes())?)
+        Ok(())
     }
 }
 

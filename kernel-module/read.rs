@@ -16,7 +16,7 @@ use tesserafs_format::num::u64_from_usize;
 use tesserafs_format::{Extent, FileKind, Image, Target};
 
 use crate::chunk_cache::{ChunkCache, Owner, Slot};
-use crate::decode::decode;
+use crate::decode::{decode, room};
 use crate::error::Failure;
 use crate::klib::zstd;
 use crate::meta::MetaReader;
@@ -215,8 +215,8 @@ impl<'a> Reader<'a> {
         extent.check_range(&chunk)?;
         let slot = self.chunks.get(&chunk, self.owner, || {
             let stored = self.mounted.packs.read(&chunk)?;
-            let stored = verify(&chunk, &stored)?;
-            decode(self.decoders, &chunk, stored)
+            let stored = verify(&chunk, stored)?;
+            decode(self.decoders, &chunk, stored, room(&chunk)?)
         })?;
         Ok(Some(slot))
     }
