@@ -92,6 +92,21 @@ bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 	return !fc->log.log;
 }
 
+struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index)
+{
+	return filemap_get_folio(mapping, index);
+}
+
+void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_lock_shared(mapping);
+}
+
+void tesserafs_filemap_invalidate_unlock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_unlock_shared(mapping);
+}
+
 void tesserafs_flush_dcache_folio(struct folio *folio)
 {
 	flush_dcache_folio(folio);
@@ -120,6 +135,11 @@ void tesserafs_folio_put(struct folio *folio)
 size_t tesserafs_folio_size(struct folio *folio)
 {
 	return folio_size(folio);
+}
+
+bool tesserafs_folio_test_uptodate(const struct folio *folio)
+{
+	return folio_test_uptodate(folio);
 }
 
 int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param)

@@ -9,6 +9,7 @@
 
 #include <linux/types.h>
 
+struct address_space;
 struct cred;
 struct dir_context;
 struct file;
@@ -39,12 +40,16 @@ bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
 bool tesserafs_fatal_signal_pending(void);
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message);
 bool tesserafs_fc_log_is_printk(struct fs_context *fc);
+struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index);
+void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping);
+void tesserafs_filemap_invalidate_unlock_shared(struct address_space *mapping);
 void tesserafs_flush_dcache_folio(struct folio *folio);
 void *tesserafs_folio_address(struct folio *folio);
 struct inode *tesserafs_folio_inode(struct folio *folio);
 loff_t tesserafs_folio_pos(struct folio *folio);
 void tesserafs_folio_put(struct folio *folio);
 size_t tesserafs_folio_size(struct folio *folio);
+bool tesserafs_folio_test_uptodate(const struct folio *folio);
 int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param);
 bool tesserafs_fs_parameter_is_file(struct fs_parameter *param);
 void tesserafs_i_gid_write(struct inode *inode, gid_t gid);
