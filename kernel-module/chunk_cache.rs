@@ -8,19 +8,21 @@
 //! chunk is the same chunk whichever image it lies in, and no image can put other bytes under a
 //! digest.
 //!
-//! Locking: the lock of the list is held to find a slot, never while one is filled. The lock of a
-//! slot is held while its chunk is read, verified and decoded. The backing store may be a file of
-//! this filesystem itself, so whoever holds it may wait for folios and slots of the image below,
-//! and only of that: a slot that is not filled yet is shared by the readers of one image only, and
-//! an image is mounted after the one it lies on. So waiting for it ends.
+//! Waiting: the lock of the list is held to find a slot, never while one is filled. Whoever finds
+//! none gets a [`Claim`] on a new one, and everybody else who wants that chunk waits for the claim
+//! to be settled. While it holds a claim, a reader waits for the backing store and for its helpers,
+//! which wait for nothing, and never for another slot of its image. The backing store may be a file
+//! of this filesystem itself, so it may wait for folios and slots of the image below, and only of
+//! that: a slot that is not filled yet is shared by the readers of one image only, and an image is
+//! mounted after the one it lies on. So each claim is settled.
 
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, static_lock_class, Arc, Mutex, SetOnce};
+use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 
 use tesserafs_format::{Chunk, Codec, Digest};
 
-use crate::error::Failure;
 use crate::klib::buffer::Buffer;
+use crate::klib::completion::Completion;
 use crate::klib::shrinker::Shrink;
 
 /// Chunks that are kept for later readers, whatever the number of mounts: at the default profile's
@@ -35,14 +37,19 @@ struct Key {
     raw_len: u32,
 }
 
-/// A mounted image, as a reader of the cache.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// What tells it from the other images that are mounted.
-    pub(crate) id: usize,
-    /// On how many filesystems it is stacked.
-    pub(crate) depth: usize,
+impl Key {
+    fn of(chunk: &Chunk) -> Self {
+        Self {
+            digest: chunk.digest,
+            codec: chunk.codec,
+            raw_len: chunk.raw_len,
+        }
+    }
 }
+
+/// A mounted image, as a reader of the cache: what tells it from the others that are mounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner(pub(crate) usize);
 
 /// One chunk: its raw bytes, once somebody has decoded them.
 #[pin_data]
@@ -51,24 +58,19 @@ pub(crate) struct Slot {
     /// Whose readers may wait for it to be filled.
     owner: Owner,
     raw: SetOnce<Buffer<u8>>,
+    /// Happens when the claim on it is gone.
     #[pin]
-    filling: Mutex<()>,
+    settled: Completion,
 }
 
 impl Slot {
     fn new(key: Key, owner: Owner) -> Result<Arc<Self>> {
-        // For lockdep: the lock of a slot is held while the image below takes those of its own.
-        let class = match owner.depth {
-            0 => static_lock_class!(),
-            1 => static_lock_class!(),
-            _ => static_lock_class!(),
-        };
         Arc::pin_init(
             pin_init!(Self {
                 key,
                 owner,
                 raw: SetOnce::new(),
-                filling <- Mutex::new((), c"tesserafs::Slot", class),
+                settled <- Completion::new(),
             }),
             GFP_KERNEL,
         )
@@ -76,12 +78,20 @@ impl Slot {
 
     /// Whether the readers of `owner` may use it: it is filled, or they may wait for that.
     fn serves(&self, owner: Owner) -> bool {
-        self.owner == owner || self.raw.as_ref().is_some()
+        self.owner == owner || self.raw().is_some()
     }
 
-    /// The raw bytes; none if nobody could decode them.
-    pub(crate) fn raw(&self) -> &[u8] {
-        self.raw.as_ref().map_or(&[], |raw| raw)
+    /// The raw bytes; none if they are not decoded, or could not be.
+    pub(crate) fn raw(&self) -> Option<&[u8]> {
+        self.raw.as_ref().map(|raw| &**raw)
+    }
+
+    /// Waits while somebody has a claim on it; `EINTR` if the task is being killed.
+    pub(crate) fn wait(&self) -> Result {
+        match self.raw() {
+            Some(_) => Ok(()),
+            None => self.settled.wait_killable(),
+        }
     }
 }
 
@@ -98,35 +108,47 @@ struct Recent {
 }
 
 impl Recent {
-    /// The slot of that key; a new one takes the place of the one that nobody asked for the
-    /// longest.
-    fn slot(&mut self, key: Key, owner: Owner) -> Result<Arc<Slot>> {
+    /// The slot of that key.
+    fn find(&mut self, key: Key, owner: Owner) -> Option<Arc<Slot>> {
         self.clock = self.clock.wrapping_add(1);
         let asked = self.clock;
-        if let Some(kept) = self
+        let kept = self
             .kept
             .iter_mut()
             .flatten()
-            .find(|kept| kept.slot.key == key && kept.slot.serves(owner))
-        {
-            kept.asked = asked;
-            return Ok(kept.slot.clone());
-        }
-        let slot = Slot::new(key, owner)?;
-        if let Some(place) = self.oldest(true) {
-            *place = Some(Kept {
-                slot: slot.clone(),
-                asked,
-            });
-        }
-        Ok(slot)
+            .find(|kept| kept.slot.key == key && kept.slot.serves(owner))?;
+        kept.asked = asked;
+        Some(kept.slot.clone())
+    }
+
+    /// Keeps `slot` in the place of the one that nobody asked for the longest, and gives that one.
+    fn keep(&mut self, slot: Arc<Slot>) -> Option<Kept> {
+        let asked = self.clock;
+        self.oldest(true)?.replace(Kept { slot, asked })
+    }
+
+    /// Takes out the slot that nobody asked for the longest.
+    fn evict(&mut self) -> Option<Kept> {
+        self.oldest(false)?.take()
+    }
+
+    /// Takes out `slot`, if it is kept.
+    fn forget(&mut self, slot: &Arc<Slot>) -> Option<Kept> {
+        self.kept
+            .iter_mut()
+            .find(|place| matches!(place, Some(kept) if Arc::ptr_eq(&kept.slot, slot)))?
+            .take()
     }
 
     /// The place of the slot that nobody asked for the longest; of an empty one, if those count.
+    /// Slots that are being filled stay: others may want to join.
     fn oldest(&mut self, empty_too: bool) -> Option<&mut Option<Kept>> {
         self.kept
             .iter_mut()
-            .filter(|place| empty_too || place.is_some())
+            .filter(|place| match place {
+                Some(kept) => kept.slot.raw().is_some(),
+                None => empty_too,
+            })
             .min_by_key(|place| place.as_ref().map_or(0, |kept| kept.asked))
     }
 }
@@ -136,6 +158,39 @@ impl Recent {
 pub(crate) struct ChunkCache {
     #[pin]
     recent: Mutex<Recent>,
+}
+
+/// What [`ChunkCache::find`] found.
+pub(crate) enum Found<'a> {
+    /// A slot that is filled, or that another reader has a claim on.
+    Slot(Arc<Slot>),
+    /// Nothing: the reader has to fill a new slot.
+    Claim(Claim<'a>),
+}
+
+/// The duty to fill a slot, or to give it up by dropping this: then it is forgotten, and whoever
+/// waits for it tries for himself.
+pub(crate) struct Claim<'a> {
+    cache: &'a ChunkCache,
+    slot: Arc<Slot>,
+}
+
+impl Claim<'_> {
+    /// Fills the slot with the raw bytes of its chunk.
+    pub(crate) fn fill(self, raw: Buffer<u8>) -> Arc<Slot> {
+        self.slot.raw.populate(raw);
+        self.slot.clone()
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if self.slot.raw().is_none() {
+            let forgotten = self.cache.recent.lock().forget(&self.slot);
+            drop(forgotten);
+        }
+        self.slot.settled.complete_all();
+    }
 }
 
 impl ChunkCache {
@@ -151,28 +206,22 @@ impl ChunkCache {
         )
     }
 
-    /// The slot of `chunk`, with its raw bytes: those that are there, those that another reader is
-    /// decoding, or else what `decode` gives.
-    pub(crate) fn get(
-        &self,
-        chunk: &Chunk,
-        owner: Owner,
-        decode: impl FnOnce() -> Result<Buffer<u8>, Failure>,
-    ) -> Result<Arc<Slot>, Failure> {
-        let key = Key {
-            digest: chunk.digest,
-            codec: chunk.codec,
-            raw_len: chunk.raw_len,
-        };
-        let slot = self.recent.lock().slot(key, owner)?;
-        if slot.raw.as_ref().is_none() {
-            let _filling = slot.filling.lock();
-            // Whoever held the lock before may have filled the slot, or have failed to.
-            if slot.raw.as_ref().is_none() {
-                slot.raw.populate(decode()?);
-            }
+    /// The slot of `chunk`, or a claim on a new one.
+    pub(crate) fn find(&self, chunk: &Chunk, owner: Owner) -> Result<Found<'_>> {
+        let key = Key::of(chunk);
+        if let Some(slot) = self.recent.lock().find(key, owner) {
+            return Ok(Found::Slot(slot));
         }
-        Ok(slot)
+        // Neither is memory allocated under the lock, nor a chunk freed.
+        let slot = Slot::new(key, owner)?;
+        let mut recent = self.recent.lock();
+        if let Some(slot) = recent.find(key, owner) {
+            return Ok(Found::Slot(slot));
+        }
+        let evicted = recent.keep(slot.clone());
+        drop(recent);
+        drop(evicted);
+        Ok(Found::Claim(Claim { cache: self, slot }))
     }
 }
 
@@ -189,13 +238,17 @@ impl Shrink for ChunkCache {
     }
 
     fn scan(&self, n: usize) -> Option<usize> {
-        let mut recent = self.recent.try_lock()?;
         let mut freed = 0_usize;
         while freed < n {
-            let Some(place) = recent.oldest(false) else {
-                break;
+            // Freed when the lock is not held any more.
+            let evicted = match self.recent.try_lock() {
+                Some(mut recent) => recent.evict(),
+                None if freed == 0 => return None,
+                None => break,
             };
-            *place = None;
+            if evicted.is_none() {
+                break;
+            }
             freed = freed.saturating_add(1);
         }
         Some(freed)

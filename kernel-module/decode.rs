@@ -5,46 +5,48 @@
 use kernel::prelude::*;
 
 use tesserafs_format::num::{u64_from_usize, usize_from_u32};
-use tesserafs_format::{Chunk, Codec, FormatError, Place, Rule, Verified};
+use tesserafs_format::{Chunk, Codec, FormatError, Place, Rule};
 
 use crate::error::Failure;
-use crate::klib::{
-    buffer::{self, Buffer},
-    zstd,
-};
+use crate::klib::{buffer::Buffer, zstd};
+use crate::verify::Authentic;
 
-/// Decodes the stored bytes of `chunk`.
+/// Memory for the raw bytes of `chunk`; none where they will be where the stored ones are.
+pub(crate) fn room(chunk: &Chunk) -> Result<Buffer<u8>> {
+    match chunk.codec {
+        Codec::Plain => Buffer::with_capacity(0),
+        Codec::Zstd => Buffer::with_capacity(usize_from_u32(chunk.raw_len)),
+    }
+}
+
+/// Decodes the stored bytes of `chunk` into its `room`.
 ///
-/// Only [`Verified`] bytes get here: the decompressor never meets bytes that the superblock does
+/// Only [`Authentic`] bytes get here: the decompressor never meets bytes that the superblock does
 /// not vouch for.
 pub(crate) fn decode(
     decoders: &zstd::Pool,
     chunk: &Chunk,
-    stored: Verified<'_>,
+    stored: Authentic,
+    mut room: Buffer<u8>,
 ) -> Result<Buffer<u8>, Failure> {
-    let raw_len = usize_from_u32(chunk.raw_len);
-    let mut raw = Buffer::zeroed(raw_len)?;
-    let decoded = match chunk.codec {
-        Codec::Plain => {
-            // A plain chunk is as long stored as raw: `Chunk::parse` refuses any other.
-            buffer::copy(&mut raw, stored.bytes())?;
-            raw_len
+    let raw = match chunk.codec {
+        // A plain chunk is as long stored as raw: `Chunk::parse` refuses any other.
+        Codec::Plain => stored.into_buffer(),
+        Codec::Zstd => {
+            // What a frame that does not decode leaves is too short, and refused below.
+            let _ = decoders.get().decompress(stored.bytes(), &mut room);
+            room
         }
-        // A frame that does not decode counts as nothing decoded.
-        Codec::Zstd => decoders
-            .get()
-            .decompress(&mut raw, stored.bytes())
-            .unwrap_or(0),
     };
-    if decoded == raw_len {
+    if raw.len() == usize_from_u32(chunk.raw_len) {
         return Ok(raw);
     }
-    let place = Place::Chunk(chunk.index.0);
+    let (found, expected) = (u64_from_usize(raw.len()), chunk.raw_len.into());
     Err(FormatError::new(
         Rule::ChunkDecode,
-        place,
-        u64_from_usize(decoded),
-        chunk.raw_len.into(),
+        Place::Chunk(chunk.index.0),
+        found,
+        expected,
     )
     .into())
 }

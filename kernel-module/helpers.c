@@ -23,7 +23,6 @@
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
-#include <linux/uio.h>
 
 #include "helpers.h"
 
@@ -93,16 +92,19 @@ bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 	return !fc->log.log;
 }
 
-ssize_t tesserafs_filemap_read(struct file *file, void *buf, size_t count, loff_t pos)
+struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index)
 {
-	struct kvec vec = { .iov_base = buf, .iov_len = count };
-	struct iov_iter iter;
-	struct kiocb kiocb;
+	return filemap_get_folio(mapping, index);
+}
 
-	init_sync_kiocb(&kiocb, file);
-	kiocb.ki_pos = pos;
-	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, count);
-	return filemap_read(&kiocb, &iter, 0);
+void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_lock_shared(mapping);
+}
+
+void tesserafs_filemap_invalidate_unlock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_unlock_shared(mapping);
 }
 
 void tesserafs_flush_dcache_folio(struct folio *folio)
@@ -133,6 +135,11 @@ void tesserafs_folio_put(struct folio *folio)
 size_t tesserafs_folio_size(struct folio *folio)
 {
 	return folio_size(folio);
+}
+
+bool tesserafs_folio_test_uptodate(const struct folio *folio)
+{
+	return folio_test_uptodate(folio);
 }
 
 int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param)
@@ -188,6 +195,11 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
 {
 	inode_set_mtime(inode, sec, nsec);
+}
+
+void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
+{
+	init_sync_kiocb(kiocb, file);
 }
 
 bool tesserafs_inode_state_is_new(struct inode *inode)

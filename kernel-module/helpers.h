@@ -9,6 +9,7 @@
 
 #include <linux/types.h>
 
+struct address_space;
 struct cred;
 struct dir_context;
 struct file;
@@ -16,6 +17,7 @@ struct folio;
 struct fs_context;
 struct fs_parameter;
 struct inode;
+struct kiocb;
 struct key;
 struct kmem_cache;
 struct readahead_control;
@@ -38,13 +40,16 @@ bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
 bool tesserafs_fatal_signal_pending(void);
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message);
 bool tesserafs_fc_log_is_printk(struct fs_context *fc);
-ssize_t tesserafs_filemap_read(struct file *file, void *buf, size_t count, loff_t pos);
+struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index);
+void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping);
+void tesserafs_filemap_invalidate_unlock_shared(struct address_space *mapping);
 void tesserafs_flush_dcache_folio(struct folio *folio);
 void *tesserafs_folio_address(struct folio *folio);
 struct inode *tesserafs_folio_inode(struct folio *folio);
 loff_t tesserafs_folio_pos(struct folio *folio);
 void tesserafs_folio_put(struct folio *folio);
 size_t tesserafs_folio_size(struct folio *folio);
+bool tesserafs_folio_test_uptodate(const struct folio *folio);
 int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param);
 bool tesserafs_fs_parameter_is_file(struct fs_parameter *param);
 void tesserafs_i_gid_write(struct inode *inode, gid_t gid);
@@ -56,6 +61,7 @@ void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen);
 void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
+void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 bool tesserafs_inode_state_is_new(struct inode *inode);
 struct key *tesserafs_keyring_alloc(const char *description);
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,

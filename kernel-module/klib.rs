@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's libraries behind safe types: memory, hashing, decompression, signatures, keys,
-//! memory pressure, and messages that cannot flood the log.
+//! The kernel's libraries behind safe types: memory, waiting, hashing, decompression, signatures,
+//! keys, memory pressure, and messages that cannot flood the log.
 
 pub(crate) mod buffer;
+pub(crate) mod completion;
 pub(crate) mod keyring;
 pub(crate) mod param;
 pub(crate) mod pkcs7;

@@ -19,6 +19,7 @@ mod xattr;
 
 mod chunk_cache;
 mod decode;
+mod fetch;
 mod pack;
 mod read;
 mod verify;

@@ -3,9 +3,9 @@
 //! Metadata: the tree and map regions, through a page cache in which "up to date" means "verified".
 //!
 //! The metadata inode holds the metadata blocks and the hash blocks behind them, in the order of
-//! the image. A block is read into memory of its own, compared with the digest in its parent, and
-//! only then copied to its folio. The parent is another folio of the same inode, verified in the
-//! same way, up to the root in the superblock.
+//! the image. A block is read into its folio, which is locked and which nobody can map, and
+//! compared there with the digest in its parent before anybody else sees it. The parent is another
+//! folio of the same inode, verified in the same way, up to the root in the superblock.
 
 use kernel::prelude::*;
 
@@ -15,8 +15,9 @@ use tesserafs_format::{
 };
 
 use crate::error::{Failure, ImageId};
-use crate::klib::buffer::Buffer;
+use crate::klib::{buffer::Buffer, sha256::sha256_2x};
 use crate::verify::KernelSha256;
+use crate::vfs::address_space::ReadAhead;
 use crate::vfs::{Backing, LockedFolio, Meta, MetaSource};
 
 /// Reads and verifies the blocks of the metadata inode.
@@ -54,28 +55,80 @@ impl MerkleTree {
                 offset,
             }) => {
                 let pos = parent.saturating_mul(BLOCK_BYTES).saturating_add(offset);
-                let mut digest = Digest::default();
-                meta.read_exact(pos, &mut digest.0)?;
-                Ok(digest)
+                // A digest does not cross a block.
+                let buf = meta.single(pos)?;
+                Ok(Digest(*buf.bytes_from(pos).first_chunk().ok_or(EIO)?))
             }
             None => Err(FormatError::new(Rule::HashBlock, Place::Block(block), 0, 0).into()),
         }
     }
 
-    /// Fills `folio`, which holds one block, with verified bytes: read into memory of its own
-    /// first.
+    /// Fills `folio`, which holds one block, with verified bytes.
     fn fill(&self, meta: Meta<'_>, folio: &mut LockedFolio<'_>) -> Result<(), Failure> {
         let block = folio.pos() / BLOCK_BYTES;
         let expected = self.expected(meta, block)?;
-        let mut bytes = Buffer::zeroed(BLOCK_SIZE)?;
+        let pos = self.tree_offset.saturating_add(folio.pos());
         self.backing
-            .read_exact_at(&mut bytes, self.tree_offset.saturating_add(folio.pos()))
+            .read_run(pos, core::slice::from_mut(folio))
             .map_err(|error| Failure::backing(Place::Block(block), error))?;
-        let verified = Verified::check::<KernelSha256>(&bytes, &expected).map_err(|found| {
+        Verified::check::<KernelSha256>(folio.bytes(), &expected).map_err(|found| {
             let (found, expected) = (found.prefix(), expected.prefix());
             FormatError::new(Rule::HashBlock, Place::Block(block), found, expected)
         })?;
-        Ok(folio.write(verified.bytes())?)
+        Ok(())
+    }
+
+    /// The first block behind the level that `block` belongs to: the metadata blocks are one, and
+    /// each level of hash blocks.
+    fn level_end(&self, block: u64) -> u64 {
+        let metadata = Some(self.geometry.metadata_blocks()).filter(|end| *end > block);
+        self.geometry
+            .levels()
+            .map(|(start, blocks)| start.saturating_add(blocks))
+            .filter(|end| *end > block)
+            .fold(metadata.unwrap_or(u64::MAX), u64::min)
+    }
+
+    /// Fills the folios of a window that are of one level: read with one request, and verified two
+    /// at once.
+    fn fill_ahead(&self, meta: Meta<'_>, window: ReadAhead<'_>) -> Result<(), Failure> {
+        let pos = window.pos();
+        let first = pos / BLOCK_BYTES;
+        let end = self.level_end(first).saturating_mul(BLOCK_BYTES);
+        let mut folios = Buffer::with_capacity(window.len() / BLOCK_SIZE)?;
+        for folio in window.folios() {
+            // Those of the next level are let go here, before anything waits for them.
+            if folio.pos() < end {
+                folios.push(folio)?;
+            }
+        }
+        self.backing
+            .read_run(self.tree_offset.saturating_add(pos), &mut folios)
+            .map_err(|error| Failure::backing(Place::Block(first), error))?;
+        while let Some(folio) = folios.pop() {
+            self.complete(meta, folio, folios.pop())?;
+        }
+        Ok(())
+    }
+
+    /// Completes those of two folios whose bytes are authentic.
+    fn complete(
+        &self,
+        meta: Meta<'_>,
+        first: LockedFolio<'_>,
+        second: Option<LockedFolio<'_>>,
+    ) -> Result<(), Failure> {
+        let bytes = second.as_ref().map_or(&[][..], |second| second.bytes());
+        let [found_first, found_second] = sha256_2x([first.bytes(), bytes]);
+        for (folio, found) in [(Some(first), found_first), (second, found_second)] {
+            let Some(folio) = folio else {
+                continue;
+            };
+            if self.expected(meta, folio.pos() / BLOCK_BYTES)? == Digest(found) {
+                folio.complete()?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -85,6 +138,12 @@ impl MetaSource for MerkleTree {
         self.fill(meta, &mut folio)
             .map_err(|failure| failure.report(&self.image_id))?;
         folio.complete()
+    }
+
+    /// Waits for folios of parents only, none of which is in the window any more by then.
+    fn readahead(&self, meta: Meta<'_>, window: ReadAhead<'_>) {
+        // What fails here is read again by `read_folio`, which reports it.
+        let _ = self.fill_ahead(meta, window);
     }
 }
 

@@ -218,11 +218,9 @@ fn read_superblock(backing: &Backing) -> Result<Buffer<u8>, Failure> {
     if backing.len() < BLOCK_BYTES {
         return Err(FormatError::new(Rule::Magic, place, 0, 0).into());
     }
-    let mut block = Buffer::zeroed(BLOCK_SIZE)?;
     backing
-        .read_exact_at(&mut block, 0)
-        .map_err(|error| Failure::backing(place, error))?;
-    Ok(block)
+        .read(0, BLOCK_SIZE)
+        .map_err(|error| Failure::backing(place, error))
 }
 
 /// Whether the backing store holds the whole image.

@@ -40,13 +40,11 @@ impl Packs {
     /// Reads the stored bytes of `chunk`. They are not verified yet.
     pub(crate) fn read(&self, chunk: &Chunk) -> Result<Buffer<u8>, Failure> {
         chunk.check_range(&self.embedded)?;
-        let mut stored = Buffer::zeroed(usize_from_u32(chunk.stored_len))?;
         // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region.
         let pos = BLOCK_BYTES.saturating_add(chunk.offset);
         let place = Place::Chunk(chunk.index.0);
         self.backing
-            .read_exact_at(&mut stored, pos)
-            .map_err(|error| Failure::backing(place, error))?;
-        Ok(stored)
+            .read(pos, usize_from_u32(chunk.stored_len))
+            .map_err(|error| Failure::backing(place, error))
     }
 }

@@ -2,26 +2,22 @@
 
 //! Reading regular files into the page cache.
 //!
-//! For each range of a folio: its extent says which chunk, and the chunk cache gives the chunk's
-//! raw bytes. Where nobody has those yet, [`Packs::read`](crate::pack::Packs::read) reads what is
-//! stored, [`verify`] compares its digest, and [`decode`] decodes it. A readahead window is widened
-//! to whole chunks first, so that what was decoded is used.
+//! For each range of a folio: its extent says which chunk, and [`Chunks`] gives the chunk's raw
+//! bytes. A readahead window is widened to whole chunks first, so that what was decoded is used.
 
 use kernel::prelude::*;
-use kernel::sync::{Arc, ArcBorrow};
+use kernel::sync::Arc;
 
 use tesserafs_format::extent::Extents;
 use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::num::u64_from_usize;
 use tesserafs_format::{Extent, FileKind, Image, Target};
 
-use crate::chunk_cache::{ChunkCache, Owner, Slot};
-use crate::decode::decode;
+use crate::chunk_cache::Slot;
 use crate::error::Failure;
-use crate::klib::zstd;
+use crate::fetch::Chunks;
 use crate::meta::MetaReader;
-use crate::mount::{Mounted, Tesserafs};
-use crate::verify::verify;
+use crate::mount::Tesserafs;
 use crate::vfs::address_space::{self, ReadAhead};
 use crate::vfs::file::{self, Seek};
 use crate::vfs::inode::INode;
@@ -81,10 +77,7 @@ struct Current {
 
 /// A reader of one file.
 struct Reader<'a> {
-    mounted: &'a Mounted,
-    owner: Owner,
-    decoders: &'a zstd::Pool,
-    chunks: ArcBorrow<'a, ChunkCache>,
+    chunks: Chunks<'a>,
     image: Image<'a, MetaReader<'a>>,
     /// The file's extents; none where it has no bytes.
     extents: Option<Extents>,
@@ -104,15 +97,8 @@ impl<'a> Reader<'a> {
             } => (size, Some(image.extents(content, size)?)),
             _ => (0, None),
         };
-        let global = sb.global();
         Ok(Self {
-            mounted,
-            owner: Owner {
-                id: core::ptr::from_ref(mounted).addr(),
-                depth: sb.stack_depth(),
-            },
-            decoders: &global.decoders,
-            chunks: global.chunks.cache(),
+            chunks: Chunks::new(mounted, sb.global()),
             image,
             extents,
             size,
@@ -179,7 +165,8 @@ impl<'a> Reader<'a> {
             match (extent.target, slot) {
                 (Target::Chunk { offset, .. }, Some(slot)) => {
                     let from = u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
-                    folio.write(bytes_at(slot.raw(), from, len).ok_or(EIO)?)?;
+                    let bytes = slot.raw().and_then(|raw| bytes_at(raw, from, len));
+                    folio.write(bytes.ok_or(EIO)?)?;
                 }
                 _ => folio.zero(len)?,
             }
@@ -213,12 +200,7 @@ impl<'a> Reader<'a> {
         };
         let chunk = self.image.chunk(index)?;
         extent.check_range(&chunk)?;
-        let slot = self.chunks.get(&chunk, self.owner, || {
-            let stored = self.mounted.packs.read(&chunk)?;
-            let stored = verify(&chunk, &stored)?;
-            decode(self.decoders, &chunk, stored)
-        })?;
-        Ok(Some(slot))
+        Ok(Some(self.chunks.get(&chunk)?))
     }
 
     /// The next data or hole at or after `offset`, which is below the size.

@@ -10,7 +10,6 @@ use tesserafs_format::superblock::signed_prefix;
 use tesserafs_format::{FormatError, Place, Rule, SuperBlock, Verified};
 
 use crate::error::Failure;
-use crate::klib::buffer::Buffer;
 use crate::klib::keyring::Keyring;
 use crate::klib::param::require_signatures;
 use crate::klib::pkcs7::{self, Trust};
@@ -69,9 +68,8 @@ pub(crate) fn verify(
         return Ok(Signer::Nobody);
     }
     let place = Place::Byte(sb.layout.image_bytes);
-    let mut signature = Buffer::zeroed(usize_from_u32(sb.signature_bytes))?;
-    backing
-        .read_exact_at(&mut signature, sb.layout.image_bytes)
+    let signature = backing
+        .read(sb.layout.image_bytes, usize_from_u32(sb.signature_bytes))
         .map_err(|error| Failure::backing(place, error))?;
     let signature =
         Verified::check::<KernelSha256>(&signature, &sb.signature_digest).map_err(|found| {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Step 2 of a data read: the stored bytes become [`Verified`], or an error.
+//! Step 2 of a data read: the stored bytes become [`Authentic`], or an error.
 
 use tesserafs_format::{Chunk, Digest, FormatError, Place, Rule, Sha256, Verified};
 
-use crate::{error::Failure, klib::sha256::sha256};
+use crate::error::Failure;
+use crate::klib::{buffer::Buffer, sha256::sha256};
 
 /// The kernel's SHA-256.
 pub(crate) struct KernelSha256;
@@ -15,16 +16,34 @@ impl Sha256 for KernelSha256 {
     }
 }
 
-/// Compares `stored`, which is private memory, with the digest of `chunk`.
-pub(crate) fn verify<'a>(chunk: &Chunk, stored: &'a [u8]) -> Result<Verified<'a>, Failure> {
-    Verified::check::<KernelSha256>(stored, &chunk.digest).map_err(|found| {
-        let place = Place::Chunk(chunk.index.0);
-        FormatError::new(
-            Rule::ChunkDigest,
-            place,
-            found.prefix(),
-            chunk.digest.prefix(),
-        )
-        .into()
-    })
+/// The stored bytes of a chunk, which the superblock vouches for.
+///
+/// # Invariants
+///
+/// The bytes were compared with the digest of their chunk since anybody could last write them.
+pub(crate) struct Authentic(Buffer<u8>);
+
+impl Authentic {
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The buffer that holds the bytes, and nothing else.
+    pub(crate) fn into_buffer(self) -> Buffer<u8> {
+        self.0
+    }
+}
+
+/// Compares `stored` with the digest of `chunk`.
+pub(crate) fn verify(chunk: &Chunk, stored: Buffer<u8>) -> Result<Authentic, Failure> {
+    match Verified::check::<KernelSha256>(&stored, &chunk.digest) {
+        // INVARIANT: Just compared, and from here on the buffer is behind shared references only.
+        Ok(_) => Ok(Authentic(stored)),
+        Err(found) => {
+            let place = Place::Chunk(chunk.index.0);
+            let (found, expected) = (found.prefix(), chunk.digest.prefix());
+            Err(FormatError::new(Rule::ChunkDigest, place, found, expected).into())
+        }
+    }
 }

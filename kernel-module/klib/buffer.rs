@@ -11,7 +11,10 @@
 use core::{
     alloc::Layout,
     marker::PhantomData,
-    mem::ManuallyDrop,
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
     ops::{
         Deref,
         DerefMut, //
@@ -127,6 +130,27 @@ impl<T, A: Allocator> Array<T, A> {
     pub(crate) fn into_raw(self) -> (NonNull<T>, usize) {
         let this = ManuallyDrop::new(self);
         (this.ptr, this.len)
+    }
+
+    /// The memory behind the last element, which is not initialised.
+    pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<T>] {
+        // OVERFLOW: `len <= capacity` by the type invariants.
+        let room = self.capacity.saturating_sub(self.len);
+        // SAFETY: The allocation has `capacity` elements, so this is the end of it at most.
+        let end = unsafe { self.ptr.add(self.len) };
+        // SAFETY: There are `room` elements from there to the end of the allocation, which is
+        // borrowed exclusively with the array.
+        unsafe { core::slice::from_raw_parts_mut(end.as_ptr().cast(), room) }
+    }
+
+    /// Counts `n` more elements as initialised.
+    ///
+    /// # Safety
+    ///
+    /// The first `n` elements of [`spare`](Self::spare), which has as many, must be initialised.
+    pub(crate) unsafe fn assume_init(&mut self, n: usize) {
+        // INVARIANT: As the caller promises; it cannot overflow, as the sum is within `capacity`.
+        self.len = self.len.wrapping_add(n);
     }
 
     /// The memory, for those who write it by other means.

@@ -12,10 +12,7 @@ use core::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        Arc,
-        ArcBorrow, //
-    }, //
+    sync::Arc, //
 };
 
 /// A cache that can be shrunk.
@@ -67,8 +64,8 @@ impl<T: Shrink> Registration<T> {
     }
 
     /// The cache.
-    pub(crate) fn cache(&self) -> ArcBorrow<'_, T> {
-        self.cache.as_arc_borrow()
+    pub(crate) fn cache(&self) -> &T {
+        &self.cache
     }
 }
 

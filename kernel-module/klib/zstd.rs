@@ -47,26 +47,30 @@ impl Workspace {
         })
     }
 
-    /// Decompresses `from` to the beginning of `to`; returns how many bytes there are.
+    /// Decompresses `from` to the end of `to`, in the memory that `to` has.
     ///
     /// `EFSCORRUPTED` if `from` is not zstd or does not fit. Only for bytes that are authentic.
-    pub(crate) fn decompress(&mut self, to: &mut [u8], from: &[u8]) -> Result<usize> {
+    pub(crate) fn decompress(&mut self, from: &[u8], to: &mut Buffer<u8>) -> Result {
+        let room = to.spare();
+        let len = room.len();
         // SAFETY: The context is valid by the type invariants, and ours; both slices are as long
-        // as is said, and distinct.
+        // as is said, and distinct. zstd reads no byte of `room` that it has not written.
         let n = unsafe {
             bindings::zstd_decompress_dctx(
                 self.ctx.as_ptr(),
-                to.as_mut_ptr().cast(),
-                to.len(),
+                room.as_mut_ptr().cast(),
+                len,
                 from.as_ptr().cast(),
                 from.len(),
             )
         };
         // SAFETY: Only looks at the number.
-        if unsafe { bindings::zstd_is_error(n) } != 0 || n > to.len() {
+        if unsafe { bindings::zstd_is_error(n) } != 0 || n > len {
             return Err(EFSCORRUPTED);
         }
-        Ok(n)
+        // SAFETY: zstd has written the first `n` bytes of the room, which has as many.
+        unsafe { to.assume_init(n) };
+        Ok(())
     }
 }
 
@@ -126,9 +130,9 @@ pub(crate) struct Lease<'a> {
 
 impl Lease<'_> {
     /// As [`Workspace::decompress`].
-    pub(crate) fn decompress(&mut self, to: &mut [u8], from: &[u8]) -> Result<usize> {
+    pub(crate) fn decompress(&mut self, from: &[u8], to: &mut Buffer<u8>) -> Result {
         match &mut self.workspace {
-            Some(workspace) => workspace.decompress(to, from),
+            Some(workspace) => workspace.decompress(from, to),
             None => Err(EIO),
         }
     }

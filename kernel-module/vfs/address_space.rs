@@ -102,10 +102,8 @@ impl<U: Operations> Table<U> {
         // SAFETY: Only `inode::New::init` installs this table, on inodes of `U::FileSystem` that it
         // has initialised; the inode outlives its page cache.
         let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
-        let window = ReadAhead {
-            rac,
-            _p: PhantomData,
-        };
+        // SAFETY: The page cache hands the request to this call.
+        let window = unsafe { ReadAhead::from_raw(rac) };
         U::readahead(inode, window);
     }
 }
@@ -124,6 +122,17 @@ pub(crate) struct ReadAhead<'a> {
 }
 
 impl<'a> ReadAhead<'a> {
+    /// # Safety
+    ///
+    /// `rac` must be a readahead request that is valid, and used by nobody else, for `'a`.
+    pub(super) unsafe fn from_raw(rac: *mut bindings::readahead_control) -> Self {
+        // INVARIANT: As the caller promises.
+        Self {
+            rac,
+            _p: PhantomData,
+        }
+    }
+
     /// The position of the window's first byte.
     pub(crate) fn pos(&self) -> u64 {
         // SAFETY: The request is valid by the type invariants.

@@ -4,8 +4,14 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use crate::bindings;
-use core::ptr::NonNull;
+use crate::{
+    bindings,
+    klib::buffer::Buffer, //
+};
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     fs::File,
     prelude::*,
@@ -77,59 +83,143 @@ impl Backing {
         self.len
     }
 
-    /// Fills `to` with the bytes at `pos`.
+    /// The `len` bytes at `pos`; errors as for [`read_run`](Self::read_run).
+    pub(crate) fn read(&self, pos: u64, len: usize) -> Result<Buffer<u8>> {
+        if len as u64 > self.len {
+            return Err(EIO);
+        }
+        let mut to = Buffer::with_capacity(len)?;
+        self.read_run(pos, core::slice::from_mut(&mut to))?;
+        Ok(to)
+    }
+
+    /// Fills all of `run`, one after the other, with the bytes from `pos` on.
     ///
     /// `EIO` if they lie beyond the length, or if the store ends earlier than it did; else what the
     /// store answers. `EINTR` says that the task is being killed: the read says nothing about the
     /// store, and is to be given up without a report. May sleep; no lock is needed.
-    pub(crate) fn read_exact_at(&self, mut to: &mut [u8], mut pos: u64) -> Result {
-        let end = pos.checked_add(to.len() as u64).ok_or(EIO)?;
-        if end > self.len {
-            return Err(EIO);
-        }
-        while !to.is_empty() {
-            let n = self.read_at(to, pos)?;
-            if n == 0 {
+    pub(crate) fn read_run<R: Room>(&self, mut pos: u64, run: &mut [R]) -> Result {
+        for part in run.chunks_mut(SEGMENTS) {
+            let mut vecs = [const { NOWHERE }; SEGMENTS];
+            let mut len = 0_usize;
+            for (vec, room) in vecs.iter_mut().zip(part.iter_mut()) {
+                let room = room.room();
+                vec.iov_base = room.as_mut_ptr().cast();
+                vec.iov_len = room.len();
+                len = len.checked_add(room.len()).ok_or(EIO)?;
+            }
+            let end = pos.checked_add(len as u64).ok_or(EIO)?;
+            if end > self.len {
                 return Err(EIO);
             }
-            let (_, rest) = core::mem::take(&mut to)
-                .split_at_mut_checked(n)
-                .ok_or(EIO)?;
-            to = rest;
-            pos = pos.checked_add(n as u64).ok_or(EIO)?;
+            let mut to = MaybeUninit::<bindings::iov_iter>::uninit();
+            // SAFETY: `to` becomes an iterator over the first segments of `vecs`: as many as `part`
+            // has, which are set.
+            unsafe {
+                bindings::iov_iter_kvec(
+                    to.as_mut_ptr(),
+                    bindings::ITER_DEST,
+                    vecs.as_ptr(),
+                    part.len() as c_ulong,
+                    len,
+                )
+            };
+            // SAFETY: The segments are the rooms of `part`, which stays borrowed exclusively until
+            // the read is over, and `len` is the sum of their lengths.
+            unsafe { self.fill(to.as_mut_ptr(), len, pos) }?;
+            for room in part {
+                // SAFETY: The read has filled every byte of every segment.
+                unsafe { room.set_filled() };
+            }
+            pos = end;
         }
         Ok(())
     }
 
-    fn read_at(&self, to: &mut [u8], pos: u64) -> Result<usize> {
-        let mut pos = bindings::loff_t::try_from(pos).map_err(|_| EIO)?;
+    /// Reads until `to` is full.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be an iterator over `len` bytes of kernel memory that may be written and that
+    /// nobody else uses.
+    unsafe fn fill(&self, to: *mut bindings::iov_iter, mut len: usize, pos: u64) -> Result {
         let raw = self.file.as_ptr();
+        let mut kiocb = MaybeUninit::<bindings::kiocb>::uninit();
+        // SAFETY: The file is open, and `kiocb` is memory for a request.
+        unsafe { bindings::tesserafs_init_sync_kiocb(kiocb.as_mut_ptr(), raw) };
+        // SAFETY: It was initialised just now.
+        let kiocb = unsafe { kiocb.assume_init_mut() };
+        kiocb.ki_pos = bindings::loff_t::try_from(pos).map_err(|_| EIO)?;
+        while len > 0 {
+            // SAFETY: As the caller promises, for what is left of `to`.
+            let n = unsafe { self.read_some(kiocb, to) };
+            // CAST: A negative result is an error number.
+            let n = usize::try_from(n).map_err(|_| Error::from_errno(n as c_int))?;
+            if n == 0 {
+                return Err(EIO);
+            }
+            len = len.checked_sub(n).ok_or(EIO)?;
+        }
+        Ok(())
+    }
+
+    /// Reads once; the request and `to` advance by what there was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`fill`](Self::fill); `kiocb` must be a request to our file.
+    unsafe fn read_some(&self, kiocb: &mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
         if self.is_block_device {
-            // Not `kernel_read()`: that takes the `i_rwsem` of the device, to keep `set_blocksize()`
+            // Not `->read_iter`: that takes the `i_rwsem` of the device, to keep `set_blocksize()`
             // away. A page fault must not: it may come from a read of the same device into a private
             // mapping of a file of this filesystem, which holds the lock already.
             //
             // SAFETY: The file is that of a block device which this superblock has claimed, so its
-            // block size does not change; `to` is kernel memory that is ours to be written, as long
-            // as is said.
-            let n = unsafe {
-                bindings::tesserafs_filemap_read(raw, to.as_mut_ptr().cast(), to.len(), pos)
-            };
-            // CAST: A negative result is an error number.
-            return usize::try_from(n).map_err(|_| Error::from_errno(n as c_int));
+            // block size does not change; the caller promises the rest.
+            return unsafe { bindings::filemap_read(kiocb, to, 0) };
         }
+        let raw = self.file.as_ptr();
         // SAFETY: The credentials of an open file do not change, and live as long as the file,
         // which is longer than they are in force here.
         let old = unsafe { bindings::tesserafs_override_creds((*raw).f_cred) };
-        // SAFETY: The file is open for reading by the type invariants, and `to` is kernel memory
-        // that is ours to be written, as long as is said.
-        let n = unsafe { bindings::kernel_read(raw, to.as_mut_ptr().cast(), to.len(), &mut pos) };
+        // SAFETY: The file is open for reading by the type invariants; the caller promises the rest.
+        let n = unsafe { bindings::vfs_iocb_iter_read(raw, kiocb, to) };
         // SAFETY: `old` is what was in force before.
         unsafe { bindings::tesserafs_revert_creds(old) };
-        match usize::try_from(n) {
-            Ok(n) => Ok(n),
-            // CAST: A negative result is an error number.
-            Err(_) => Err(Error::from_errno(n as c_int)),
-        }
+        n
+    }
+}
+
+/// Segments of a read, at most: a page of a window each, or a chunk.
+const SEGMENTS: usize = 16;
+
+/// No segment.
+const NOWHERE: bindings::kvec = bindings::kvec {
+    iov_base: core::ptr::null_mut(),
+    iov_len: 0,
+};
+
+/// Memory that waits to be filled.
+pub(crate) trait Room {
+    /// What is not filled yet.
+    fn room(&mut self) -> &mut [MaybeUninit<u8>];
+
+    /// Counts all of it as filled.
+    ///
+    /// # Safety
+    ///
+    /// Every byte of [`room`](Self::room) must be initialised.
+    unsafe fn set_filled(&mut self);
+}
+
+impl Room for Buffer<u8> {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        self.spare()
+    }
+
+    unsafe fn set_filled(&mut self) {
+        let n = self.spare().len();
+        // SAFETY: As the caller promises.
+        unsafe { self.assume_init(n) };
     }
 }

@@ -5,9 +5,11 @@
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h)
 
+use super::backing::Room;
 use crate::bindings;
 use core::{
     marker::PhantomData,
+    mem::MaybeUninit,
     ptr::NonNull, //
 };
 use kernel::prelude::*;
@@ -27,7 +29,8 @@ use kernel::prelude::*;
 ///
 /// - `folio` points to a folio that is in the page cache, locked by whoever holds this value, and
 ///   not up to date. The lock keeps it in the page cache, and thereby allocated.
-/// - `len` is the folio's size in bytes.
+/// - `len` is the folio's size in bytes; the first `filled` of them are initialised, and
+///   `filled <= len`.
 pub(crate) struct LockedFolio<'a> {
     folio: NonNull<bindings::folio>,
     len: usize,
@@ -80,21 +83,35 @@ impl LockedFolio<'_> {
         self.filled
     }
 
+    /// The bytes that are filled.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: These bytes are initialised by the type invariants, and only `&mut self` writes
+        // them.
+        unsafe { core::slice::from_raw_parts(self.address(), self.filled) }
+    }
+
     /// Appends `bytes` to what is filled. More than there is room for is `EINVAL`.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result {
-        let to = self.take(bytes.len())?;
-        // SAFETY: `take` checked that the folio holds these bytes; by the type invariants nobody
-        // else reads or writes them, so in particular `bytes` is other memory.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        let to = self
+            .room()
+            .get_mut(..bytes.len())
+            .ok_or(EINVAL)?
+            .as_mut_ptr();
+        // SAFETY: There is room for these bytes, which nobody else reads or writes by the type
+        // invariants, so in particular `bytes` is other memory.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr().cast(), bytes.len()) };
+        // INVARIANT: These bytes are initialised. OVERFLOW: They are in the folio.
+        self.filled = self.filled.wrapping_add(bytes.len());
         Ok(())
     }
 
     /// Appends `len` zeros to what is filled. More than there is room for is `EINVAL`.
     pub(crate) fn zero(&mut self, len: usize) -> Result {
-        let to = self.take(len)?;
-        // SAFETY: `take` checked that the folio holds these bytes; by the type invariants nobody
-        // else reads or writes them.
-        unsafe { to.write_bytes(0, len) };
+        for byte in self.room().get_mut(..len).ok_or(EINVAL)? {
+            *byte = MaybeUninit::new(0);
+        }
+        // INVARIANT: These bytes are initialised. OVERFLOW: They are in the folio.
+        self.filled = self.filled.wrapping_add(len);
         Ok(())
     }
 
@@ -114,18 +131,26 @@ impl LockedFolio<'_> {
         Ok(())
     }
 
-    /// The address of the next `len` bytes, which count as filled from now on: the caller writes
-    /// them at once.
-    fn take(&mut self, len: usize) -> Result<*mut u8> {
-        let start = self.filled;
-        let end = start.checked_add(len).ok_or(EINVAL)?;
-        if end > self.len {
-            return Err(EINVAL);
-        }
-        self.filled = end;
+    /// The address of the folio's first byte.
+    fn address(&self) -> *mut u8 {
         // SAFETY: By the type invariants the folio is allocated; without highmem it has an address.
-        let address = unsafe { bindings::tesserafs_folio_address(self.folio.as_ptr()) };
-        Ok(address.cast::<u8>().wrapping_add(start))
+        unsafe { bindings::tesserafs_folio_address(self.folio.as_ptr()) }.cast()
+    }
+}
+
+impl Room for LockedFolio<'_> {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        // OVERFLOW: `filled <= len` by the type invariants.
+        let len = self.len.saturating_sub(self.filled);
+        let start = self.address().wrapping_add(self.filled).cast();
+        // SAFETY: By the type invariants the folio holds these bytes, and nobody else reads or
+        // writes them while it is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(start, len) }
+    }
+
+    unsafe fn set_filled(&mut self) {
+        // INVARIANT: As the caller promises.
+        self.filled = self.len;
     }
 }
 

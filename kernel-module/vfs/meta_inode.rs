@@ -11,6 +11,7 @@
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
 use super::{
+    address_space::ReadAhead,
     folio::LockedFolio,
     registration::FileSystem,
     super_block::SbInfo, //
@@ -28,8 +29,16 @@ use kernel::{
         from_err_ptr,
         from_result, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::rcu, //
 };
+
+/// Pages that are read where one of them is wanted: what lies in a directory or in the inode table
+/// near it will be wanted next, and a backing store that is slow is slow for one page as well.
+const WINDOW_MIN: c_ulong = 4;
+
+/// Pages that are read at once where those before them have been wanted already.
+const WINDOW_MAX: c_ulong = 32;
 
 /// Where the metadata inode's content comes from.
 pub(crate) trait MetaSource: Send + Sync + Sized + 'static {
@@ -39,6 +48,13 @@ pub(crate) trait MetaSource: Send + Sync + Sized + 'static {
     /// while they are filled: to wait for another one here is only safe in one direction, from the
     /// leaves of a hash tree to its root.
     fn read_folio(&self, meta: Meta<'_>, folio: LockedFolio<'_>) -> Result;
+
+    /// Fills the folios of a window, as many as it likes, and completes them.
+    ///
+    /// Errors are not reported from here: what is not completed is read again if it is needed. All
+    /// folios of the window are locked, so none of them may be waited for here: those that others
+    /// of the window depend on have to be let go first.
+    fn readahead(&self, meta: Meta<'_>, window: ReadAhead<'_>);
 }
 
 /// The metadata inode of a superblock.
@@ -82,40 +98,109 @@ impl<'a> Meta<'a> {
         len as u64
     }
 
-    /// The folio that holds the byte at `pos`, read and verified if it was not there.
+    /// The folio that holds the byte at `pos`, read and verified if it was not there; then others
+    /// near it are too.
     ///
-    /// `EINVAL` beyond the end; else what the [`MetaSource`] answered. May sleep.
+    /// `EINVAL` beyond the end; else what the [`MetaSource`] answered. May sleep. Not for a
+    /// [`MetaSource`].
     pub(crate) fn buf(self, pos: u64) -> Result<MetaBuf<'a>> {
+        if let Some(buf) = self.cached(pos)? {
+            return Ok(buf);
+        }
+        self.read_around(pos)?;
+        self.single(pos)
+    }
+
+    /// The folio that holds the byte at `pos`, read and verified alone if it was not there.
+    ///
+    /// As [`buf`](Self::buf), and for a [`MetaSource`] too.
+    pub(crate) fn single(self, pos: u64) -> Result<MetaBuf<'a>> {
+        let (mapping, index) = self.place(pos)?;
+        // SAFETY: The mapping has `MetaTable` as its operations, which read a folio without a
+        // `struct file`.
+        let folio =
+            unsafe { bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut()) };
+        let folio = NonNull::new(from_err_ptr(folio)?).ok_or(EIO)?;
+        // SAFETY: `read_cache_folio()` returned a folio that is up to date, with a reference for us.
+        Ok(unsafe { MetaBuf::from_raw(folio) })
+    }
+
+    /// The folio that holds the byte at `pos`, if it is there and verified.
+    fn cached(self, pos: u64) -> Result<Option<MetaBuf<'a>>> {
+        let (mapping, index) = self.place(pos)?;
+        // SAFETY: The mapping is valid.
+        let folio = unsafe { bindings::tesserafs_filemap_get_folio(mapping, index) };
+        let Some(folio) = from_err_ptr(folio).ok().and_then(NonNull::new) else {
+            return Ok(None);
+        };
+        // SAFETY: `filemap_get_folio()` returned a folio with a reference for us.
+        if !unsafe { bindings::tesserafs_folio_test_uptodate(folio.as_ptr()) } {
+            // SAFETY: The reference is ours.
+            unsafe { bindings::tesserafs_folio_put(folio.as_ptr()) };
+            return Ok(None);
+        }
+        // SAFETY: We have a reference to the folio.
+        unsafe { bindings::folio_mark_accessed(folio.as_ptr()) };
+        // SAFETY: The folio is up to date, and its reference is ours.
+        Ok(Some(unsafe { MetaBuf::from_raw(folio) }))
+    }
+
+    /// Reads what is not there of a window around `pos`, with one call of
+    /// [`MetaSource::readahead`] if the window has no gap.
+    ///
+    /// As the page cache's own readahead does, it looks at what is cached before `pos` to tell one
+    /// who reads all from one who looks something up: the inode table, the entries and the names
+    /// are read at the same time, so one state for all of them would tell nothing.
+    fn read_around(self, pos: u64) -> Result {
+        let (mapping, index) = self.place(pos)?;
+        let run = match index.checked_sub(1) {
+            Some(before) => {
+                let _rcu = rcu::read_lock();
+                // SAFETY: The mapping is valid, and the read side of RCU is locked.
+                let miss = unsafe { bindings::page_cache_prev_miss(mapping, before, WINDOW_MAX) };
+                before.wrapping_sub(miss)
+            }
+            None => 0,
+        };
+        let first = index.saturating_sub(index % WINDOW_MIN);
+        let (first, pages) = if run < WINDOW_MIN {
+            (first, WINDOW_MIN)
+        } else {
+            (index, run.saturating_mul(2).min(WINDOW_MAX))
+        };
+        // CAST: As in `place`.
+        let end = self.len().div_ceil(bindings::PAGE_SIZE as u64) as c_ulong;
+        let mut rac = bindings::readahead_control {
+            mapping,
+            _index: first,
+            ..pin_init::zeroed()
+        };
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::tesserafs_filemap_invalidate_lock_shared(mapping) };
+        // SAFETY: The request is for a mapping with `MetaTable` as its operations, whose
+        // `invalidate_lock` is held; it ends before the end of the inode.
+        unsafe {
+            bindings::page_cache_ra_unbounded(&mut rac, pages.min(end.saturating_sub(first)), 0)
+        };
+        // SAFETY: It was locked above.
+        unsafe { bindings::tesserafs_filemap_invalidate_unlock_shared(mapping) };
+        Ok(())
+    }
+
+    /// The page cache, and the index in it of the page with the byte at `pos`.
+    fn place(self, pos: u64) -> Result<(*mut bindings::address_space, c_ulong)> {
         if pos >= self.len() {
             return Err(EINVAL);
         }
         // CAST: The page cache's index is as wide as a 64-bit position.
         let index = (pos >> bindings::PAGE_SHIFT) as c_ulong;
         // SAFETY: `len` is not zero, so the inode is not null; it is valid by the type invariants.
-        let mapping = unsafe { (*self.inode).i_mapping };
-        // SAFETY: The mapping is the inode's own and has `MetaTable` as its operations, which read
-        // a folio without a `struct file`.
-        let folio =
-            unsafe { bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut()) };
-        let folio = NonNull::new(from_err_ptr(folio)?).ok_or(EIO)?;
-        // SAFETY: `read_cache_folio()` returned a folio with a reference for us.
-        let start = unsafe { bindings::tesserafs_folio_pos(folio.as_ptr()) };
-        // SAFETY: As above.
-        let len = unsafe { bindings::tesserafs_folio_size(folio.as_ptr()) };
-        // SAFETY: As above; without highmem a folio has an address.
-        let address = unsafe { bindings::tesserafs_folio_address(folio.as_ptr()) };
-        let address = NonNull::new(address.cast::<u8>()).ok_or(EIO)?;
-        // INVARIANT: The reference that `read_cache_folio()` took is ours; `bytes` is the folio's
-        // memory; CAST: the page cache has no negative positions.
-        Ok(MetaBuf {
-            folio,
-            start: start as u64,
-            bytes: NonNull::slice_from_raw_parts(address, len),
-            _p: PhantomData,
-        })
+        Ok((unsafe { (*self.inode).i_mapping }, index))
     }
 
     /// Copies the bytes at `pos` to `to`, across folios if need be. `EINVAL` beyond the end.
+    ///
+    /// As [`buf`](Self::buf), not for a [`MetaSource`].
     pub(crate) fn read_exact(self, mut pos: u64, mut to: &mut [u8]) -> Result {
         while !to.is_empty() {
             let buf = self.buf(pos)?;
@@ -155,10 +240,33 @@ unsafe impl Send for MetaBuf<'_> {}
 unsafe impl Sync for MetaBuf<'_> {}
 
 impl MetaBuf<'_> {
+    /// # Safety
+    ///
+    /// `folio` must be a folio of a metadata inode, which stays as long as this lives, and be up to
+    /// date; a reference to it is given away.
+    unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
+        // SAFETY: The caller has a reference to the folio.
+        let start = unsafe { bindings::tesserafs_folio_pos(folio.as_ptr()) };
+        // SAFETY: As above.
+        let len = unsafe { bindings::tesserafs_folio_size(folio.as_ptr()) };
+        // SAFETY: As above; without highmem a folio has an address.
+        let address = unsafe { bindings::tesserafs_folio_address(folio.as_ptr()) };
+        // SAFETY: The address of memory is not null.
+        let address = unsafe { NonNull::new_unchecked(address.cast::<u8>()) };
+        // INVARIANT: The reference is ours, and the folio up to date, as the caller promises;
+        // `bytes` is the folio's memory; CAST: the page cache has no negative positions.
+        Self {
+            folio,
+            start: start as u64,
+            bytes: NonNull::slice_from_raw_parts(address, len),
+            _p: PhantomData,
+        }
+    }
+
     /// The bytes from `pos` to the end of the folio; none if `pos` is not in the folio.
     pub(crate) fn bytes_from(&self, pos: u64) -> &[u8] {
         // SAFETY: The folio is up to date, so all of its bytes are initialised. Nobody writes them
-        // any more: only `MetaSource::read_folio` does, and only before. The reference that is
+        // any more: only a `MetaSource` does, and only before. The reference that is
         // owned keeps the memory, and keeps it from being migrated.
         let bytes = unsafe { self.bytes.as_ref() };
         pos.checked_sub(self.start)
@@ -205,6 +313,7 @@ struct MetaTable<T: FileSystem>(PhantomData<T>);
 impl<T: FileSystem> MetaTable<T> {
     const TABLE: bindings::address_space_operations = bindings::address_space_operations {
         read_folio: Some(Self::read_folio),
+        readahead: Some(Self::readahead),
         ..pin_init::zeroed()
     };
 
@@ -232,5 +341,25 @@ impl<T: FileSystem> MetaTable<T> {
             source.read_folio(unsafe { Meta::from_raw(inode) }, folio)?;
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// `rac` must be a readahead request for an inode that [`new_inode`] made for `T`.
+    unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
+        // SAFETY: The request is valid for this call, and its mapping is always set.
+        let mapping = unsafe { (*rac).mapping };
+        // SAFETY: A mapping that is being read has its host set, since `inode_init_always`.
+        let inode = unsafe { (*mapping).host };
+        // SAFETY: `i_sb` is assigned once, before the inode is visible, and outlives it.
+        let sb = unsafe { (*inode).i_sb };
+        // SAFETY: Only `new_inode` installs this table, in superblocks of `T`.
+        let Some(source) = unsafe { SbInfo::<T>::of(sb) }.meta_source() else {
+            return;
+        };
+        // SAFETY: The inode is a metadata inode, and outlives its page cache.
+        let meta = unsafe { Meta::from_raw(inode) };
+        // SAFETY: The page cache hands the request to this call.
+        source.readahead(meta, unsafe { ReadAhead::from_raw(rac) });
     }
 }

@@ -147,13 +147,6 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
         flags & flag(bindings::TESSERAFS_CONST_SB_POSIXACL) != 0
     }
 
-    /// On how many filesystems this one is stacked.
-    pub(crate) fn stack_depth(&self) -> usize {
-        // SAFETY: The superblock is valid; the depth is set before it is ready.
-        let depth = unsafe { (*self.as_ptr()).s_stack_depth };
-        usize::try_from(depth).unwrap_or(0)
-    }
-
     /// Whether the backing store is a block device, rather than a file.
     pub(crate) fn is_block_device(&self) -> bool {
         // SAFETY: The superblock is valid; `s_bdev` is set before it is filled.
