@@ -19,6 +19,7 @@
 #include <linux/pagemap.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
+#include <linux/pseudo_fs.h>
 #include <linux/statfs.h>
 #include <linux/verification.h>
 #include <linux/xattr.h>

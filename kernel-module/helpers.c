@@ -192,6 +192,12 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
 	inode_set_ctime(inode, sec, nsec);
 }
 
+/* Whoever reads it does so without a lock. */
+void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapping)
+{
+	WRITE_ONCE(inode->i_mapping, mapping);
+}
+
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
 {
 	inode_set_mtime(inode, sec, nsec);
@@ -271,10 +277,9 @@ bool tesserafs_sb_is_anon(const struct super_block *sb)
 	return MAJOR(sb->s_dev) == UNNAMED_MAJOR;
 }
 
-void tesserafs_set_invalidate_lock_class(struct inode *inode, bool meta)
+void tesserafs_set_invalidate_lock_class(struct inode *inode, int depth, bool meta)
 {
-	lockdep_set_class(&inode->i_mapping->invalidate_lock,
-			  &invalidate_lock_keys[inode->i_sb->s_stack_depth][meta]);
+	lockdep_set_class(&inode->i_mapping->invalidate_lock, &invalidate_lock_keys[depth][meta]);
 }
 
 struct shrinker *tesserafs_shrinker_alloc(const char *name)

@@ -10,6 +10,7 @@
 #include <linux/types.h>
 
 struct address_space;
+struct address_space;
 struct cred;
 struct dir_context;
 struct file;
@@ -60,6 +61,7 @@ struct user_namespace *tesserafs_i_user_ns(const struct inode *inode);
 void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen);
 void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec);
+void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapping);
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 bool tesserafs_inode_state_is_new(struct inode *inode);
@@ -76,7 +78,7 @@ loff_t tesserafs_readahead_pos(const struct readahead_control *rac);
 bool tesserafs_require_signatures(void);
 void tesserafs_revert_creds(const struct cred *cred);
 bool tesserafs_sb_is_anon(const struct super_block *sb);
-void tesserafs_set_invalidate_lock_class(struct inode *inode, bool meta);
+void tesserafs_set_invalidate_lock_class(struct inode *inode, int depth, bool meta);
 struct shrinker *tesserafs_shrinker_alloc(const char *name);
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
 

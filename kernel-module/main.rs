@@ -22,6 +22,7 @@ mod decode;
 mod fetch;
 mod pack;
 mod read;
+mod share;
 mod verify;
 
 mod error;

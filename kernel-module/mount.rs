@@ -25,6 +25,7 @@ use crate::pack::Packs;
 use crate::signature::{self, Signer};
 use crate::verify::KernelSha256;
 use crate::vfs::inode::Ref;
+use crate::vfs::page_cache::PageCache;
 use crate::vfs::{Backing, FileSystem, FsContext, New, Ready, StatFs, SuperBlock as VfsSuperBlock};
 use crate::xattr::Xattrs;
 
@@ -39,6 +40,8 @@ pub(crate) struct Global {
     pub(crate) decoders: Pin<KBox<zstd::Pool>>,
     /// The chunks that were decoded last.
     pub(crate) chunks: shrinker::Registration<ChunkCache>,
+    /// The pages that files of equal bytes share.
+    pages: PageCache,
 }
 
 impl Global {
@@ -48,6 +51,7 @@ impl Global {
             keyring: Keyring::new(c".tesserafs")?,
             decoders: KBox::pin_init(zstd::Pool::new(), GFP_KERNEL)?,
             chunks: shrinker::Registration::new(c"tesserafs-chunks", ChunkCache::new()?)?,
+            pages: PageCache::new(READAHEAD)?,
         })
     }
 }
@@ -93,6 +97,10 @@ impl FileSystem for Tesserafs {
     /// `"TESS"` on a little endian machine.
     const MAGIC: u32 = 0x5353_4554;
     const BLOCK_BITS: u8 = 12;
+
+    fn page_cache(global: &Global) -> &PageCache {
+        &global.pages
+    }
 
     fn parse_param(
         fc: &FsContext<Self>,

@@ -18,9 +18,11 @@ use crate::error::Failure;
 use crate::fetch::Chunks;
 use crate::meta::MetaReader;
 use crate::mount::Tesserafs;
+use crate::share;
 use crate::vfs::address_space::{self, ReadAhead};
 use crate::vfs::file::{self, Seek};
 use crate::vfs::inode::INode;
+use crate::vfs::page_cache::Key;
 use crate::vfs::{fatal_signal_pending, LockedFolio};
 
 /// The file and page cache operations of regular files.
@@ -59,6 +61,11 @@ impl address_space::Operations for RegularFile {
 #[vtable]
 impl file::Operations for RegularFile {
     type FileSystem = Tesserafs;
+
+    fn page_key(inode: &INode<Tesserafs>) -> Option<Key> {
+        // What fails here is met again by whoever reads the file, and reported then.
+        share::key(inode).ok().flatten()
+    }
 
     fn seek(inode: &INode<Tesserafs>, offset: u64, seek: Seek) -> Result<u64> {
         let mounted = inode.super_block().data();

@@ -17,6 +17,7 @@
 //! | `dentry`                           | [`dentry::Unhashed`]                              |
 //! | `file_operations`                  | [`file::Operations`]                              |
 //! | `address_space_operations`, `folio`| [`address_space::Operations`], [`LockedFolio`]    |
+//! | `address_space` of several inodes  | [`page_cache::PageCache`]                         |
 //! | `xattr_handler`                    | [`xattr::Operations`]                             |
 //! | `export_operations`                | [`export::Operations`]                            |
 //!
@@ -41,6 +42,7 @@ pub(crate) mod file;
 pub(crate) mod folio;
 pub(crate) mod inode;
 pub(crate) mod meta_inode;
+pub(crate) mod page_cache;
 pub(crate) mod registration;
 pub(crate) mod super_block;
 pub(crate) mod xattr;

@@ -8,6 +8,7 @@
 use super::{
     folio::LockedFolio,
     inode::INode,
+    page_cache,
     registration::FileSystem, //
 };
 use crate::bindings;
@@ -71,20 +72,19 @@ impl<U: Operations> Table<U> {
     /// `folio` must be locked, not up to date, and belong to the page cache of an inode that
     /// `inode::New::init` gave this table; the lock is handed over.
     unsafe extern "C" fn read_folio(
-        _file: *mut bindings::file,
+        file: *mut bindings::file,
         folio: *mut bindings::folio,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: The page cache calls this with a locked folio, so its mapping, and thereby
-            // the inode that hosts it, stays.
-            let inode = unsafe { bindings::tesserafs_folio_inode(folio) };
-            // SAFETY: Only `inode::New::init` installs this table, on inodes of `U::FileSystem`
-            // that it has initialised; the inode outlives its page cache.
-            let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
-            let folio = NonNull::new(folio).ok_or(EIO)?;
+            let raw = NonNull::new(folio).ok_or(EIO)?;
             // SAFETY: The page cache calls `->read_folio` with a locked folio that is not up to
             // date and leaves it to the callee to unlock it.
-            let folio = unsafe { LockedFolio::from_raw(folio) };
+            let folio = unsafe { LockedFolio::from_raw(raw) };
+            // SAFETY: The folio is locked, so its mapping stays.
+            let mapping = unsafe { (*bindings::tesserafs_folio_inode(raw.as_ptr())).i_mapping };
+            // SAFETY: The mapping has this table, and stays while the folio is locked; the page
+            // cache holds the file for this call.
+            let inode = unsafe { page_cache::source::<U::FileSystem>(mapping, file) }?;
             U::read_folio(inode, folio)?;
             Ok(0)
         })
@@ -97,11 +97,13 @@ impl<U: Operations> Table<U> {
     unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
         // SAFETY: The request is valid for this call, and its mapping is always set.
         let mapping = unsafe { (*rac).mapping };
-        // SAFETY: A mapping that is being read has its host set, since `inode_init_always`.
-        let inode = unsafe { (*mapping).host };
-        // SAFETY: Only `inode::New::init` installs this table, on inodes of `U::FileSystem` that it
-        // has initialised; the inode outlives its page cache.
-        let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
+        // SAFETY: As above.
+        let file = unsafe { (*rac).file };
+        // SAFETY: The mapping has this table, and stays as does the file: the request holds both.
+        let source = unsafe { page_cache::source::<U::FileSystem>(mapping, file) };
+        let Ok(inode) = source else {
+            return;
+        };
         // SAFETY: The page cache hands the request to this call.
         let window = unsafe { ReadAhead::from_raw(rac) };
         U::readahead(inode, window);

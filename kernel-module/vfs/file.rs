@@ -6,6 +6,10 @@
 
 use super::{
     inode::INode,
+    page_cache::{
+        self,
+        Key, //
+    },
     registration::FileSystem, //
 };
 use crate::bindings;
@@ -83,6 +87,12 @@ pub(crate) trait Operations {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
+    /// What a regular file must have in common with others to share its pages with them; none keeps
+    /// them to itself. Asked when the file is opened, until there is a key.
+    fn page_key(_inode: &INode<Self::FileSystem>) -> Option<Key> {
+        None
+    }
+
     /// Finds the next data or hole at or after `offset`, which lies before the end of the file.
     ///
     /// The end of the file counts as a hole; `ENXIO` if there is no more data. Without this method
@@ -132,8 +142,9 @@ impl<U: Operations> Table<U> {
         ..pin_init::zeroed()
     };
 
-    /// As `generic_ro_fops`.
+    /// As `generic_ro_fops`, over pages that may be shared.
     const REGULAR: bindings::file_operations = bindings::file_operations {
+        open: Some(Self::open),
         llseek: if U::HAS_SEEK {
             Some(Self::llseek)
         } else {
@@ -146,6 +157,20 @@ impl<U: Operations> Table<U> {
         setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };
+
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->open` of a file whose inode `NewINode::init` gave this table.
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the file
+        // holds the inode.
+        let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
+        let mapping = page_cache::mapping(inode, || U::page_key(inode));
+        // SAFETY: The file is being opened, so nobody else looks at it; the mapping lives as long
+        // as the inode, which the file holds.
+        unsafe { (*file).f_mapping = mapping };
+        0
+    }
 
     /// # Safety
     ///

@@ -11,6 +11,7 @@ use super::{
         Unhashed, //
     },
     file,
+    page_cache::Shared,
     registration::FileSystem,
     super_block::{
         Ready,
@@ -35,6 +36,7 @@ use core::{
 use kernel::{
     alloc::allocator::Kmalloc,
     prelude::*,
+    sync::SetOnce,
     types::Opaque, //
 };
 
@@ -96,6 +98,15 @@ impl<T: FileSystem> INode<T> {
         let sb = unsafe { (*self.as_ptr()).i_sb };
         // SAFETY: By the type invariants it is a ready superblock of `T`; it outlives its inodes.
         unsafe { SuperBlock::from_raw(sb) }
+    }
+
+    /// The shared inode whose pages are this file's, once there is one.
+    pub(super) fn shared(&self) -> &SetOnce<Shared> {
+        // CAST: By the type invariants the inode is the first member of an `INodeWithData<T>`.
+        let this = self.as_ptr().cast::<INodeWithData<T>>();
+        // SAFETY: `prepare` initialised the field, and it is dropped when the inode is destroyed,
+        // after the last reference to it has gone.
+        unsafe { &*(&raw const (*this).shared).cast() }
     }
 
     /// The data that was given to [`NewINode::init`].
@@ -305,8 +316,10 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
                 unsafe { (*(*inode).i_mapping).a_ops = mapping.table };
                 // SAFETY: As above.
                 unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
+                // SAFETY: The inode is valid, and its superblock outlives it.
+                let depth = unsafe { (*(*inode).i_sb).s_stack_depth };
                 // SAFETY: As above; the superblock's depth is within the limit.
-                unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, false) };
+                unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, depth, false) };
                 bindings::S_IFREG
             }
             Kind::Directory { file } => {
@@ -477,6 +490,8 @@ pub(super) struct INodeWithData<T: FileSystem> {
     inode: Opaque<bindings::inode>,
     /// The target of a [`Kind::Symlink`], to be freed with the inode; else null.
     link: UnsafeCell<*mut c_char>,
+    /// Where its pages are, if it shares them.
+    shared: UnsafeCell<MaybeUninit<SetOnce<Shared>>>,
     /// Whether `data` is initialised.
     has_data: UnsafeCell<bool>,
     data: UnsafeCell<MaybeUninit<T::INodeData>>,
@@ -504,6 +519,8 @@ impl<T: FileSystem> INodeWithData<T> {
         // SAFETY: The object is ours.
         unsafe { *(*this).link.get() = core::ptr::null_mut() };
         // SAFETY: As above.
+        unsafe { (*(*this).shared.get()).write(SetOnce::new()) };
+        // SAFETY: As above.
         unsafe { *(*this).has_data.get() = false };
     }
 
@@ -516,6 +533,11 @@ impl<T: FileSystem> INodeWithData<T> {
     pub(super) unsafe extern "C" fn destroy(inode: *mut bindings::inode) {
         // CAST: The inode is the first member.
         let this = inode.cast::<Self>();
+        // SAFETY: The object is valid.
+        let shared = unsafe { (*this).shared.get() };
+        // SAFETY: `prepare` initialised it, and nobody else has a reference. The shared mapping is
+        // not this inode's any more: open files held the inode, and evicting it left `i_data` only.
+        unsafe { (*shared).assume_init_drop() };
         // SAFETY: The object is valid.
         let has_data = unsafe { (*this).has_data.get() };
         // SAFETY: Nobody else has a reference, so nobody else accesses the flag.

@@ -15,6 +15,7 @@ use super::{
         Ref, //
     },
     meta_inode::MetaSource,
+    page_cache::PageCache,
     super_block::{
         self,
         New,
@@ -47,6 +48,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// The mount options, as they are collected before there is a superblock.
     type Options: Default + Send + 'static;
+
+    /// Where files share their pages; made once, with [`Self::Global`].
+    fn page_cache(global: &Self::Global) -> &PageCache;
 
     /// What a superblock keeps. It is dropped after the superblock's last inode.
     type Data: Send + Sync + 'static;

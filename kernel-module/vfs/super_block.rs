@@ -140,6 +140,12 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
         unsafe { Registration::<T>::global_of((*self.as_ptr()).s_type) }
     }
 
+    /// On how many filesystems this one is stacked.
+    pub(crate) fn stack_depth(&self) -> c_int {
+        // SAFETY: The superblock is valid; the depth is set before it is filled.
+        unsafe { (*self.as_ptr()).s_stack_depth }
+    }
+
     /// Whether POSIX ACLs are enabled.
     pub(crate) fn has_posix_acl(&self) -> bool {
         // SAFETY: The superblock is valid; a remount may write the word, but not change this bit.

@@ -19,7 +19,7 @@ use crate::tools::{self, cargo, Tools};
 use crate::{corrupt, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 6] = ["compare", "programs", "readers", "api", "signatures", "flips"];
+const GROUPS: [&str; 7] = ["compare", "programs", "readers", "sharing", "api", "signatures", "flips"];
 
 /// Runs everything whose name begins with `filter`.
 pub(crate) fn test(filter: Option<String>) -> Result<ExitCode> {

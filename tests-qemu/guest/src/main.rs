@@ -16,6 +16,7 @@ mod kmsg;
 mod mounts;
 mod programs;
 mod readers;
+mod sharing;
 mod signatures;
 mod suite;
 mod sys;

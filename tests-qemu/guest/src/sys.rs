@@ -213,6 +213,16 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// How many of its pages are in memory, whoever read them.
+    pub(crate) fn resident(&self) -> io::Result<usize> {
+        let mut pages = vec![0_u8; self.length.div_ceil(4096)];
+        // SAFETY: The mapping is `length` bytes long, and the vector has a byte for each of its pages.
+        checked(unsafe { libc::mincore(self.address, self.length, pages.as_mut_ptr()) }.into())?;
+        Ok(pages.iter().filter(|page| **page & 1 == 1).count())
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: The mapping was made in `new` and is not used after this.

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that files of equal bytes share, whichever mount they are in.
+//!
+//! The pages lie in the mapping of a nameless inode, one for each key, on a mount of the kernel's
+//! own; the file itself keeps its inode, and with it its owner, mode, times and path. What an open
+//! file reads and maps is its `f_mapping`, so `->open` points that to the shared one, as block
+//! devices do with theirs. A page is filled through the file that asks for it: no shared inode needs
+//! to know which mounts it serves, and one that cannot deliver fails its own readers only.
+//!
+//! A shared inode is held by the inodes that were opened with its key. When the last of them goes it
+//! stays in the inode cache, with its pages, until memory is wanted: who mounts again finds them.
+//!
+//! C headers: [`include/linux/pseudo_fs.h`](srctree/include/linux/pseudo_fs.h)
+
+use super::{
+    inode::INode,
+    registration::FileSystem, //
+};
+use crate::bindings;
+use core::{
+    cell::UnsafeCell,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*, //
+};
+
+/// What files must have in common to share pages: two files with one key have the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(pub(crate) [u8; 32]);
+
+/// The mount that the shared inodes are on.
+///
+/// # Invariants
+///
+/// `mount` is a kernel mount of [`TYPE`], and its superblock has a backing device of its own.
+pub(crate) struct PageCache {
+    mount: NonNull<bindings::vfsmount>,
+}
+
+// SAFETY: A mount may be used, and unmounted, from any thread.
+unsafe impl Send for PageCache {}
+
+// SAFETY: `iget5_locked()` is all that a shared reference gives, and it locks what it needs.
+unsafe impl Sync for PageCache {}
+
+/// The type of the mount: it is not registered, so nobody else can mount it.
+struct Type(UnsafeCell<bindings::file_system_type>);
+
+// SAFETY: What is in it is for the VFS, which locks it.
+unsafe impl Sync for Type {}
+
+/// It has no owner: the mount is the module's own, and would keep it from ever being unloaded.
+static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
+    name: c"tesserafs_pages".as_ptr().cast(),
+    init_fs_context: Some(init_fs_context),
+    kill_sb: Some(bindings::kill_anon_super),
+    ..pin_init::zeroed()
+}));
+
+static SUPER_OPERATIONS: bindings::super_operations = bindings::super_operations {
+    statfs: Some(bindings::simple_statfs),
+    free_inode: Some(free_inode),
+    ..pin_init::zeroed()
+};
+
+/// # Safety
+///
+/// To be called by the VFS as `->init_fs_context` of [`TYPE`].
+unsafe extern "C" fn init_fs_context(fc: *mut kernel::bindings::fs_context) -> c_int {
+    // SAFETY: The context is new. The magic is nobody's: there is no path to a file here. CAST: Both
+    // are bindings of `struct fs_context`; the kernel crate's is opaque.
+    let context = unsafe { bindings::init_pseudo(fc.cast(), 0) };
+    let Some(context) = NonNull::new(context) else {
+        return ENOMEM.to_errno();
+    };
+    // SAFETY: `init_pseudo()` allocated it for the mount that is being made.
+    unsafe { (*context.as_ptr()).ops = &SUPER_OPERATIONS };
+    0
+}
+
+/// # Safety
+///
+/// To be called by the VFS as `->free_inode`: an RCU grace period after the inode was destroyed.
+unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
+    // SAFETY: The inode is valid, and nobody else sees it any more.
+    let identity = unsafe { (*inode).i_private };
+    if !identity.is_null() {
+        // SAFETY: `Wanted::set` made it from such a box.
+        drop(unsafe { KBox::<Identity>::from_raw(identity.cast()) });
+    }
+    // SAFETY: The superblock has no `->alloc_inode`, so the inode is of the VFS's own slab.
+    unsafe { bindings::free_inode_nonrcu(inode) };
+}
+
+/// What a shared inode keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    key: Key,
+    /// The filesystem whose files share it, and that its table of operations is of.
+    fs: *mut bindings::file_system_type,
+}
+
+/// What is looked for in the inode cache.
+struct Wanted {
+    identity: Identity,
+    /// The same, for the inode that is made if there is none.
+    own: Option<KBox<Identity>>,
+}
+
+impl Wanted {
+    /// # Safety
+    ///
+    /// To be called by [`PageCache::get`] through `iget5_locked()`, with an inode of the mount.
+    unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
+        // SAFETY: `PageCache::get` passes a `Wanted` that nobody uses meanwhile.
+        let wanted = unsafe { &*data.cast::<Self>() };
+        // SAFETY: `set` gave every hashed inode its identity, which is freed after the inode is
+        // unhashed; the caller holds the lock of the hash.
+        let identity = unsafe { &*(*inode).i_private.cast::<Identity>() };
+        c_int::from(*identity == wanted.identity)
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Wanted::test`], with an inode that nobody else sees.
+    unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
+        // SAFETY: `PageCache::get` passes a `Wanted` that nobody uses meanwhile.
+        let wanted = unsafe { &mut *data.cast::<Self>() };
+        let Some(identity) = wanted.own.take() else {
+            return ENOMEM.to_errno();
+        };
+        // SAFETY: The inode is the caller's.
+        unsafe { (*inode).i_private = KBox::into_raw(identity).cast() };
+        0
+    }
+}
+
+impl PageCache {
+    /// Makes the mount; files on it are read ahead by `readahead` bytes.
+    pub(crate) fn new(readahead: usize) -> Result<Self> {
+        // SAFETY: The type is static, and complete.
+        let mount = from_err_ptr(unsafe { bindings::kern_mount(TYPE.0.get()) })?;
+        // INVARIANT: Established below; if that fails, dropping it unmounts.
+        let this = Self {
+            mount: NonNull::new(mount).ok_or(ENOMEM)?,
+        };
+        let sb = this.super_block();
+        // Without a backing device of its own, a superblock has no readahead and takes no advice.
+        //
+        // SAFETY: The superblock is valid, and nobody else knows it.
+        to_result(unsafe { bindings::super_setup_bdi(sb) })?;
+        let pages = readahead.checked_div(bindings::PAGE_SIZE).unwrap_or(0);
+        // SAFETY: As above, and it has its backing device. CAST: A few pages.
+        unsafe { (*(*sb).s_bdi).ra_pages = pages as c_ulong };
+        // SAFETY: As above.
+        unsafe { (*(*sb).s_bdi).io_pages = pages as c_ulong };
+        Ok(this)
+    }
+
+    fn super_block(&self) -> *mut bindings::super_block {
+        // SAFETY: By the type invariants; a mount keeps its superblock.
+        unsafe { (*self.mount.as_ptr()).mnt_sb }
+    }
+
+    /// The inode whose pages are those of every file with that key.
+    ///
+    /// `like` is such a file: its size is part of what the key stands for.
+    fn get<T: FileSystem>(&self, key: Key, like: &INode<T>) -> Result<Shared> {
+        let [a, b, c, d, e, f, g, h, ..] = key.0;
+        let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        // SAFETY: `s_type` is assigned once.
+        let fs = unsafe { (*like.super_block().as_ptr()).s_type };
+        let identity = Identity { key, fs };
+        let mut wanted = Wanted {
+            identity,
+            own: Some(KBox::new(identity, GFP_KERNEL)?),
+        };
+        // SAFETY: The superblock is valid; both callbacks take a `Wanted`, which lives until the
+        // call returns.
+        let inode = unsafe {
+            bindings::iget5_locked(
+                self.super_block(),
+                hash,
+                Some(Wanted::test),
+                Some(Wanted::set),
+                (&raw mut wanted).cast(),
+            )
+        };
+        // INVARIANT: `iget5_locked()` returned an inode with a reference for us.
+        let shared = Shared(NonNull::new(inode).ok_or(ENOMEM)?);
+        // SAFETY: We have a reference to the inode.
+        if !unsafe { bindings::tesserafs_inode_state_is_new(inode) } {
+            return Ok(shared);
+        }
+
+        // SAFETY (each up to `unlock_new_inode()`): `I_NEW` is set for us to clear, and until then
+        // nobody else reads or writes the inode.
+
+        // CAST: `NewINode::init` checked that the size of a file is not negative.
+        let size = like.size() as bindings::loff_t;
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_i_size_write(inode, size) };
+        // CAST: The constant is a 16-bit value.
+        let mode = bindings::S_IFREG as u16 | 0o444;
+        // SAFETY: As above.
+        unsafe { (*inode).i_mode = mode };
+        // SAFETY: `NewINode::init` gave the file its table; it does not change.
+        let table = unsafe { (*like.as_ptr()).i_data.a_ops };
+        // SAFETY: As above. The table serves folios of this mapping too: it finds the inode that it
+        // reads through the open file.
+        unsafe { (*inode).i_data.a_ops = table };
+        // SAFETY: As above.
+        unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
+        let depth = like.super_block().stack_depth();
+        // SAFETY: As above; the depth is within the limit.
+        unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, depth, false) };
+        // SAFETY: As above.
+        unsafe { bindings::unlock_new_inode(inode) };
+        Ok(shared)
+    }
+}
+
+impl Drop for PageCache {
+    fn drop(&mut self) {
+        // SAFETY: The mount is ours. No inode of it is in use: each is held by one of a superblock
+        // that holds the module.
+        unsafe { bindings::kern_unmount(self.mount.as_ptr()) };
+        // `free_inode` runs after a grace period, and must have run before the module goes.
+        //
+        // SAFETY: This may sleep.
+        unsafe { bindings::rcu_barrier() };
+    }
+}
+
+/// A counted reference to a shared inode.
+///
+/// # Invariants
+///
+/// The inode is one that [`PageCache::get`] returned, and one of its references is owned.
+pub(super) struct Shared(NonNull<bindings::inode>);
+
+// SAFETY: A C inode may be used from any thread.
+unsafe impl Send for Shared {}
+
+// SAFETY: As above; a shared reference gives the address of its mapping only.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: By the type invariants the inode is valid.
+        unsafe { &raw mut (*self.0.as_ptr()).i_data }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the reference is ours.
+        unsafe { bindings::iput(self.0.as_ptr()) };
+    }
+}
+
+/// The inode that a page of `mapping` is filled from, when `file`, which may be null, asks for it.
+///
+/// A private mapping is filled from its host, whoever asks: filesystems that stack on this one may
+/// have borrowed the mapping. A shared one is filled from the inode of the file.
+///
+/// # Safety
+///
+/// `mapping` must have the operations that `NewINode::init` gave an inode of `T`, and stay for
+/// `'a`, as must `file` if it is not null.
+pub(super) unsafe fn source<'a, T: FileSystem>(
+    mapping: *mut bindings::address_space,
+    file: *mut bindings::file,
+) -> Result<&'a INode<T>> {
+    // SAFETY: A mapping that is being read has its host set, since `inode_init_always`.
+    let host = unsafe { (*mapping).host };
+    // SAFETY: The host is valid; both fields are assigned once.
+    let operations = unsafe { (*(*host).i_sb).s_op };
+    if !core::ptr::eq(operations, &SUPER_OPERATIONS) {
+        // SAFETY: Only `NewINode::init` and `PageCache::get` install the table, and this is not an
+        // inode of the latter; the inode outlives its page cache.
+        return Ok(unsafe { INode::from_raw(host) });
+    }
+    if file.is_null() {
+        return Err(EIO);
+    }
+    // SAFETY: `PageCache::get` gave the host its identity before the inode was seen by others.
+    let identity = unsafe { *(*host).i_private.cast::<Identity>() };
+    // SAFETY: An open file has an inode, which does not change.
+    let inode = unsafe { (*file).f_inode };
+    // SAFETY: The file holds the inode; both fields are assigned once.
+    let fs = unsafe { (*(*inode).i_sb).s_type };
+    if !core::ptr::eq(fs, identity.fs) {
+        return Err(EIO);
+    }
+    // SAFETY: The inode is one of the filesystem whose files share the mapping, which is `T` as the
+    // table is of `T`; only `NewINode::init` makes inodes of it that can be opened.
+    Ok(unsafe { INode::from_raw(inode) })
+}
+
+/// The mapping that an open file of `inode` reads and maps: a shared one, unless `key` has none
+/// or memory is short. The same for every open file from the first time on that it is shared.
+pub(super) fn mapping<T: FileSystem>(
+    inode: &INode<T>,
+    key: impl FnOnce() -> Option<Key>,
+) -> *mut bindings::address_space {
+    let once = inode.shared();
+    if once.as_ref().is_none() {
+        let pages = T::page_cache(inode.super_block().global());
+        let found = key().and_then(|key| pages.get(key, inode).ok());
+        if let Some(shared) = found {
+            let mapping = shared.mapping();
+            if once.populate(shared) {
+                // Whoever looks for the file's pages from outside, such as uprobes, finds these.
+                //
+                // SAFETY: The inode is valid; the mapping lives until it is destroyed.
+                unsafe { bindings::tesserafs_inode_set_mapping(inode.as_ptr(), mapping) };
+            }
+        }
+    }
+    match once.as_ref() {
+        Some(shared) => shared.mapping(),
+        // SAFETY: The inode is valid.
+        None => unsafe { &raw mut (*inode.as_ptr()).i_data },
+    }
+}
