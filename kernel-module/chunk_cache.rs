@@ -10,11 +10,12 @@
 //!
 //! Waiting: the lock of the list is held to find a slot, never while one is filled. Whoever finds
 //! none gets a [`Claim`] on a new one, and everybody else who wants that chunk waits for the claim
-//! to be settled. While it holds a claim, a reader waits for the backing store and for its helpers,
-//! which wait for nothing, and never for another slot of its image. The backing store may be a file
-//! of this filesystem itself, so it may wait for folios and slots of the image below, and only of
-//! that: a slot that is not filled yet is shared by the readers of one image only, and an image is
-//! mounted after the one it lies on. So each claim is settled.
+//! to be settled. While it holds claims, a reader waits for the backing store, and for a decoder
+//! itself or by its helpers, but never for another slot of its image. Whoever has a decoder waits
+//! for nothing. The backing store may be a file of this filesystem itself, so a reader may wait for
+//! folios and slots of the image below, and only of that: a slot that is not filled yet is shared by
+//! the readers of one image only, and an image is mounted after the one it lies on. So each claim is
+//! settled.
 
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
@@ -176,6 +177,11 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    /// The slot that is to be filled.
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
     /// Fills the slot with the raw bytes of its chunk.
     pub(crate) fn fill(self, raw: Buffer<u8>) -> Arc<Slot> {
         self.slot.raw.populate(raw);

@@ -3,14 +3,14 @@
 //! From a chunk to its raw bytes: found in the chunk cache, or else read, verified and decoded.
 
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{new_mutex, Arc, Mutex};
 
 use tesserafs_format::Chunk;
 
 use crate::chunk_cache::{ChunkCache, Found, Owner, Slot};
 use crate::decode::{decode, room};
 use crate::error::Failure;
-use crate::klib::zstd;
+use crate::klib::{buffer::Buffer, workqueue, zstd};
 use crate::mount::{Global, Mounted};
 use crate::pack::Packs;
 use crate::verify::verify;
@@ -41,10 +41,8 @@ impl<'a> Chunks<'a> {
             let slot = match self.cache.find(chunk, self.owner)? {
                 Found::Slot(slot) => slot,
                 Found::Claim(claim) => {
-                    let stored = self.packs.read(chunk)?;
-                    let stored = verify(chunk, stored)?;
-                    let raw = decode(self.decoders, chunk, stored, room(chunk)?)?;
-                    return Ok(claim.fill(raw));
+                    let stored = self.packs.read(core::slice::from_ref(chunk))?.pop();
+                    return Ok(claim.fill(self.decode(chunk, stored.ok_or(EIO)?, room(chunk)?)?));
                 }
             };
             slot.wait()?;
@@ -54,4 +52,77 @@ impl<'a> Chunks<'a> {
             // Who had the claim gave it up, for reasons of his own perhaps: he was killed.
         }
     }
+
+    /// As [`get`](Self::get), where `slot` is what [`get_ahead`](Self::get_ahead) gave for it.
+    pub(crate) fn filled(
+        &self,
+        chunk: &Chunk,
+        slot: Option<Arc<Slot>>,
+    ) -> Result<Arc<Slot>, Failure> {
+        if let Some(slot) = slot {
+            slot.wait()?;
+            if slot.raw().is_some() {
+                return Ok(slot);
+            }
+        }
+        self.get(chunk)
+    }
+
+    /// The slots of all `chunks`. Those that nobody else has or fills are filled: first all of them
+    /// are read, then verified and decoded on several processors.
+    ///
+    /// A slot that could not be filled is left empty, and [`get`](Self::get) finds out why. Nor does
+    /// this wait for those that others fill: it must not, while it has claims itself.
+    pub(crate) fn get_ahead(&self, chunks: &[Chunk]) -> Result<Buffer<Arc<Slot>>, Failure> {
+        let mut slots = Buffer::with_capacity(chunks.len())?;
+        let mut claims = Buffer::with_capacity(chunks.len())?;
+        let mut claimed = Buffer::with_capacity(chunks.len())?;
+        for chunk in chunks {
+            match self.cache.find(chunk, self.owner)? {
+                Found::Slot(slot) => slots.push(slot)?,
+                Found::Claim(claim) => {
+                    slots.push(claim.slot().clone())?;
+                    claims.push(claim)?;
+                    claimed.push(*chunk)?;
+                }
+            }
+        }
+        let mut stored = self.packs.read(&claimed)?;
+        // All memory is allocated here: a worker has neither our memory cgroup nor our place in the
+        // filesystem, so it may not enter reclaim for us.
+        let mut jobs = Buffer::with_capacity(claimed.len())?;
+        // From the last to the first, and so taken from the first to the last.
+        while let (Some(chunk), Some(claim), Some(stored)) =
+            (claimed.pop(), claims.pop(), stored.pop())
+        {
+            let room = room(&chunk)?;
+            jobs.push((chunk, claim, stored, room))?;
+        }
+        let width = jobs.len();
+        pin_init::stack_pin_init!(let jobs = new_mutex!(jobs, "tesserafs chunks to be decoded"));
+        let jobs = &*jobs;
+        workqueue::share(width, &|| {
+            while let Some((chunk, claim, stored, room)) = next(jobs) {
+                if let Ok(raw) = self.decode(&chunk, stored, room) {
+                    claim.fill(raw);
+                }
+            }
+        });
+        Ok(slots)
+    }
+
+    /// From stored bytes to raw bytes. Allocates nothing, and waits for nobody but a decoder.
+    fn decode(
+        &self,
+        chunk: &Chunk,
+        stored: Buffer<u8>,
+        room: Buffer<u8>,
+    ) -> Result<Buffer<u8>, Failure> {
+        decode(self.decoders, chunk, verify(chunk, stored)?, room)
+    }
+}
+
+/// Takes the last of `list`, which is not locked any more then.
+fn next<T: Unpin>(list: &Mutex<Buffer<T>>) -> Option<T> {
+    list.lock().pop()
 }

@@ -23,6 +23,7 @@
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/workqueue.h>
 
 #include "helpers.h"
 
@@ -64,6 +65,11 @@ void tesserafs_cache_no_acl(struct inode *inode)
 bool tesserafs_capable_noaudit(int cap)
 {
 	return ns_capable_noaudit(&init_user_ns, cap);
+}
+
+void tesserafs_destroy_work_on_stack(struct work_struct *work)
+{
+	destroy_work_on_stack(work);
 }
 
 bool tesserafs_dir_emit(struct dir_context *ctx, const char *name, int namelen, u64 ino,
@@ -208,6 +214,11 @@ void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
 	init_sync_kiocb(kiocb, file);
 }
 
+void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work))
+{
+	INIT_WORK_ONSTACK(work, func);
+}
+
 bool tesserafs_inode_state_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;
@@ -230,6 +241,11 @@ struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int si
 void tesserafs_mapping_set_large_folios(struct inode *inode)
 {
 	mapping_set_large_folios(inode->i_mapping);
+}
+
+unsigned int tesserafs_num_online_cpus(void)
+{
+	return num_online_cpus();
 }
 
 unsigned int tesserafs_num_possible_cpus(void)

@@ -25,6 +25,7 @@ struct readahead_control;
 struct shrinker;
 struct super_block;
 struct user_namespace;
+struct work_struct;
 
 /* What tesserafs_fs_parse() answers for `source`; every other option is read by its name. */
 #define TESSERAFS_OPT_OTHER	0
@@ -35,6 +36,7 @@ extern const struct fs_parameter_spec tesserafs_fs_parameters[];
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
 void tesserafs_cache_no_acl(struct inode *inode);
 bool tesserafs_capable_noaudit(int cap);
+void tesserafs_destroy_work_on_stack(struct work_struct *work);
 bool tesserafs_dir_emit(struct dir_context *ctx, const char *name, int namelen, u64 ino,
 			unsigned int type);
 bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
@@ -64,11 +66,13 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapping);
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
+void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work));
 bool tesserafs_inode_state_is_new(struct inode *inode);
 struct key *tesserafs_keyring_alloc(const char *description);
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
 					       void (*ctor)(void *));
 void tesserafs_mapping_set_large_folios(struct inode *inode);
+unsigned int tesserafs_num_online_cpus(void);
 unsigned int tesserafs_num_possible_cpus(void);
 const struct cred *tesserafs_override_creds(const struct cred *cred);
 bool tesserafs_ratelimit(void);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's libraries behind safe types: memory, waiting, hashing, decompression, signatures,
-//! keys, memory pressure, and messages that cannot flood the log.
+//! The kernel's libraries behind safe types: memory, waiting, several processors, hashing,
+//! decompression, signatures, keys, memory pressure, and messages that cannot flood the log.
 
 pub(crate) mod buffer;
 pub(crate) mod completion;
@@ -11,4 +11,5 @@ pub(crate) mod pkcs7;
 pub(crate) mod printk;
 pub(crate) mod sha256;
 pub(crate) mod shrinker;
+pub(crate) mod workqueue;
 pub(crate) mod zstd;

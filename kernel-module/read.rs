@@ -11,11 +11,12 @@ use kernel::sync::Arc;
 use tesserafs_format::extent::Extents;
 use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::num::u64_from_usize;
-use tesserafs_format::{Extent, FileKind, Image, Target};
+use tesserafs_format::{Chunk, Extent, FileKind, Image, Target};
 
 use crate::chunk_cache::Slot;
 use crate::error::Failure;
 use crate::fetch::Chunks;
+use crate::klib::buffer::Buffer;
 use crate::meta::MetaReader;
 use crate::mount::Tesserafs;
 use crate::share;
@@ -36,7 +37,7 @@ impl address_space::Operations for RegularFile {
         let mounted = inode.super_block().data();
         let meta = mounted.meta(inode.super_block());
         Reader::new(inode, &meta)
-            .and_then(|mut reader| reader.fill(&mut folio))
+            .and_then(|reader| reader.until(end(folio.pos(), folio.len())).fill(&mut folio))
             .map_err(|failure| failure.report(&mounted.id))?;
         folio.complete()
     }
@@ -44,12 +45,13 @@ impl address_space::Operations for RegularFile {
     fn readahead(inode: &INode<Tesserafs>, mut window: ReadAhead<'_>) {
         let meta = inode.super_block().data().meta(inode.super_block());
         // What fails here is read again by `read_folio`, which reports it.
-        let Ok(mut reader) = Reader::new(inode, &meta) else {
+        let Ok(reader) = Reader::new(inode, &meta) else {
             return;
         };
         if reader.widen(&mut window).is_err() {
             return;
         }
+        let mut reader = reader.until(end(window.pos(), window.len()));
         for mut folio in window.folios() {
             if reader.fill(&mut folio).is_err() || folio.complete().is_err() {
                 return;
@@ -76,9 +78,16 @@ impl file::Operations for RegularFile {
     }
 }
 
-/// The extent that was read last, and its chunk's bytes unless it is a hole.
-struct Current {
+/// Extents that are looked up at once, at most.
+const PIECES: usize = 32;
+
+/// Raw bytes that are decoded at once, at most, give or take a chunk.
+const PIECES_BYTES: u32 = 2 << 20;
+
+/// An extent, and its chunk unless it is a hole.
+struct Piece {
     extent: Extent,
+    chunk: Option<Chunk>,
     slot: Option<Arc<Slot>>,
 }
 
@@ -89,7 +98,10 @@ struct Reader<'a> {
     /// The file's extents; none where it has no bytes.
     extents: Option<Extents>,
     size: u64,
-    current: Option<Current>,
+    /// Up to where the file is wanted.
+    end: u64,
+    /// Extents of the file that follow each other.
+    pieces: Buffer<Piece>,
 }
 
 impl<'a> Reader<'a> {
@@ -109,8 +121,14 @@ impl<'a> Reader<'a> {
             image,
             extents,
             size,
-            current: None,
+            end: 0,
+            pieces: Buffer::with_capacity(0)?,
         })
+    }
+
+    /// The reader, when it is known up to where the file is wanted.
+    fn until(self, end: u64) -> Self {
+        Self { end, ..self }
     }
 
     /// Widens a readahead window to the first and last byte of the extents at its ends.
@@ -118,38 +136,29 @@ impl<'a> Reader<'a> {
         let Some(extents) = self.extents else {
             return Ok(());
         };
-        let start = window.pos();
-        let last = start
-            .saturating_add(u64_from_usize(window.len()))
-            .min(self.size)
-            .saturating_sub(1);
-        if start > last {
+        let (pos, behind) = (window.pos(), end(window.pos(), window.len()));
+        let last = behind.min(self.size).saturating_sub(1);
+        if pos > last {
             return Ok(());
         }
-        let first = self.image.extent_at(&extents, start)?;
+        let first = self.image.extent_at(&extents, pos)?;
         let last = self.image.extent_at(&extents, last)?;
         // A hole costs nothing now and nothing later.
-        let start = if first.target == Target::Hole {
-            start
-        } else {
-            first.start
-        };
-        let end = if last.target == Target::Hole {
-            start
-        } else {
-            last.end
-        };
+        let is_data = |extent: &Extent| extent.target != Target::Hole;
+        let start = Some(first).filter(is_data).map_or(pos, |first| first.start);
         let start = start.saturating_sub(start % BLOCK_BYTES);
-        let end = end.max(window.pos().saturating_add(u64_from_usize(window.len())));
-        let end = end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(end);
-        if let Ok(len) = usize::try_from(end.saturating_sub(start)) {
-            // The end first: the page cache gives up at the first page that is there already, and
-            // the page in which a chunk begins was part of the window before.
-            let pos = window.pos();
-            let behind = usize::try_from(pos.saturating_sub(start)).unwrap_or(len);
-            window.expand(pos, len.saturating_sub(behind));
-            window.expand(start, len);
-        }
+        let behind = Some(last)
+            .filter(is_data)
+            .map_or(0, |last| last.end)
+            .max(behind);
+        let behind = behind
+            .checked_next_multiple_of(BLOCK_BYTES)
+            .unwrap_or(behind);
+        let len = |from: u64| usize::try_from(behind.saturating_sub(from)).unwrap_or(0);
+        // The end first: the page cache gives up at the first page that is there already, and the
+        // page in which a chunk begins was part of the window before.
+        window.expand(pos, len(pos));
+        window.expand(start, len(start));
         Ok(())
     }
 
@@ -165,7 +174,7 @@ impl<'a> Reader<'a> {
                 folio.zero(room)?;
                 return Ok(());
             };
-            let Current { extent, slot } = self.at(&extents, pos)?;
+            let Piece { extent, slot, .. } = self.at(&extents, pos)?;
             let len = usize::try_from(extent.end.saturating_sub(pos))
                 .unwrap_or(room)
                 .min(room);
@@ -181,33 +190,64 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The extent that covers `pos`, and its chunk.
-    fn at(&mut self, extents: &Extents, pos: u64) -> Result<&Current, Failure> {
-        let there = self
-            .current
-            .take()
-            .filter(|current| (current.extent.start..current.extent.end).contains(&pos));
-        let current = match there {
-            Some(current) => current,
-            None => {
-                let extent = self.image.extent_at(extents, pos)?;
-                Current {
-                    extent,
-                    slot: self.slot(&extent)?,
-                }
-            }
-        };
-        Ok(self.current.insert(current))
+    /// The piece that covers `pos`, with the raw bytes of its chunk.
+    fn at(&mut self, extents: &Extents, pos: u64) -> Result<&Piece, Failure> {
+        let covers = |piece: &Piece| (piece.extent.start..piece.extent.end).contains(&pos);
+        if !self.pieces.iter().any(covers) {
+            self.look_ahead(extents, pos)?;
+        }
+        let chunks = self.chunks;
+        let piece = self.pieces.iter_mut().find(|piece| covers(piece));
+        let piece = piece.ok_or(EIO)?;
+        if let Some(chunk) = &piece.chunk {
+            piece.slot = Some(chunks.filled(chunk, piece.slot.take())?);
+        }
+        Ok(piece)
     }
 
-    /// The decoded chunk of an extent; none for a hole.
-    fn slot(&self, extent: &Extent) -> Result<Option<Arc<Slot>>, Failure> {
+    /// Looks up the pieces from `pos` to where the file is wanted, and gets their chunks.
+    fn look_ahead(&mut self, extents: &Extents, pos: u64) -> Result<(), Failure> {
+        self.pieces.clear();
+        let mut chunks = Buffer::with_capacity(1)?;
+        let mut bytes = 0_u32;
+        let mut extent = self.image.extent_at(extents, pos)?;
+        loop {
+            let chunk = self.chunk(&extent)?;
+            if let Some(chunk) = chunk {
+                chunks.push(chunk)?;
+                bytes = bytes.saturating_add(chunk.raw_len);
+            }
+            let slot = None;
+            self.pieces.push(Piece {
+                extent,
+                chunk,
+                slot,
+            })?;
+            let next = extent.index.saturating_add(1);
+            let last = extent.end >= self.end || next >= extents.end;
+            if last || bytes >= PIECES_BYTES || self.pieces.len() >= PIECES {
+                break;
+            }
+            extent = self.image.extent(extents, next)?;
+        }
+        if chunks.len() > 1 {
+            let slots = self.chunks.get_ahead(&chunks)?;
+            let pieces = self.pieces.iter_mut().filter(|piece| piece.chunk.is_some());
+            for (piece, slot) in pieces.zip(slots.iter()) {
+                piece.slot = Some(slot.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunk of an extent; none for a hole.
+    fn chunk(&self, extent: &Extent) -> Result<Option<Chunk>, Failure> {
         let Target::Chunk { index, .. } = extent.target else {
             return Ok(None);
         };
         let chunk = self.image.chunk(index)?;
         extent.check_range(&chunk)?;
-        Ok(Some(self.chunks.get(&chunk)?))
+        Ok(Some(chunk))
     }
 
     /// The next data or hole at or after `offset`, which is below the size.
@@ -234,6 +274,11 @@ impl<'a> Reader<'a> {
             Seek::Data => Err(ENXIO.into()),
         }
     }
+}
+
+/// Where `len` bytes at `pos` end.
+fn end(pos: u64, len: usize) -> u64 {
+    pos.saturating_add(u64_from_usize(len))
 }
 
 /// `len` bytes of `raw` from `from`.
