@@ -24,7 +24,7 @@ impl vfs_inode::Operations for Directory {
 
     fn lookup<'a>(dir: &INode<Tesserafs>, dentry: Unhashed<'a, Tesserafs>) -> Result<Spliced<'a>> {
         let found = find(dir, dentry.name())
-            .map_err(|failure| failure.report(&dir.super_block().data().id))?;
+            .map_err(|failure| dir.super_block().data().stats.report(failure))?;
         dentry.splice_alias(found)
     }
 }
@@ -78,7 +78,7 @@ impl file::Operations for Directory {
     type FileSystem = Tesserafs;
 
     fn read_dir(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result {
-        emit_from(dir, emitter).map_err(|failure| failure.report(&dir.super_block().data().id))
+        emit_from(dir, emitter).map_err(|failure| dir.super_block().data().stats.report(failure))
     }
 }
 

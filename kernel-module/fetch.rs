@@ -13,6 +13,7 @@ use crate::error::Failure;
 use crate::klib::{buffer::Buffer, workqueue, zstd};
 use crate::mount::{Global, Mounted};
 use crate::pack::Packs;
+use crate::stats::Stats;
 use crate::verify::verify;
 
 /// The chunks of a mounted image.
@@ -21,6 +22,7 @@ pub(crate) struct Chunks<'a> {
     packs: &'a Packs,
     cache: &'a ChunkCache,
     decoders: &'a zstd::Pool,
+    stats: &'a Stats,
     owner: Owner,
 }
 
@@ -31,6 +33,7 @@ impl<'a> Chunks<'a> {
             packs: &mounted.packs,
             cache: global.chunks.cache(),
             decoders: &global.decoders,
+            stats: &mounted.stats,
             owner: Owner(core::ptr::from_ref(mounted).addr()),
         }
     }
@@ -39,9 +42,12 @@ impl<'a> Chunks<'a> {
     pub(crate) fn get(&self, chunk: &Chunk) -> Result<Arc<Slot>, Failure> {
         loop {
             let slot = match self.cache.find(chunk, self.owner)? {
-                Found::Slot(slot) => slot,
+                Found::Slot(slot) => {
+                    self.stats.chunk_hits.increment();
+                    slot
+                }
                 Found::Claim(claim) => {
-                    let stored = self.packs.read(core::slice::from_ref(chunk))?.pop();
+                    let stored = self.read(core::slice::from_ref(chunk))?.pop();
                     return Ok(claim.fill(self.decode(chunk, stored.ok_or(EIO)?, room(chunk)?)?));
                 }
             };
@@ -79,7 +85,10 @@ impl<'a> Chunks<'a> {
         let mut claimed = Buffer::with_capacity(chunks.len())?;
         for chunk in chunks {
             match self.cache.find(chunk, self.owner)? {
-                Found::Slot(slot) => slots.push(slot)?,
+                Found::Slot(slot) => {
+                    self.stats.chunk_hits.increment();
+                    slots.push(slot)?;
+                }
                 Found::Claim(claim) => {
                     slots.push(claim.slot().clone())?;
                     claims.push(claim)?;
@@ -87,7 +96,7 @@ impl<'a> Chunks<'a> {
                 }
             }
         }
-        let mut stored = self.packs.read(&claimed)?;
+        let mut stored = self.read(&claimed)?;
         // All memory is allocated here: a worker has neither our memory cgroup nor our place in the
         // filesystem, so it may not enter reclaim for us.
         let mut jobs = Buffer::with_capacity(claimed.len())?;
@@ -111,6 +120,15 @@ impl<'a> Chunks<'a> {
         Ok(slots)
     }
 
+    /// The stored bytes of `chunks`.
+    fn read(&self, chunks: &[Chunk]) -> Result<Buffer<Buffer<u8>>, Failure> {
+        let stored = self.packs.read(chunks)?;
+        for chunk in chunks {
+            self.stats.has_read(chunk);
+        }
+        Ok(stored)
+    }
+
     /// From stored bytes to raw bytes. Allocates nothing, and waits for nobody but a decoder.
     fn decode(
         &self,
@@ -118,7 +136,10 @@ impl<'a> Chunks<'a> {
         stored: Buffer<u8>,
         room: Buffer<u8>,
     ) -> Result<Buffer<u8>, Failure> {
-        decode(self.decoders, chunk, verify(chunk, stored)?, room)
+        self.stats.hashed_bytes.add(stored.len());
+        let raw = decode(self.decoders, chunk, verify(chunk, stored)?, room)?;
+        self.stats.has_decoded(chunk);
+        Ok(raw)
     }
 }
 

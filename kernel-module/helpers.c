@@ -27,6 +27,9 @@
 
 #include "helpers.h"
 
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
 /* Registered in `struct file_system_type`; vfs/context.rs parses with it. */
 const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
@@ -224,6 +227,11 @@ bool tesserafs_inode_state_is_new(struct inode *inode)
 	return inode_state_read_once(inode) & I_NEW;
 }
 
+int tesserafs_kobject_add_device(struct kobject *kobj, struct kobject *parent, dev_t device)
+{
+	return kobject_add(kobj, parent, "%u:%u", MAJOR(device), MINOR(device));
+}
+
 struct key *tesserafs_keyring_alloc(const char *description)
 {
 	return keyring_alloc(description, KUIDT_INIT(0), KGIDT_INIT(0), current_cred(),
@@ -303,7 +311,38 @@ struct shrinker *tesserafs_shrinker_alloc(const char *name)
 	return shrinker_alloc(0, "%s", name);
 }
 
+/* The key is for lockdep, one for all files: none of them takes a lock when it is read. */
+void tesserafs_sysfs_attr_init(struct attribute *attribute)
+{
+	sysfs_attr_init(attribute);
+}
+
+int tesserafs_sysfs_emit_digest(char *to, const u8 *digest)
+{
+	return sysfs_emit(to, "sha256:%32phN\n", digest);
+}
+
+int tesserafs_sysfs_emit_number(char *to, u64 number)
+{
+	return sysfs_emit(to, "%llu\n", number);
+}
+
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)
 {
 	super_set_uuid(sb, uuid, len);
+}
+
+void tesserafs_trace_decode(u64 image, u32 chunk, u32 stored, u32 raw)
+{
+	trace_tesserafs_decode(image, chunk, stored, raw);
+}
+
+void tesserafs_trace_failure(u64 image, const char *rule, unsigned int length, int error)
+{
+	trace_tesserafs_failure(image, rule, length, error);
+}
+
+void tesserafs_trace_read(u64 image, u32 chunk, u64 offset, u32 stored)
+{
+	trace_tesserafs_read(image, chunk, offset, stored);
 }

@@ -10,6 +10,7 @@
 #include <linux/types.h>
 
 struct address_space;
+struct attribute;
 struct address_space;
 struct cred;
 struct dir_context;
@@ -21,6 +22,7 @@ struct inode;
 struct kiocb;
 struct key;
 struct kmem_cache;
+struct kobject;
 struct readahead_control;
 struct shrinker;
 struct super_block;
@@ -68,6 +70,7 @@ void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work));
 bool tesserafs_inode_state_is_new(struct inode *inode);
+int tesserafs_kobject_add_device(struct kobject *kobj, struct kobject *parent, dev_t device);
 struct key *tesserafs_keyring_alloc(const char *description);
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
 					       void (*ctor)(void *));
@@ -84,6 +87,12 @@ void tesserafs_revert_creds(const struct cred *cred);
 bool tesserafs_sb_is_anon(const struct super_block *sb);
 void tesserafs_set_invalidate_lock_class(struct inode *inode, int depth, bool meta);
 struct shrinker *tesserafs_shrinker_alloc(const char *name);
+void tesserafs_sysfs_attr_init(struct attribute *attribute);
+int tesserafs_sysfs_emit_digest(char *to, const u8 *digest);
+int tesserafs_sysfs_emit_number(char *to, u64 number);
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
+void tesserafs_trace_decode(u64 image, u32 chunk, u32 stored, u32 raw);
+void tesserafs_trace_failure(u64 image, const char *rule, unsigned int length, int error);
+void tesserafs_trace_read(u64 image, u32 chunk, u64 offset, u32 stored);
 
 #endif /* TESSERAFS_HELPERS_H */

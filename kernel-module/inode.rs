@@ -82,7 +82,7 @@ impl export::Operations for Handles {
             .ok()
             .and_then(|ino| Ino::new(ino, &mounted.sb.layout))
             .ok_or(ESTALE)?;
-        iget(sb, ino).map_err(|failure| failure.report(&mounted.id))
+        iget(sb, ino).map_err(|failure| mounted.stats.report(failure))
     }
 
     fn parent<'a>(dir: &'a INode<Tesserafs>) -> Result<Ref<'a, Tesserafs>> {
@@ -90,6 +90,6 @@ impl export::Operations for Handles {
             return Err(ENOTDIR);
         };
         let sb = dir.super_block();
-        iget(sb, tables.parent).map_err(|failure| failure.report(&sb.data().id))
+        iget(sb, tables.parent).map_err(|failure| sb.data().stats.report(failure))
     }
 }

@@ -11,5 +11,7 @@ pub(crate) mod pkcs7;
 pub(crate) mod printk;
 pub(crate) mod sha256;
 pub(crate) mod shrinker;
+pub(crate) mod sysfs;
+pub(crate) mod trace;
 pub(crate) mod workqueue;
 pub(crate) mod zstd;

@@ -26,6 +26,7 @@ mod share;
 mod verify;
 
 mod error;
+mod stats;
 
 #[allow(unsafe_code)]
 mod bindings;

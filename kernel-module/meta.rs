@@ -8,14 +8,16 @@
 //! folio of the same inode, verified in the same way, up to the root in the superblock.
 
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
 use tesserafs_format::{
     Digest, FormatError, Geometry, Metadata, Parent, Place, Rule, SuperBlock, Verified,
 };
 
-use crate::error::{Failure, ImageId};
+use crate::error::Failure;
 use crate::klib::{buffer::Buffer, sha256::sha256_2x};
+use crate::stats::Stats;
 use crate::verify::KernelSha256;
 use crate::vfs::address_space::ReadAhead;
 use crate::vfs::{Backing, LockedFolio, Meta, MetaSource};
@@ -26,18 +28,18 @@ pub(crate) struct MerkleTree {
     tree_offset: u64,
     geometry: Geometry,
     root: Digest,
-    image_id: ImageId,
+    stats: Arc<Stats>,
 }
 
 impl MerkleTree {
-    /// The Merkle tree of the image with that superblock and ID.
-    pub(crate) fn new(backing: Backing, sb: &SuperBlock, image_id: ImageId) -> Self {
+    /// The Merkle tree of the image with that superblock.
+    pub(crate) fn new(backing: Backing, sb: &SuperBlock, stats: Arc<Stats>) -> Self {
         Self {
             backing,
             tree_offset: sb.layout.tree_offset,
             geometry: sb.layout.geometry,
             root: sb.merkle_root,
-            image_id,
+            stats,
         }
     }
 
@@ -71,6 +73,8 @@ impl MerkleTree {
         self.backing
             .read_run(pos, core::slice::from_mut(folio))
             .map_err(|error| Failure::backing(Place::Block(block), error))?;
+        self.stats.read_bytes.add(BLOCK_SIZE);
+        self.stats.hashed_bytes.add(BLOCK_SIZE);
         Verified::check::<KernelSha256>(folio.bytes(), &expected).map_err(|found| {
             let (found, expected) = (found.prefix(), expected.prefix());
             FormatError::new(Rule::HashBlock, Place::Block(block), found, expected)
@@ -105,6 +109,9 @@ impl MerkleTree {
         self.backing
             .read_run(self.tree_offset.saturating_add(pos), &mut folios)
             .map_err(|error| Failure::backing(Place::Block(first), error))?;
+        let bytes = folios.len().saturating_mul(BLOCK_SIZE);
+        self.stats.read_bytes.add(bytes);
+        self.stats.hashed_bytes.add(bytes);
         while let Some(folio) = folios.pop() {
             self.complete(meta, folio, folios.pop())?;
         }
@@ -136,7 +143,7 @@ impl MetaSource for MerkleTree {
     /// Waits for folios of parents only, so the waits end at the root.
     fn read_folio(&self, meta: Meta<'_>, mut folio: LockedFolio<'_>) -> Result {
         self.fill(meta, &mut folio)
-            .map_err(|failure| failure.report(&self.image_id))?;
+            .map_err(|failure| self.stats.report(failure))?;
         folio.complete()
     }
 

@@ -9,6 +9,7 @@
 use core::ffi::CStr;
 
 use kernel::seq_file::SeqFile;
+use kernel::sync::Arc;
 use kernel::{prelude::*, seq_print};
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
@@ -18,11 +19,12 @@ use tesserafs_format::{Digest, FormatError, Image, Ino, Inode, Place, Rule};
 use crate::chunk_cache::ChunkCache;
 use crate::error::{Failure, ImageId};
 use crate::inode;
-use crate::klib::{buffer::Buffer, keyring::Keyring, shrinker, zstd};
+use crate::klib::{buffer::Buffer, keyring::Keyring, shrinker, sysfs, zstd};
 use crate::meta::{MerkleTree, MetaReader};
 use crate::mount_error;
 use crate::pack::Packs;
 use crate::signature::{self, Signer};
+use crate::stats::{self, Stats};
 use crate::verify::KernelSha256;
 use crate::vfs::inode::Ref;
 use crate::vfs::page_cache::PageCache;
@@ -42,6 +44,8 @@ pub(crate) struct Global {
     pub(crate) chunks: shrinker::Registration<ChunkCache>,
     /// The pages that files of equal bytes share.
     pages: PageCache,
+    /// `/sys/fs/tesserafs`.
+    folder: sysfs::Root,
 }
 
 impl Global {
@@ -52,6 +56,7 @@ impl Global {
             decoders: KBox::pin_init(zstd::Pool::new(), GFP_KERNEL)?,
             chunks: shrinker::Registration::new(c"tesserafs-chunks", ChunkCache::new()?)?,
             pages: PageCache::new(READAHEAD)?,
+            folder: sysfs::Root::new(c"tesserafs")?,
         })
     }
 }
@@ -67,8 +72,10 @@ pub(crate) struct Options {
 pub(crate) struct Mounted {
     /// Its superblock.
     pub(crate) sb: SuperBlock,
-    /// Its ID.
-    pub(crate) id: ImageId,
+    /// What is counted for it, and its ID.
+    pub(crate) stats: Arc<Stats>,
+    /// Where that is shown.
+    _shown: sysfs::Folder<Arc<Stats>>,
     /// Where its chunks are.
     pub(crate) packs: Packs,
     /// Who vouches for it.
@@ -147,13 +154,17 @@ impl FileSystem for Tesserafs {
         sb.set_export::<inode::Handles>();
         sb.enable_posix_acl();
         sb.set_readahead(READAHEAD);
-        let tree = MerkleTree::new(backing.clone(), &parsed, id);
+        let stats = Arc::new(Stats::new(id), GFP_KERNEL)?;
+        let tree = MerkleTree::new(backing.clone(), &parsed, stats.clone());
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
+        let folder = &fc.global().folder;
+        let shown = sysfs::Folder::new(folder, sb.device(), stats.clone(), stats::FILES)?;
         pr_info!("{}: mounted, {}\n", id, signer.describe());
         Ok(Mounted {
             sb: parsed,
-            id,
+            stats,
+            _shown: shown,
             packs,
             signer,
             pinned: options.digest.is_some(),
@@ -164,12 +175,12 @@ impl FileSystem for Tesserafs {
         _fc: &FsContext<Self>,
         sb: &'a VfsSuperBlock<Self, Ready>,
     ) -> Result<Ref<'a, Self>> {
-        inode::iget(sb, Ino::ROOT).map_err(|failure| failure.report(&sb.data().id))
+        inode::iget(sb, Ino::ROOT).map_err(|failure| sb.data().stats.report(failure))
     }
 
     fn admit(fc: &FsContext<Self>, options: &Options, sb: &VfsSuperBlock<Self, Ready>) -> Result {
         Self::reconfigure(fc, options, sb)?;
-        admit(fc, sb.data().id, sb.data().signer)
+        admit(fc, sb.data().stats.id, sb.data().signer)
     }
 
     /// What is mounted stays readable whatever the machine asks for by now, so only the options
@@ -179,7 +190,7 @@ impl FileSystem for Tesserafs {
         options: &Options,
         sb: &VfsSuperBlock<Self, Ready>,
     ) -> Result {
-        let id = sb.data().id;
+        let id = sb.data().stats.id;
         options.admit(id).map_err(|failure| {
             mount_error!(fc, "{}: {}", id, failure);
             failure.errno()
@@ -198,7 +209,7 @@ impl FileSystem for Tesserafs {
     fn show_options(sb: &VfsSuperBlock<Self, Ready>, seq: &SeqFile) {
         let mounted = sb.data();
         if mounted.pinned {
-            seq_print!(seq, ",digest={}", mounted.id);
+            seq_print!(seq, ",digest={}", mounted.stats.id);
         }
     }
 }

@@ -38,7 +38,7 @@ impl address_space::Operations for RegularFile {
         let meta = mounted.meta(inode.super_block());
         Reader::new(inode, &meta)
             .and_then(|reader| reader.until(end(folio.pos(), folio.len())).fill(&mut folio))
-            .map_err(|failure| failure.report(&mounted.id))?;
+            .map_err(|failure| mounted.stats.report(failure))?;
         folio.complete()
     }
 
@@ -66,7 +66,9 @@ impl file::Operations for RegularFile {
 
     fn page_key(inode: &INode<Tesserafs>) -> Option<Key> {
         // What fails here is met again by whoever reads the file, and reported then.
-        share::key(inode).ok().flatten()
+        let key = share::key(inode).ok().flatten()?;
+        inode.super_block().data().stats.shared_files.increment();
+        Some(key)
     }
 
     fn seek(inode: &INode<Tesserafs>, offset: u64, seek: Seek) -> Result<u64> {
@@ -74,7 +76,7 @@ impl file::Operations for RegularFile {
         let meta = mounted.meta(inode.super_block());
         Reader::new(inode, &meta)
             .and_then(|reader| reader.seek(offset, seek))
-            .map_err(|failure| failure.report(&mounted.id))
+            .map_err(|failure| mounted.stats.report(failure))
     }
 }
 

@@ -20,11 +20,11 @@ impl xattr::Operations for Xattrs {
     type FileSystem = Tesserafs;
 
     fn get(inode: &INode<Tesserafs>, name: &[u8], value: &mut [u8]) -> Result<usize> {
-        get(inode, name, value).map_err(|failure| failure.report(&inode.super_block().data().id))
+        get(inode, name, value).map_err(|failure| inode.super_block().data().stats.report(failure))
     }
 
     fn list(inode: &INode<Tesserafs>, names: &mut Names<'_>) -> Result {
-        list(inode, names).map_err(|failure| failure.report(&inode.super_block().data().id))
+        list(inode, names).map_err(|failure| inode.super_block().data().stats.report(failure))
     }
 }
 

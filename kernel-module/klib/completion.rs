@@ -42,6 +42,12 @@ impl Completion {
         unsafe { bindings::complete_all(self.inner.get()) };
     }
 
+    /// Waits until it has happened.
+    pub(crate) fn wait(&self) {
+        // SAFETY: The completion was initialised by `new`.
+        unsafe { bindings::wait_for_completion(self.inner.get()) };
+    }
+
     /// Waits until it has happened; `EINTR` if the task is being killed before.
     pub(crate) fn wait_killable(&self) -> Result {
         // SAFETY: The completion was initialised by `new`.

@@ -163,6 +163,12 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
 /// How a superblock is set up. In this state nobody but the mounter sees it, and the type cannot
 /// leave the thread, so the setters need no exclusive reference.
 impl<T: FileSystem> SuperBlock<T, New> {
+    /// The device number that `stat` shows for its files.
+    pub(crate) fn device(&self) -> bindings::dev_t {
+        // SAFETY: The superblock is valid; the number is assigned when it is allocated.
+        unsafe { (*self.as_ptr()).s_dev }
+    }
+
     /// The UUID, as `blkid`-like tools and overlayfs see it; `statfs` derives its `f_fsid` from it.
     pub(crate) fn set_uuid(&self, uuid: &[u8; 16]) {
         // SAFETY: The superblock is valid and ours; `uuid` is as long as is said.

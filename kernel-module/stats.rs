@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is counted for a mounted image, and shown in `/sys/fs/tesserafs/MAJOR:MINOR/`.
+//!
+//! | file                    | counts                                                            |
+//! |-------------------------|-------------------------------------------------------------------|
+//! | `image_id`              | (the image ID)                                                    |
+//! | `read_bytes`            | bytes that were read from the image: stored chunks and metadata   |
+//! | `hashed_bytes`          | bytes whose digest was computed                                   |
+//! | `decoded_bytes`         | raw bytes of the chunks that were decoded                         |
+//! | `chunk_hits`            | chunks that were wanted and in the chunk cache, or being decoded  |
+//! | `chunk_misses`          | chunks that had to be read                                        |
+//! | `shared_files`          | files whose pages are those of all files with the same chunks     |
+//! | `verification_failures` | digests that were not those of the bytes, and broken rules        |
+//!
+//! The tracepoints `tesserafs_read`, `tesserafs_decode` and `tesserafs_failure` tell the same one by one.
+//!
+//! All are of this mount alone, since it began. What another mount had in memory costs nothing here.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::Arc;
+
+use tesserafs_format::num::{u64_from_usize, usize_from_u32};
+use tesserafs_format::Chunk;
+
+use crate::error::{Failure, ImageId};
+use crate::klib::sysfs::{File, Value};
+use crate::klib::trace;
+
+/// A number that only grows.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Counts one more.
+    pub(crate) fn increment(&self) {
+        self.0.add(1_u64, Relaxed);
+    }
+
+    /// Counts `bytes` more.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.add(u64_from_usize(bytes), Relaxed);
+    }
+
+    fn value(&self) -> Value<'static> {
+        Value::Number(self.0.load(Relaxed))
+    }
+}
+
+/// The counters of a mounted image.
+pub(crate) struct Stats {
+    pub(crate) id: ImageId,
+    pub(crate) read_bytes: Counter,
+    pub(crate) hashed_bytes: Counter,
+    pub(crate) decoded_bytes: Counter,
+    pub(crate) chunk_hits: Counter,
+    pub(crate) chunk_misses: Counter,
+    pub(crate) shared_files: Counter,
+    pub(crate) verification_failures: Counter,
+}
+
+impl Stats {
+    /// Those of an image that is being mounted.
+    pub(crate) fn new(id: ImageId) -> Self {
+        Self {
+            id,
+            read_bytes: Counter::new(),
+            hashed_bytes: Counter::new(),
+            decoded_bytes: Counter::new(),
+            chunk_hits: Counter::new(),
+            chunk_misses: Counter::new(),
+            shared_files: Counter::new(),
+            verification_failures: Counter::new(),
+        }
+    }
+
+    /// The first eight bytes of the image ID.
+    fn image(&self) -> u64 {
+        self.id.0.prefix()
+    }
+
+    /// The stored bytes of `chunk` were read.
+    pub(crate) fn has_read(&self, chunk: &Chunk) {
+        self.chunk_misses.increment();
+        self.read_bytes.add(usize_from_u32(chunk.stored_len));
+        trace::read(self.image(), chunk.index.0, chunk.offset, chunk.stored_len);
+    }
+
+    /// `chunk` was verified and decoded.
+    pub(crate) fn has_decoded(&self, chunk: &Chunk) {
+        self.decoded_bytes.add(usize_from_u32(chunk.raw_len));
+        trace::decode(self.image(), chunk.index.0, chunk.stored_len, chunk.raw_len);
+    }
+
+    /// Counts a failure, logs it, and gives the errno.
+    pub(crate) fn report(&self, failure: Failure) -> Error {
+        let rule = match failure {
+            Failure::Format(error) => {
+                self.verification_failures.increment();
+                error.rule.name()
+            }
+            _ => "",
+        };
+        trace::failure(self.image(), rule, failure.errno());
+        failure.report(&self.id)
+    }
+}
+
+/// The files of the folder of a mounted image.
+pub(crate) const FILES: &[File<Arc<Stats>>] = &[
+    File {
+        name: c"image_id",
+        show: |stats| Value::Digest(&stats.id.0 .0),
+    },
+    File {
+        name: c"read_bytes",
+        show: |stats| stats.read_bytes.value(),
+    },
+    File {
+        name: c"hashed_bytes",
+        show: |stats| stats.hashed_bytes.value(),
+    },
+    File {
+        name: c"decoded_bytes",
+        show: |stats| stats.decoded_bytes.value(),
+    },
+    File {
+        name: c"chunk_hits",
+        show: |stats| stats.chunk_hits.value(),
+    },
+    File {
+        name: c"chunk_misses",
+        show: |stats| stats.chunk_misses.value(),
+    },
+    File {
+        name: c"shared_files",
+        show: |stats| stats.shared_files.value(),
+    },
+    File {
+        name: c"verification_failures",
+        show: |stats| stats.verification_failures.value(),
+    },
+];
