@@ -13,7 +13,7 @@ use tesserafs_guest::plan::Plan;
 
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
-use crate::{api, compare, demo, flips, programs, readers, sharing, signatures};
+use crate::{api, compare, demo, flips, observe, programs, readers, sharing, signatures};
 
 /// Everything; does not return.
 pub(crate) fn init() -> ! {
@@ -58,7 +58,10 @@ fn run() -> Result<()> {
         "programs" => programs::tests(&mut suite, &plan),
         "readers" => readers::tests(&mut suite, &plan),
         "sharing" => sharing::tests(&mut suite, &plan),
-        "api" => api::tests(&mut suite, &plan),
+        "api" => {
+            api::tests(&mut suite, &plan);
+            observe::tests(&mut suite, &plan);
+        }
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
         "demo" => demo::run(&mut suite, &plan),

@@ -14,6 +14,7 @@ mod flips;
 mod keys;
 mod kmsg;
 mod mounts;
+mod observe;
 mod programs;
 mod readers;
 mod sharing;

@@ -51,11 +51,11 @@ fn files(plan: &Plan) -> Result<Vec<Entry>> {
 }
 
 /// The longest file.
-fn longest(plan: &Plan) -> Result<Entry> {
+pub(crate) fn longest(plan: &Plan) -> Result<Entry> {
     files(plan)?.into_iter().max_by_key(|entry| entry.size).context("the tree has no file")
 }
 
-fn read(entry: &Entry, root: &Path) -> Result<()> {
+pub(crate) fn read(entry: &Entry, root: &Path) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
     let path = entry.below(root);
     let content = tree::checksum(&path, entry.size, &mut buffer)
@@ -140,9 +140,9 @@ fn leave(plan: &Plan, first: bool) -> Result<String> {
 }
 
 /// An image that names the chunks of another one, and has other bytes in their place.
-fn forged(plan: &Plan) -> Result<String> {
+pub(crate) fn forge(plan: &Plan) -> Result<Mount> {
     let good = on_disk(&plan.signed.good[0].image);
-    std::fs::copy(&good, FORGED).context("failed to copy the image")?;
+    std::fs::copy(good, FORGED).context("failed to copy the image")?;
     let file = File::options().read(true).write(true).open(FORGED).context("failed to open the copy")?;
     for flip in plan.flips.iter().filter(|flip| flip.region == "pack") {
         let mut byte = [0];
@@ -150,8 +150,12 @@ fn forged(plan: &Plan) -> Result<String> {
             .and_then(|()| file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset))
             .context("failed to forge a chunk")?;
     }
-    let forged = Mount::image(Path::new(FORGED), Path::new("/mnt/forged"), "")
-        .context("failed to mount the forged image")?;
+    Mount::image(Path::new(FORGED), Path::new("/mnt/forged"), "").context("failed to mount the forged image")
+}
+
+fn forged(plan: &Plan) -> Result<String> {
+    let forged = forge(plan)?;
+    let good = on_disk(&plan.signed.good[0].image);
     let good = Mount::image(&good, Path::new("/mnt/two"), "").context("failed to mount the image")?;
     let (mut refused, mut served) = (0, 0);
     for entry in files(plan)? {

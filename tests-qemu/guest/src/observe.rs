@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a mount tells about itself: counters in sysfs, and tracepoints.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context, Result};
+use rustix::fs::{major, minor};
+use rustix::mount::MountFlags;
+use tesserafs_guest::plan::Plan;
+
+use crate::mounts::{drop_caches, on_disk, Mount};
+use crate::sharing::{forge, longest, read};
+use crate::suite::Suite;
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
+    suite.test("counters", || counters(plan));
+    suite.test("tracepoints", || tracepoints(plan));
+}
+
+/// The folder of a mount.
+fn folder(mount: &Mount) -> Result<PathBuf> {
+    let device = std::fs::metadata(mount.path()).context("failed to stat the mount")?.dev();
+    Ok(PathBuf::from(format!("/sys/fs/tesserafs/{}:{}", major(device), minor(device))))
+}
+
+fn text(folder: &Path, name: &str) -> Result<String> {
+    let path = folder.join(name);
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn number(folder: &Path, name: &str) -> Result<u64> {
+    let text = text(folder, name)?;
+    text.parse().with_context(|| format!("{name} is {text:?}"))
+}
+
+fn counters(plan: &Plan) -> Result<String> {
+    let mount = Mount::image(&on_disk(&plan.small.image), Path::new("/mnt/image"), "")
+        .context("failed to mount the image")?;
+    let folder = folder(&mount)?;
+    ensure!(
+        text(&folder, "image_id")? == format!("sha256:{}", plan.small.image_id),
+        "image_id is that of another image"
+    );
+    ensure!(number(&folder, "read_bytes")? > 0, "no metadata was read");
+    ensure!(number(&folder, "decoded_bytes")? == 0, "something was decoded before anything was read");
+
+    let entry = longest(plan)?;
+    drop_caches()?;
+    read(&entry, mount.path())?;
+    let [misses, read_bytes, hashed, decoded, shared] =
+        ["chunk_misses", "read_bytes", "hashed_bytes", "decoded_bytes", "shared_files"]
+            .map(|name| number(&folder, name));
+    let (misses, read_bytes, hashed, decoded) = (misses?, read_bytes?, hashed?, decoded?);
+    ensure!(misses > 0, "no chunk was read");
+    ensure!(decoded >= entry.size, "{decoded} bytes were decoded for a file of {}", entry.size);
+    ensure!(hashed > 0 && hashed <= read_bytes, "{read_bytes} bytes read, {hashed} hashed");
+    ensure!(shared? == 1, "one file was opened");
+    ensure!(number(&folder, "verification_failures")? == 0, "failures in a good image");
+    // What is in memory costs nothing.
+    read(&entry, mount.path())?;
+    ensure!(number(&folder, "decoded_bytes")? == decoded, "decoded again");
+    mount.unmount()?;
+    ensure!(!folder.exists(), "{} is there after the unmount", folder.display());
+
+    let forged = forge(plan)?;
+    let folder = self::folder(&forged)?;
+    drop_caches()?;
+    ensure!(read(&entry, forged.path()).is_err(), "the forged file can be read");
+    let failures = number(&folder, "verification_failures")?;
+    ensure!(failures > 0, "no failure is counted");
+    forged.unmount()?;
+    Ok(format!("{misses} chunks, {read_bytes} bytes read, {hashed} hashed, {decoded} decoded"))
+}
+
+fn tracepoints(plan: &Plan) -> Result<String> {
+    let tracing = Mount::new(Path::new("tracefs"), Path::new(TRACING), "tracefs", MountFlags::empty(), "")
+        .context("failed to mount tracefs")?;
+    let at = |name: &str| tracing.path().join(name);
+    let enable = |on: &str| {
+        std::fs::write(at("events/tesserafs/enable"), on).context("failed to switch the tracepoints")
+    };
+    let mount = Mount::image(&on_disk(&plan.small.image), Path::new("/mnt/image"), "")
+        .context("failed to mount the image")?;
+    let entry = longest(plan)?;
+    drop_caches()?;
+    enable("1")?;
+    read(&entry, mount.path())?;
+    let forged = forge(plan)?;
+    drop_caches()?;
+    ensure!(read(&entry, forged.path()).is_err(), "the forged file can be read");
+    enable("0")?;
+    let trace = std::fs::read_to_string(at("trace")).context("failed to read the trace")?;
+    let image = format!("image={}", &plan.small.image_id[..16]);
+    for event in ["tesserafs_read", "tesserafs_decode"] {
+        let told = trace.lines().any(|line| line.contains(event) && line.contains(&image));
+        ensure!(told, "no {event} of the image in the trace:\n{trace}");
+    }
+    let failed =
+        trace.lines().any(|line| line.contains("tesserafs_failure") && line.contains("rule=chunk-digest"));
+    ensure!(failed, "no failure in the trace:\n{trace}");
+    forged.unmount()?;
+    mount.unmount()?;
+    tracing.unmount()?;
+    Ok(format!("{} events", trace.lines().filter(|line| line.contains("tesserafs_")).count()))
+}
