@@ -134,6 +134,8 @@ impl<U: Operations> Table<U> {
 
     /// As `generic_ro_fops`.
     const REGULAR: bindings::file_operations = bindings::file_operations {
+        // For an image in an image.
+        fop_flags: bindings::TESSERAFS_CONST_FOP_DONTCACHE,
         llseek: if U::HAS_SEEK {
             Some(Self::llseek)
         } else {
