@@ -101,6 +101,11 @@ bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 	return !fc->log.log;
 }
 
+bool tesserafs_file_is_dax(const struct file *file)
+{
+	return IS_DAX(file->f_mapping->host);
+}
+
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index)
 {
 	return filemap_get_folio(mapping, index);

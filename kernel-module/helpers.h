@@ -45,6 +45,7 @@ bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
 bool tesserafs_fatal_signal_pending(void);
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message);
 bool tesserafs_fc_log_is_printk(struct fs_context *fc);
+bool tesserafs_file_is_dax(const struct file *file);
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index);
 void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping);
 void tesserafs_filemap_invalidate_unlock_shared(struct address_space *mapping);

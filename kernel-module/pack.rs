@@ -52,7 +52,7 @@ impl Packs {
             // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region.
             let pos = BLOCK_BYTES.saturating_add(first.offset);
             self.backing
-                .read_run(pos, room)
+                .read_run_once(pos, room)
                 .map_err(|error| Failure::backing(Place::Chunk(first.index.0), error))?;
             chunks = chunks.get(run..).unwrap_or(&[]);
             to = rest;

@@ -36,6 +36,8 @@ pub(crate) struct Backing {
     file: ARef<File>,
     len: u64,
     is_block_device: bool,
+    /// The flags of a request whose bytes the store need not keep.
+    uncached: c_int,
 }
 
 impl Backing {
@@ -46,6 +48,7 @@ impl Backing {
         // SAFETY: The file keeps the inode.
         let len = unsafe { bindings::tesserafs_i_size_read(inode) };
         Ok(Self {
+            uncached: uncached_flags(&file),
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
             is_block_device: false,
@@ -72,6 +75,7 @@ impl Backing {
         // SAFETY: The mapping of a block device has its inode as host.
         let len = unsafe { bindings::tesserafs_i_size_read((*mapping).host) };
         Ok(Self {
+            uncached: uncached_flags(&file),
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
             is_block_device: true,
@@ -98,7 +102,20 @@ impl Backing {
     /// `EIO` if they lie beyond the length, or if the store ends earlier than it did; else what the
     /// store answers. `EINTR` says that the task is being killed: the read says nothing about the
     /// store, and is to be given up without a report. May sleep; no lock is needed.
-    pub(crate) fn read_run<R: Room>(&self, mut pos: u64, run: &mut [R]) -> Result {
+    pub(crate) fn read_run<R: Room>(&self, pos: u64, run: &mut [R]) -> Result {
+        self.scatter(pos, run, 0)
+    }
+
+    /// As [`read_run`](Self::read_run), for bytes that will not be wanted again soon: if the store
+    /// can, it lets go of the pages that this has brought into its page cache.
+    ///
+    /// Pages that somebody else has brought there stay. Not for many small reads side by side: of a
+    /// large folio that was read ahead, the part that is wanted next is let go too.
+    pub(crate) fn read_run_once<R: Room>(&self, pos: u64, run: &mut [R]) -> Result {
+        self.scatter(pos, run, self.uncached)
+    }
+
+    fn scatter<R: Room>(&self, mut pos: u64, run: &mut [R], flags: c_int) -> Result {
         for part in run.chunks_mut(SEGMENTS) {
             let mut vecs = [const { NOWHERE }; SEGMENTS];
             let mut len = 0_usize;
@@ -126,7 +143,7 @@ impl Backing {
             };
             // SAFETY: The segments are the rooms of `part`, which stays borrowed exclusively until
             // the read is over, and `len` is the sum of their lengths.
-            unsafe { self.fill(to.as_mut_ptr(), len, pos) }?;
+            unsafe { self.fill(to.as_mut_ptr(), len, pos, flags) }?;
             for room in part {
                 // SAFETY: The read has filled every byte of every segment.
                 unsafe { room.set_filled() };
@@ -142,7 +159,13 @@ impl Backing {
     ///
     /// `to` must be an iterator over `len` bytes of kernel memory that may be written and that
     /// nobody else uses.
-    unsafe fn fill(&self, to: *mut bindings::iov_iter, mut len: usize, pos: u64) -> Result {
+    unsafe fn fill(
+        &self,
+        to: *mut bindings::iov_iter,
+        mut len: usize,
+        pos: u64,
+        flags: c_int,
+    ) -> Result {
         let raw = self.file.as_ptr();
         let mut kiocb = MaybeUninit::<bindings::kiocb>::uninit();
         // SAFETY: The file is open, and `kiocb` is memory for a request.
@@ -150,6 +173,7 @@ impl Backing {
         // SAFETY: It was initialised just now.
         let kiocb = unsafe { kiocb.assume_init_mut() };
         kiocb.ki_pos = bindings::loff_t::try_from(pos).map_err(|_| EIO)?;
+        kiocb.ki_flags |= flags;
         while len > 0 {
             // SAFETY: As the caller promises, for what is left of `to`.
             let n = unsafe { self.read_some(kiocb, to) };
@@ -187,6 +211,21 @@ impl Backing {
         // SAFETY: `old` is what was in force before.
         unsafe { bindings::tesserafs_revert_creds(old) };
         n
+    }
+}
+
+/// The flags for a read of `file` whose bytes it need not keep: none if it cannot, as tmpfs, or if
+/// its pages are the storage itself.
+fn uncached_flags(file: &File) -> c_int {
+    let file = file.as_ptr();
+    // SAFETY: The operations of an open file do not change, and are static.
+    let fop_flags = unsafe { (*(*file).f_op).fop_flags };
+    // SAFETY: The file is open.
+    let is_dax = unsafe { bindings::tesserafs_file_is_dax(file) };
+    if fop_flags & bindings::TESSERAFS_CONST_FOP_DONTCACHE != 0 && !is_dax {
+        bindings::TESSERAFS_CONST_IOCB_DONTCACHE
+    } else {
+        0
     }
 }
 

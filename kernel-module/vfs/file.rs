@@ -144,6 +144,8 @@ impl<U: Operations> Table<U> {
 
     /// As `generic_ro_fops`, over pages that may be shared.
     const REGULAR: bindings::file_operations = bindings::file_operations {
+        // For an image in an image.
+        fop_flags: bindings::TESSERAFS_CONST_FOP_DONTCACHE,
         open: Some(Self::open),
         llseek: if U::HAS_SEEK {
             Some(Self::llseek)
