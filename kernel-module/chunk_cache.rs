@@ -6,7 +6,8 @@
 //!
 //! There is one cache for all mounts, and its key is the digest that the kernel has verified: a
 //! chunk is the same chunk whichever image it lies in, and no image can put other bytes under a
-//! digest.
+//! digest. An image whose backing store is trusted, so that nobody compares its digests, has slots
+//! of its own.
 //!
 //! Waiting: the lock of the list is held to find a slot, never while one is filled. Whoever finds
 //! none gets a [`Claim`] on a new one, and everybody else who wants that chunk waits for the claim
@@ -48,9 +49,14 @@ impl Key {
     }
 }
 
-/// A mounted image, as a reader of the cache: what tells it from the others that are mounted.
+/// A mounted image, as a reader of the cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owner(pub(crate) usize);
+pub(crate) struct Owner {
+    /// What tells it from every other image that is or was mounted.
+    pub(crate) number: u64,
+    /// Whether it compares the digests of its chunks. What another one decodes is for itself alone.
+    pub(crate) is_verified: bool,
+}
 
 /// One chunk: its raw bytes, once somebody has decoded them.
 #[pin_data]
@@ -79,7 +85,8 @@ impl Slot {
 
     /// Whether the readers of `owner` may use it: it is filled, or they may wait for that.
     fn serves(&self, owner: Owner) -> bool {
-        self.owner == owner || self.raw().is_some()
+        let is_common = self.owner.is_verified && owner.is_verified;
+        self.owner == owner || is_common && self.raw().is_some()
     }
 
     /// The raw bytes; none if they are not decoded, or could not be.

@@ -34,6 +34,7 @@
 const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
 	fsparam_string("digest", TESSERAFS_OPT_OTHER),
+	fsparam_flag("trusted_backing", TESSERAFS_OPT_FLAG),
 	{}
 };
 

@@ -29,9 +29,10 @@ struct super_block;
 struct user_namespace;
 struct work_struct;
 
-/* What tesserafs_fs_parse() answers for `source`; every other option is read by its name. */
+/* What tesserafs_fs_parse() answers for `source`; every other option is read by its name; flags have no value. */
 #define TESSERAFS_OPT_OTHER	0
 #define TESSERAFS_OPT_SOURCE	1
+#define TESSERAFS_OPT_FLAG	2
 
 extern const struct fs_parameter_spec tesserafs_fs_parameters[];
 

@@ -9,6 +9,7 @@
 use core::ffi::CStr;
 
 use kernel::seq_file::SeqFile;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 use kernel::{prelude::*, seq_print};
 
@@ -19,13 +20,14 @@ use tesserafs_format::{Digest, FormatError, Image, Ino, Inode, Place, Rule};
 use crate::chunk_cache::ChunkCache;
 use crate::error::{Failure, ImageId};
 use crate::inode;
+use crate::klib::param::require_signatures;
 use crate::klib::{buffer::Buffer, keyring::Keyring, shrinker, sysfs, zstd};
 use crate::meta::{MerkleTree, MetaReader};
 use crate::mount_error;
 use crate::pack::Packs;
 use crate::signature::{self, Signer};
 use crate::stats::{self, Stats};
-use crate::verify::KernelSha256;
+use crate::verify::{KernelSha256, Trust};
 use crate::vfs::inode::Ref;
 use crate::vfs::page_cache::PageCache;
 use crate::vfs::{Backing, FileSystem, FsContext, New, Ready, StatFs, SuperBlock as VfsSuperBlock};
@@ -66,6 +68,8 @@ impl Global {
 pub(crate) struct Options {
     /// `digest=sha256:HEX`: the image ID that the image must have.
     digest: Option<Digest>,
+    /// `trusted_backing`: what the image lies on vouches for the bytes of its chunks.
+    trusted_backing: bool,
 }
 
 /// A mounted image.
@@ -82,6 +86,10 @@ pub(crate) struct Mounted {
     signer: Signer,
     /// Whether the mounter pinned the ID.
     pinned: bool,
+    /// What vouches for the bytes of its chunks.
+    pub(crate) trust: Trust,
+    /// What tells it from every other one that is or was mounted.
+    pub(crate) number: u64,
 }
 
 impl Mounted {
@@ -115,6 +123,10 @@ impl FileSystem for Tesserafs {
         key: &[u8],
         value: &[u8],
     ) -> Result {
+        if key == b"trusted_backing" {
+            options.trusted_backing = true;
+            return Ok(());
+        }
         let digest = value.strip_prefix(b"sha256:").and_then(Digest::from_hex);
         if key != b"digest" || digest.is_none() {
             mount_error!(fc, "digest= takes sha256: and 64 hexadecimal digits");
@@ -148,6 +160,7 @@ impl FileSystem for Tesserafs {
         let signer =
             signature::verify(&backing, block, &parsed, &fc.global().keyring).map_err(refuse)?;
         admit(fc, id, signer)?;
+        options.check_trust(fc, id)?;
 
         sb.set_uuid(&uuid(&id.0));
         sb.set_xattr::<Xattrs>();
@@ -168,6 +181,12 @@ impl FileSystem for Tesserafs {
             packs,
             signer,
             pinned: options.digest.is_some(),
+            trust: if options.trusted_backing {
+                Trust::Backing
+            } else {
+                Trust::Digests
+            },
+            number: MOUNTS.fetch_add(1, Relaxed),
         })
     }
 
@@ -180,7 +199,16 @@ impl FileSystem for Tesserafs {
 
     fn admit(fc: &FsContext<Self>, options: &Options, sb: &VfsSuperBlock<Self, Ready>) -> Result {
         Self::reconfigure(fc, options, sb)?;
-        admit(fc, sb.data().stats.id, sb.data().signer)
+        let mounted = sb.data();
+        if options.trusted_backing != (mounted.trust == Trust::Backing) {
+            mount_error!(
+                fc,
+                "{}: it is mounted already, with another `trusted_backing`",
+                mounted.stats.id
+            );
+            return Err(EBUSY);
+        }
+        admit(fc, mounted.stats.id, mounted.signer)
     }
 
     /// What is mounted stays readable whatever the machine asks for by now, so only the options
@@ -191,6 +219,10 @@ impl FileSystem for Tesserafs {
         sb: &VfsSuperBlock<Self, Ready>,
     ) -> Result {
         let id = sb.data().stats.id;
+        if options.trusted_backing && sb.data().trust != Trust::Backing {
+            mount_error!(fc, "{}: `trusted_backing` is for new mounts only", id);
+            return Err(EINVAL);
+        }
         options.admit(id).map_err(|failure| {
             mount_error!(fc, "{}: {}", id, failure);
             failure.errno()
@@ -211,6 +243,9 @@ impl FileSystem for Tesserafs {
         if mounted.pinned {
             seq_print!(seq, ",digest={}", mounted.stats.id);
         }
+        if mounted.trust == Trust::Backing {
+            seq_print!(seq, ",trusted_backing");
+        }
     }
 }
 
@@ -218,7 +253,22 @@ impl FileSystem for Tesserafs {
 /// profile.
 const READAHEAD: usize = 512 << 10;
 
+/// How many images were mounted.
+static MOUNTS: Atomic<u64> = Atomic::new(0);
+
 impl Options {
+    /// Whether the machine lets the mounter vouch for the backing store.
+    ///
+    /// Where signatures are required, nobody can: a dm-verity device and an fs-verity file prove
+    /// that their bytes are those of some digest, and not of one that a trusted key has signed.
+    fn check_trust(&self, fc: &FsContext<Tesserafs>, id: ImageId) -> Result {
+        if self.trusted_backing && require_signatures() {
+            mount_error!(fc, "{}: signatures are required: no `trusted_backing`", id);
+            return Err(EPERM);
+        }
+        Ok(())
+    }
+
     /// Whether they admit the image with that ID.
     fn admit(&self, id: ImageId) -> Result<(), Failure> {
         match self.digest {

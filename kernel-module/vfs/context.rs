@@ -212,10 +212,14 @@ impl<T: FileSystem> Table<T> {
             let fc = unsafe { FsContext::<T>::from_raw(fc) };
             // SAFETY: The key is a C string that stays for this call.
             let key = unsafe { c_bytes((*param).key) };
-            // SAFETY: `fs_parse()` checked that the value is a string.
-            let value = unsafe { (*param).__bindgen_anon_1.string };
-            // SAFETY: It is a C string that stays for this call.
-            let value = unsafe { c_bytes(value) };
+            let value = if option == bindings::TESSERAFS_OPT_FLAG as c_int {
+                &[]
+            } else {
+                // SAFETY: `fs_parse()` checked that the value is a string.
+                let value = unsafe { (*param).__bindgen_anon_1.string };
+                // SAFETY: It is a C string that stays for this call.
+                unsafe { c_bytes(value) }
+            };
             T::parse_param(fc, &mut context.options, key, value)?;
             Ok(0)
         })

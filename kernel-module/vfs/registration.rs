@@ -73,7 +73,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The logarithm of the block size.
     const BLOCK_BITS: u8;
 
-    /// Takes one mount option, other than `source`; `key` is one of the table in `helpers.c`.
+    /// Takes one mount option, other than `source`; `key` is one of the table in `helpers.c`. The
+    /// value of a flag is empty.
     fn parse_param(
         fc: &FsContext<Self>,
         options: &mut Self::Options,

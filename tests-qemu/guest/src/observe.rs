@@ -67,7 +67,7 @@ fn counters(plan: &Plan) -> Result<String> {
     mount.unmount()?;
     ensure!(!folder.exists(), "{} is there after the unmount", folder.display());
 
-    let forged = forge(plan)?;
+    let forged = forge(plan, "")?;
     let folder = self::folder(&forged)?;
     drop_caches()?;
     ensure!(read(&entry, forged.path()).is_err(), "the forged file can be read");
@@ -90,7 +90,7 @@ fn tracepoints(plan: &Plan) -> Result<String> {
     drop_caches()?;
     enable("1")?;
     read(&entry, mount.path())?;
-    let forged = forge(plan)?;
+    let forged = forge(plan, "")?;
     drop_caches()?;
     ensure!(read(&entry, forged.path()).is_err(), "the forged file can be read");
     enable("0")?;

@@ -25,6 +25,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("unmounting-the-first-leaves-the-second", || leave(plan, true));
     suite.test("unmounting-the-second-leaves-the-first", || leave(plan, false));
     suite.test("a-forged-image-poisons-nothing", || forged(plan));
+    suite.test("a-trusted-backing-shares-nothing", || trusted(plan));
     suite.test("mounts-come-and-go-while-files-are-mapped", || storm(plan));
 }
 
@@ -140,7 +141,7 @@ fn leave(plan: &Plan, first: bool) -> Result<String> {
 }
 
 /// An image that names the chunks of another one, and has other bytes in their place.
-pub(crate) fn forge(plan: &Plan) -> Result<Mount> {
+pub(crate) fn forge(plan: &Plan, options: &str) -> Result<Mount> {
     let good = on_disk(&plan.signed.good[0].image);
     std::fs::copy(good, FORGED).context("failed to copy the image")?;
     let file = File::options().read(true).write(true).open(FORGED).context("failed to open the copy")?;
@@ -150,11 +151,12 @@ pub(crate) fn forge(plan: &Plan) -> Result<Mount> {
             .and_then(|()| file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset))
             .context("failed to forge a chunk")?;
     }
-    Mount::image(Path::new(FORGED), Path::new("/mnt/forged"), "").context("failed to mount the forged image")
+    Mount::image(Path::new(FORGED), Path::new("/mnt/forged"), options)
+        .context("failed to mount the forged image")
 }
 
 fn forged(plan: &Plan) -> Result<String> {
-    let forged = forge(plan)?;
+    let forged = forge(plan, "")?;
     let good = on_disk(&plan.signed.good[0].image);
     let good = Mount::image(&good, Path::new("/mnt/two"), "").context("failed to mount the image")?;
     let (mut refused, mut served) = (0, 0);
@@ -175,6 +177,38 @@ fn forged(plan: &Plan) -> Result<String> {
     good.unmount()?;
     forged.unmount()?;
     Ok(format!("{refused} of {served} refused"))
+}
+
+/// Nobody compares digests for an image whose backing store is trusted: what is decoded for it, right
+/// or forged, is for nobody else.
+fn trusted(plan: &Plan) -> Result<String> {
+    let (one, two) = two(plan)?;
+    drop_caches()?;
+    let forged = forge(plan, "trusted_backing")?;
+    let mounts = std::fs::read_to_string("/proc/mounts").context("failed to read /proc/mounts")?;
+    ensure!(
+        mounts.lines().any(|line| line.contains("/mnt/forged") && line.contains(",trusted_backing")),
+        "the option is not shown"
+    );
+    let mut taken = 0;
+    for entry in files(plan)? {
+        // Forged bytes, where they decode at all.
+        match tree::checksum(&entry.below(forged.path()), entry.size, &mut vec![0; 1 << 16]) {
+            Ok(content) if content != entry.content => taken += 1,
+            _ => {}
+        }
+        let (_, there) = resident(&entry, one.path())?;
+        ensure!(there == 0, "/{}: {there} pages are shared", entry.path.escape_ascii());
+    }
+    ensure!(taken > 20, "{taken} files are forged: the digests are compared, or the test proves nothing");
+    // The chunk cache was full of forged chunks.
+    for entry in files(plan)? {
+        read(&entry, two.path())?;
+    }
+    forged.unmount()?;
+    one.unmount()?;
+    two.unmount()?;
+    Ok(format!("{taken} forged files"))
 }
 
 /// Mounts, reads and unmounts by several at once, with one mapping that stays.

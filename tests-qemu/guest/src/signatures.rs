@@ -67,6 +67,11 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         let options = format!("digest=sha256:{}", signed.unsigned.image_id);
         refused(&signed.unsigned, &options, Errno::NODATA)
     });
+    suite.test("nobody-vouches-for-the-backing-store", || {
+        require()?;
+        trust(plan)?;
+        refused(&signed.good[0], "trusted_backing", Errno::PERM)
+    });
     suite.test("wrong-key", || {
         require()?;
         trust(plan)?;
