@@ -32,6 +32,9 @@
 //! 5. Per-inode data ([`FileSystem::INodeData`]) is dropped when the inode is destroyed, in process
 //!    context; the memory follows after an RCU grace period. Callbacks that may run in RCU mode
 //!    never reach it: they answer `ECHILD`.
+//! 6. A file's pages may be those of a shared inode ([`page_cache`]), which the file's inode holds
+//!    from the first time on that it is opened, until it is destroyed: so an open file, and a
+//!    mapping, always has its pages' inode. No superblock is held by the pages.
 
 pub(crate) mod address_space;
 pub(crate) mod backing;
