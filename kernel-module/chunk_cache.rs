@@ -2,7 +2,8 @@
 
 //! Decoded chunks that readers share: each is decoded once for all who want it at the same time,
 //! and a few are kept for those who come next: the other small files of a group, the next readahead
-//! window.
+//! window. A chunk that is one extent of a file is not needed when it has been copied to the page
+//! cache of that file, and does not take the place of one that is.
 //!
 //! There is one cache for all mounts, and its key is the digest that the kernel has verified: a
 //! chunk is the same chunk whichever image it lies in, and no image can put other bytes under a
@@ -28,8 +29,11 @@ use crate::klib::completion::Completion;
 use crate::klib::shrinker::Shrink;
 
 /// Chunks that are kept for later readers, whatever the number of mounts: at the default profile's
-/// average of 128 KiB, 4 MiB.
-const SLOTS: usize = 32;
+/// average of 128 KiB, 8 MiB.
+///
+/// To read 1000 of 9500 small files at random, in 680 groups, takes with 8 slots 1.10 of the time
+/// with 32, with 64 0.91, with 128 0.78. Random pages of large files take the same time with each.
+const SLOTS: usize = 64;
 
 /// What decoded bytes depend on, and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -199,8 +203,7 @@ impl Claim<'_> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if self.slot.raw().is_none() {
-            let forgotten = self.cache.recent.lock().forget(&self.slot);
-            drop(forgotten);
+            self.cache.forget(&self.slot);
         }
         self.slot.settled.complete_all();
     }
@@ -235,6 +238,12 @@ impl ChunkCache {
         drop(recent);
         drop(evicted);
         Ok(Found::Claim(Claim { cache: self, slot }))
+    }
+
+    /// Does not keep `slot` any longer, as nobody is expected to ask for it.
+    pub(crate) fn forget(&self, slot: &Arc<Slot>) {
+        let forgotten = self.recent.lock().forget(slot);
+        drop(forgotten);
     }
 }
 

@@ -79,6 +79,11 @@ impl<'a> Chunks<'a> {
         self.get(chunk)
     }
 
+    /// Says that all of a chunk is in the page cache of a file now.
+    pub(crate) fn spent(&self, slot: &Arc<Slot>) {
+        self.cache.forget(slot);
+    }
+
     /// The slots of all `chunks`. Those that nobody else has or fills are filled: first all of them
     /// are read, then verified and decoded on several processors.
     ///

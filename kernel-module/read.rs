@@ -176,6 +176,7 @@ impl<'a> Reader<'a> {
                 folio.zero(room)?;
                 return Ok(());
             };
+            let chunks = self.chunks;
             let Piece { extent, slot, .. } = self.at(&extents, pos)?;
             let len = usize::try_from(extent.end.saturating_sub(pos))
                 .unwrap_or(room)
@@ -183,8 +184,12 @@ impl<'a> Reader<'a> {
             match (extent.target, slot) {
                 (Target::Chunk { offset, .. }, Some(slot)) => {
                     let from = u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
-                    let bytes = slot.raw().and_then(|raw| bytes_at(raw, from, len));
-                    folio.write(bytes.ok_or(EIO)?)?;
+                    let raw = slot.raw().ok_or(EIO)?;
+                    folio.write(bytes_at(raw, from, len).ok_or(EIO)?)?;
+                    let is_whole = extent.len() == u64_from_usize(raw.len());
+                    if is_whole && end(pos, len) == extent.end {
+                        chunks.spent(slot);
+                    }
                 }
                 _ => folio.zero(len)?,
             }
