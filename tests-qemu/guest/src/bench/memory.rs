@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+//! How much memory is in use, and for what.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Bytes in use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Used {
+    /// All that is not free, whoever has it.
+    pub(super) all: f64,
+    /// Pages of files and of block devices.
+    pub(super) cache: f64,
+    /// Inodes, dentries and other small objects.
+    pub(super) slab: f64,
+}
+
+/// What `/proc/meminfo` says now.
+pub(super) fn used() -> Result<Used> {
+    parse(&std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?)
+}
+
+fn parse(text: &str) -> Result<Used> {
+    let of = |name: &str| -> Result<f64> {
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .and_then(|rest| rest.split_whitespace().next())
+            .with_context(|| format!("/proc/meminfo has no {name}"))?;
+        let kibibytes: u32 = value.parse().with_context(|| format!("{name} is {value:?}"))?;
+        Ok(f64::from(kibibytes) * 1024.0)
+    };
+    Ok(Used {
+        all: of("MemTotal")? - of("MemFree")?,
+        cache: of("Cached")? + of("Buffers")?,
+        slab: of("Slab")?,
+    })
+}
+
+/// Writes to nearly all free memory once.
+///
+/// To the host this machine's memory is a file with holes: the first touch of a page costs more than any
+/// later one, and would be paid by whoever comes first.
+pub(super) fn touch() -> Result<()> {
+    let path = Path::new("/tmp/touch");
+    let free = parse(&std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?)?;
+    let total = std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?;
+    let total: f64 = total
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .context("/proc/meminfo has no MemTotal")?;
+    let mebibytes = ((total * 1024.0 - free.all) * 0.9 / f64::from(1 << 20)) as usize;
+    let mut file = std::fs::File::create(path).context("failed to create a file")?;
+    let block = vec![1; 1 << 20];
+    for _ in 0..mebibytes {
+        file.write_all(&block).context("failed to fill memory")?;
+    }
+    drop(file);
+    std::fs::remove_file(path).context("failed to remove the file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_numbers_are_kibibytes() {
+        let text =
+            "MemTotal: 100 kB\nMemFree: 40 kB\nBuffers: 1 kB\nCached: 20 kB\nSwapCached: 9 kB\nSlab: 5 kB\n";
+        let expected = Used { all: 60.0 * 1024.0, cache: 21.0 * 1024.0, slab: 5.0 * 1024.0 };
+        assert_eq!(parse(text).unwrap(), expected);
+    }
+}
