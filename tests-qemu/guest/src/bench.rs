@@ -17,7 +17,7 @@ use crate::mounts::{drop_caches, Mount};
 use self::measures::{Cache, Measure, Subject, MEASURES};
 
 /// Where images lie that are mounted as files.
-const IMAGES: &str = "/tmp";
+const IMAGES: &str = "/mnt/images";
 
 /// Where a system is mounted.
 const TARGET: &str = "/mnt/bench";
@@ -34,7 +34,9 @@ pub(crate) fn run() -> Result<()> {
     let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the plan")?;
     let plan: Plan = serde_json::from_slice(&text).context("the plan is damaged")?;
     measures::allow_open_files()?;
-    memory::touch().context("failed to touch all memory")?;
+    let images = Mount::new(Path::new("tmpfs"), Path::new(IMAGES), "tmpfs", MountFlags::empty(), "size=95%")
+        .context("failed to mount a tmpfs for the images")?;
+    memory::touch(images.path()).context("failed to touch all memory")?;
     for system in &plan.systems {
         copy_in(system).with_context(|| format!("failed to copy the image of {}", system.name))?;
     }
@@ -56,6 +58,7 @@ pub(crate) fn run() -> Result<()> {
             }
         }
     }
+    images.unmount()?;
     say(&Line::Done)
 }
 

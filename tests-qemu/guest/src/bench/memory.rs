@@ -39,26 +39,24 @@ fn parse(text: &str) -> Result<Used> {
     })
 }
 
-/// Writes to nearly all free memory once.
+/// Writes to nearly all free memory once, by a file in the tmpfs `folder`.
 ///
 /// To the host this machine's memory is a file with holes: the first touch of a page costs more than any
 /// later one, and would be paid by whoever comes first.
-pub(super) fn touch() -> Result<()> {
-    let path = Path::new("/tmp/touch");
-    let free = parse(&std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?)?;
-    let total = std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?;
-    let total: f64 = total
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
-        .context("/proc/meminfo has no MemTotal")?;
-    let mebibytes = ((total * 1024.0 - free.all) * 0.9 / f64::from(1 << 20)) as usize;
-    let mut file = std::fs::File::create(path).context("failed to create a file")?;
+pub(super) fn touch(folder: &Path) -> Result<()> {
+    let path = folder.join("touch");
+    let free = rustix::fs::statvfs(folder).context("failed to look at the tmpfs")?;
+    let room = free.f_bavail * free.f_bsize;
+    let used = used()?.all as u64;
+    // A reserve of a tenth is for the machine itself.
+    let mebibytes = (room - room / 10).saturating_sub(used) >> 20;
+    let mut file = std::fs::File::create(&path).context("failed to create a file")?;
     let block = vec![1; 1 << 20];
     for _ in 0..mebibytes {
         file.write_all(&block).context("failed to fill memory")?;
     }
     drop(file);
-    std::fs::remove_file(path).context("failed to remove the file")
+    std::fs::remove_file(&path).context("failed to remove the file")
 }
 
 #[cfg(test)]
