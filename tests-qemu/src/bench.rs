@@ -94,8 +94,8 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     let json = output.join("BENCH.json");
 
     let mut record = match options.only {
-        Some(_) => Record::load(&json)?,
-        None => Record::default(),
+        Some(_) if options.measure.is_empty() => Record::load(&json)?,
+        _ => Record::default(),
     };
     // Reading comes first: the images that it needs lie in memory, and it is the shorter one.
     if options.only != Some(Part::Build) {

@@ -34,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
     let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the plan")?;
     let plan: Plan = serde_json::from_slice(&text).context("the plan is damaged")?;
     measures::allow_open_files()?;
-    let images = Mount::new(Path::new("tmpfs"), Path::new(IMAGES), "tmpfs", MountFlags::empty(), "size=95%")
+    let images = Mount::new(Path::new("tmpfs"), Path::new(IMAGES), "tmpfs", MountFlags::empty(), "size=100%")
         .context("failed to mount a tmpfs for the images")?;
     memory::touch(images.path()).context("failed to touch all memory")?;
     for system in &plan.systems {

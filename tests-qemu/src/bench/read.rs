@@ -69,7 +69,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
 fn notes(plan: &Plan, images: &Images) -> Result<Vec<String>> {
     let mut notes = vec![
         format!(
-            "one process, one processor (`ncpus=1`, bound by `taskset`), {MEMORY} of memory; {} rounds; each sample after \
+            "one process, a kernel for one processor, bound by `taskset`, {MEMORY} of memory; {} rounds; each sample after \
              `drop_caches` and a fresh mount; the clock is the guest's `CLOCK_MONOTONIC`",
             plan.rounds
         ),
@@ -202,7 +202,7 @@ fn machine(bench: &Bench<'_>, program: &Path, initramfs: &Path, images: &Images)
     command
         .args(["-c", &bench.options.cpu.to_string()])
         .arg(program)
-        .args([&format!("mem={MEMORY}"), "ncpus=1"])
+        .arg(format!("mem={MEMORY}"))
         .arg(format!("initrd={}", initramfs.display()));
     for (index, device) in images.devices.iter().enumerate() {
         command.arg(format!("ubd{index}r={}", device.display()));

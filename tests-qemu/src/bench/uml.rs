@@ -62,6 +62,7 @@ pub(super) fn build(cache: &Cache, toolchain: &Toolchain, folder: &Path) -> Resu
     // From here on nobody else may change the copy: another clone has another driver.
     let _lock = cache.lock("uml/build")?;
     let target = source.join("fs/tesserafs");
+    std::fs::create_dir_all(&target).with_context(|| format!("failed to create {}", target.display()))?;
     for part in PARTS {
         copy_changed(&tools::repository().join(part), &target.join(part))?;
     }

@@ -15,6 +15,8 @@ pub(super) struct Used {
     pub(super) cache: f64,
     /// Inodes, dentries and other small objects.
     pub(super) slab: f64,
+    /// What nobody has.
+    free: f64,
 }
 
 /// What `/proc/meminfo` says now.
@@ -32,12 +34,12 @@ fn parse(text: &str) -> Result<Used> {
         let kibibytes: u32 = value.parse().with_context(|| format!("{name} is {value:?}"))?;
         Ok(f64::from(kibibytes) * 1024.0)
     };
-    Ok(Used {
-        all: of("MemTotal")? - of("MemFree")?,
-        cache: of("Cached")? + of("Buffers")?,
-        slab: of("Slab")?,
-    })
+    let free = of("MemFree")?;
+    Ok(Used { all: of("MemTotal")? - free, cache: of("Cached")? + of("Buffers")?, slab: of("Slab")?, free })
 }
+
+/// Memory that stays free when all else is touched, in bytes.
+const RESERVE: f64 = 96e6;
 
 /// Writes to nearly all free memory once, by a file in the tmpfs `folder`.
 ///
@@ -45,14 +47,9 @@ fn parse(text: &str) -> Result<Used> {
 /// later one, and would be paid by whoever comes first.
 pub(super) fn touch(folder: &Path) -> Result<()> {
     let path = folder.join("touch");
-    let free = rustix::fs::statvfs(folder).context("failed to look at the tmpfs")?;
-    let room = free.f_bavail * free.f_bsize;
-    let used = used()?.all as u64;
-    // A reserve of a tenth is for the machine itself.
-    let mebibytes = (room - room / 10).saturating_sub(used) >> 20;
     let mut file = std::fs::File::create(&path).context("failed to create a file")?;
-    let block = vec![1; 1 << 20];
-    for _ in 0..mebibytes {
+    let block = vec![1; 8 << 20];
+    while used()?.free > RESERVE {
         file.write_all(&block).context("failed to fill memory")?;
     }
     drop(file);
@@ -67,7 +64,8 @@ mod tests {
     fn the_kernels_numbers_are_kibibytes() {
         let text =
             "MemTotal: 100 kB\nMemFree: 40 kB\nBuffers: 1 kB\nCached: 20 kB\nSwapCached: 9 kB\nSlab: 5 kB\n";
-        let expected = Used { all: 60.0 * 1024.0, cache: 21.0 * 1024.0, slab: 5.0 * 1024.0 };
+        let expected =
+            Used { all: 60.0 * 1024.0, cache: 21.0 * 1024.0, slab: 5.0 * 1024.0, free: 40.0 * 1024.0 };
         assert_eq!(parse(text).unwrap(), expected);
     }
 }
