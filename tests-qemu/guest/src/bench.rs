@@ -5,19 +5,16 @@ mod measures;
 mod memory;
 mod walk;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::mount::MountFlags;
-use tesserafs_guest::reading::{Line, Plan, Sample, System, MARK, PLAN};
+use tesserafs_guest::reading::{Line, Plan, Sample, System, IMAGES, MARK, PLAN};
 
 use crate::mounts::{drop_caches, Mount};
 
 use self::measures::{Cache, Measure, Subject, MEASURES};
-
-/// Where images lie that are mounted as files.
-const IMAGES: &str = "/mnt/images";
 
 /// Where a system is mounted.
 const TARGET: &str = "/mnt/bench";
@@ -34,12 +31,9 @@ pub(crate) fn run() -> Result<()> {
     let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the plan")?;
     let plan: Plan = serde_json::from_slice(&text).context("the plan is damaged")?;
     measures::allow_open_files()?;
-    let images = Mount::new(Path::new("tmpfs"), Path::new(IMAGES), "tmpfs", MountFlags::empty(), "size=100%")
-        .context("failed to mount a tmpfs for the images")?;
-    memory::touch(images.path()).context("failed to touch all memory")?;
-    for system in &plan.systems {
-        copy_in(system).with_context(|| format!("failed to copy the image of {}", system.name))?;
-    }
+    memory::touch().context("failed to touch all memory")?;
+    let images = Mount::new(Path::new(&plan.images), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "")
+        .context("failed to mount the disk with images")?;
     for round in 1..=plan.rounds {
         for measure in MEASURES.iter().filter(|measure| measure.name.starts_with(&plan.filter)) {
             let mut work = None;
@@ -113,28 +107,13 @@ fn say(line: &Line) -> Result<()> {
     Ok(())
 }
 
-/// The image as a file of the guest.
-fn file_of(system: &System) -> PathBuf {
-    Path::new(IMAGES).join(system.device.trim_start_matches("/dev/"))
-}
-
 fn mounted(system: &System) -> Result<Mount> {
-    let source = match system.as_file {
-        Some(_) => file_of(system),
-        None => PathBuf::from(&system.device),
-    };
-    Mount::new(&source, Path::new(TARGET), &system.kind, MountFlags::RDONLY, &system.options)
-        .with_context(|| format!("failed to mount {}", source.display()))
-}
-
-/// Copies an image that is mounted as a file into the guest's memory.
-fn copy_in(system: &System) -> Result<()> {
-    use std::io::Read;
-    let Some(bytes) = system.as_file else { return Ok(()) };
-    let from =
-        std::fs::File::open(&system.device).with_context(|| format!("failed to open {}", system.device))?;
-    let mut to = std::fs::File::create(file_of(system)).context("failed to create the file")?;
-    let copied = std::io::copy(&mut from.take(bytes), &mut to).context("failed to copy")?;
-    anyhow::ensure!(copied == bytes, "{} ends after {copied} of {bytes} bytes", system.device);
-    Ok(())
+    Mount::new(
+        Path::new(&system.source),
+        Path::new(TARGET),
+        &system.kind,
+        MountFlags::RDONLY,
+        &system.options,
+    )
+    .with_context(|| format!("failed to mount {}", system.source))
 }

@@ -12,11 +12,16 @@ pub const MARK: &str = "@bench ";
 /// Where the plan lies in the first root.
 pub const PLAN: &str = "plan.json";
 
+/// Where the disk with images is mounted.
+pub const IMAGES: &str = "/mnt/images";
+
 /// Everything the guest needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
     /// What is compared, in the order of the tables.
     pub systems: Vec<System>,
+    /// Block device with an ext4 that holds the images which are mounted as files.
+    pub images: String,
     /// Rounds; each measures everything once, on every system in turn.
     pub rounds: usize,
     /// Only the measures whose names begin with this.
@@ -51,10 +56,8 @@ pub struct System {
     pub kind: String,
     /// Mount options.
     pub options: String,
-    /// Block device with the image.
-    pub device: String,
-    /// Size of the image, if it is to be mounted as a file: it is copied into a tmpfs of the guest first.
-    pub as_file: Option<u64>,
+    /// What is mounted: a block device, or a file of the disk with images.
+    pub source: String,
 }
 
 /// One line from guest to host.

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tesserafs_guest::reading::System;
+use tesserafs_guest::reading::{System, IMAGES};
 
 use super::{build, Bench};
-use crate::run;
+use crate::{disk, run};
 
 /// The level of all that is compressed.
 const LEVEL: u32 = 3;
@@ -26,12 +26,19 @@ pub(super) const OURS_FILE: &str = "tesserafs, file";
 pub(super) struct Images {
     /// What the guest mounts.
     pub(super) systems: Vec<System>,
-    /// Block devices, in order.
+    /// Size of each image, in bytes.
+    pub(super) sizes: Vec<(&'static str, u64)>,
+    /// Block devices, in order; the last is the disk with images as files.
     pub(super) devices: Vec<PathBuf>,
     /// Word for the kernel's command line that sets up dm-verity.
     pub(super) verity: String,
     /// What did it, as one would type it.
     pub(super) commands: Vec<String>,
+}
+
+/// Name in the guest of the block device of this number.
+pub(super) fn device(index: usize) -> String {
+    format!("/dev/ubd{}", ('a'..='z').nth(index).unwrap_or('?'))
 }
 
 /// Builds all images into `folder`.
@@ -54,30 +61,59 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
     let size = |path: &Path| -> Result<u64> {
         Ok(std::fs::metadata(path).with_context(|| format!("there is no {}", path.display()))?.len())
     };
-    let ubd = |letter: char| format!("/dev/ubd{letter}");
-    let system = |name: &str, kind: &str, device: String, as_file: Option<u64>| System {
+    let file = |name: &str| format!("{IMAGES}/{name}");
+    let system = |name: &str, kind: &str, source: String| System {
         name: name.to_owned(),
         kind: kind.to_owned(),
         options: String::new(),
-        device,
-        as_file,
+        source,
     };
     let systems = vec![
-        system(OURS, "tesserafs", ubd('a'), None),
-        system("EROFS", "erofs", ubd('b'), None),
-        system("EROFS on dm-verity", "erofs", "/dev/dm-0".to_owned(), None),
-        system("EROFS uncompressed", "erofs", ubd('d'), None),
-        system("squashfs", "squashfs", ubd('e'), None),
-        system("squashfs on dm-verity", "squashfs", "/dev/dm-1".to_owned(), None),
-        system(OURS_FILE, "tesserafs", ubd('a'), Some(size(&tesserafs)?)),
-        system("EROFS, file", "erofs", ubd('b'), Some(size(&erofs)?)),
+        system(OURS, "tesserafs", device(0)),
+        system("EROFS", "erofs", device(1)),
+        system("EROFS on dm-verity", "erofs", "/dev/dm-0".to_owned()),
+        system("EROFS uncompressed", "erofs", device(4)),
+        system("squashfs", "squashfs", device(5)),
+        system("squashfs on dm-verity", "squashfs", "/dev/dm-1".to_owned()),
+        system(OURS_FILE, "tesserafs", file("tesserafs")),
+        system("EROFS, file", "erofs", file("erofs")),
     ];
-    let verity = format!(
+    let verity_word = format!(
         "dm-mod.create=\"erofs-verity,,0,ro,{};squashfs-verity,,1,ro,{}\"",
-        erofs_verity.table(1, 2),
-        squashfs_verity.table(4, 5)
+        erofs_verity.table(2, 3),
+        squashfs_verity.table(6, 7)
     );
-    let devices = vec![tesserafs, erofs, erofs_verity.hashes, plain, squashfs, squashfs_verity.hashes];
+    let sizes = [
+        ("tesserafs", &tesserafs),
+        ("EROFS", &erofs),
+        ("its hashes", &erofs_verity.hashes),
+        ("EROFS uncompressed", &plain),
+        ("squashfs", &squashfs),
+        ("its hashes", &squashfs_verity.hashes),
+    ]
+    .into_iter()
+    .map(|(name, path)| Ok((name, size(path)?)))
+    .collect::<Result<_>>()?;
+    // A device that dm-verity lies on cannot be mounted: those images are on two.
+    // A file-backed EROFS wants a file system with `read_folio`, which tmpfs has not.
+    let (contents, disk) = (image("files"), image("disk"));
+    std::fs::create_dir(&contents).context("failed to create a folder")?;
+    for path in [&tesserafs, &erofs] {
+        std::fs::hard_link(path, contents.join(path.file_name().unwrap_or_default()))
+            .with_context(|| format!("failed to link {}", path.display()))?;
+    }
+    disk::write(&disk, &contents)?;
+    let devices = vec![
+        tesserafs,
+        erofs.clone(),
+        erofs,
+        erofs_verity.hashes,
+        plain,
+        squashfs.clone(),
+        squashfs,
+        squashfs_verity.hashes,
+        disk,
+    ];
     for device in &devices {
         // The host holds all images in memory: what is measured is the reading kernel, not this disk.
         std::io::copy(
@@ -87,7 +123,7 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
         .with_context(|| format!("failed to read {}", device.display()))?;
     }
     let commands = vec![format!("veritysetup format IMAGE HASHES {}", verity_options().join(" "))];
-    Ok(Images { systems, devices, verity, commands })
+    Ok(Images { systems, sizes, devices, verity: verity_word, commands })
 }
 
 /// The hash tree of an image, for dm-verity.

@@ -63,16 +63,17 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         version: "veritysetup of cryptsetup".to_owned(),
         command: command.clone(),
     }));
-    Measured::new(programs, notes(&plan, &images)?, samples)
+    Measured::new(programs, notes(&plan, &images), samples)
 }
 
-fn notes(plan: &Plan, images: &Images) -> Result<Vec<String>> {
+fn notes(plan: &Plan, images: &Images) -> Vec<String> {
     let mut notes = vec![
         format!(
             "one process, a kernel for one processor, bound by `taskset`, {MEMORY} of memory; {} rounds; each sample after \
              `drop_caches` and a fresh mount; the clock is the guest's `CLOCK_MONOTONIC`",
             plan.rounds
         ),
+        "systems with a file mount it from an ext4 on such a device; all others mount the device (`ubd`)".to_owned(),
         "the images are in the host's page cache: cold means that the guest has nothing in its own".to_owned(),
         "user-mode Linux has no SHA instructions and no large folios (no huge pages), and a system call costs about 10 µs: \
          compare systems with each other, verified with verified, and not with other machines"
@@ -90,17 +91,10 @@ fn notes(plan: &Plan, images: &Images) -> Result<Vec<String>> {
             plan.large
         ),
     ];
-    let mut sizes = Vec::new();
-    for (name, device) in
-        ["tesserafs", "EROFS", "hashes of EROFS", "EROFS uncompressed", "squashfs", "hashes of squashfs"]
-            .iter()
-            .zip(&images.devices)
-    {
-        let bytes = std::fs::metadata(device).context("an image is gone")?.len();
-        sizes.push(format!("{name} {:.1}", bytes as f64 / 1e6));
-    }
+    let sizes: Vec<String> =
+        images.sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();
     notes.push(format!("images, MB: {}", sizes.join(", ")));
-    Ok(notes)
+    notes
 }
 
 /// Decides what is read: the same for all systems, and the same at every run on the same tree.
@@ -123,6 +117,7 @@ fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan>
     small.truncate(SMALL_FILES);
     Ok(Plan {
         systems: images.systems.clone(),
+        images: images::device(images.devices.len() - 1),
         rounds: bench.options.rounds,
         filter: bench.options.measure.clone(),
         leave_out: LEAVE_OUT.to_owned(),

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::mount::MountFlags;
+
+use crate::mounts::Mount;
 
 /// Bytes in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,19 +44,21 @@ fn parse(text: &str) -> Result<Used> {
 /// Memory that stays free when all else is touched, in bytes.
 const RESERVE: f64 = 96e6;
 
-/// Writes to nearly all free memory once, by a file in the tmpfs `folder`.
+/// Writes to nearly all free memory once.
 ///
 /// To the host this machine's memory is a file with holes: the first touch of a page costs more than any
 /// later one, and would be paid by whoever comes first.
-pub(super) fn touch(folder: &Path) -> Result<()> {
-    let path = folder.join("touch");
-    let mut file = std::fs::File::create(&path).context("failed to create a file")?;
+pub(super) fn touch() -> Result<()> {
+    let folder = Path::new("/mnt/touch");
+    let tmpfs = Mount::new(Path::new("tmpfs"), folder, "tmpfs", MountFlags::empty(), "size=100%")
+        .context("failed to mount a tmpfs")?;
+    let mut file = std::fs::File::create(folder.join("file")).context("failed to create a file")?;
     let block = vec![1; 8 << 20];
     while used()?.free > RESERVE {
         file.write_all(&block).context("failed to fill memory")?;
     }
     drop(file);
-    std::fs::remove_file(&path).context("failed to remove the file")
+    tmpfs.unmount()
 }
 
 #[cfg(test)]
