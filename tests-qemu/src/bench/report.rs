@@ -66,14 +66,17 @@ const fn target(
 /// Level of the targets.
 const LEVEL: u32 = 3;
 
-/// Ratios of medians.
-struct Figures<'r>(&'r Record);
+/// Ratios of medians; or of minima, which other work on the machine disturbs least.
+struct Figures<'r> {
+    record: &'r Record,
+    value: fn(&Summary) -> f64,
+}
 
 impl Figures<'_> {
     /// Of the driver against another system, where less is better.
     fn time(&self, measure: &str, other: &str) -> Option<f64> {
-        let samples = &self.0.read.as_ref()?.samples;
-        Some(of(samples, measure, OURS)?.median / of(samples, measure, other)?.median)
+        let samples = &self.record.read.as_ref()?.samples;
+        Some((self.value)(&of(samples, measure, OURS)?) / (self.value)(&of(samples, measure, other)?))
     }
 
     fn throughput(&self, measure: &str, other: &str) -> Option<f64> {
@@ -89,7 +92,7 @@ impl Figures<'_> {
     }
 
     fn built(&self, other: &str, value: fn(&Built) -> f64) -> Option<f64> {
-        let samples = &self.0.build.as_ref()?.samples;
+        let samples = &self.record.build.as_ref()?.samples;
         Some(
             of_builder(samples, LEVEL, MKFS, value)?.median
                 / of_builder(samples, LEVEL, other, value)?.median,
@@ -152,13 +155,18 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
 
 fn targets(out: &mut String, record: &Record) -> Result<()> {
     writeln!(out, "\n## Targets\n")?;
-    writeln!(out, "| tesserafs | against | wanted | figure | met |\n|---|---|---|---|---|")?;
+    writeln!(
+        out,
+        "| tesserafs | against | wanted | of medians | met | of minima |\n|---|---|---|---|---|---|"
+    )?;
     for target in &TARGETS {
         let (sign, limit) = match target.wanted {
             Wanted::AtMost(limit) => ("≤", limit),
             Wanted::AtLeast(limit) => ("≥", limit),
         };
-        let (figure, met) = match (target.figure)(&Figures(record)) {
+        let minima = (target.figure)(&Figures { record, value: |all| all.min })
+            .map_or_else(String::new, |figure| format!("{figure:.3}"));
+        let (figure, met) = match (target.figure)(&Figures { record, value: |all| all.median }) {
             None => ("not measured".to_owned(), ""),
             Some(figure) => {
                 let met = match target.wanted {
@@ -168,7 +176,11 @@ fn targets(out: &mut String, record: &Record) -> Result<()> {
                 (format!("{figure:.3}"), if met { "yes" } else { "**no**" })
             }
         };
-        writeln!(out, "| {} | {} | {sign} {limit} | {figure} | {met} |", target.what, target.against)?;
+        writeln!(
+            out,
+            "| {} | {} | {sign} {limit} | {figure} | {met} | {minima} |",
+            target.what, target.against
+        )?;
     }
     Ok(())
 }
@@ -314,8 +326,8 @@ mod tests {
             samples,
         };
         let text = markdown(&Record { read: Some(read), build: None }).unwrap();
-        assert!(text.contains("throughput | EROFS on dm-verity | ≥ 1.3 | 1.500 | yes |"), "{text}");
-        assert!(text.contains("time | EROFS on dm-verity | ≤ 0.6 | 2.000 | **no** |"), "{text}");
+        assert!(text.contains("throughput | EROFS on dm-verity | ≥ 1.3 | 1.500 | yes | 1.500 |"), "{text}");
+        assert!(text.contains("time | EROFS on dm-verity | ≤ 0.6 | 2.000 | **no** | 2.000 |"), "{text}");
         assert!(text.contains("| random 4 KiB | 3.000 s | 1.500 s (0.50) |"), "{text}");
     }
 }
