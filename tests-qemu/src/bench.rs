@@ -97,18 +97,25 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         Some(_) if options.measure.is_empty() => Record::load(&json)?,
         _ => Record::default(),
     };
-    // Reading comes first: the images that it needs lie in memory, and it is the shorter one.
+    let mut text = String::new();
+    // Each part is written when it is done: an interrupted run keeps what it has.
+    let mut save = |record: &Record| -> Result<()> {
+        text = report::markdown(record)?;
+        if options.measure.is_empty() {
+            write(&json, &record.to_json()?)?;
+            write(&output.join("BENCH.svg"), plot::svg(record).as_bytes())?;
+            write(&output.join("BENCH.md"), text.as_bytes())?;
+        }
+        Ok(())
+    };
+    // Reading comes first: it is the shorter one.
     if options.only != Some(Part::Build) {
         record.read = Some(read::measure(&bench)?);
+        save(&record)?;
     }
     if options.only != Some(Part::Read) && options.measure.is_empty() {
         record.build = Some(build::measure(&bench)?);
-    }
-    let text = report::markdown(&record)?;
-    if options.measure.is_empty() {
-        write(&json, &record.to_json()?)?;
-        write(&output.join("BENCH.svg"), plot::svg(&record).as_bytes())?;
-        write(&output.join("BENCH.md"), text.as_bytes())?;
+        save(&record)?;
     }
     println!("{text}");
     Ok(ExitCode::SUCCESS)

@@ -21,6 +21,9 @@ const UBD: (u32, u32) = (98, 16);
 /// The system that the others are measured against, and the same with the image as a file.
 pub(super) const OURS: &str = "tesserafs";
 pub(super) const OURS_FILE: &str = "tesserafs, file";
+/// The same on a backing that is authenticated already; the driver has no option for it yet, so that no
+/// system of this name is mounted.
+pub(super) const OURS_TRUSTED: &str = "tesserafs, trusted";
 
 /// Everything that a start of the reading kernel needs of images.
 pub(super) struct Images {
