@@ -1,247 +1,126 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `cargo xtask bench`: mkfs against the builders of squashfs and EROFS, on the Debian root of the tests.
+//! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
+//! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]).
 //!
-//! All builders run in turn, again and again (whatever else the machine does meets them alike), with the
-//! same zstd level, from a warm page cache to the same folder. Reported are medians and ratios; every
-//! sample is kept.
+//! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
+//! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
 
-use std::fmt::Write as _;
+mod build;
+mod images;
+mod plot;
+mod read;
+mod record;
+mod report;
+mod uml;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 
 use crate::cache::Cache;
 use crate::setup::{self, Need};
 use crate::tools::{self, Tools};
-use crate::{erofs, kernel, rootfs, run};
+use crate::{erofs, rootfs};
+
+use self::record::Record;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
+    /// Measure one part, and keep the other's figures as BENCH.json has them
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
     /// Runs of each builder at each level
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// zstd levels
+    /// zstd levels to build with
     #[arg(long, value_delimiter = ',', default_values_t = [3, 15])]
     levels: Vec<u32>,
+    /// Rounds of reading
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only measures of reading whose names begin with this; prints, and writes nothing
+    #[arg(long, value_name = "NAME", default_value = "")]
+    measure: String,
+    /// Processor that the reading kernel is bound to
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
     /// Tree to build from, instead of the Debian root of the tests
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
-    /// Folder for BENCH.md and BENCH.json [default: the repository]
+    /// Folder for BENCH.md, BENCH.json and BENCH.svg [default: the repository]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+}
+
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Building images.
+    Build,
+    /// Reading them.
+    Read,
 }
 
 /// The one file that is left out: squashfs's builder would read its 16 TB of zeros.
 const HUGE: &str = "srv/cases/sparse/huge";
 
-/// The one that the others are measured against.
-const OURS: &str = "mkfs.tesserafs";
-
-/// One run of one builder.
-#[derive(Debug, Clone, Serialize)]
-struct Sample {
-    builder: &'static str,
-    level: u32,
-    run: usize,
-    seconds: f64,
-    bytes: u64,
+/// What both parts work with.
+struct Bench<'a> {
+    cache: Cache,
+    tools: Tools,
+    erofs: Erofs,
+    source: PathBuf,
+    options: &'a Options,
 }
 
-/// A builder of images.
-struct Builder {
-    name: &'static str,
+/// `mkfs.erofs`, and its version.
+struct Erofs {
+    mkfs: PathBuf,
     version: String,
-    options: &'static str,
-    command: Box<CommandOf>,
 }
-
-/// The command that builds an image at a level from a source.
-type CommandOf = dyn Fn(u32, &Path, &Path) -> Command;
 
 pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     let cache = Cache::open()?;
-    setup::ensure(&cache, &[Need::Machine, Need::Bench])?;
-    let builders = builders(&cache, Tools::build()?)?;
+    setup::ensure(&cache, &[Need::Kernel, Need::Machine, Need::Bench])?;
+    let (mkfs, version) = erofs::mkfs(&cache)?;
     let source = match &options.source {
-        Some(folder) => folder.clone(),
+        Some(folder) => folder.canonicalize().with_context(|| format!("no {}", folder.display()))?,
         None => rootfs::debian(&cache)?,
     };
-    let scratch =
-        tempfile::tempdir_in(cache.folder("scratch")?).context("failed to make a scratch folder")?;
-    let image = scratch.path().join("image");
-
-    let mut samples = Vec::new();
-    let mut warm = false;
-    for &level in &options.levels {
-        // The very first round fills the page cache and is not counted.
-        for run in usize::from(warm)..=options.runs {
-            for builder in &builders {
-                let sample = measure(builder, level, run, &image, &source)?;
-                eprintln!(
-                    "level {level} run {run}: {:18} {:7.2} s {:11} bytes",
-                    sample.builder, sample.seconds, sample.bytes
-                );
-                if run > 0 {
-                    samples.push(sample);
-                }
-            }
-        }
-        warm = true;
-    }
-    let table = report(&builders, &samples, options, &source)?;
+    let bench = Bench { tools: Tools::build()?, erofs: Erofs { mkfs, version }, cache, source, options };
     let output = options.output.clone().unwrap_or_else(tools::repository);
-    write(&output.join("BENCH.md"), table.as_bytes())?;
-    let json = serde_json::to_vec_pretty(&samples).context("the samples cannot be written down")?;
-    write(&output.join("BENCH.json"), &json)?;
-    println!("{table}");
+    let json = output.join("BENCH.json");
+
+    let mut record = match options.only {
+        Some(_) if options.measure.is_empty() => Record::load(&json)?,
+        _ => Record::default(),
+    };
+    let mut text = String::new();
+    // Each part is written when it is done: an interrupted run keeps what it has.
+    let mut save = |record: &Record| -> Result<()> {
+        text = report::markdown(record)?;
+        if options.measure.is_empty() {
+            write(&json, &record.to_json()?)?;
+            write(&output.join("BENCH.svg"), plot::svg(record).as_bytes())?;
+            write(&output.join("BENCH.md"), text.as_bytes())?;
+        }
+        Ok(())
+    };
+    // Reading comes first: it is the shorter one.
+    if options.only != Some(Part::Build) {
+        record.read = Some(read::measure(&bench)?);
+        save(&record)?;
+    }
+    if options.only != Some(Part::Read) && options.measure.is_empty() {
+        record.build = Some(build::measure(&bench)?);
+        save(&record)?;
+    }
+    println!("{text}");
     Ok(ExitCode::SUCCESS)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))
-}
-
-fn builders(cache: &Cache, tools: Tools) -> Result<Vec<Builder>> {
-    let (erofs, erofs_version) = erofs::mkfs(cache)?;
-    let first_line = |program: &Path, argument: &str| -> Result<String> {
-        let output = run::output(run::command(program).arg(argument))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    };
-    Ok(vec![
-        Builder {
-            name: OURS,
-            version: first_line(&tools.mkfs, "--version")?,
-            options: "--level L",
-            command: Box::new(move |level, image, source| {
-                let mut command = run::command(&tools.mkfs);
-                command
-                    .args(["--quiet", "--force", "--level", &level.to_string()])
-                    .args(["--exclude", HUGE])
-                    .arg(image)
-                    .arg(source);
-                command
-            }),
-        },
-        Builder {
-            name: "mksquashfs",
-            version: first_line(Path::new("mksquashfs"), "-version")?,
-            options: "-comp zstd -Xcompression-level L -b 128K",
-            command: Box::new(|level, image, source| {
-                let mut command = run::command("mksquashfs");
-                command
-                    .arg(source)
-                    .arg(image)
-                    .args(["-noappend", "-no-progress", "-quiet", "-comp", "zstd"])
-                    .args(["-Xcompression-level", &level.to_string(), "-b", "128K"])
-                    .args(["-e", HUGE]);
-                command
-            }),
-        },
-        Builder {
-            name: "mkfs.erofs",
-            version: erofs_version,
-            options: "-zzstd,level=L -C65536",
-            command: Box::new(move |level, image, source| {
-                let mut command = run::command(&erofs);
-                command
-                    .arg("--quiet")
-                    .arg(format!("-zzstd,level={level}"))
-                    .arg("-C65536")
-                    .arg(format!("--exclude-path={HUGE}"))
-                    .arg(image)
-                    .arg(source);
-                command
-            }),
-        },
-    ])
-}
-
-/// Builds once, from nothing.
-fn measure(builder: &Builder, level: u32, run: usize, image: &Path, source: &Path) -> Result<Sample> {
-    if image.exists() {
-        std::fs::remove_file(image).context("failed to remove the last image")?;
-    }
-    // What the last builder wrote goes to the disk on its own time.
-    rustix::fs::sync();
-    let start = Instant::now();
-    run::capture(&mut (builder.command)(level, image, source))?;
-    let seconds = start.elapsed().as_secs_f64();
-    let bytes = std::fs::metadata(image).with_context(|| format!("{} made no image", builder.name))?.len();
-    Ok(Sample { builder: builder.name, level, run, seconds, bytes })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[odd / 2],
-        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
-    }
-}
-
-/// The table, with everything that is needed to repeat it.
-fn report(builders: &[Builder], samples: &[Sample], options: &Options, source: &Path) -> Result<String> {
-    let mut out = String::from("# Building an image\n\nMade by `cargo xtask bench`. ");
-    let names = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let processor = names
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown", |(_, name)| name);
-    let bytes = source_bytes(source)?;
-    writeln!(
-        out,
-        "{} runs of each, interleaved, medians; {} processors ({processor}); the Debian root of the tests \
-         (with its special cases, without the file of terabytes) holds {:.1} MB in files.\n",
-        options.runs,
-        kernel::processors(),
-        bytes as f64 / 1e6
-    )?;
-    writeln!(out, "| zstd level | builder | seconds | times {OURS} | image, MB | times {OURS} |")?;
-    writeln!(out, "|---|---|---|---|---|---|")?;
-    for &level in &options.levels {
-        let of = |name: &str| -> (f64, f64) {
-            let mine = || samples.iter().filter(|s| s.level == level && s.builder == name);
-            (median(mine().map(|s| s.seconds).collect()), median(mine().map(|s| s.bytes as f64).collect()))
-        };
-        let ours = of(OURS);
-        for builder in builders {
-            let (seconds, size) = of(builder.name);
-            writeln!(
-                out,
-                "| {level} | {} | {seconds:.2} | {:.2} | {:.1} | {:.3} |",
-                builder.name,
-                seconds / ours.0,
-                size / 1e6,
-                size / ours.1
-            )?;
-        }
-    }
-    writeln!(out)?;
-    for builder in builders {
-        writeln!(out, "* {}: {}; `{}`", builder.name, builder.version, builder.options)?;
-    }
-    writeln!(out, "\nEvery sample is in `BENCH.json`.")?;
-    Ok(out)
-}
-
-/// Bytes in the regular files of the source, without the one that is left out.
-fn source_bytes(source: &Path) -> Result<u64> {
-    let manifest = crate::trees::described(source)?;
-    Ok(manifest.data_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn medians_of_even_and_odd_counts() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-    }
 }

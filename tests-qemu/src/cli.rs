@@ -49,7 +49,7 @@ enum Verb {
     },
     /// Install mkfs.tesserafs and fsck.tesserafs, and the module for a given kernel
     Install(install::Options),
-    /// Compare mkfs with mksquashfs and mkfs.erofs; write BENCH.md and every sample
+    /// Compare with EROFS and squashfs, in building and in reading; write BENCH.md and every sample
     Bench(bench::Options),
 }
 

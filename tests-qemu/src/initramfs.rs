@@ -20,6 +20,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) module: Option<&'a Path>,
     /// The Debian root that `mount` comes from.
     pub(crate) debian: Option<&'a Path>,
+    /// More files, by their path in the archive.
+    pub(crate) files: &'a [(String, PathBuf)],
 }
 
 /// Folders that the init mounts something on, or that libraries lie in.
@@ -34,6 +36,7 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
     let mut archive = Newc::new(std::io::BufWriter::new(file));
     let mut folders: BTreeSet<String> = FOLDERS.iter().map(|name| (*name).to_owned()).collect();
     let mut files = vec![(String::from("init"), contents.init.to_path_buf())];
+    files.extend_from_slice(contents.files);
     if let Some(module) = contents.module {
         files.push(("lib/tesserafs.ko".to_owned(), module.to_path_buf()));
     }

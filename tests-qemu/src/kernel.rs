@@ -83,6 +83,11 @@ impl Toolchain {
         command
     }
 
+    /// Everything that compiles, with its version: a part of the key of what it made.
+    pub(crate) fn versions(&self) -> &str {
+        &self.versions
+    }
+
     /// A tool of the same LLVM, such as `llvm-nm`.
     pub(crate) fn llvm(&self, tool: &str) -> Command {
         run::command(Path::new(LLVM).join(tool))
@@ -151,10 +156,7 @@ fn only_entry(folder: &Path, suffix: &str) -> Result<PathBuf> {
 /// Builds the kernel of the test machine, unless one of the same input is in the cache.
 pub(crate) fn build(cache: &Cache, toolchain: &Toolchain) -> Result<Kernel> {
     let source = source(cache)?;
-    let version = run::capture(
-        run::command("make").env_remove("MAKEFLAGS").args(["-s", "-C"]).arg(&source).arg("kernelversion"),
-    )?;
-    let version = version.trim();
+    let version = version(&source)?;
     let key = format!(
         "{version}-{}",
         key(&[source.as_os_str().as_encoded_bytes(), toolchain.versions.as_bytes(), FRAGMENT.as_bytes(),])
@@ -168,21 +170,33 @@ pub(crate) fn build(cache: &Cache, toolchain: &Toolchain) -> Result<Kernel> {
         };
         let log = log_of(build);
         run::logged(make().arg("tinyconfig"), &log)?;
-        configure(build, || run::logged(make().arg("olddefconfig"), &log))?;
+        configure(build, FRAGMENT, || run::logged(make().arg("olddefconfig"), &log))?;
         run::logged(&mut make(), &log)
     })?;
     Ok(Kernel { build, key })
 }
 
-/// Adds the fragment to the configuration and checks that every line of it was accepted.
-fn configure(build: &Path, olddefconfig: impl FnOnce() -> Result<()>) -> Result<()> {
+/// The version of a source tree.
+pub(crate) fn version(source: &Path) -> Result<String> {
+    let version = run::capture(
+        run::command("make").env_remove("MAKEFLAGS").args(["-s", "-C"]).arg(source).arg("kernelversion"),
+    )?;
+    Ok(version.trim().to_owned())
+}
+
+/// Adds `fragment` to the configuration and checks that every line of it was accepted.
+pub(crate) fn configure(
+    build: &Path,
+    fragment: &str,
+    olddefconfig: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let path = build.join(".config");
     let read =
         || std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()));
-    let config = read()? + "\n" + FRAGMENT;
+    let config = read()? + "\n" + fragment;
     std::fs::write(&path, config).with_context(|| format!("failed to write {}", path.display()))?;
     olddefconfig()?;
-    let lost = lost_options(FRAGMENT, &read()?);
+    let lost = lost_options(fragment, &read()?);
     if !lost.is_empty() {
         bail!("the kernel's configuration did not accept {}: a dependency is missing", lost.join(", "));
     }

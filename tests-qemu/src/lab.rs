@@ -32,7 +32,7 @@ impl Lab {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
         let initramfs = scratch.path().join("initramfs.cpio");
         let init = tools::guest()?;
-        let contents = Contents { init: &init, module: Some(module), debian: Some(debian) };
+        let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &[] };
         initramfs::write(&initramfs, &contents)?;
         Ok(Self {
             accelerator: qemu::accelerator(&kernel.image(), &init)?,

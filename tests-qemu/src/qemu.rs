@@ -65,7 +65,7 @@ pub(crate) fn accelerator(kernel: &Path, init: &Path) -> Result<Accelerator> {
     }
     let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
     let archive = scratch.path().join("initramfs");
-    let contents = initramfs::Contents { init, module: None, debian: None };
+    let contents = initramfs::Contents { init, module: None, debian: None, files: &[] };
     initramfs::write(&archive, &contents)?;
     let mut command = machine(Accelerator::Kvm, kernel, &archive, "", 256);
     let mut child = command

@@ -3,10 +3,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::process::CommandExt;
+use std::io::{Read, Seek};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -122,6 +122,45 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("`{}` printed something that is not text", shown(command)))
+}
+
+/// What a program took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// From start to end.
+    pub(crate) elapsed: Duration,
+    /// Bytes that it held at most at once (resident; the largest of its processes).
+    pub(crate) peak: u64,
+}
+
+/// Runs a command whose output is of no interest, and tells what it took.
+pub(crate) fn measured(command: &mut Command) -> Result<Cost> {
+    let mut errors = tempfile::tempfile().context("failed to make a scratch file")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors.try_clone().context("failed to share the scratch file")?);
+    let start = Instant::now();
+    let child = command.spawn().with_context(|| format!("failed to start `{}`", shown(command)))?;
+    let process = libc::pid_t::try_from(child.id()).context("a process number out of range")?;
+    let mut status = 0;
+    // SAFETY: All of `rusage` is numbers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: Both places are writable; the process is this one's child, and nobody else waits for it.
+    let waited = unsafe { libc::wait4(process, &mut status, 0, &mut usage) };
+    let elapsed = start.elapsed();
+    if waited != process {
+        return Err(std::io::Error::last_os_error()).context("failed to wait");
+    }
+    let status = ExitStatus::from_raw(status);
+    if !status.success() {
+        let mut text = String::new();
+        let _ = errors.rewind().and_then(|()| errors.read_to_string(&mut text));
+        bail!("`{}` ended with {status}: {}", shown(command), tail(&text));
+    }
+    // The kernel counts in KiB.
+    let peak = u64::try_from(usage.ru_maxrss).context("a negative size")? << 10;
+    Ok(Cost { elapsed, peak })
 }
 
 /// Runs a long command with all its output in a log; shows the log's end when it fails.

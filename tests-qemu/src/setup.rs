@@ -50,7 +50,7 @@ const MACHINE: &[&str] = &[
     "openssl",
     "qemu-system-x86",
 ];
-const BENCH: &[&str] = &["squashfs-tools", "erofs-utils"];
+const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
 
 /// The compiler that the distribution keeps new enough for the kernel, with the source of its core.
 ///

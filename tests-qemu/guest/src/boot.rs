@@ -13,7 +13,7 @@ use tesserafs_guest::plan::Plan;
 
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
-use crate::{api, compare, demo, flips, observe, programs, readers, sharing, signatures};
+use crate::{api, bench, compare, demo, flips, observe, programs, readers, sharing, signatures};
 
 /// Everything; does not return.
 pub(crate) fn init() -> ! {
@@ -42,6 +42,9 @@ fn run() -> Result<()> {
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
             .map(ToOwned::to_owned)
     };
+    if words.split_whitespace().any(|word| word == "guest.bench") {
+        return bench::run();
+    }
     let group = word("guest.group").context("the command line names no guest.group")?;
     let mut suite = Suite::new(port()?, &group, word("guest.filter"));
 

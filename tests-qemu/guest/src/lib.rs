@@ -7,4 +7,5 @@
 pub mod manifest;
 pub mod message;
 pub mod plan;
+pub mod reading;
 pub mod tree;

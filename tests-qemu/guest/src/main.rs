@@ -2,11 +2,12 @@
 //! The init of the test machine.
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
-//! line names (`guest.group=`), sends one verdict and powers off. The same program is the helper that
-//! the tests start: `read` (one of several readers at once), `chroot` (run something in a root) and
+//! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
+//! instead. The same program is the helper that the tests start: `read` (one of several readers at once), `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
+mod bench;
 mod boot;
 mod compare;
 mod demo;

@@ -7,7 +7,9 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 fn path_of(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
@@ -132,6 +134,20 @@ pub(crate) fn idmapped_clone(source: &Path, target: &Path, namespace: &File) -> 
         )
     })
     .map(|_| ())
+}
+
+/// Makes a program start in another root.
+pub(crate) fn enter_root(program: &mut Command, root: &Path) -> io::Result<()> {
+    let root = path_of(root)?;
+    let enter = move || {
+        // SAFETY: Both paths end in NUL.
+        checked(unsafe { libc::chroot(root.as_ptr()) }.into())?;
+        // SAFETY: The path ends in NUL.
+        checked(unsafe { libc::chdir(c"/".as_ptr()) }.into()).map(|_| ())
+    };
+    // SAFETY: Between fork and exec it makes two system calls, and takes no lock and no memory.
+    unsafe { program.pre_exec(enter) };
+    Ok(())
 }
 
 /// A directory stream with positions, as `opendir(3)` has it.

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What is measured.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{ensure, Context, Result};
+use rustix::fs::{Mode, OFlags, CWD};
+use rustix::process::{Resource, Rlimit};
+use tesserafs_guest::reading::Plan;
+
+use super::walk::{read_to_end, walk, Visit};
+use super::Work;
+use crate::sys;
+
+/// What lies in the caches when the clock starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cache {
+    /// Nothing: the mount is a part of what is measured.
+    Unmounted,
+    /// Nothing but the mount.
+    Cold,
+    /// What the same work has left there.
+    Warm,
+}
+
+/// One measure.
+pub(super) struct Measure {
+    /// Name in the samples and tables.
+    pub(super) name: &'static str,
+    pub(super) cache: Cache,
+    /// Whether what it leaves in memory is measured, too.
+    pub(super) memory: bool,
+    /// Whether the files of the random pages are open when the clock starts: their names are not meant.
+    pub(super) opens: bool,
+    pub(super) run: fn(&Subject<'_>) -> Result<Work>,
+}
+
+/// A mounted tree to measure.
+pub(super) struct Subject<'a> {
+    plan: &'a Plan,
+    root: &'a Path,
+    opened: HashMap<&'a str, File>,
+}
+
+impl<'a> Subject<'a> {
+    /// Opens what `measure` wants open.
+    pub(super) fn new(measure: &Measure, plan: &'a Plan, root: &'a Path) -> Result<Self> {
+        let mut opened = HashMap::new();
+        for page in plan.pages.iter().filter(|_| measure.opens) {
+            if !opened.contains_key(page.path.as_str()) {
+                opened.insert(page.path.as_str(), File::from(open(&root.join(&page.path))?));
+            }
+        }
+        Ok(Self { plan, root, opened })
+    }
+}
+
+/// Bytes asked for at a time by readers of whole files.
+const BUFFER: usize = 128 << 10;
+
+const PAGE: usize = 4096;
+
+/// Readers at once, where there are several.
+const READERS: usize = 4;
+
+pub(super) const MEASURES: [Measure; 13] = [
+    cold("mount to first stat", first_stat).unmounted(),
+    cold("stat of all", stat_all),
+    cold("stat of all, warm", stat_all).warm(),
+    cold("stat of 100,000 in one directory", stat_big),
+    cold("sequential, all files", read_all).with_memory(),
+    cold("sequential, one large file", read_large),
+    cold("random 4 KiB", |at| random_pages(at, 1)).opened(),
+    cold("random 4 KiB, four readers", |at| random_pages(at, READERS)).opened(),
+    cold("small files", |at| small_files(at, 1)),
+    cold("small files, four readers", |at| small_files(at, READERS)),
+    cold("sequential, one large file, warm", read_large).warm(),
+    cold("start of bash", |at| start(at.root, &["/bin/bash", "-c", ":"])),
+    cold("start of python3", |at| start(at.root, &["/usr/bin/python3", "-c", "pass"])),
+];
+
+const fn cold(name: &'static str, run: fn(&Subject<'_>) -> Result<Work>) -> Measure {
+    Measure { name, cache: Cache::Cold, memory: false, opens: false, run }
+}
+
+impl Measure {
+    const fn unmounted(self) -> Self {
+        Self { cache: Cache::Unmounted, ..self }
+    }
+
+    const fn warm(self) -> Self {
+        Self { cache: Cache::Warm, ..self }
+    }
+
+    const fn opened(self) -> Self {
+        Self { opens: true, ..self }
+    }
+
+    const fn with_memory(self) -> Self {
+        Self { memory: true, ..self }
+    }
+}
+
+/// Lets this process hold as many files open as the measures want.
+pub(super) fn allow_open_files() -> Result<()> {
+    let limit = Some(1 << 16);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
+        .context("failed to raise the limit of open files")
+}
+
+fn first_stat(at: &Subject<'_>) -> Result<Work> {
+    rustix::fs::lstat(at.root).context("failed to look at the root")?;
+    Ok(Work { count: 1, bytes: 0 })
+}
+
+fn stat_all(at: &Subject<'_>) -> Result<Work> {
+    walk(at.root, &at.plan.leave_out, &mut Visit::Stat)
+}
+
+fn stat_big(at: &Subject<'_>) -> Result<Work> {
+    walk(&at.root.join(&at.plan.big_directory), "", &mut Visit::Stat)
+}
+
+fn read_all(at: &Subject<'_>) -> Result<Work> {
+    walk(at.root, &at.plan.leave_out, &mut Visit::Read(&mut vec![0; BUFFER]))
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("failed to open {}", path.display()))
+}
+
+fn read_whole(path: &Path, buffer: &mut [u8]) -> Result<u64> {
+    read_to_end(&open(path)?, buffer).with_context(|| format!("failed to read {}", path.display()))
+}
+
+fn read_large(at: &Subject<'_>) -> Result<Work> {
+    let bytes = read_whole(&at.root.join(&at.plan.large), &mut vec![0; BUFFER])?;
+    Ok(Work { count: 1, bytes })
+}
+
+/// Runs `one` on each of `items`, dealt out to so many readers; adds up what they did.
+fn at_once<T: Sync>(items: &[T], readers: usize, one: impl Fn(&T) -> Result<u64> + Sync) -> Result<Work> {
+    let read = |part: &[T]| part.iter().map(&one).sum::<Result<u64>>();
+    let bytes = if readers == 1 {
+        read(items)?
+    } else {
+        std::thread::scope(|scope| {
+            let parts = items.chunks(items.len().div_ceil(readers).max(1));
+            let readers: Vec<_> = parts.map(|part| scope.spawn(|| read(part))).collect();
+            readers
+                .into_iter()
+                .map(|reader| reader.join().expect("a reader does not panic"))
+                .sum::<Result<u64>>()
+        })?
+    };
+    Ok(Work { count: items.len() as u64, bytes })
+}
+
+fn random_pages(at: &Subject<'_>, readers: usize) -> Result<Work> {
+    at_once(&at.plan.pages, readers, |page| {
+        let file = at.opened.get(page.path.as_str()).context("a file was not opened before")?;
+        file.read_exact_at(&mut [0; PAGE], page.offset)
+            .with_context(|| format!("failed to read {} at {}", page.path, page.offset))?;
+        Ok(PAGE as u64)
+    })
+}
+
+fn small_files(at: &Subject<'_>, readers: usize) -> Result<Work> {
+    // Larger than any of them: one call reads it, one meets its end.
+    at_once(&at.plan.small, readers, |path| read_whole(&at.root.join(path), &mut [0; 65 << 10]))
+}
+
+/// Starts a program of the mount and waits for its end.
+fn start(root: &Path, command: &[&str]) -> Result<Work> {
+    let mut program = Command::new(command[0]);
+    program
+        .args(&command[1..])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    sys::enter_root(&mut program, root).context("the root cannot be entered")?;
+    let status = program.status().with_context(|| format!("failed to start {}", command[0]))?;
+    ensure!(status.success(), "{} ended with {status}", command[0]);
+    Ok(Work { count: 1, bytes: 0 })
+}

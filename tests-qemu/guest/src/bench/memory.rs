@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+//! How much memory is in use, and for what.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::mount::MountFlags;
+
+use crate::mounts::Mount;
+
+/// Bytes in use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Used {
+    /// All that is not free, whoever has it.
+    pub(super) all: f64,
+    /// Pages of files and of block devices.
+    pub(super) cache: f64,
+    /// Inodes, dentries and other small objects.
+    pub(super) slab: f64,
+    /// What nobody has.
+    free: f64,
+}
+
+/// What `/proc/meminfo` says now.
+pub(super) fn used() -> Result<Used> {
+    parse(&std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?)
+}
+
+fn parse(text: &str) -> Result<Used> {
+    let of = |name: &str| -> Result<f64> {
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .and_then(|rest| rest.split_whitespace().next())
+            .with_context(|| format!("/proc/meminfo has no {name}"))?;
+        let kibibytes: u32 = value.parse().with_context(|| format!("{name} is {value:?}"))?;
+        Ok(f64::from(kibibytes) * 1024.0)
+    };
+    let free = of("MemFree")?;
+    Ok(Used { all: of("MemTotal")? - free, cache: of("Cached")? + of("Buffers")?, slab: of("Slab")?, free })
+}
+
+/// Memory that stays free when all else is touched, in bytes.
+const RESERVE: f64 = 96e6;
+
+/// Writes to nearly all free memory once.
+///
+/// To the host this machine's memory is a file with holes: the first touch of a page costs more than any
+/// later one, and would be paid by whoever comes first.
+pub(super) fn touch() -> Result<()> {
+    let folder = Path::new("/mnt/touch");
+    let tmpfs = Mount::new(Path::new("tmpfs"), folder, "tmpfs", MountFlags::empty(), "size=100%")
+        .context("failed to mount a tmpfs")?;
+    let mut file = std::fs::File::create(folder.join("file")).context("failed to create a file")?;
+    let block = vec![1; 8 << 20];
+    while used()?.free > RESERVE {
+        file.write_all(&block).context("failed to fill memory")?;
+    }
+    drop(file);
+    tmpfs.unmount()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_numbers_are_kibibytes() {
+        let text =
+            "MemTotal: 100 kB\nMemFree: 40 kB\nBuffers: 1 kB\nCached: 20 kB\nSwapCached: 9 kB\nSlab: 5 kB\n";
+        let expected =
+            Used { all: 60.0 * 1024.0, cache: 21.0 * 1024.0, slab: 5.0 * 1024.0, free: 40.0 * 1024.0 };
+        assert_eq!(parse(text).unwrap(), expected);
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What host and guest of the read benchmark agree on: what is mounted, what is read, what was measured.
+//!
+//! The plan lies as `plan.json` in the first root. Every sample is one line of the console, behind a
+//! mark of its own: the machine of the benchmark has nothing but a console.
+
+use serde::{Deserialize, Serialize};
+
+/// Begins each line of the console that holds a [`Line`].
+pub const MARK: &str = "@bench ";
+
+/// Where the plan lies in the first root.
+pub const PLAN: &str = "plan.json";
+
+/// Where the disk with images is mounted.
+pub const IMAGES: &str = "/mnt/images";
+
+/// Everything the guest needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// What is compared, in the order of the tables.
+    pub systems: Vec<System>,
+    /// Block device with an ext4 that holds the images which are mounted as files.
+    pub images: String,
+    /// Rounds; each measures everything once, on every system in turn.
+    pub rounds: usize,
+    /// Only the measures whose names begin with this.
+    pub filter: String,
+    /// Folder with special cases below the root, which walks leave out.
+    pub leave_out: String,
+    /// Directory with a great many entries, below the root.
+    pub big_directory: String,
+    /// The largest file.
+    pub large: String,
+    /// Places of single pages, drawn from all data by size.
+    pub pages: Vec<Page>,
+    /// Small files, in random order.
+    pub small: Vec<String>,
+}
+
+/// One page to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Path below the root.
+    pub path: String,
+    /// Position in the file, a multiple of the page size.
+    pub offset: u64,
+}
+
+/// A file system with an image of the tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct System {
+    /// Name in the tables.
+    pub name: String,
+    /// Type, as `mount -t` takes it.
+    pub kind: String,
+    /// Mount options.
+    pub options: String,
+    /// What is mounted: a block device, or a file of the disk with images.
+    pub source: String,
+}
+
+/// One line from guest to host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+pub enum Line {
+    /// Something was measured.
+    Sample(Sample),
+    /// Everything was.
+    Done,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sample {
+    /// What was measured.
+    pub measure: String,
+    /// On which system.
+    pub system: String,
+    /// In which round, from 1.
+    pub round: usize,
+    /// Seconds, or bytes of memory.
+    pub value: f64,
+    /// How many things were done, and how many bytes were read: the same on every system.
+    pub count: u64,
+    /// See `count`.
+    pub bytes: u64,
+}

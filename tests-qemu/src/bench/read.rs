@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Reading: one start of the user-mode kernel measures everything, and prints a line for each sample.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use tesserafs_guest::manifest::{Entry, Manifest};
+use tesserafs_guest::reading::{Line, Page, Plan, Sample, MARK, PLAN};
+use tesserafs_guest::tree;
+
+use super::images::{self, Images};
+use super::record::{Measured, Program};
+use super::{build, uml, Bench};
+use crate::initramfs::{self, Contents};
+use crate::kernel::Toolchain;
+use crate::{console, rootfs, run, tools, trees};
+
+/// The special cases: noise, holes and a directory of 100,000 files are not what a root is made of.
+const LEAVE_OUT: &str = "srv/cases";
+
+/// Random pages and small files.
+const PAGES: usize = 2000;
+const SMALL_FILES: usize = 1000;
+
+/// Bytes that a small file has at most, and a page has.
+const SMALL: u64 = 64 << 10;
+const PAGE: u64 = 4096;
+
+/// Memory of the machine.
+const MEMORY: &str = "3G";
+
+/// How long a round may take on a slow machine that others use, too.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs everything.
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
+    let toolchain = Toolchain::find(&bench.cache)?;
+    let scratch =
+        tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
+    let linux = uml::build(&bench.cache, &toolchain, scratch.path())?;
+    let images = images::prepare(bench, scratch.path())?;
+    let manifest = trees::described(&bench.source)?;
+    let plan = plan(bench, &images, &manifest)?;
+    let initramfs = initramfs(scratch.path(), &plan)?;
+
+    let command = machine(bench, &linux.program, &initramfs, &images);
+    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
+    let samples = boot(command, bench, plan.rounds)?;
+
+    let mut programs = build::programs(bench)?;
+    programs.push(Program {
+        name: "user-mode Linux".to_owned(),
+        version: format!("{}, {}", linux.version, toolchain.versions().trim().replace('\n', ", ")),
+        command: shown,
+    });
+    programs.extend(images.commands.iter().map(|command| Program {
+        name: "dm-verity".to_owned(),
+        version: "veritysetup of cryptsetup".to_owned(),
+        command: command.clone(),
+    }));
+    Measured::new(programs, notes(&plan, &images), samples)
+}
+
+fn notes(plan: &Plan, images: &Images) -> Vec<String> {
+    let mut notes = vec![
+        format!(
+            "one process, a kernel for one processor, bound by `taskset`, {MEMORY} of memory; {} rounds; each sample after \
+             `drop_caches` and a fresh mount; the clock is the guest's `CLOCK_MONOTONIC`",
+            plan.rounds
+        ),
+        "systems with a file mount it from an ext4 on such a device; all others mount the device (`ubd`)".to_owned(),
+        "the images are in the host's page cache: cold means that the guest has nothing in its own".to_owned(),
+        "user-mode Linux has no SHA instructions and no large folios (no huge pages), and a system call costs some µs: \
+         compare systems with each other, verified with verified, and not with other machines"
+            .to_owned(),
+        format!(
+            "walks and random reads leave `{LEAVE_OUT}` out, where the tests keep noise, holes and a directory of 100,000 \
+             files; that directory has a row of its own"
+        ),
+        format!(
+            "{} pages from all files by their size and {} files of at most 64 KiB, the same ones for all; the files of the pages \
+             are open before the clock starts; four readers are four threads of one process with a quarter each; the large file \
+             is `{}`",
+            plan.pages.len(),
+            plan.small.len(),
+            plan.large
+        ),
+    ];
+    let sizes: Vec<String> =
+        images.sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();
+    notes.push(format!("images, MB: {}", sizes.join(", ")));
+    notes
+}
+
+/// Decides what is read: the same for all systems, and the same at every run on the same tree.
+fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan> {
+    let inside = |entry: &&Entry| !entry.path.starts_with(LEAVE_OUT.as_bytes());
+    let name = |entry: &Entry| String::from_utf8(entry.path.clone()).ok();
+    // Names that are no text are in the folder that is left out.
+    let files: Vec<(String, u64)> = manifest
+        .entries
+        .iter()
+        .filter(inside)
+        .filter(|entry| tree::is_file(entry.mode) && entry.size > 0)
+        .filter_map(|entry| Some((name(entry)?, entry.size)))
+        .collect();
+    let (large, _) = files.iter().max_by_key(|(_, size)| *size).context("the tree has no files")?;
+    let mut small: Vec<String> =
+        files.iter().filter(|(_, size)| *size <= SMALL).map(|(name, _)| name.clone()).collect();
+    let mut random = Random::new(1);
+    random.shuffle(&mut small);
+    small.truncate(SMALL_FILES);
+    Ok(Plan {
+        systems: images.systems.clone(),
+        images: images::device(images.devices.len() - 1),
+        rounds: bench.options.rounds,
+        filter: bench.options.measure.clone(),
+        leave_out: LEAVE_OUT.to_owned(),
+        big_directory: rootfs::BIG_DIRECTORY.to_owned(),
+        large: large.clone(),
+        pages: pages(&files, PAGES, &mut random),
+        small,
+    })
+}
+
+/// Draws whole pages from all of the files' data.
+fn pages(files: &[(String, u64)], count: usize, random: &mut Random) -> Vec<Page> {
+    let mut ends = Vec::with_capacity(files.len());
+    let mut total = 0;
+    for (_, size) in files {
+        total += size / PAGE;
+        ends.push(total);
+    }
+    if total == 0 {
+        return Vec::new();
+    }
+    (0..count)
+        .map(|_| {
+            let drawn = random.below(total);
+            let index = ends.partition_point(|end| *end <= drawn);
+            let (path, size) = &files[index];
+            let first = ends[index] - size / PAGE;
+            Page { path: path.clone(), offset: (drawn - first) * PAGE }
+        })
+        .collect()
+}
+
+/// Numbers that look random and are the same at every run.
+struct Random {
+    words: std::vec::IntoIter<u8>,
+    seed: u64,
+}
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self { words: Vec::new().into_iter(), seed }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        if self.words.len() < 8 {
+            self.words = rootfs::noise(self.seed, 1 << 16).into_iter();
+            self.seed += 1;
+        }
+        let mut word = [0; 8];
+        for (place, byte) in word.iter_mut().zip(&mut self.words) {
+            *place = byte;
+        }
+        u64::from_le_bytes(word) % limit
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+}
+
+fn initramfs(folder: &Path, plan: &Plan) -> Result<PathBuf> {
+    let path = folder.join("plan.json");
+    let text = serde_json::to_vec(plan).context("the plan cannot be written down")?;
+    std::fs::write(&path, text).context("failed to write the plan")?;
+    let archive = folder.join("initramfs");
+    let init = tools::guest()?;
+    let files = [(PLAN.to_owned(), path)];
+    initramfs::write(&archive, &Contents { init: &init, module: None, debian: None, files: &files })?;
+    Ok(archive)
+}
+
+/// The process, bound to its processor.
+fn machine(bench: &Bench<'_>, program: &Path, initramfs: &Path, images: &Images) -> Command {
+    let mut command = run::command("taskset");
+    command
+        .args(["-c", &bench.options.cpu.to_string()])
+        .arg(program)
+        .arg(format!("mem={MEMORY}"))
+        .arg(format!("initrd={}", initramfs.display()));
+    for (index, device) in images.devices.iter().enumerate() {
+        command.arg(format!("ubd{index}r={}", device.display()));
+    }
+    // With `seccomp=on` a system call of the guest costs half of what it costs by ptrace.
+    command
+        .args(["con=null", "con0=fd:0,fd:1", "ssl=null", "seccomp=on", "panic=-1", "loglevel=4"])
+        .arg(&images.verity)
+        .arg("guest.bench");
+    command
+}
+
+/// Runs the machine to its end and collects the samples.
+fn boot(mut command: Command, bench: &Bench<'_>, rounds: usize) -> Result<Vec<Sample>> {
+    run::say(format_args!("reading: {rounds} rounds of up to two minutes"));
+    let path = bench.cache.folder("logs")?.join("bench.log");
+    let log = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone().context("failed to share the log")?)
+        .spawn()
+        .with_context(|| format!("failed to start `{}`", run::shown(&command)))?;
+    let console = child.stdout.take().context("the kernel has no console")?;
+    let result = listen(console, log, LIMIT * rounds.max(1) as u32);
+    end(&mut child)?;
+    result.with_context(|| format!("whole console: {}", path.display()))
+}
+
+/// Reads the console until everything is measured.
+fn listen(console: ChildStdout, mut log: File, limit: Duration) -> Result<Vec<Sample>> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(console);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+            let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+            line.clear();
+        }
+    });
+    let deadline = Instant::now() + limit;
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut last = String::new();
+    loop {
+        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Timeout) => bail!("no end within {} s", limit.as_secs()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the kernel ended before its time: {last}"),
+        };
+        writeln!(log, "{line}").context("failed to write the console's log")?;
+        if let Some(text) = line.strip_prefix(MARK) {
+            match serde_json::from_str(text).with_context(|| format!("no sample: {text}"))? {
+                Line::Sample(sample) => {
+                    eprintln!(
+                        "round {}: {:34} {:22} {:16.6}",
+                        sample.round, sample.measure, sample.system, sample.value
+                    );
+                    samples.push(sample);
+                }
+                Line::Done => return Ok(samples),
+            }
+        } else {
+            if let Some(heard) = console::hear(&line) {
+                bail!("{}: {line}", heard.meaning);
+            }
+            ensure!(!line.starts_with("init: "), "{line}");
+            if !line.is_empty() {
+                last = line;
+            }
+        }
+    }
+}
+
+/// The machine powers off by itself; what is left after a moment is ended.
+fn end(child: &mut Child) -> Result<()> {
+    for _ in 0..40 {
+        if child.try_wait().context("failed to wait")?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().context("failed to end user-mode Linux")?;
+    child.wait().context("failed to wait")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_drawn_by_size_and_inside_their_files() {
+        let files = [("a".to_owned(), 100), ("b".to_owned(), 3 * PAGE + 5), ("c".to_owned(), 97 * PAGE)];
+        let drawn = pages(&files, 5000, &mut Random::new(7));
+        assert!(drawn.iter().all(|page| page.path != "a"));
+        for page in &drawn {
+            let pages = if page.path == "b" { 3 } else { 97 };
+            assert!(page.offset % PAGE == 0 && page.offset < pages * PAGE, "{page:?}");
+        }
+        let of_b = drawn.iter().filter(|page| page.path == "b").count();
+        assert!((75..300).contains(&of_b), "{of_b} of 150");
+        assert_eq!(drawn, pages(&files, 5000, &mut Random::new(7)));
+    }
+}

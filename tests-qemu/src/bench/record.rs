@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What was measured, where, and with what: the contents of BENCH.json.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tesserafs_guest::reading;
+
+use crate::{kernel, run, tools};
+
+/// One run of one builder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Built {
+    pub(super) builder: String,
+    pub(super) level: u32,
+    pub(super) run: usize,
+    pub(super) seconds: f64,
+    /// Size of the image.
+    pub(super) bytes: u64,
+    /// Memory at most.
+    pub(super) peak: u64,
+}
+
+/// A part of the benchmark with everything that is needed to repeat it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Measured<S> {
+    /// Of the repository; `+` where it had changes that are in no commit.
+    pub(super) commit: String,
+    /// What was typed.
+    pub(super) command: String,
+    pub(super) machine: String,
+    /// Programs: name, version, command line.
+    pub(super) programs: Vec<Program>,
+    /// About the input and the circumstances.
+    pub(super) notes: Vec<String>,
+    pub(super) samples: Vec<S>,
+}
+
+/// Something that ran.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Program {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) command: String,
+}
+
+/// Both parts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) read: Option<Measured<reading::Sample>>,
+    pub(super) build: Option<Measured<Built>>,
+}
+
+impl Record {
+    /// Reads what an earlier run wrote; nothing is no error.
+    pub(super) fn load(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let text = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not of this program: remove it", path.display()))
+    }
+
+    pub(super) fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self).context("the samples cannot be written down")
+    }
+}
+
+impl<S> Measured<S> {
+    /// Of this clone on this machine, now.
+    pub(super) fn new(programs: Vec<Program>, notes: Vec<String>, samples: Vec<S>) -> Result<Self> {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        Ok(Self {
+            commit: commit()?,
+            command: format!("cargo xtask {}", words.join(" ")),
+            machine: machine()?,
+            programs,
+            notes,
+            samples,
+        })
+    }
+}
+
+/// The commit of the repository.
+fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| {
+        run::capture(run::command("git").arg("-C").arg(tools::repository()).args(arguments))
+    };
+    let head = git(&["rev-parse", "HEAD"])?;
+    // The report itself is written by the run, and does not count.
+    let changes = git(&["status", "--porcelain", "--", ".", ":!BENCH.*", ":!README.md"])?;
+    Ok(format!("{}{}", head.trim(), if changes.is_empty() { "" } else { "+" }))
+}
+
+fn machine() -> Result<String> {
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("failed to read {path}"));
+    let processor = read("/proc/cpuinfo")?
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()))
+        .unwrap_or_else(|| "unknown".to_owned());
+    let memory: u64 = read("/proc/meminfo")?
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease")?;
+    Ok(format!(
+        "{} processors ({processor}), {} GiB, Linux {}",
+        kernel::processors(),
+        memory >> 20,
+        release.trim()
+    ))
+}
+
+/// The samples of one thing in one place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Summary {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+/// Sums up; `None` of nothing.
+pub(super) fn summary(values: impl Iterator<Item = f64>) -> Option<Summary> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let (min, max) = (*values.first()?, *values.last()?);
+    let middle = values.len() / 2;
+    let median =
+        if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+    Some(Summary { median, min, max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::summary;
+
+    #[test]
+    fn medians_of_even_and_odd_counts() {
+        let median = |values: &[f64]| summary(values.iter().copied()).unwrap().median;
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(summary(std::iter::empty()).is_none());
+    }
+}

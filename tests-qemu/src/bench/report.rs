@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+//! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use tesserafs_guest::reading::Sample;
+
+use super::build::{MKSQUASHFS, OURS as MKFS};
+use super::images::{OURS, OURS_FILE, OURS_TRUSTED};
+use super::record::{summary, Built, Measured, Record, Summary};
+
+/// What is compared with what, and what is wanted. `None` as a figure: nothing measures it yet.
+struct Target {
+    what: &'static str,
+    against: &'static str,
+    wanted: Wanted,
+    figure: fn(&Figures<'_>) -> Option<f64>,
+}
+
+/// Which side of a number is the good one.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+const VERITY: &str = "EROFS on dm-verity";
+
+const TARGETS: [Target; 16] = [
+    target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
+        f.time("mount to first stat", "EROFS")
+    }),
+    target("stat of all, cold, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("stat of all", "EROFS")),
+    target("stat of all, warm, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("stat of all, warm", "EROFS")),
+    target("sequential, all files, verified, throughput", VERITY, Wanted::AtLeast(1.3), |f| {
+        f.throughput("sequential, all files", VERITY)
+    }),
+    target("sequential, all files, trusted backing, throughput", "EROFS", Wanted::AtLeast(1.1), |f| {
+        Some(1.0 / f.ratio("sequential, all files", OURS_TRUSTED, "EROFS")?)
+    }),
+    target("random 4 KiB, verified, time", VERITY, Wanted::AtMost(0.6), |f| f.time("random 4 KiB", VERITY)),
+    target("random 4 KiB, verified, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("random 4 KiB", "EROFS")),
+    target("small files, verified, time", VERITY, Wanted::AtMost(0.8), |f| f.time("small files", VERITY)),
+    target("small files, verified, time", "squashfs", Wanted::AtMost(0.3), |f| {
+        f.time("small files", "squashfs")
+    }),
+    target("image size", "squashfs", Wanted::AtMost(0.97), |f| f.size(MKSQUASHFS)),
+    target("image size", "EROFS", Wanted::AtMost(0.88), |f| f.size("mkfs.erofs")),
+    target("mkfs, time", MKSQUASHFS, Wanted::AtMost(0.5), |f| f.building(MKSQUASHFS)),
+    target("memory, one release read", "EROFS", Wanted::AtMost(1.0), |f| f.time("memory: all", "EROFS")),
+    target("memory, two releases read", "EROFS with inode_share", Wanted::AtMost(0.8), |_| None),
+    target("two CPUs, one sequential reader, throughput", "itself on one", Wanted::AtLeast(1.6), |_| None),
+    target("cold start of python3, time", VERITY, Wanted::AtMost(1.0), |f| {
+        f.time("start of python3", VERITY)
+    }),
+];
+
+const fn target(
+    what: &'static str,
+    against: &'static str,
+    wanted: Wanted,
+    figure: fn(&Figures<'_>) -> Option<f64>,
+) -> Target {
+    Target { what, against, wanted, figure }
+}
+
+/// Level of the targets.
+const LEVEL: u32 = 3;
+
+/// Ratios of medians; or of minima, which other work on the machine disturbs least.
+struct Figures<'r> {
+    record: &'r Record,
+    value: fn(&Summary) -> f64,
+}
+
+impl Figures<'_> {
+    /// Of the driver against another system, where less is better.
+    fn time(&self, measure: &str, other: &str) -> Option<f64> {
+        self.ratio(measure, OURS, other)
+    }
+
+    fn ratio(&self, measure: &str, ours: &str, other: &str) -> Option<f64> {
+        let samples = &self.record.read.as_ref()?.samples;
+        Some((self.value)(&of(samples, measure, ours)?) / (self.value)(&of(samples, measure, other)?))
+    }
+
+    fn throughput(&self, measure: &str, other: &str) -> Option<f64> {
+        Some(1.0 / self.time(measure, other)?)
+    }
+
+    fn size(&self, other: &str) -> Option<f64> {
+        self.built(other, |built| built.bytes as f64)
+    }
+
+    fn building(&self, other: &str) -> Option<f64> {
+        self.built(other, |built| built.seconds)
+    }
+
+    fn built(&self, other: &str, value: fn(&Built) -> f64) -> Option<f64> {
+        let samples = &self.record.build.as_ref()?.samples;
+        Some(
+            of_builder(samples, LEVEL, MKFS, value)?.median
+                / of_builder(samples, LEVEL, other, value)?.median,
+        )
+    }
+}
+
+/// The samples of a measure on a system.
+pub(super) fn of(samples: &[Sample], measure: &str, system: &str) -> Option<Summary> {
+    summary(samples.iter().filter(|s| s.measure == measure && s.system == system).map(|s| s.value))
+}
+
+/// The samples of a builder at a level.
+fn of_builder(samples: &[Built], level: u32, builder: &str, value: fn(&Built) -> f64) -> Option<Summary> {
+    summary(samples.iter().filter(|s| s.level == level && s.builder == builder).map(value))
+}
+
+/// Values in the order in which they first appear: measures and systems. Rounds begin with another
+/// system each, so the driver is put first and its rivals follow by name.
+pub(super) fn names(samples: &[Sample], name: fn(&Sample) -> &str) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for sample in samples {
+        if !names.contains(&name(sample)) {
+            names.push(name(sample));
+        }
+    }
+    names
+}
+
+/// The systems: the driver first, those with a file last.
+pub(super) fn systems(samples: &[Sample]) -> Vec<&str> {
+    let mut systems = names(samples, |sample| &sample.system);
+    systems.sort_by_key(|system| (system.ends_with(", file"), !system.starts_with(OURS), *system));
+    systems
+}
+
+/// What a system is measured against: the driver with the same kind of backing.
+pub(super) fn baseline(system: &str) -> &'static str {
+    if system.ends_with(", file") {
+        OURS_FILE
+    } else {
+        OURS
+    }
+}
+
+/// The whole report.
+pub(super) fn markdown(record: &Record) -> Result<String> {
+    let mut out = String::from(
+        "# Benchmark\n\nMade by `cargo xtask bench`; every sample is in [BENCH.json](BENCH.json). Medians; ratios are of medians.\n",
+    );
+    targets(&mut out, record)?;
+    if let Some(read) = &record.read {
+        reading(&mut out, read)?;
+    }
+    if let Some(build) = &record.build {
+        building(&mut out, build)?;
+    }
+    Ok(out)
+}
+
+fn targets(out: &mut String, record: &Record) -> Result<()> {
+    writeln!(out, "\n## Targets\n")?;
+    writeln!(
+        out,
+        "| tesserafs | against | wanted | of medians | met | of minima |\n|---|---|---|---|---|---|"
+    )?;
+    for target in &TARGETS {
+        let (sign, limit) = match target.wanted {
+            Wanted::AtMost(limit) => ("≤", limit),
+            Wanted::AtLeast(limit) => ("≥", limit),
+        };
+        let minima = (target.figure)(&Figures { record, value: |all| all.min })
+            .map_or_else(String::new, |figure| format!("{figure:.3}"));
+        let (figure, met) = match (target.figure)(&Figures { record, value: |all| all.median }) {
+            None => ("not measured".to_owned(), ""),
+            Some(figure) => {
+                let met = match target.wanted {
+                    Wanted::AtMost(limit) => figure <= limit,
+                    Wanted::AtLeast(limit) => figure >= limit,
+                };
+                (format!("{figure:.3}"), if met { "yes" } else { "**no**" })
+            }
+        };
+        writeln!(
+            out,
+            "| {} | {} | {sign} {limit} | {figure} | {met} | {minima} |",
+            target.what, target.against
+        )?;
+    }
+    Ok(())
+}
+
+/// A value with its unit: bytes of memory, or a time.
+fn shown(measure: &str, value: f64) -> String {
+    if measure.starts_with("memory") {
+        format!("{:.1} MB", value / 1e6)
+    } else if value < 0.1 {
+        format!("{:.2} ms", value * 1e3)
+    } else {
+        format!("{value:.3} s")
+    }
+}
+
+fn reading(out: &mut String, read: &Measured<Sample>) -> Result<()> {
+    let samples = &read.samples;
+    let (measures, systems) = (names(samples, |sample| &sample.measure), systems(samples));
+    writeln!(out, "\n## Reading\n\n![Times of the others, as a multiple of tesserafs](BENCH.svg)\n")?;
+    writeln!(
+        out,
+        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less); \
+         a system with a file is compared with tesserafs on a file.\n"
+    )?;
+    writeln!(out, "| cold unless said | {} |", systems.join(" | "))?;
+    writeln!(out, "|---|{}", "---|".repeat(systems.len()))?;
+    for measure in &measures {
+        write!(out, "| {measure} |")?;
+        for system in &systems {
+            let ours = of(samples, measure, baseline(system));
+            match (of(samples, measure, system), ours) {
+                (Some(theirs), Some(ours)) if system == &baseline(system) => {
+                    let _ = ours;
+                    write!(out, " {} |", shown(measure, theirs.median))?;
+                }
+                (Some(theirs), Some(ours)) => {
+                    write!(out, " {} ({:.2}) |", shown(measure, theirs.median), theirs.median / ours.median)?;
+                }
+                _ => write!(out, " |")?,
+            }
+        }
+        writeln!(out)?;
+    }
+    writeln!(
+        out,
+        "\n### Extremes\n\n| measure | system | min | median | max | per second |\n|---|---|---|---|---|---|"
+    )?;
+    for measure in &measures {
+        for system in &systems {
+            let Some(all) = of(samples, measure, system) else { continue };
+            let work = samples.iter().find(|s| s.measure == *measure && s.system == *system);
+            let rate = match work {
+                _ if measure.starts_with("memory") => String::new(),
+                Some(work) if work.bytes > 1 << 20 => {
+                    format!("{:.1} MB", work.bytes as f64 / 1e6 / all.median)
+                }
+                Some(work) if work.count > 1 => format!("{:.0}", work.count as f64 / all.median),
+                _ => String::new(),
+            };
+            writeln!(
+                out,
+                "| {measure} | {system} | {} | {} | {} | {rate} |",
+                shown(measure, all.min),
+                shown(measure, all.median),
+                shown(measure, all.max)
+            )?;
+        }
+    }
+    circumstances(out, read)
+}
+
+fn building(out: &mut String, build: &Measured<Built>) -> Result<()> {
+    let samples = &build.samples;
+    writeln!(out, "\n## Building\n")?;
+    writeln!(
+        out,
+        "| zstd level | builder | seconds | min – max | times {MKFS} | image, MB | times {MKFS} | peak memory, MiB |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|---|---|")?;
+    let mut levels: Vec<u32> = samples.iter().map(|sample| sample.level).collect();
+    levels.sort_unstable();
+    levels.dedup();
+    for level in levels {
+        for builder in build.programs.iter().map(|program| program.name.as_str()) {
+            let all = |name, value| of_builder(samples, level, name, value);
+            let (time, size) = (|built: &Built| built.seconds, |built: &Built| built.bytes as f64);
+            let (Some(seconds), Some(bytes), Some(peak)) =
+                (all(builder, time), all(builder, size), all(builder, |built| built.peak as f64))
+            else {
+                continue;
+            };
+            let (Some(our_seconds), Some(our_bytes)) = (all(MKFS, time), all(MKFS, size)) else { continue };
+            writeln!(
+                out,
+                "| {level} | {builder} | {:.2} | {:.2} – {:.2} | {:.2} | {:.1} | {:.3} | {:.0} |",
+                seconds.median,
+                seconds.min,
+                seconds.max,
+                seconds.median / our_seconds.median,
+                bytes.median / 1e6,
+                bytes.median / our_bytes.median,
+                peak.median / f64::from(1 << 20)
+            )?;
+        }
+    }
+    circumstances(out, build)
+}
+
+fn circumstances<S>(out: &mut String, part: &Measured<S>) -> Result<()> {
+    writeln!(out, "\n`{}` at commit {}; {}.\n", part.command, part.commit, part.machine)?;
+    for note in &part.notes {
+        writeln!(out, "* {note}")?;
+    }
+    for program in &part.programs {
+        writeln!(out, "* {}: {}; `{}`", program.name, program.version, program.command)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(measure: &str, system: &str, value: f64) -> Sample {
+        let (measure, system) = (measure.to_owned(), system.to_owned());
+        Sample { measure, system, round: 1, value, count: 1, bytes: 0 }
+    }
+
+    #[test]
+    fn a_target_is_judged_by_its_side() {
+        let samples = vec![
+            sample("sequential, all files", OURS, 1.0),
+            sample("sequential, all files", VERITY, 1.5),
+            sample("random 4 KiB", OURS, 3.0),
+            sample("random 4 KiB", VERITY, 1.5),
+        ];
+        let read = Measured {
+            commit: String::new(),
+            command: String::new(),
+            machine: String::new(),
+            programs: Vec::new(),
+            notes: Vec::new(),
+            samples,
+        };
+        let text = markdown(&Record { read: Some(read), build: None }).unwrap();
+        assert!(text.contains("throughput | EROFS on dm-verity | ≥ 1.3 | 1.500 | yes | 1.500 |"), "{text}");
+        assert!(text.contains("time | EROFS on dm-verity | ≤ 0.6 | 2.000 | **no** | 2.000 |"), "{text}");
+        assert!(text.contains("| random 4 KiB | 3.000 s | 1.500 s (0.50) |"), "{text}");
+    }
+}
