@@ -58,7 +58,7 @@ impl Root {
         // SAFETY: The name is a C string; `fs_kobj` is set when the VFS is initialised, before any
         // module or filesystem.
         let kobj =
-            unsafe { bindings::kobject_create_and_add(name.as_ptr().cast(), bindings::fs_kobj) };
+            unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), bindings::fs_kobj) };
         // INVARIANT: As is checked.
         Ok(Self {
             kobj: NonNull::new(kobj).ok_or(ENOMEM)?,
@@ -126,7 +126,7 @@ impl<T: Send + Sync + 'static> Folder<T> {
         let mut attributes = Buffer::with_capacity(files.len())?;
         for (index, file) in files.iter().enumerate() {
             let mut raw: bindings::attribute = pin_init::zeroed();
-            raw.name = file.name.as_ptr().cast();
+            raw.name = file.name.as_char_ptr();
             raw.mode = 0o444;
             attributes.push(Attribute { raw, index })?;
         }

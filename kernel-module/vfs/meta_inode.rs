@@ -33,11 +33,10 @@ use kernel::{
     sync::rcu, //
 };
 
-/// Pages that are read where one of them is wanted: what lies in a directory or in the inode table
-/// near it will be wanted next, and a backing store that is slow is slow for one page as well.
-const WINDOW_MIN: c_ulong = 4;
-
-/// Pages that are read at once where those before them have been wanted already.
+/// Pages that are read at once, at most, where those before them have been wanted already.
+///
+/// A page whose neighbours nobody has wanted is read alone: each has to be hashed, and a mount, or
+/// a lookup, wants one here and one there. Then the window doubles.
 const WINDOW_MAX: c_ulong = 32;
 
 /// Where the metadata inode's content comes from.
@@ -107,7 +106,7 @@ impl<'a> Meta<'a> {
         if let Some(buf) = self.cached(pos)? {
             return Ok(buf);
         }
-        self.read_around(pos)?;
+        self.read_ahead(pos)?;
         self.single(pos)
     }
 
@@ -145,13 +144,13 @@ impl<'a> Meta<'a> {
         Ok(Some(unsafe { MetaBuf::from_raw(folio) }))
     }
 
-    /// Reads what is not there of a window around `pos`, with one call of
+    /// Reads what is not there of a window from `pos` on, with one call of
     /// [`MetaSource::readahead`] if the window has no gap.
     ///
     /// As the page cache's own readahead does, it looks at what is cached before `pos` to tell one
     /// who reads all from one who looks something up: the inode table, the entries and the names
     /// are read at the same time, so one state for all of them would tell nothing.
-    fn read_around(self, pos: u64) -> Result {
+    fn read_ahead(self, pos: u64) -> Result {
         let (mapping, index) = self.place(pos)?;
         let run = match index.checked_sub(1) {
             Some(before) => {
@@ -162,17 +161,15 @@ impl<'a> Meta<'a> {
             }
             None => 0,
         };
-        let first = index.saturating_sub(index % WINDOW_MIN);
-        let (first, pages) = if run < WINDOW_MIN {
-            (first, WINDOW_MIN)
-        } else {
-            (index, run.saturating_mul(2).min(WINDOW_MAX))
-        };
+        if run == 0 {
+            return Ok(());
+        }
+        let pages = run.saturating_mul(2).min(WINDOW_MAX);
         // CAST: As in `place`.
         let end = self.len().div_ceil(bindings::PAGE_SIZE as u64) as c_ulong;
         let mut rac = bindings::readahead_control {
             mapping,
-            _index: first,
+            _index: index,
             ..pin_init::zeroed()
         };
         // SAFETY: The mapping is valid.
@@ -180,7 +177,7 @@ impl<'a> Meta<'a> {
         // SAFETY: The request is for a mapping with `MetaTable` as its operations, whose
         // `invalidate_lock` is held; it ends before the end of the inode.
         unsafe {
-            bindings::page_cache_ra_unbounded(&mut rac, pages.min(end.saturating_sub(first)), 0)
+            bindings::page_cache_ra_unbounded(&mut rac, pages.min(end.saturating_sub(index)), 0)
         };
         // SAFETY: It was locked above.
         unsafe { bindings::tesserafs_filemap_invalidate_unlock_shared(mapping) };

@@ -27,7 +27,8 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    prelude::*, //
+    prelude::*,
+    str::as_char_ptr_in_const_context, //
 };
 
 /// What files must have in common to share pages: two files with one key have the same bytes.
@@ -57,7 +58,7 @@ unsafe impl Sync for Type {}
 
 /// It has no owner: the mount is the module's own, and would keep it from ever being unloaded.
 static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
-    name: c"tesserafs_pages".as_ptr().cast(),
+    name: as_char_ptr_in_const_context(c"tesserafs_pages"),
     init_fs_context: Some(init_fs_context),
     kill_sb: Some(bindings::kill_anon_super),
     ..pin_init::zeroed()
