@@ -34,6 +34,7 @@
 const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
 	fsparam_string("digest", TESSERAFS_OPT_OTHER),
+	fsparam_flag("private_pages", TESSERAFS_OPT_FLAG),
 	fsparam_flag("trusted_backing", TESSERAFS_OPT_FLAG),
 	{}
 };
@@ -137,6 +138,11 @@ struct inode *tesserafs_folio_inode(struct folio *folio)
 	return folio_inode(folio);
 }
 
+struct address_space *tesserafs_folio_mapping(struct folio *folio)
+{
+	return folio->mapping;
+}
+
 loff_t tesserafs_folio_pos(struct folio *folio)
 {
 	return folio_pos(folio);
@@ -207,6 +213,11 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
 	inode_set_ctime(inode, sec, nsec);
 }
 
+void tesserafs_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
 /* Whoever reads it does so without a lock. */
 void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapping)
 {
@@ -226,6 +237,11 @@ void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
 void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work))
 {
 	INIT_WORK_ONSTACK(work, func);
+}
+
+void tesserafs_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
 }
 
 bool tesserafs_inode_state_is_new(struct inode *inode)

@@ -10,7 +10,7 @@ use core::ffi::CStr;
 
 use kernel::seq_file::SeqFile;
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::Arc;
+use kernel::sync::{new_mutex, Arc, Mutex};
 use kernel::{prelude::*, seq_print};
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
@@ -70,7 +70,12 @@ pub(crate) struct Options {
     digest: Option<Digest>,
     /// `trusted_backing`: what the image lies on vouches for the bytes of its chunks.
     trusted_backing: bool,
+    /// `private_pages`: share no page with other mounts.
+    private_pages: bool,
 }
+
+/// The folder of a mounted image below `/sys/fs/tesserafs`.
+type Shown = sysfs::Folder<Arc<Stats>>;
 
 /// A mounted image.
 pub(crate) struct Mounted {
@@ -78,14 +83,18 @@ pub(crate) struct Mounted {
     pub(crate) sb: SuperBlock,
     /// What is counted for it, and its ID.
     pub(crate) stats: Arc<Stats>,
-    /// Where that is shown.
-    _shown: sysfs::Folder<Arc<Stats>>,
+    /// Where that is shown, until the device number is given back.
+    shown: Pin<KBox<Mutex<Option<Shown>>>>,
     /// Where its chunks are.
     pub(crate) packs: Packs,
     /// Who vouches for it.
     signer: Signer,
     /// Whether the mounter pinned the ID.
     pinned: bool,
+    /// Whether the mounter wants its pages for itself.
+    private_pages: bool,
+    /// Whether its files share pages with others.
+    pub(crate) shares_pages: bool,
     /// What vouches for the bytes of its chunks.
     pub(crate) trust: Trust,
     /// What tells it from every other one that is or was mounted.
@@ -123,9 +132,16 @@ impl FileSystem for Tesserafs {
         key: &[u8],
         value: &[u8],
     ) -> Result {
-        if key == b"trusted_backing" {
-            options.trusted_backing = true;
-            return Ok(());
+        match key {
+            b"trusted_backing" => {
+                options.trusted_backing = true;
+                return Ok(());
+            }
+            b"private_pages" => {
+                options.private_pages = true;
+                return Ok(());
+            }
+            _ => {}
         }
         let digest = value.strip_prefix(b"sha256:").and_then(Digest::from_hex);
         if key != b"digest" || digest.is_none() {
@@ -170,17 +186,25 @@ impl FileSystem for Tesserafs {
         let stats = Arc::new(Stats::new(id), GFP_KERNEL)?;
         let tree = MerkleTree::new(backing.clone(), &parsed, stats.clone());
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
+        // Nobody compares the bytes of a trusted store with the digests.
+        let shares_pages = !options.private_pages && !options.trusted_backing && backing.is_local();
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
         let folder = &fc.global().folder;
-        let shown = sysfs::Folder::new(folder, sb.device(), stats.clone(), stats::FILES)?;
+        let shown = Shown::new(folder, sb.device(), stats.clone(), stats::FILES)?;
+        let shown = KBox::pin_init(
+            new_mutex!(Some(shown), "tesserafs::Mounted::shown"),
+            GFP_KERNEL,
+        )?;
         pr_info!("{}: mounted, {}\n", id, signer.describe());
         Ok(Mounted {
             sb: parsed,
             stats,
-            _shown: shown,
+            shown,
             packs,
             signer,
             pinned: options.digest.is_some(),
+            private_pages: options.private_pages,
+            shares_pages,
             trust: if options.trusted_backing {
                 Trust::Backing
             } else {
@@ -188,6 +212,12 @@ impl FileSystem for Tesserafs {
             },
             number: MOUNTS.fetch_add(1, Relaxed),
         })
+    }
+
+    fn shut_down(mounted: &Mounted) {
+        let shown = mounted.shown.lock().take();
+        // Waits for those who are reading a file of it: not under the lock.
+        drop(shown);
     }
 
     fn root<'a>(
@@ -200,14 +230,16 @@ impl FileSystem for Tesserafs {
     fn admit(fc: &FsContext<Self>, options: &Options, sb: &VfsSuperBlock<Self, Ready>) -> Result {
         Self::reconfigure(fc, options, sb)?;
         let mounted = sb.data();
-        if options.trusted_backing != (mounted.trust == Trust::Backing) {
+        let trusts = mounted.trust == Trust::Backing;
+        if options.trusted_backing != trusts || options.private_pages != mounted.private_pages {
             mount_error!(
                 fc,
-                "{}: it is mounted already, with another `trusted_backing`",
+                "{}: it is mounted already, with another `trusted_backing` or `private_pages`",
                 mounted.stats.id
             );
             return Err(EBUSY);
         }
+        options.check_trust(fc, mounted.stats.id)?;
         admit(fc, mounted.stats.id, mounted.signer)
     }
 
@@ -218,9 +250,15 @@ impl FileSystem for Tesserafs {
         options: &Options,
         sb: &VfsSuperBlock<Self, Ready>,
     ) -> Result {
-        let id = sb.data().stats.id;
-        if options.trusted_backing && sb.data().trust != Trust::Backing {
-            mount_error!(fc, "{}: `trusted_backing` is for new mounts only", id);
+        let mounted = sb.data();
+        let id = mounted.stats.id;
+        let more_trust = options.trusted_backing && mounted.trust != Trust::Backing;
+        if more_trust || options.private_pages && !mounted.private_pages {
+            mount_error!(
+                fc,
+                "{}: `trusted_backing` and `private_pages` are for new mounts only",
+                id
+            );
             return Err(EINVAL);
         }
         options.admit(id).map_err(|failure| {
@@ -242,6 +280,9 @@ impl FileSystem for Tesserafs {
         let mounted = sb.data();
         if mounted.pinned {
             seq_print!(seq, ",digest={}", mounted.stats.id);
+        }
+        if mounted.private_pages {
+            seq_print!(seq, ",private_pages");
         }
         if mounted.trust == Trust::Backing {
             seq_print!(seq, ",trusted_backing");

@@ -3,13 +3,14 @@
 //! Reading regular files into the page cache.
 //!
 //! For each range of a folio: its extent says which chunk, and [`Chunks`] gives the chunk's raw
-//! bytes. A readahead window is widened to whole chunks first, so that what was decoded is used.
+//! bytes. A readahead window of more than a page is widened to whole chunks first, so that what was
+//! decoded is used.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use tesserafs_format::extent::Extents;
-use tesserafs_format::limits::BLOCK_BYTES;
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
 use tesserafs_format::num::u64_from_usize;
 use tesserafs_format::{Chunk, Extent, FileKind, Image, Target};
 
@@ -48,7 +49,9 @@ impl address_space::Operations for RegularFile {
         let Ok(reader) = Reader::new(inode, &meta) else {
             return;
         };
-        if reader.widen(&mut window).is_err() {
+        // Who wants one page reads here and there. The others would have to be made and copied, and
+        // the chunk is in the cache, should they be wanted after all.
+        if window.len() > BLOCK_SIZE && reader.widen(&mut window).is_err() {
             return;
         }
         let mut reader = reader.until(end(window.pos(), window.len()));

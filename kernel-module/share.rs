@@ -6,6 +6,10 @@
 //! decode, and never from what an image says about its files. So whoever fills a page of a shared
 //! file has verified the very bytes that all others would have: an image that claims another one's
 //! file without having its chunks has another key, or cannot be read.
+//!
+//! Who fills a page holds its lock while the image's store is read, and others who want the page wait
+//! for that store then. So images share only if their stores are not served by a program or another
+//! machine: that might need the very page.
 
 use kernel::prelude::*;
 
@@ -14,7 +18,6 @@ use tesserafs_format::{FileKind, Image, Target};
 use crate::error::Failure;
 use crate::klib::sha256::sha256;
 use crate::mount::Tesserafs;
-use crate::verify::Trust;
 use crate::vfs::inode::INode;
 use crate::vfs::page_cache::Key;
 
@@ -39,8 +42,7 @@ pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<Key>, Failure> {
     else {
         return Ok(None);
     };
-    if mounted.trust == Trust::Backing {
-        // Nobody compares its bytes with the digests.
+    if !mounted.shares_pages {
         return Ok(None);
     }
     let meta = mounted.meta(sb);

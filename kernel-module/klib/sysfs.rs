@@ -68,6 +68,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
+        // SAFETY: By the type invariants. All folders below it are gone.
+        unsafe { bindings::kobject_del(self.kobj.as_ptr()) };
         // SAFETY: By the type invariants the reference is ours.
         unsafe { bindings::kobject_put(self.kobj.as_ptr()) };
     }
@@ -128,6 +130,8 @@ impl<T: Send + Sync + 'static> Folder<T> {
             let mut raw: bindings::attribute = pin_init::zeroed();
             raw.name = file.name.as_char_ptr();
             raw.mode = 0o444;
+            // SAFETY: The attribute is ours. What this sets is static.
+            unsafe { bindings::tesserafs_sysfs_attr_init(&mut raw) };
             attributes.push(Attribute { raw, index })?;
         }
         let object = KBox::pin_init(
@@ -155,10 +159,10 @@ impl<T: Send + Sync + 'static> Folder<T> {
             bindings::tesserafs_kobject_add_device(kobj, root.kobj.as_ptr(), device)
         })?;
         for attribute in this.object.attributes.iter() {
-            let raw = &raw const attribute.raw;
-            // SAFETY: The attribute lives as long as the kobject; nobody else uses it yet.
-            unsafe { bindings::tesserafs_sysfs_attr_init(raw.cast_mut()) };
-            // SAFETY: The kobject was added. Its files are removed with it.
+            // CAST: The attribute comes first.
+            let raw = core::ptr::from_ref(attribute).cast::<bindings::attribute>();
+            // SAFETY: The kobject was added; the attribute lives as long. Its files are removed with
+            // it.
             to_result(unsafe { bindings::sysfs_create_file_ns(kobj, raw, core::ptr::null()) })?;
         }
         Ok(this)

@@ -81,7 +81,7 @@ impl<U: Operations> Table<U> {
             // date and leaves it to the callee to unlock it.
             let folio = unsafe { LockedFolio::from_raw(raw) };
             // SAFETY: The folio is locked, so its mapping stays.
-            let mapping = unsafe { (*bindings::tesserafs_folio_inode(raw.as_ptr())).i_mapping };
+            let mapping = unsafe { bindings::tesserafs_folio_mapping(raw.as_ptr()) };
             // SAFETY: The mapping has this table, and stays while the folio is locked; the page
             // cache holds the file for this call.
             let inode = unsafe { page_cache::source::<U::FileSystem>(mapping, file) }?;

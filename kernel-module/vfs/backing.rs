@@ -36,6 +36,8 @@ pub(crate) struct Backing {
     file: ARef<File>,
     len: u64,
     is_block_device: bool,
+    /// Whether it is on this machine, and no program serves it.
+    is_local: bool,
     /// The flags of a request whose bytes the store need not keep.
     uncached: c_int,
 }
@@ -48,6 +50,7 @@ impl Backing {
         // SAFETY: The file keeps the inode.
         let len = unsafe { bindings::tesserafs_i_size_read(inode) };
         Ok(Self {
+            is_local: is_local(&file),
             uncached: uncached_flags(&file),
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
@@ -75,11 +78,18 @@ impl Backing {
         // SAFETY: The mapping of a block device has its inode as host.
         let len = unsafe { bindings::tesserafs_i_size_read((*mapping).host) };
         Ok(Self {
+            is_local: true,
             uncached: uncached_flags(&file),
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
             is_block_device: true,
         })
+    }
+
+    /// Whether a read waits for a device of this machine at most: not for a program that serves a
+    /// filesystem, nor for another machine. Of block devices that is assumed.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// The length in bytes when it was opened.
@@ -212,6 +222,20 @@ impl Backing {
         unsafe { bindings::tesserafs_revert_creds(old) };
         n
     }
+}
+
+/// Whether the filesystem of `file` keeps its files on a device, or in memory.
+fn is_local(file: &File) -> bool {
+    // SAFETY: An open file has an inode, which does not change.
+    let inode = unsafe { (*file.as_ptr()).f_inode };
+    // SAFETY: The file keeps the inode; its superblock does not change.
+    let sb = unsafe { (*inode).i_sb };
+    // SAFETY: The file keeps the superblock, whose device is set before it has files.
+    let device = unsafe { (*sb).s_bdev };
+    // SAFETY: As above.
+    let magic = unsafe { (*sb).s_magic };
+    // CAST: A 32-bit number.
+    !device.is_null() || magic == bindings::TMPFS_MAGIC as c_ulong
 }
 
 /// The flags for a read of `file` whose bytes it need not keep: none if it cannot, as tmpfs, or if

@@ -100,8 +100,8 @@ impl<T: FileSystem> INode<T> {
         unsafe { SuperBlock::from_raw(sb) }
     }
 
-    /// The shared inode whose pages are this file's, once there is one.
-    pub(super) fn shared(&self) -> &SetOnce<Shared> {
+    /// The shared inode whose pages are this file's, once it is decided that there is one, or none.
+    pub(super) fn shared(&self) -> &SetOnce<Option<Shared>> {
         // CAST: By the type invariants the inode is the first member of an `INodeWithData<T>`.
         let this = self.as_ptr().cast::<INodeWithData<T>>();
         // SAFETY: `prepare` initialised the field, and it is dropped when the inode is destroyed,
@@ -491,7 +491,7 @@ pub(super) struct INodeWithData<T: FileSystem> {
     /// The target of a [`Kind::Symlink`], to be freed with the inode; else null.
     link: UnsafeCell<*mut c_char>,
     /// Where its pages are, if it shares them.
-    shared: UnsafeCell<MaybeUninit<SetOnce<Shared>>>,
+    shared: UnsafeCell<MaybeUninit<SetOnce<Option<Shared>>>>,
     /// Whether `data` is initialised.
     has_data: UnsafeCell<bool>,
     data: UnsafeCell<MaybeUninit<T::INodeData>>,

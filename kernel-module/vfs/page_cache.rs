@@ -8,6 +8,9 @@
 //! devices do with theirs. A page is filled through the file that asks for it: no shared inode needs
 //! to know which mounts it serves, and one that cannot deliver fails its own readers only.
 //!
+//! While a page is filled its lock is held, and everybody who wants it waits: for the store of the
+//! mount that fills it. Who may share is for the filesystem to decide, with that in mind.
+//!
 //! A shared inode is held by the inodes that were opened with its key. When the last of them goes it
 //! stays in the inode cache, with its pages, until memory is wanted: who mounts again finds them.
 //!
@@ -305,29 +308,34 @@ pub(super) unsafe fn source<'a, T: FileSystem>(
     Ok(unsafe { INode::from_raw(inode) })
 }
 
-/// The mapping that an open file of `inode` reads and maps: a shared one, unless `key` has none
-/// or memory is short. The same for every open file from the first time on that it is shared.
+/// The mapping that open files of `inode` read and map: a shared one, or its own if `key` has none,
+/// or memory is short. It is decided when the first of them is opened: all have the same.
 pub(super) fn mapping<T: FileSystem>(
     inode: &INode<T>,
     key: impl FnOnce() -> Option<Key>,
 ) -> *mut bindings::address_space {
     let once = inode.shared();
     if once.as_ref().is_none() {
-        let pages = T::page_cache(inode.super_block().global());
-        let found = key().and_then(|key| pages.get(key, inode).ok());
-        if let Some(shared) = found {
-            let mapping = shared.mapping();
-            if once.populate(shared) {
-                // Whoever looks for the file's pages from outside, such as uprobes, finds these.
+        // SAFETY: The inode is valid, and whoever opens a file for reading does not hold its lock.
+        unsafe { bindings::tesserafs_inode_lock(inode.as_ptr()) };
+        if once.as_ref().is_none() {
+            let pages = T::page_cache(inode.super_block().global());
+            let shared = key().and_then(|key| pages.get(key, inode).ok());
+            if let Some(shared) = &shared {
+                // Whoever looks for the file's pages from outside, such as uprobes, finds these; its
+                // own mapping never had any.
                 //
-                // SAFETY: The inode is valid; the mapping lives until it is destroyed.
-                unsafe { bindings::tesserafs_inode_set_mapping(inode.as_ptr(), mapping) };
+                // SAFETY: The inode is valid and locked; the mapping lives until it is destroyed.
+                unsafe { bindings::tesserafs_inode_set_mapping(inode.as_ptr(), shared.mapping()) };
             }
+            once.populate(shared);
         }
+        // SAFETY: It was locked above.
+        unsafe { bindings::tesserafs_inode_unlock(inode.as_ptr()) };
     }
     match once.as_ref() {
-        Some(shared) => shared.mapping(),
+        Some(Some(shared)) => shared.mapping(),
         // SAFETY: The inode is valid.
-        None => unsafe { &raw mut (*inode.as_ptr()).i_data },
+        _ => unsafe { &raw mut (*inode.as_ptr()).i_data },
     }
 }

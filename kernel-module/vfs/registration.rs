@@ -49,9 +49,6 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The mount options, as they are collected before there is a superblock.
     type Options: Default + Send + 'static;
 
-    /// Where files share their pages; made once, with [`Self::Global`].
-    fn page_cache(global: &Self::Global) -> &PageCache;
-
     /// What a superblock keeps. It is dropped after the superblock's last inode.
     type Data: Send + Sync + 'static;
 
@@ -73,6 +70,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The logarithm of the block size.
     const BLOCK_BITS: u8;
 
+    /// Where files share their pages.
+    fn page_cache(global: &Self::Global) -> &PageCache;
+
     /// Takes one mount option, other than `source`; `key` is one of the table in `helpers.c`. The
     /// value of a flag is empty.
     fn parse_param(
@@ -89,6 +89,10 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         sb: &SuperBlock<Self, New>,
         backing: Backing,
     ) -> Result<Self::Data>;
+
+    /// Ends what depends on the superblock's device number. Its files are closed, and the data stays
+    /// for the inodes that are left.
+    fn shut_down(data: &Self::Data);
 
     /// The root directory. Called once, after [`FileSystem::fill_super`].
     fn root<'a>(fc: &FsContext<Self>, sb: &'a SuperBlock<Self, Ready>) -> Result<Ref<'a, Self>>;

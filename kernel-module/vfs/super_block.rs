@@ -90,6 +90,14 @@ impl<T: FileSystem> SbInfo<T> {
         self.data.populate(data);
     }
 
+    /// The device number will be given back: that of a superblock without a device at once to the
+    /// next mount.
+    fn shut_down(&self) {
+        if let Some(data) = self.data.as_ref() {
+            T::shut_down(data);
+        }
+    }
+
     fn meta_inode(&self) -> *mut bindings::inode {
         // SAFETY: It is set while only the mounter sees the superblock, and cleared when nobody
         // uses it any more.
@@ -284,6 +292,7 @@ impl<T: FileSystem> Table<T> {
         // SAFETY: Only superblocks that have an `SbInfo<T>` get a root, and this callback is for
         // those only.
         let info = unsafe { SbInfo::<T>::of(sb) };
+        info.shut_down();
         // SAFETY: All inodes that were in use are evicted, so nobody reads metadata.
         unsafe { info.drop_meta_inode() };
     }
@@ -348,7 +357,9 @@ impl<T: FileSystem> Table<T> {
         let info = unsafe { (*sb).s_fs_info }.cast::<SbInfo<T>>();
         // SAFETY: As above. Without a root `->put_super` will not be called.
         if !info.is_null() && unsafe { (*sb).s_root.is_null() } {
-            // SAFETY: `info` is what `fill_super` set; without a root there are no users.
+            // SAFETY: `info` is what `fill_super` set.
+            unsafe { (*info).shut_down() };
+            // SAFETY: As above; without a root there are no users.
             unsafe { (*info).drop_meta_inode() };
         }
         // `s_bdev` would not tell: it is null when the device could not be opened.

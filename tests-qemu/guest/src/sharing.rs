@@ -25,6 +25,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("unmounting-the-first-leaves-the-second", || leave(plan, true));
     suite.test("unmounting-the-second-leaves-the-first", || leave(plan, false));
     suite.test("a-forged-image-poisons-nothing", || forged(plan));
+    suite.test("private-pages-are-private", || private(plan));
     suite.test("a-trusted-backing-shares-nothing", || trusted(plan));
     suite.test("mounts-come-and-go-while-files-are-mapped", || storm(plan));
 }
@@ -177,6 +178,22 @@ fn forged(plan: &Plan) -> Result<String> {
     good.unmount()?;
     forged.unmount()?;
     Ok(format!("{refused} of {served} refused"))
+}
+
+fn private(plan: &Plan) -> Result<String> {
+    let (one, two) = two(plan)?;
+    two.unmount()?;
+    let two = Mount::image(&on_disk(&plan.signed.good[0].image), Path::new("/mnt/two"), "private_pages")
+        .context("failed to mount with private_pages")?;
+    drop_caches()?;
+    let entry = longest(plan)?;
+    read(&entry, one.path())?;
+    let (_, there) = resident(&entry, two.path())?;
+    ensure!(there == 0, "{there} pages are shared");
+    read(&entry, two.path())?;
+    one.unmount()?;
+    two.unmount()?;
+    Ok(String::new())
 }
 
 /// Nobody compares digests for an image whose backing store is trusted: what is decoded for it, right
