@@ -21,8 +21,7 @@ const UBD: (u32, u32) = (98, 16);
 /// The system that the others are measured against, and the same with the image as a file.
 pub(super) const OURS: &str = "tesserafs";
 pub(super) const OURS_FILE: &str = "tesserafs, file";
-/// The same on a backing that is authenticated already; the driver has no option for it yet, so that no
-/// system of this name is mounted.
+/// The same, mounted as on a backing that is authenticated already.
 pub(super) const OURS_TRUSTED: &str = "tesserafs, trusted";
 
 /// Everything that a start of the reading kernel needs of images.
@@ -73,6 +72,8 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
     };
     let systems = vec![
         system(OURS, "tesserafs", device(0)),
+        // Never at the same time.
+        System { options: "trusted_backing".to_owned(), ..system(OURS_TRUSTED, "tesserafs", device(0)) },
         system("EROFS", "erofs", device(1)),
         system("EROFS on dm-verity", "erofs", "/dev/dm-0".to_owned()),
         system("EROFS uncompressed", "erofs", device(4)),
