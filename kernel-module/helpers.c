@@ -163,14 +163,14 @@ bool tesserafs_folio_test_uptodate(const struct folio *folio)
 	return folio_test_uptodate(folio);
 }
 
-int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param)
-{
-	return fs_parse(fc, tesserafs_fs_parameters, param, &(struct fs_parse_result){});
-}
-
 bool tesserafs_fs_parameter_is_file(struct fs_parameter *param)
 {
 	return param->type == fs_value_is_file;
+}
+
+int tesserafs_fs_parse(struct fs_context *fc, struct fs_parameter *param)
+{
+	return fs_parse(fc, tesserafs_fs_parameters, param, &(struct fs_parse_result){});
 }
 
 void tesserafs_i_gid_write(struct inode *inode, gid_t gid)
@@ -198,6 +198,21 @@ struct user_namespace *tesserafs_i_user_ns(const struct inode *inode)
 	return i_user_ns(inode);
 }
 
+void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
+{
+	init_sync_kiocb(kiocb, file);
+}
+
+void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work))
+{
+	INIT_WORK_ONSTACK(work, func);
+}
+
+void tesserafs_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
 void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec)
 {
 	inode_set_atime(inode, sec, nsec);
@@ -213,11 +228,6 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
 	inode_set_ctime(inode, sec, nsec);
 }
 
-void tesserafs_inode_lock(struct inode *inode)
-{
-	inode_lock(inode);
-}
-
 /* Whoever reads it does so without a lock. */
 void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapping)
 {
@@ -229,29 +239,14 @@ void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
 	inode_set_mtime(inode, sec, nsec);
 }
 
-void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file)
-{
-	init_sync_kiocb(kiocb, file);
-}
-
-void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work))
-{
-	INIT_WORK_ONSTACK(work, func);
-}
-
-void tesserafs_inode_unlock(struct inode *inode)
-{
-	inode_unlock(inode);
-}
-
 bool tesserafs_inode_state_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;
 }
 
-int tesserafs_kobject_add_device(struct kobject *kobj, struct kobject *parent, dev_t device)
+void tesserafs_inode_unlock(struct inode *inode)
 {
-	return kobject_add(kobj, parent, "%u:%u", MAJOR(device), MINOR(device));
+	inode_unlock(inode);
 }
 
 struct key *tesserafs_keyring_alloc(const char *description)
@@ -266,6 +261,11 @@ struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int si
 					       void (*ctor)(void *))
 {
 	return kmem_cache_create(name, size, 0, SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+int tesserafs_kobject_add_device(struct kobject *kobj, struct kobject *parent, dev_t device)
+{
+	return kobject_add(kobj, parent, "%u:%u", MAJOR(device), MINOR(device));
 }
 
 void tesserafs_mapping_set_large_folios(struct inode *inode)
@@ -333,6 +333,11 @@ struct shrinker *tesserafs_shrinker_alloc(const char *name)
 	return shrinker_alloc(0, "%s", name);
 }
 
+void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)
+{
+	super_set_uuid(sb, uuid, len);
+}
+
 /* The key is for lockdep, one for all files: none of them takes a lock when it is read. */
 void tesserafs_sysfs_attr_init(struct attribute *attribute)
 {
@@ -347,11 +352,6 @@ int tesserafs_sysfs_emit_digest(char *to, const u8 *digest)
 int tesserafs_sysfs_emit_number(char *to, u64 number)
 {
 	return sysfs_emit(to, "%llu\n", number);
-}
-
-void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)
-{
-	super_set_uuid(sb, uuid, len);
 }
 
 void tesserafs_trace_decode(u64 image, u32 chunk, u32 stored, u32 raw)

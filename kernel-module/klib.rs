@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The kernel's libraries behind safe types: memory, waiting, several processors, hashing,
-//! decompression, signatures, keys, memory pressure, and messages that cannot flood the log.
+//! decompression, signatures, keys, memory pressure, counters in sysfs, tracepoints, and messages that
+//! cannot flood the log.
 
 pub(crate) mod buffer;
 pub(crate) mod completion;

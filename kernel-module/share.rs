@@ -16,7 +16,7 @@ use kernel::prelude::*;
 use tesserafs_format::{FileKind, Image, Target};
 
 use crate::error::Failure;
-use crate::klib::sha256::sha256;
+use crate::klib::{buffer, sha256::sha256};
 use crate::mount::Tesserafs;
 use crate::vfs::inode::INode;
 use crate::vfs::page_cache::Key;
@@ -82,9 +82,7 @@ fn digest(fields: &[&[u8]]) -> Result<[u8; 32]> {
     let mut len = 0_usize;
     for field in fields {
         let (now, later) = rest.split_at_mut_checked(field.len()).ok_or(EINVAL)?;
-        for (to, from) in now.iter_mut().zip(*field) {
-            *to = *from;
-        }
+        buffer::copy(now, field)?;
         len = len.saturating_add(field.len());
         rest = later;
     }

@@ -17,6 +17,8 @@
 //!
 //! All are of this mount alone, since it began. What another mount had in memory costs nothing here.
 
+use core::ffi::CStr;
+
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
@@ -110,38 +112,21 @@ impl Stats {
     }
 }
 
+/// A file of the folder of a mounted image.
+const fn file(name: &'static CStr, show: fn(&Arc<Stats>) -> Value<'_>) -> File<Arc<Stats>> {
+    File { name, show }
+}
+
 /// The files of the folder of a mounted image.
 pub(crate) const FILES: &[File<Arc<Stats>>] = &[
-    File {
-        name: c"image_id",
-        show: |stats| Value::Digest(&stats.id.0 .0),
-    },
-    File {
-        name: c"read_bytes",
-        show: |stats| stats.read_bytes.value(),
-    },
-    File {
-        name: c"hashed_bytes",
-        show: |stats| stats.hashed_bytes.value(),
-    },
-    File {
-        name: c"decoded_bytes",
-        show: |stats| stats.decoded_bytes.value(),
-    },
-    File {
-        name: c"chunk_hits",
-        show: |stats| stats.chunk_hits.value(),
-    },
-    File {
-        name: c"chunk_misses",
-        show: |stats| stats.chunk_misses.value(),
-    },
-    File {
-        name: c"shared_files",
-        show: |stats| stats.shared_files.value(),
-    },
-    File {
-        name: c"verification_failures",
-        show: |stats| stats.verification_failures.value(),
-    },
+    file(c"image_id", |stats| Value::Digest(&stats.id.0 .0)),
+    file(c"read_bytes", |stats| stats.read_bytes.value()),
+    file(c"hashed_bytes", |stats| stats.hashed_bytes.value()),
+    file(c"decoded_bytes", |stats| stats.decoded_bytes.value()),
+    file(c"chunk_hits", |stats| stats.chunk_hits.value()),
+    file(c"chunk_misses", |stats| stats.chunk_misses.value()),
+    file(c"shared_files", |stats| stats.shared_files.value()),
+    file(c"verification_failures", |stats| {
+        stats.verification_failures.value()
+    }),
 ];

@@ -316,8 +316,10 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
                 unsafe { (*(*inode).i_mapping).a_ops = mapping.table };
                 // SAFETY: As above.
                 unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
-                // SAFETY: The inode is valid, and its superblock outlives it.
-                let depth = unsafe { (*(*inode).i_sb).s_stack_depth };
+                // SAFETY: The inode is valid, and its superblock is assigned once.
+                let sb = unsafe { (*inode).i_sb };
+                // SAFETY: A superblock outlives its inodes; its depth is set before it is filled.
+                let depth = unsafe { (*sb).s_stack_depth };
                 // SAFETY: As above; the superblock's depth is within the limit.
                 unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, depth, false) };
                 bindings::S_IFREG

@@ -297,8 +297,10 @@ pub(super) unsafe fn new_inode<T: FileSystem>(
     let raw = inode.as_ptr();
     // SAFETY: The inode is new, and on no list by which anybody could read its size.
     unsafe { bindings::tesserafs_i_size_write(raw, len) };
-    // SAFETY: As above; the superblock's depth is within the limit.
-    unsafe { bindings::tesserafs_set_invalidate_lock_class(raw, (*sb).s_stack_depth, true) };
+    // SAFETY: The superblock is valid, as the caller promises; its depth is set before it is filled.
+    let depth = unsafe { (*sb).s_stack_depth };
+    // SAFETY: As for the size; the depth is within the limit.
+    unsafe { bindings::tesserafs_set_invalidate_lock_class(raw, depth, true) };
     // SAFETY: As above; `i_mapping` is set since `inode_init_always`.
     unsafe { (*(*raw).i_mapping).a_ops = &MetaTable::<T>::TABLE };
     Ok(inode)

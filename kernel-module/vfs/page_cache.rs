@@ -124,9 +124,11 @@ impl Wanted {
     unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
         // SAFETY: `PageCache::get` passes a `Wanted` that nobody uses meanwhile.
         let wanted = unsafe { &*data.cast::<Self>() };
-        // SAFETY: `set` gave every hashed inode its identity, which is freed after the inode is
-        // unhashed; the caller holds the lock of the hash.
-        let identity = unsafe { &*(*inode).i_private.cast::<Identity>() };
+        // SAFETY: The caller holds the lock of the hash, and so the inode.
+        let identity = unsafe { (*inode).i_private };
+        // SAFETY: `set` gave every hashed inode its identity, which is freed an RCU grace period
+        // after the inode is unhashed.
+        let identity = unsafe { &*identity.cast::<Identity>() };
         c_int::from(*identity == wanted.identity)
     }
 
@@ -284,8 +286,10 @@ pub(super) unsafe fn source<'a, T: FileSystem>(
 ) -> Result<&'a INode<T>> {
     // SAFETY: A mapping that is being read has its host set, since `inode_init_always`.
     let host = unsafe { (*mapping).host };
-    // SAFETY: The host is valid; both fields are assigned once.
-    let operations = unsafe { (*(*host).i_sb).s_op };
+    // SAFETY: The host is valid, and its superblock is assigned once.
+    let sb = unsafe { (*host).i_sb };
+    // SAFETY: A superblock outlives its inodes; its operations are assigned once.
+    let operations = unsafe { (*sb).s_op };
     if !core::ptr::eq(operations, &SUPER_OPERATIONS) {
         // SAFETY: Only `NewINode::init` and `PageCache::get` install the table, and this is not an
         // inode of the latter; the inode outlives its page cache.
@@ -294,12 +298,17 @@ pub(super) unsafe fn source<'a, T: FileSystem>(
     if file.is_null() {
         return Err(EIO);
     }
-    // SAFETY: `PageCache::get` gave the host its identity before the inode was seen by others.
-    let identity = unsafe { *(*host).i_private.cast::<Identity>() };
+    // SAFETY: The host is valid; the field does not change while it is hashed.
+    let identity = unsafe { (*host).i_private };
+    // SAFETY: `PageCache::get` gave the host its identity before it was seen by others, and it is
+    // freed after the host.
+    let identity = unsafe { *identity.cast::<Identity>() };
     // SAFETY: An open file has an inode, which does not change.
     let inode = unsafe { (*file).f_inode };
-    // SAFETY: The file holds the inode; both fields are assigned once.
-    let fs = unsafe { (*(*inode).i_sb).s_type };
+    // SAFETY: The file holds the inode, whose superblock is assigned once.
+    let sb = unsafe { (*inode).i_sb };
+    // SAFETY: A superblock outlives its inodes; its type is assigned once.
+    let fs = unsafe { (*sb).s_type };
     if !core::ptr::eq(fs, identity.fs) {
         return Err(EIO);
     }
