@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Only measures of reading whose names begin with this; prints, and writes nothing
     #[arg(long, value_name = "NAME", default_value = "")]
     measure: String,
+    /// Another argument for mkfs-tesserafs, with --measure: `--mkfs=--chunk-size=8,32,64`
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    mkfs: Vec<String>,
     /// Processor that the reading kernel is bound to
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -82,6 +85,8 @@ struct Erofs {
 }
 
 pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
+    // What is written down is of the defaults.
+    anyhow::ensure!(options.mkfs.is_empty() || !options.measure.is_empty(), "--mkfs needs --measure");
     let cache = Cache::open()?;
     setup::ensure(&cache, &[Need::Kernel, Need::Machine, Need::Bench])?;
     let (mkfs, version) = erofs::mkfs(&cache)?;

@@ -34,6 +34,7 @@ pub(super) fn tesserafs(bench: &Bench<'_>, level: u32, image: &Path) -> Command 
     let mut command = run::command(&bench.tools.mkfs);
     command
         .args(["--quiet", "--force", "--level", &level.to_string(), "--exclude", HUGE])
+        .args(&bench.options.mkfs)
         .arg(image)
         .arg(&bench.source);
     command
