@@ -21,11 +21,47 @@ const FRAGMENT: &str = include_str!("../../kernel/uml.config");
 /// What the driver is made of, below the repository.
 const PARTS: [&str; 3] = ["Kbuild", "kernel-module", "format"];
 
-/// Lines that make a kernel's source know the driver: the file, the line after which they go, the line.
-const HOOKS: [(&str, &str, &str); 2] = [
-    ("fs/Kconfig", "source \"fs/erofs/Kconfig\"", "source \"fs/tesserafs/kernel-module/Kconfig\""),
-    ("fs/Makefile", "obj-$(CONFIG_EROFS_FS)\t\t+= erofs/", "obj-$(CONFIG_TESSERAFS_FS)\t+= tesserafs/"),
+/// What changes in the kernel's source.
+#[derive(Debug)]
+struct Edit {
+    file: &'static str,
+    /// The line after which `line` goes, or which it replaces.
+    at: &'static str,
+    replaces: bool,
+    line: &'static str,
+}
+
+/// The source gets to know the driver, and user-mode Linux the SHA instructions of the processor, which each
+/// kernel for real machines uses: without them the verified systems would be compared by how slow C is.
+const EDITS: [Edit; 4] = [
+    Edit {
+        file: "fs/Kconfig",
+        at: "source \"fs/erofs/Kconfig\"",
+        replaces: false,
+        line: "source \"fs/tesserafs/kernel-module/Kconfig\"",
+    },
+    Edit {
+        file: "fs/Makefile",
+        at: "obj-$(CONFIG_EROFS_FS) += erofs/",
+        replaces: false,
+        line: "obj-$(CONFIG_TESSERAFS_FS)\t+= tesserafs/",
+    },
+    Edit {
+        file: "lib/crypto/Kconfig",
+        at: "depends on CRYPTO_LIB_SHA256 && !UML",
+        replaces: true,
+        line: "\tdepends on CRYPTO_LIB_SHA256",
+    },
+    Edit {
+        file: "lib/crypto/Makefile",
+        at: "libsha256-$(CONFIG_SPARC) += sparc/sha256_asm.o",
+        replaces: false,
+        line: "libsha256-$(CONFIG_UML) += x86/sha256-ni-asm.o",
+    },
 ];
+
+/// Where the library looks for what an architecture knows of SHA-256, and what it finds there.
+const SHA256_HEADER: (&str, &str) = ("lib/crypto/um/sha256.h", include_str!("../../kernel/um-sha256.h"));
 
 /// A kernel that was built.
 pub(super) struct Uml {
@@ -39,24 +75,22 @@ pub(super) struct Uml {
 pub(super) fn build(cache: &Cache, toolchain: &Toolchain, folder: &Path) -> Result<Uml> {
     let original = kernel::source(cache)?;
     let version = kernel::version(&original)?;
-    let hooks = format!("{HOOKS:?}");
+    let edits = format!("{EDITS:?}{SHA256_HEADER:?}");
     let source = cache.once(
         &format!(
             "uml/source-{version}-{}",
-            key(&[original.as_os_str().as_encoded_bytes(), hooks.as_bytes()])
+            key(&[original.as_os_str().as_encoded_bytes(), edits.as_bytes()])
         ),
         |source| {
             run::say(format_args!("copying Linux {version}, to put the filesystem into it"));
             let all = original.join(".");
             run::run(run::command("cp").args(["-a", "--reflink=auto"]).arg(all).arg(source))?;
-            for (file, after, line) in HOOKS {
-                let path = source.join(file);
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("failed to read {}", path.display()))?;
-                let text = hooked(&text, after, line).with_context(|| format!("in {file}"))?;
-                std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
-            }
-            Ok(())
+            EDITS.iter().try_for_each(|edit| edit.apply(source))?;
+            let (name, text) = SHA256_HEADER;
+            let header = source.join(name);
+            std::fs::create_dir_all(header.parent().context("a header in no folder")?)
+                .and_then(|()| std::fs::write(&header, text))
+                .with_context(|| format!("failed to write {}", header.display()))
         },
     )?;
     // From here on nobody else may change the copy: another clone has another driver.
@@ -88,16 +122,32 @@ pub(super) fn build(cache: &Cache, toolchain: &Toolchain, folder: &Path) -> Resu
     Ok(Uml { program, version })
 }
 
-/// `text` with `line` after the line `after`.
-fn hooked(text: &str, after: &str, line: &str) -> Result<String> {
-    // Spaces and tabs between words differ from release to release.
-    let words = |line: &str| line.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>();
-    let Some(place) = text.lines().position(|candidate| words(candidate) == words(after)) else {
-        bail!("there is no line `{after}`");
-    };
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.insert(place + 1, line);
-    Ok(lines.join("\n") + "\n")
+impl Edit {
+    /// Changes the file below `source`.
+    fn apply(&self, source: &Path) -> Result<()> {
+        let path = source.join(self.file);
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        let text = self.edited(&text).with_context(|| format!("in {}", self.file))?;
+        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// The text with the change.
+    fn edited(&self, text: &str) -> Result<String> {
+        // Spaces and tabs between words differ from release to release.
+        let is_place = |line: &&str| line.split_whitespace().eq(self.at.split_whitespace());
+        let mut places = text.lines().enumerate().filter(|(_, line)| is_place(line));
+        let (Some((place, _)), None) = (places.next(), places.next()) else {
+            bail!("the line `{}` is not there once", self.at);
+        };
+        let mut lines: Vec<&str> = text.lines().collect();
+        if self.replaces {
+            lines[place] = self.line;
+        } else {
+            lines.insert(place + 1, self.line);
+        }
+        Ok(lines.join("\n") + "\n")
+    }
 }
 
 /// Makes `target` equal to `source`, without touching what is equal already: make goes by times.
@@ -130,9 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_goes_after_its_neighbour() {
-        assert_eq!(hooked("a\nb  += c\nd\n", "b\t+= c", "new").unwrap(), "a\nb  += c\nnew\nd\n");
-        assert!(hooked("a\n", "b", "new").is_err());
+    fn a_line_is_added_or_replaced_where_it_belongs() {
+        let edit = Edit { file: "", at: "b += c", replaces: false, line: "new" };
+        assert_eq!(edit.edited("a\nb\t+= c\nd\n").unwrap(), "a\nb\t+= c\nnew\nd\n");
+        let edit = Edit { replaces: true, ..edit };
+        assert_eq!(edit.edited("a\nb  += c\nd\n").unwrap(), "a\nnew\nd\n");
+        assert!(edit.edited("a\n").is_err());
+        assert!(edit.edited("b += c\nb += c\n").is_err());
     }
 
     #[test]
