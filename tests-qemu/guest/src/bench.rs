@@ -19,11 +19,13 @@ use self::measures::{Cache, Measure, Subject, MEASURES};
 /// Where a system is mounted.
 const TARGET: &str = "/mnt/bench";
 
-/// What a measure found: how much was done, and how much was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a measure found: how much was done, how much was read, and what was found in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Work {
     count: u64,
     bytes: u64,
+    /// Places of the string that was looked for.
+    found: u64,
 }
 
 /// Runs the plan of the first root.

@@ -90,6 +90,7 @@ fn notes(plan: &Plan, images: &Images) -> Vec<String> {
             plan.small.len(),
             plan.large
         ),
+        "`grep -r` maps each file in turn and looks for a string in all of it, as `rg --mmap` does".to_owned(),
     ];
     let sizes: Vec<String> =
         images.sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();

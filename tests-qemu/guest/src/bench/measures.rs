@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{ensure, Context, Result};
+use memchr::memmem::Finder;
 use rustix::fs::{Mode, OFlags, CWD};
 use rustix::process::{Resource, Rlimit};
 use tesserafs_guest::reading::Plan;
@@ -61,19 +62,23 @@ impl<'a> Subject<'a> {
 }
 
 /// Bytes asked for at a time by readers of whole files.
-const BUFFER: usize = 128 << 10;
+pub(super) const BUFFER: usize = 128 << 10;
 
 const PAGE: usize = 4096;
+
+/// What is looked for: some files of any system have it.
+const NEEDLE: &str = "GNU General Public License";
 
 /// Readers at once, where there are several.
 const READERS: usize = 4;
 
-pub(super) const MEASURES: [Measure; 13] = [
+pub(super) const MEASURES: [Measure; 14] = [
     cold("mount to first stat", first_stat).unmounted(),
     cold("stat of all", stat_all),
     cold("stat of all, warm", stat_all).warm(),
     cold("stat of 100,000 in one directory", stat_big),
     cold("sequential, all files", read_all).with_memory(),
+    cold("grep -r, mapped files", grep_all),
     cold("sequential, one large file", read_large),
     cold("random 4 KiB", |at| random_pages(at, 1)).opened(),
     cold("random 4 KiB, four readers", |at| random_pages(at, READERS)).opened(),
@@ -115,7 +120,7 @@ pub(super) fn allow_open_files() -> Result<()> {
 
 fn first_stat(at: &Subject<'_>) -> Result<Work> {
     rustix::fs::lstat(at.root).context("failed to look at the root")?;
-    Ok(Work { count: 1, bytes: 0 })
+    Ok(Work { count: 1, ..Work::default() })
 }
 
 fn stat_all(at: &Subject<'_>) -> Result<Work> {
@@ -130,18 +135,23 @@ fn read_all(at: &Subject<'_>) -> Result<Work> {
     walk(at.root, &at.plan.leave_out, &mut Visit::Read(&mut vec![0; BUFFER]))
 }
 
+fn grep_all(at: &Subject<'_>) -> Result<Work> {
+    walk(at.root, &at.plan.leave_out, &mut Visit::Search(&Finder::new(NEEDLE)))
+}
+
 fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("failed to open {}", path.display()))
 }
 
-fn read_whole(path: &Path, buffer: &mut [u8]) -> Result<u64> {
+/// Reads a file to its end.
+pub(super) fn read_whole(path: &Path, buffer: &mut [u8]) -> Result<u64> {
     read_to_end(&open(path)?, buffer).with_context(|| format!("failed to read {}", path.display()))
 }
 
 fn read_large(at: &Subject<'_>) -> Result<Work> {
     let bytes = read_whole(&at.root.join(&at.plan.large), &mut vec![0; BUFFER])?;
-    Ok(Work { count: 1, bytes })
+    Ok(Work { count: 1, bytes, ..Work::default() })
 }
 
 /// Runs `one` on each of `items`, dealt out to so many readers; adds up what they did.
@@ -159,7 +169,7 @@ fn at_once<T: Sync>(items: &[T], readers: usize, one: impl Fn(&T) -> Result<u64>
                 .sum::<Result<u64>>()
         })?
     };
-    Ok(Work { count: items.len() as u64, bytes })
+    Ok(Work { count: items.len() as u64, bytes, ..Work::default() })
 }
 
 fn random_pages(at: &Subject<'_>, readers: usize) -> Result<Work> {
@@ -188,5 +198,5 @@ fn start(root: &Path, command: &[&str]) -> Result<Work> {
     sys::enter_root(&mut program, root).context("the root cannot be entered")?;
     let status = program.status().with_context(|| format!("failed to start {}", command[0]))?;
     ensure!(status.success(), "{} ended with {status}", command[0]);
-    Ok(Work { count: 1, bytes: 0 })
+    Ok(Work { count: 1, ..Work::default() })
 }

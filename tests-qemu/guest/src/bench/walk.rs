@@ -2,21 +2,26 @@
 //! A tree in the order in which its directories list it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use memchr::memmem::Finder;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, CWD};
 
 use super::Work;
+use crate::sys::Mapping;
 
 /// What is done with each name besides looking at it.
 pub(super) enum Visit<'b> {
     /// `stat`, nothing else.
     Stat,
-    /// Regular files are read to their end through this buffer, as `grep -r` or `tar` do.
+    /// Regular files are read to their end through this buffer, as `tar` does.
     Read(&'b mut [u8]),
+    /// Regular files are mapped, and a string is looked for in all of each.
+    Search(&'b Finder<'b>),
 }
 
 /// Visits everything below `root` but the folder `leave_out`.
@@ -26,7 +31,7 @@ pub(super) fn walk(root: &Path, leave_out: &str, visit: &mut Visit<'_>) -> Resul
         Ok(stat) if !leave_out.is_empty() => Some(stat.st_ino),
         _ => None,
     };
-    let mut work = Work { count: 0, bytes: 0 };
+    let mut work = Work::default();
     folder(root_fd, left, visit, &mut work)?;
     Ok(work)
 }
@@ -52,11 +57,24 @@ fn folder(fd: OwnedFd, left: Option<u64>, visit: &mut Visit<'_>, work: &mut Work
         if kind.is_dir() && Some(stat.st_ino) != left {
             let name = OsString::from_vec(name.to_bytes().to_vec());
             folder(open_folder(fd.as_fd(), &name)?, left, visit, work)?;
-        } else if let (true, Visit::Read(buffer)) = (kind.is_file(), &mut *visit) {
-            let file = rustix::fs::openat(&fd, name, OFlags::RDONLY, Mode::empty())
-                .with_context(|| format!("failed to open {}", name.to_string_lossy()))?;
-            work.bytes += read_to_end(&file, buffer)
-                .with_context(|| format!("failed to read {}", name.to_string_lossy()))?;
+        } else if kind.is_file() {
+            let open = || {
+                rustix::fs::openat(&fd, name, OFlags::RDONLY, Mode::empty())
+                    .with_context(|| format!("failed to open {}", name.to_string_lossy()))
+            };
+            match visit {
+                Visit::Stat => {}
+                Visit::Read(buffer) => {
+                    work.bytes += read_to_end(&open()?, buffer)
+                        .with_context(|| format!("failed to read {}", name.to_string_lossy()))?;
+                }
+                Visit::Search(finder) => {
+                    let length = usize::try_from(stat.st_size).context("a size out of range")?;
+                    work.bytes += length as u64;
+                    work.found += search(&File::from(open()?), length, finder)
+                        .with_context(|| format!("failed to map {}", name.to_string_lossy()))?;
+                }
+            }
         }
     }
     Ok(())
@@ -73,6 +91,16 @@ pub(super) fn read_to_end(file: &OwnedFd, buffer: &mut [u8]) -> Result<u64> {
     }
 }
 
+/// Looks for all places of a string in a file of this length.
+fn search(file: &File, length: usize, finder: &Finder<'_>) -> std::io::Result<u64> {
+    // Of nothing there is no mapping.
+    if length == 0 {
+        return Ok(0);
+    }
+    let mapping = Mapping::new(file, length)?;
+    Ok(finder.find_iter(mapping.bytes()).count() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,8 +113,13 @@ mod tests {
         std::fs::write(root.path().join("a/b/file"), "12345").unwrap();
         std::fs::write(root.path().join("out/sub/file"), "1").unwrap();
         let stat = walk(root.path(), "out", &mut Visit::Stat).unwrap();
-        assert_eq!(stat, Work { count: 4, bytes: 0 });
+        assert_eq!(stat, Work { count: 4, ..Work::default() });
         let read = walk(root.path(), "", &mut Visit::Read(&mut [0; 2])).unwrap();
-        assert_eq!(read, Work { count: 6, bytes: 6 });
+        assert_eq!(read, Work { count: 6, bytes: 6, found: 0 });
+        std::fs::write(root.path().join("out/empty"), "").unwrap();
+        let search = walk(root.path(), "a", &mut Visit::Search(&Finder::new("1"))).unwrap();
+        assert_eq!(search, Work { count: 5, bytes: 1, found: 1 });
+        let search = walk(root.path(), "", &mut Visit::Search(&Finder::new("34"))).unwrap();
+        assert_eq!(search, Work { count: 7, bytes: 6, found: 1 });
     }
 }
