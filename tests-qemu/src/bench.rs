@@ -34,7 +34,8 @@ pub(crate) struct Options {
     /// Runs of each builder at each level
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// zstd levels to build with
+    /// zstd levels to build with; with `--only build`, what BENCH.json has of other levels at the same
+    /// commit stays
     #[arg(long, value_delimiter = ',', default_values_t = [3, 15])]
     levels: Vec<u32>,
     /// Rounds of reading
@@ -119,7 +120,8 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         save(&record)?;
     }
     if options.only != Some(Part::Read) && options.measure.is_empty() {
-        record.build = Some(build::measure(&bench)?);
+        let old = record.build.take();
+        record.build = Some(build::measure(&bench)?.with_levels_of(old));
         save(&record)?;
     }
     println!("{text}");

@@ -62,6 +62,9 @@ pub(super) fn erofs(bench: &Bench<'_>, level: Option<u32>, image: &Path) -> Comm
     command
 }
 
+/// Level of the round that is not counted: a quick one.
+const WARM_UP: u32 = 3;
+
 /// Runs everything.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Built>> {
     let scratch =
@@ -70,8 +73,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Built>> {
     let mut samples = Vec::new();
     let mut warm = false;
     for &level in &bench.options.levels {
-        // The very first round fills the page cache and is not counted.
+        // The very first round fills the page cache and is not counted: any level will do for it.
         for run in usize::from(warm)..=bench.options.runs {
+            let level = if run == 0 { WARM_UP } else { level };
             for builder in &BUILDERS {
                 let sample = once(bench, builder, level, run, &image)?;
                 eprintln!(

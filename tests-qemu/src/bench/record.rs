@@ -38,7 +38,7 @@ pub(super) struct Measured<S> {
 }
 
 /// Something that ran.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Program {
     pub(super) name: String,
     pub(super) version: String,
@@ -80,6 +80,31 @@ impl<S> Measured<S> {
             notes,
             samples,
         })
+    }
+}
+
+impl Measured<Built> {
+    /// With the samples that `old` has of other levels, if they are of the same commit, programs and tree.
+    ///
+    /// High levels take an hour: they can be measured apart from the others.
+    pub(super) fn with_levels_of(mut self, old: Option<Self>) -> Self {
+        // Of changes that are in no commit nobody knows whether they are the same.
+        let Some(old) = old.filter(|old| old.is_like(&self) && !self.commit.ends_with('+')) else {
+            return self;
+        };
+        let measured: Vec<u32> = self.samples.iter().map(|sample| sample.level).collect();
+        let kept: Vec<Built> =
+            old.samples.into_iter().filter(|sample| !measured.contains(&sample.level)).collect();
+        if !kept.is_empty() {
+            self.command = format!("{}; {}", old.command, self.command);
+            self.samples.splice(0..0, kept);
+        }
+        self
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.commit, &self.machine, &self.programs, &self.notes)
+            == (&other.commit, &other.machine, &other.programs, &other.notes)
     }
 }
 
@@ -134,7 +159,41 @@ pub(super) fn summary(values: impl Iterator<Item = f64>) -> Option<Summary> {
 
 #[cfg(test)]
 mod tests {
-    use super::summary;
+    use super::*;
+
+    fn built(commit: &str, command: &str, levels: &[u32]) -> Measured<Built> {
+        let sample = |&level: &u32| Built {
+            builder: "b".to_owned(),
+            level,
+            run: 1,
+            seconds: f64::from(level),
+            bytes: 1,
+            peak: 1,
+        };
+        Measured {
+            commit: commit.to_owned(),
+            command: command.to_owned(),
+            machine: String::new(),
+            programs: Vec::new(),
+            notes: Vec::new(),
+            samples: levels.iter().map(sample).collect(),
+        }
+    }
+
+    #[test]
+    fn levels_that_were_not_measured_again_stay_if_nothing_else_changed() {
+        let levels = |part: &Measured<Built>| part.samples.iter().map(|s| s.level).collect::<Vec<_>>();
+        let merged = built("c", "new", &[15, 19]).with_levels_of(Some(built("c", "old", &[3, 15])));
+        assert_eq!(levels(&merged), [3, 15, 19]);
+        assert_eq!(merged.command, "old; new");
+        let all_again = built("c", "new", &[3, 9]).with_levels_of(Some(built("c", "old", &[3])));
+        assert_eq!((levels(&all_again), all_again.command.as_str()), (vec![3, 9], "new"));
+        for (new, old) in [("c", "d"), ("c+", "c+")] {
+            let merged = built(new, "new", &[9]).with_levels_of(Some(built(old, "old", &[3])));
+            assert_eq!(levels(&merged), [9]);
+        }
+        assert_eq!(levels(&built("c", "new", &[9]).with_levels_of(None)), [9]);
+    }
 
     #[test]
     fn medians_of_even_and_odd_counts() {
