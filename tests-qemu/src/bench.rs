@@ -7,6 +7,7 @@
 
 mod build;
 mod images;
+mod machine;
 mod plot;
 mod read;
 mod record;

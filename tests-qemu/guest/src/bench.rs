@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The read benchmark: every measure on every system in turn, round after round.
+//! The benchmark: every measure on every system in turn, round after round.
 
 mod measures;
 mod memory;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::mount::MountFlags;
-use tesserafs_guest::reading::{Line, Plan, Sample, System, IMAGES, MARK, PLAN};
+use tesserafs_guest::reading::{Line, Plan, Sample, System, Task, IMAGES, MARK, PLAN};
 
 use crate::mounts::{drop_caches, Mount};
 
@@ -28,10 +28,17 @@ struct Work {
     found: u64,
 }
 
-/// Runs the plan of the first root.
+/// Runs the task of the first root.
 pub(crate) fn run() -> Result<()> {
-    let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the plan")?;
-    let plan: Plan = serde_json::from_slice(&text).context("the plan is damaged")?;
+    let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the task")?;
+    match serde_json::from_slice(&text).context("the task is damaged")? {
+        Task::Read(plan) => read(&plan)?,
+    }
+    say(&Line::Done)
+}
+
+/// Reads one tree in many ways.
+fn read(plan: &Plan) -> Result<()> {
     measures::allow_open_files()?;
     memory::touch().context("failed to touch all memory")?;
     let images = Mount::new(Path::new(&plan.images), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "")
@@ -42,7 +49,7 @@ pub(crate) fn run() -> Result<()> {
             // Another one begins each round: what the one before leaves behind meets all alike.
             let start = round % plan.systems.len();
             for system in plan.systems[start..].iter().chain(&plan.systems[..start]) {
-                let done = sample(&plan, measure, system, round)
+                let done = sample(plan, measure, system, round)
                     .with_context(|| format!("in {} on {}", measure.name, system.name))?;
                 // All systems hold the same tree: one that reads less has not read it.
                 anyhow::ensure!(
@@ -54,21 +61,18 @@ pub(crate) fn run() -> Result<()> {
             }
         }
     }
-    images.unmount()?;
-    say(&Line::Done)
+    images.unmount()
 }
 
 /// Measures once, from a fresh mount and empty caches.
 fn sample(plan: &Plan, measure: &Measure, system: &System, round: usize) -> Result<Work> {
     drop_caches()?;
     if measure.memory {
-        // What the last mount left is freed by and by, and would count as less than nothing.
-        std::thread::sleep(Duration::from_millis(300));
-        drop_caches()?;
+        memory::settle()?;
     }
     let before = memory::used()?;
     let start = Instant::now();
-    let mount = mounted(system)?;
+    let mount = mounted(system, &system.source, TARGET)?;
     let subject = Subject::new(measure, plan, mount.path())?;
     let (work, seconds) = match measure.cache {
         Cache::Unmounted => ((measure.run)(&subject)?, start.elapsed()),
@@ -81,22 +85,9 @@ fn sample(plan: &Plan, measure: &Measure, system: &System, round: usize) -> Resu
             timed(measure, &subject)?
         }
     };
-    let report = |name: &str, value: f64| {
-        say(&Line::Sample(Sample {
-            measure: name.to_owned(),
-            system: system.name.clone(),
-            round,
-            value,
-            count: work.count,
-            bytes: work.bytes,
-        }))
-    };
-    report(measure.name, seconds.as_secs_f64())?;
+    report(measure.name, &system.name, round, seconds.as_secs_f64(), work)?;
     if measure.memory {
-        let after = memory::used()?;
-        report("memory: all", after.all - before.all)?;
-        report("memory: page cache", after.cache - before.cache)?;
-        report("memory: slab", after.slab - before.slab)?;
+        memory::report(&before, &system.name, round, work)?;
     }
     drop(subject);
     mount.unmount()?;
@@ -109,18 +100,25 @@ fn timed(measure: &Measure, subject: &Subject<'_>) -> Result<(Work, Duration)> {
     Ok((work, start.elapsed()))
 }
 
+/// Tells the host of one sample.
+fn report(measure: &str, system: &str, round: usize, value: f64, work: Work) -> Result<()> {
+    say(&Line::Sample(Sample {
+        measure: measure.to_owned(),
+        system: system.to_owned(),
+        round,
+        value,
+        count: work.count,
+        bytes: work.bytes,
+    }))
+}
+
 fn say(line: &Line) -> Result<()> {
     println!("{MARK}{}", serde_json::to_string(line).context("a sample cannot be written down")?);
     Ok(())
 }
 
-fn mounted(system: &System) -> Result<Mount> {
-    Mount::new(
-        Path::new(&system.source),
-        Path::new(TARGET),
-        &system.kind,
-        MountFlags::RDONLY,
-        &system.options,
-    )
-    .with_context(|| format!("failed to mount {}", system.source))
+/// Mounts `source` as this system does.
+fn mounted(system: &System, source: &str, target: &str) -> Result<Mount> {
+    Mount::new(Path::new(source), Path::new(target), &system.kind, MountFlags::RDONLY, &system.options)
+        .with_context(|| format!("failed to mount {source}"))
 }

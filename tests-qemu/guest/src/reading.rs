@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What host and guest of the read benchmark agree on: what is mounted, what is read, what was measured.
+//! What host and guest of the benchmark agree on: what is mounted, what is read, what was measured.
 //!
-//! The plan lies as `plan.json` in the first root. Every sample is one line of the console, behind a
+//! The task lies as `plan.json` in the first root. Every sample is one line of the console, behind a
 //! mark of its own: the machine of the benchmark has nothing but a console.
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +9,21 @@ use serde::{Deserialize, Serialize};
 /// Begins each line of the console that holds a [`Line`].
 pub const MARK: &str = "@bench ";
 
-/// Where the plan lies in the first root.
+/// Where the task lies in the first root.
 pub const PLAN: &str = "plan.json";
 
 /// Where the disk with images is mounted.
 pub const IMAGES: &str = "/mnt/images";
 
-/// Everything the guest needs to know.
+/// What one start of a machine measures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Reading one tree.
+    Read(Plan),
+}
+
+/// Everything the guest needs to know of reading.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
     /// What is compared, in the order of the tables.

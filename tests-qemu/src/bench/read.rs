@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reading: one start of the user-mode kernel measures everything, and prints a line for each sample.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result};
 use tesserafs_guest::manifest::{Entry, Manifest};
-use tesserafs_guest::reading::{Line, Page, Plan, Sample, MARK, PLAN};
+use tesserafs_guest::reading::{Page, Plan, Sample, Task};
 use tesserafs_guest::tree;
 
 use super::images::{self, Images};
+use super::machine::{self, MEMORY};
 use super::record::{Measured, Program};
 use super::{build, uml, Bench};
-use crate::initramfs::{self, Contents};
 use crate::kernel::Toolchain;
-use crate::{console, rootfs, run, tools, trees};
+use crate::{rootfs, run, trees};
 
 /// The special cases: noise, holes and a directory of 100,000 files are not what a root is made of.
 const LEAVE_OUT: &str = "srv/cases";
@@ -30,9 +25,6 @@ const SMALL_FILES: usize = 1000;
 /// Bytes that a small file has at most, and a page has.
 const SMALL: u64 = 64 << 10;
 const PAGE: u64 = 4096;
-
-/// Memory of the machine.
-const MEMORY: &str = "3G";
 
 /// How long a round may take on a slow machine that others use, too.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -46,18 +38,15 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let images = images::prepare(bench, scratch.path())?;
     let manifest = trees::described(&bench.source)?;
     let plan = plan(bench, &images, &manifest)?;
-    let initramfs = initramfs(scratch.path(), &plan)?;
+    let initramfs = machine::initramfs(scratch.path(), &Task::Read(plan.clone()), None, &[])?;
 
-    let command = machine(bench, &linux.program, &initramfs, &images);
+    let command = machine::user_mode(bench, &linux.program, &initramfs, &images.devices, &images.verity);
     let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
-    let samples = boot(command, bench, plan.rounds)?;
+    run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
+    let samples = machine::samples(command, bench, "bench", LIMIT * plan.rounds.max(1) as u32)?;
 
     let mut programs = build::programs(bench)?;
-    programs.push(Program {
-        name: "user-mode Linux".to_owned(),
-        version: format!("{}, {}", linux.version, toolchain.versions().trim().replace('\n', ", ")),
-        command: shown,
-    });
+    programs.push(machine::program(&linux, &toolchain, shown));
     programs.extend(images.commands.iter().map(|command| Program {
         name: "dm-verity".to_owned(),
         version: "veritysetup of cryptsetup".to_owned(),
@@ -98,9 +87,14 @@ fn notes(plan: &Plan, images: &Images) -> Vec<String> {
     notes
 }
 
+/// Whether an entry is one of the special cases.
+pub(super) fn is_left_out(entry: &Entry) -> bool {
+    entry.path.starts_with(LEAVE_OUT.as_bytes())
+}
+
 /// Decides what is read: the same for all systems, and the same at every run on the same tree.
 fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan> {
-    let inside = |entry: &&Entry| !entry.path.starts_with(LEAVE_OUT.as_bytes());
+    let inside = |entry: &&Entry| !is_left_out(entry);
     let name = |entry: &Entry| String::from_utf8(entry.path.clone()).ok();
     // Names that are no text are in the folder that is left out.
     let files: Vec<(String, u64)> = manifest
@@ -179,110 +173,6 @@ impl Random {
             items.swap(last, self.below(last as u64 + 1) as usize);
         }
     }
-}
-
-fn initramfs(folder: &Path, plan: &Plan) -> Result<PathBuf> {
-    let path = folder.join("plan.json");
-    let text = serde_json::to_vec(plan).context("the plan cannot be written down")?;
-    std::fs::write(&path, text).context("failed to write the plan")?;
-    let archive = folder.join("initramfs");
-    let init = tools::guest()?;
-    let files = [(PLAN.to_owned(), path)];
-    initramfs::write(&archive, &Contents { init: &init, module: None, debian: None, files: &files })?;
-    Ok(archive)
-}
-
-/// The process, bound to its processor.
-fn machine(bench: &Bench<'_>, program: &Path, initramfs: &Path, images: &Images) -> Command {
-    let mut command = run::command("taskset");
-    command
-        .args(["-c", &bench.options.cpu.to_string()])
-        .arg(program)
-        .arg(format!("mem={MEMORY}"))
-        .arg(format!("initrd={}", initramfs.display()));
-    for (index, device) in images.devices.iter().enumerate() {
-        command.arg(format!("ubd{index}r={}", device.display()));
-    }
-    // With `seccomp=on` a system call of the guest costs half of what it costs by ptrace.
-    command
-        .args(["con=null", "con0=fd:0,fd:1", "ssl=null", "seccomp=on", "panic=-1", "loglevel=4"])
-        .arg(&images.verity)
-        .arg("guest.bench");
-    command
-}
-
-/// Runs the machine to its end and collects the samples.
-fn boot(mut command: Command, bench: &Bench<'_>, rounds: usize) -> Result<Vec<Sample>> {
-    run::say(format_args!("reading: {rounds} rounds of up to two minutes"));
-    let path = bench.cache.folder("logs")?.join("bench.log");
-    let log = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log.try_clone().context("failed to share the log")?)
-        .spawn()
-        .with_context(|| format!("failed to start `{}`", run::shown(&command)))?;
-    let console = child.stdout.take().context("the kernel has no console")?;
-    let result = listen(console, log, LIMIT * rounds.max(1) as u32);
-    end(&mut child)?;
-    result.with_context(|| format!("whole console: {}", path.display()))
-}
-
-/// Reads the console until everything is measured.
-fn listen(console: ChildStdout, mut log: File, limit: Duration) -> Result<Vec<Sample>> {
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(console);
-        let mut line = Vec::new();
-        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
-            let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
-            line.clear();
-        }
-    });
-    let deadline = Instant::now() + limit;
-    let mut samples: Vec<Sample> = Vec::new();
-    let mut last = String::new();
-    loop {
-        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => line,
-            Err(mpsc::RecvTimeoutError::Timeout) => bail!("no end within {} s", limit.as_secs()),
-            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the kernel ended before its time: {last}"),
-        };
-        writeln!(log, "{line}").context("failed to write the console's log")?;
-        if let Some(text) = line.strip_prefix(MARK) {
-            match serde_json::from_str(text).with_context(|| format!("no sample: {text}"))? {
-                Line::Sample(sample) => {
-                    eprintln!(
-                        "round {}: {:34} {:22} {:16.6}",
-                        sample.round, sample.measure, sample.system, sample.value
-                    );
-                    samples.push(sample);
-                }
-                Line::Done => return Ok(samples),
-            }
-        } else {
-            if let Some(heard) = console::hear(&line) {
-                bail!("{}: {line}", heard.meaning);
-            }
-            ensure!(!line.starts_with("init: "), "{line}");
-            if !line.is_empty() {
-                last = line;
-            }
-        }
-    }
-}
-
-/// The machine powers off by itself; what is left after a moment is ended.
-fn end(child: &mut Child) -> Result<()> {
-    for _ in 0..40 {
-        if child.try_wait().context("failed to wait")?.is_some() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    child.kill().context("failed to end user-mode Linux")?;
-    child.wait().context("failed to wait")?;
-    Ok(())
 }
 
 #[cfg(test)]

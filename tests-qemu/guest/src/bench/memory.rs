@@ -3,11 +3,13 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::mount::MountFlags;
 
-use crate::mounts::Mount;
+use super::Work;
+use crate::mounts::{drop_caches, Mount};
 
 /// Bytes in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +41,27 @@ fn parse(text: &str) -> Result<Used> {
     };
     let free = of("MemFree")?;
     Ok(Used { all: of("MemTotal")? - free, cache: of("Cached")? + of("Buffers")?, slab: of("Slab")?, free })
+}
+
+/// Waits until what the last mounts left is gone, which would count as less than nothing.
+pub(super) fn settle() -> Result<()> {
+    drop_caches()?;
+    // An unmount frees by and by.
+    std::thread::sleep(Duration::from_millis(300));
+    drop_caches()
+}
+
+/// Tells the host what is in use now and was not before.
+pub(super) fn report(before: &Used, system: &str, round: usize, work: Work) -> Result<()> {
+    let after = used()?;
+    for (measure, bytes) in [
+        ("memory: all", after.all - before.all),
+        ("memory: page cache", after.cache - before.cache),
+        ("memory: slab", after.slab - before.slab),
+    ] {
+        super::report(measure, system, round, bytes, work)?;
+    }
+    Ok(())
 }
 
 /// Memory that stays free when all else is touched, in bytes.
