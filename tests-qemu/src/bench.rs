@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
-//! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]).
+//! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]), and in the memory that two
+//! similar trees take ([`releases`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
 //! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
@@ -11,6 +12,7 @@ mod machine;
 mod plot;
 mod read;
 mod record;
+mod releases;
 mod report;
 mod uml;
 
@@ -29,7 +31,7 @@ use self::record::Record;
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Measure one part, and keep the other's figures as BENCH.json has them
+    /// Measure one part, and keep the others' figures as BENCH.json has them
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
     /// Runs of each builder at each level
@@ -66,12 +68,15 @@ enum Part {
     Build,
     /// Reading them.
     Read,
+    /// Memory after reading two releases of one distribution.
+    Releases,
 }
 
 /// The one file that is left out: squashfs's builder would read its 16 TB of zeros.
 const HUGE: &str = "srv/cases/sparse/huge";
 
-/// What both parts work with.
+/// What all parts work with.
+#[derive(Clone)]
 struct Bench<'a> {
     cache: Cache,
     tools: Tools,
@@ -80,7 +85,15 @@ struct Bench<'a> {
     options: &'a Options,
 }
 
+impl Bench<'_> {
+    /// The same, with images of another tree.
+    fn of(&self, source: &Path) -> Self {
+        Self { source: source.to_path_buf(), ..self.clone() }
+    }
+}
+
 /// `mkfs.erofs`, and its version.
+#[derive(Clone)]
 struct Erofs {
     mkfs: PathBuf,
     version: String,
@@ -89,6 +102,10 @@ struct Erofs {
 pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     // What is written down is of the defaults.
     anyhow::ensure!(options.mkfs.is_empty() || !options.measure.is_empty(), "--mkfs needs --measure");
+    anyhow::ensure!(
+        options.measure.is_empty() || matches!(options.only, None | Some(Part::Read)),
+        "--measure names measures of reading"
+    );
     let cache = Cache::open()?;
     setup::ensure(&cache, &[Need::Kernel, Need::Machine, Need::Bench])?;
     let (mkfs, version) = erofs::mkfs(&cache)?;
@@ -115,12 +132,21 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         }
         Ok(())
     };
+    let wants = |part| options.only.is_none_or(|only| only == part);
     // Reading comes first: it is the shorter one.
-    if options.only != Some(Part::Build) {
+    if wants(Part::Read) {
         record.read = Some(read::measure(&bench)?);
         save(&record)?;
     }
-    if options.only != Some(Part::Read) && options.measure.is_empty() {
+    if !options.measure.is_empty() {
+        println!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if wants(Part::Releases) {
+        record.releases = Some(releases::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants(Part::Build) {
         let old = record.build.take();
         record.build = Some(build::measure(&bench)?.with_levels_of(old));
         save(&record)?;

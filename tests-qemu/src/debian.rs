@@ -22,33 +22,46 @@ pub(crate) fn mirror() -> Result<String> {
     if let Ok(mirror) = std::env::var("TESSERAFS_DEBIAN_MIRROR") {
         return Ok(mirror);
     }
-    let targets = run::capture(run::command("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(RELEASE) $(COMPONENT) $(SITE)",
-        "Created-By: Packages",
-    ]))?;
-    choose_mirror(&targets).context(
+    choose_site(&targets()?, "").context(
         "apt's configuration names no Debian archive; set TESSERAFS_DEBIAN_MIRROR to the address of one",
     )
 }
 
-/// The site of the first main component of a Debian suite.
-fn choose_mirror(targets: &str) -> Option<String> {
+/// What apt's configuration names: a line for each suite and component, with the address.
+fn targets() -> Result<String> {
+    run::capture(run::command("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(RELEASE) $(COMPONENT) $(SITE)",
+        "Created-By: Packages",
+    ]))
+}
+
+/// The site of the first main component of a Debian suite, or of what `part` of it holds (`-security`).
+fn choose_site(targets: &str, part: &str) -> Option<String> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         let (release, component, site) = (words.next()?, words.next()?, words.next()?);
-        (SUITES.contains(&release) && component == "main").then(|| site.to_owned())
+        let suite = release.strip_suffix(part)?;
+        (SUITES.contains(&suite) && component == "main").then(|| site.to_owned())
     })
 }
 
-/// The suite that this machine runs, as `/etc/os-release` names it.
+/// The suite that this machine runs, as `os-release` names it.
 pub(crate) fn codename() -> Result<String> {
-    let text = std::fs::read_to_string("/etc/os-release").context("failed to read os-release")?;
+    codename_of(Path::new("/"))
+}
+
+/// The suite that a root holds.
+pub(crate) fn codename_of(root: &Path) -> Result<String> {
+    // What `/etc/os-release` is a link to.
+    let path = root.join("usr/lib/os-release");
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .map(|name| name.trim_matches('"').to_owned())
-        .context("/etc/os-release names no suite")
+        .with_context(|| format!("{} names no suite", path.display()))
 }
 
 /// Another suite's package lists in a folder of their own: nothing on the machine changes.
@@ -60,13 +73,31 @@ pub(crate) struct Suite {
 impl Suite {
     /// Fetches the lists of `name` into `folder`; with `sources`, those of source packages.
     pub(crate) fn fetch(folder: &Path, name: &str, sources: bool) -> Result<Self> {
+        let kind = if sources { "deb-src" } else { "deb" };
+        Self::fetch_from(folder, name, kind, &[(mirror()?, name.to_owned())])
+    }
+
+    /// Fetches the lists of `name` and of what has come after it: its updates and, if apt's configuration
+    /// names an archive of such, its security updates.
+    pub(crate) fn fetch_updated(folder: &Path, name: &str) -> Result<Self> {
+        let mirror = mirror()?;
+        let mut suites = vec![(mirror.clone(), name.to_owned()), (mirror, format!("{name}-updates"))];
+        let security = "-security";
+        suites.extend(choose_site(&targets()?, security).map(|site| (site, format!("{name}{security}"))));
+        Self::fetch_from(folder, name, "deb", &suites)
+    }
+
+    /// Fetches the lists of these suites, each with the address of its archive.
+    fn fetch_from(folder: &Path, name: &str, kind: &str, suites: &[(String, String)]) -> Result<Self> {
         for sub in ["lists/partial", "archives/partial"] {
             std::fs::create_dir_all(folder.join(sub))
                 .with_context(|| format!("failed to create {sub} in {}", folder.display()))?;
         }
-        let kind = if sources { "deb-src" } else { "deb" };
-        let line = format!("{kind} [signed-by={KEYRING}] {} {name} main\n", mirror()?);
-        std::fs::write(folder.join("sources.list"), line)
+        let lines: String = suites
+            .iter()
+            .map(|(site, suite)| format!("{kind} [signed-by={KEYRING}] {site} {suite} main\n"))
+            .collect();
+        std::fs::write(folder.join("sources.list"), lines)
             .with_context(|| format!("failed to write a source list in {}", folder.display()))?;
         let suite = Self { folder: folder.to_path_buf(), name: name.to_owned() };
         run::logged(suite.apt("apt-get").arg("update"), &folder.join("update.log"))
@@ -130,8 +161,10 @@ mod tests {
                        bookworm-security main http://one.example/debian-security\n\
                        bookworm contrib http://two.example/debian\n\
                        bookworm main http://two.example/debian\n";
-        assert_eq!(choose_mirror(targets).as_deref(), Some("http://two.example/debian"));
-        assert_eq!(choose_mirror("noble main http://x.example"), None);
+        assert_eq!(choose_site(targets, "").as_deref(), Some("http://two.example/debian"));
+        let security = choose_site(targets, "-security");
+        assert_eq!(security.as_deref(), Some("http://one.example/debian-security"));
+        assert_eq!(choose_site("noble main http://x.example", ""), None);
     }
 
     #[test]

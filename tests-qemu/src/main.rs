@@ -2,7 +2,7 @@
 //! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
-//! ([`kernel`]), the module ([`module`]), real input ([`rootfs`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
+//! ([`kernel`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
 //! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]); then the verbs ([`test`], [`demo`], [`bench`],
 //! [`install`]).
 
@@ -21,6 +21,7 @@ mod kernel;
 mod lab;
 mod module;
 mod qemu;
+mod releases;
 mod report;
 mod reproducible;
 mod rootfs;

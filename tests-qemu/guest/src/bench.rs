@@ -3,6 +3,7 @@
 
 mod measures;
 mod memory;
+mod releases;
 mod walk;
 
 use std::path::Path;
@@ -33,6 +34,7 @@ pub(crate) fn run() -> Result<()> {
     let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the task")?;
     match serde_json::from_slice(&text).context("the task is damaged")? {
         Task::Read(plan) => read(&plan)?,
+        Task::Releases(plan) => releases::run(&plan)?,
     }
     say(&Line::Done)
 }

@@ -21,6 +21,8 @@ pub const IMAGES: &str = "/mnt/images";
 pub enum Task {
     /// Reading one tree.
     Read(Plan),
+    /// Memory after reading two trees that have much in common.
+    Releases(Releases),
 }
 
 /// Everything the guest needs to know of reading.
@@ -66,6 +68,24 @@ pub struct System {
     pub options: String,
     /// What is mounted: a block device, or a file of the disk with images.
     pub source: String,
+}
+
+/// Everything the guest needs to know of two releases.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Releases {
+    /// What is compared, in the order of the tables.
+    pub pairs: Vec<Pair>,
+    /// Rounds; each measures every pair once.
+    pub rounds: usize,
+}
+
+/// A file system with images of two trees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pair {
+    /// With the first tree.
+    pub system: System,
+    /// What is mounted as the second one, in the same way.
+    pub second: String,
 }
 
 /// One line from guest to host.

@@ -10,7 +10,7 @@ use super::{build, Bench};
 use crate::{disk, run};
 
 /// The level of all that is compressed.
-const LEVEL: u32 = 3;
+pub(super) const LEVEL: u32 = 3;
 
 /// What dm-verity hashes with: any salt will do, the same one makes runs alike.
 const SALT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";

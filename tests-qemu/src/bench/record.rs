@@ -45,10 +45,11 @@ pub(super) struct Program {
     pub(super) command: String,
 }
 
-/// Both parts.
+/// All parts; `None` is one that was not measured.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) read: Option<Measured<reading::Sample>>,
+    pub(super) releases: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,
 }
 
@@ -193,6 +194,12 @@ mod tests {
             assert_eq!(levels(&merged), [9]);
         }
         assert_eq!(levels(&built("c", "new", &[9]).with_levels_of(None)), [9]);
+    }
+
+    #[test]
+    fn a_record_of_fewer_parts_is_read() {
+        let record: Record = serde_json::from_str(r#"{"read": null, "build": null}"#).unwrap();
+        assert!(record.releases.is_none());
     }
 
     #[test]
