@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
-//! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]), and in the memory that two
-//! similar trees take ([`releases`]).
+//! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
+//! similar trees take ([`releases`]); and against itself with one processor ([`scaling`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
 //! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
@@ -14,6 +14,7 @@ mod read;
 mod record;
 mod releases;
 mod report;
+mod scaling;
 mod uml;
 
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub(crate) struct Options {
     /// commit stays
     #[arg(long, value_delimiter = ',', default_values_t = [3, 15])]
     levels: Vec<u32>,
-    /// Rounds of reading
+    /// Rounds of reading, and a quarter of the runs with one and with two processors
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Only measures of reading whose names begin with this; prints, and writes nothing
@@ -70,6 +71,8 @@ enum Part {
     Read,
     /// Memory after reading two releases of one distribution.
     Releases,
+    /// One reader on one processor and on two.
+    Scaling,
 }
 
 /// The one file that is left out: squashfs's builder would read its 16 TB of zeros.
@@ -144,6 +147,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     }
     if wants(Part::Releases) {
         record.releases = Some(releases::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants(Part::Scaling) {
+        record.scaling = Some(scaling::measure(&bench)?);
         save(&record)?;
     }
     if wants(Part::Build) {

@@ -300,7 +300,7 @@ impl Judge {
 }
 
 /// The machine without its disks and ports.
-fn machine(
+pub(crate) fn machine(
     accelerator: Accelerator,
     kernel: &Path,
     initramfs: &Path,

@@ -4,6 +4,7 @@
 mod measures;
 mod memory;
 mod releases;
+mod scaling;
 mod walk;
 
 use std::path::Path;
@@ -35,6 +36,7 @@ pub(crate) fn run() -> Result<()> {
     match serde_json::from_slice(&text).context("the task is damaged")? {
         Task::Read(plan) => read(&plan)?,
         Task::Releases(plan) => releases::run(&plan)?,
+        Task::Scaling(plan) => scaling::run(&plan)?,
     }
     say(&Line::Done)
 }

@@ -78,7 +78,8 @@ fn run() -> Result<()> {
     suite.finish()
 }
 
-fn load() -> Result<String> {
+/// Loads the module.
+pub(crate) fn load() -> Result<String> {
     let module = File::open("/lib/tesserafs.ko").context("failed to open the module")?;
     rustix::system::finit_module(&module, c"", 0).context("failed to load the module")?;
     let types = std::fs::read_to_string("/proc/filesystems").context("failed to read /proc/filesystems")?;

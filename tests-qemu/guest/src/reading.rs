@@ -15,6 +15,14 @@ pub const PLAN: &str = "plan.json";
 /// Where the disk with images is mounted.
 pub const IMAGES: &str = "/mnt/images";
 
+/// Where the image of [`Scaling`] lies in the first root.
+pub const IMAGE: &str = "image";
+
+/// The two cases of [`Scaling`], as samples name them.
+pub const ONE_CPU: &str = "one CPU";
+/// See [`ONE_CPU`].
+pub const TWO_CPUS: &str = "two CPUs";
+
 /// What one start of a machine measures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "snake_case")]
@@ -23,6 +31,8 @@ pub enum Task {
     Read(Plan),
     /// Memory after reading two trees that have much in common.
     Releases(Releases),
+    /// One reader, with one processor and with two.
+    Scaling(Scaling),
 }
 
 /// Everything the guest needs to know of reading.
@@ -86,6 +96,15 @@ pub struct Pair {
     pub system: System,
     /// What is mounted as the second one, in the same way.
     pub second: String,
+}
+
+/// Everything the guest needs to know of one reader on several processors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Scaling {
+    /// What is read, below the root of the image: the name of the measure and the file.
+    pub files: Vec<(String, String)>,
+    /// How often, with each number of processors, on a host that has both to spare.
+    pub runs: usize,
 }
 
 /// One line from guest to host.

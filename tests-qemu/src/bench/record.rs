@@ -50,6 +50,7 @@ pub(super) struct Program {
 pub(super) struct Record {
     pub(super) read: Option<Measured<reading::Sample>>,
     pub(super) releases: Option<Measured<reading::Sample>>,
+    pub(super) scaling: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,
 }
 
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn a_record_of_fewer_parts_is_read() {
         let record: Record = serde_json::from_str(r#"{"read": null, "build": null}"#).unwrap();
-        assert!(record.releases.is_none());
+        assert!(record.releases.is_none() && record.scaling.is_none());
     }
 
     #[test]

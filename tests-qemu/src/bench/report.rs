@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use tesserafs_guest::reading::Sample;
+use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::build::{MKSQUASHFS, OURS as MKFS};
 use super::images::{OURS, OURS_FILE, OURS_TRUSTED};
 use super::record::{summary, Built, Measured, Record, Summary};
 use super::releases::EROFS_SHARED;
+use super::scaling::PROGRAM;
 
 /// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
 struct Target {
@@ -53,7 +54,9 @@ const TARGETS: [Target; 16] = [
     target("memory, two releases read", EROFS_SHARED, Wanted::AtMost(0.8), |f| {
         f.of(&f.record.releases, "memory: all", OURS, EROFS_SHARED)
     }),
-    target("two CPUs, one sequential reader, throughput", "itself on one", Wanted::AtLeast(1.6), |_| None),
+    target("two CPUs, one sequential reader, throughput", "itself on one", Wanted::AtLeast(1.6), |f| {
+        f.of(&f.record.scaling, PROGRAM, ONE_CPU, TWO_CPUS)
+    }),
     target("cold start of python3, time", VERITY, Wanted::AtMost(1.0), |f| {
         f.time("start of python3", VERITY)
     }),
@@ -163,6 +166,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     }
     if let Some(releases) = &record.releases {
         two_releases(&mut out, releases)?;
+    }
+    if let Some(scaling) = &record.scaling {
+        two_cpus(&mut out, scaling)?;
     }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
@@ -286,6 +292,32 @@ fn two_releases(out: &mut String, releases: &Measured<Sample>) -> Result<()> {
     circumstances(out, releases)
 }
 
+fn two_cpus(out: &mut String, scaling: &Measured<Sample>) -> Result<()> {
+    writeln!(out, "\n## Two processors\n")?;
+    writeln!(
+        out,
+        "| tesserafs | {ONE_CPU}: median (min – max) | {TWO_CPUS}: median (min – max) | times the throughput | of minima |\n\
+         |---|---|---|---|---|"
+    )?;
+    for measure in names(&scaling.samples, |sample| &sample.measure) {
+        let all = |system| of(&scaling.samples, measure, system);
+        let (Some(one), Some(two)) = (all(ONE_CPU), all(TWO_CPUS)) else { continue };
+        let shown = |all: &Summary| {
+            let [median, min, max] = [all.median, all.min, all.max].map(|value| shown(measure, value));
+            format!("{median} ({min} – {max})")
+        };
+        writeln!(
+            out,
+            "| {measure} | {} | {} | {:.2} | {:.2} |",
+            shown(&one),
+            shown(&two),
+            one.median / two.median,
+            one.min / two.min
+        )?;
+    }
+    circumstances(out, scaling)
+}
+
 fn building(out: &mut String, build: &Measured<Built>) -> Result<()> {
     let samples = &build.samples;
     writeln!(out, "\n## Building\n")?;
@@ -357,12 +389,20 @@ mod tests {
     #[test]
     fn each_part_has_its_table_and_its_target() {
         let releases = vec![sample("memory: all", OURS, 3e6), sample("memory: all", EROFS_SHARED, 4e6)];
-        let text = markdown(&Record { releases: Some(measured(releases)), ..Record::default() }).unwrap();
+        let scaling = vec![sample(PROGRAM, ONE_CPU, 0.9), sample(PROGRAM, TWO_CPUS, 0.5)];
+        let text = markdown(&Record {
+            releases: Some(measured(releases)),
+            scaling: Some(measured(scaling)),
+            ..Record::default()
+        })
+        .unwrap();
         assert!(
             text.contains("two releases read | EROFS with inode_share | ≤ 0.8 | 0.750 | yes |"),
             "{text}"
         );
         assert!(text.contains("| memory: all | 3.0 MB | 4.0 MB (1.33) |"), "{text}");
+        assert!(text.contains("itself on one | ≥ 1.6 | 1.800 | yes |"), "{text}");
+        assert!(text.contains("one large program | 0.900 s (0.900 s – 0.900 s) | 0.500 s"), "{text}");
         assert!(text.contains("stat of all, cold, time | EROFS | ≤ 1 | not measured |"), "{text}");
     }
 

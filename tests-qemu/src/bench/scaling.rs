@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+//! One sequential reader in the test machine, with one processor and with two.
+//!
+//! The user-mode kernel of the other measures has one processor by construction.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tesserafs_guest::manifest::{Entry, Manifest};
+use tesserafs_guest::reading::{Sample, Scaling, Task, IMAGE};
+use tesserafs_guest::tree;
+
+use super::images::LEVEL;
+use super::machine;
+use super::record::{Measured, Program};
+use super::{build, Bench};
+use crate::kernel::{self, Toolchain};
+use crate::module::{self, Lint};
+use crate::qemu::{self, Accelerator};
+use crate::{run, tools, trees};
+
+/// Memory of the machine, in MiB.
+const MEMORY: u32 = 2048;
+
+/// Runs with each number of processors, for each round of reading: one takes a second or two.
+const RUNS: usize = 4;
+
+/// How long a run may take on a slow machine that others use, too.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is read: the name of the measure, and where in the root the files are of which it is the largest.
+const FILES: [(&str, &str); 2] = [(LARGE, ""), (PROGRAM, "usr/")];
+
+/// The large file of the other measures.
+const LARGE: &str = "sequential, one large file";
+/// The measure of the target: what systems read from such images is programs.
+pub(super) const PROGRAM: &str = "sequential, one large program";
+
+/// Runs everything.
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
+    let toolchain = Toolchain::find(&bench.cache)?;
+    let kernel = kernel::build(&bench.cache, &toolchain)?;
+    let module = module::build(&bench.cache, &toolchain, &kernel.build, Lint::Plain)?;
+    let scratch =
+        tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
+    let root = scratch.path().join("root");
+    std::fs::create_dir(&root).context("failed to create a folder")?;
+    let manifest = trees::described(&bench.source)?;
+    let mut files = Vec::new();
+    let mut sizes = Vec::new();
+    for (index, (measure, folder)) in FILES.into_iter().enumerate() {
+        let Some(largest) = largest(&manifest, folder) else { continue };
+        let name = format!("file-{index}");
+        std::fs::copy(largest.below(&bench.source), root.join(&name)).context("failed to copy a file")?;
+        sizes.push(largest.size);
+        files.push((measure.to_owned(), name));
+    }
+    let image = scratch.path().join(IMAGE);
+    run::capture(&mut build::tesserafs(&bench.of(&root), LEVEL, &image))?;
+
+    let accelerator = qemu::accelerator(&kernel.image(), &tools::guest()?)?;
+    let runs = RUNS * bench.options.rounds;
+    let task = Task::Scaling(Scaling { files, runs });
+    let packed = [(IMAGE.to_owned(), image)];
+    let initramfs = machine::initramfs(scratch.path(), &task, Some(&module), &packed)?;
+    let command = qemu::machine(accelerator, &kernel.image(), &initramfs, "loglevel=4 guest.bench", MEMORY);
+    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
+    let shown = shown.replace(&format!("{}", kernel.image().display()), "bzImage");
+    run::say(format_args!("one reader on one processor and on two: {runs} runs"));
+    let samples = machine::samples(command, bench, "bench-scaling", LIMIT * runs.max(1) as u32)?;
+
+    let mut programs = build::programs(bench)?;
+    programs.retain(|program| program.name == build::OURS);
+    let qemu = run::capture(run::command("qemu-system-x86_64").arg("--version"))?;
+    let qemu = qemu.lines().next().unwrap_or_default();
+    programs.push(Program {
+        name: "QEMU".to_owned(),
+        version: format!("{qemu}, Linux {}, {}", kernel.key, machine::versions(&toolchain)),
+        command: shown,
+    });
+    Measured::new(programs, notes(&sizes, accelerator, runs), samples)
+}
+
+fn notes(sizes: &[u64], accelerator: Accelerator, runs: usize) -> Vec<String> {
+    let executed = match accelerator {
+        Accelerator::Kvm => "by the processor (KVM)",
+        Accelerator::Tcg => "emulated (TCG, a thread of the host for each)",
+    };
+    let sizes: Vec<String> = sizes.iter().map(|size| format!("{:.1} MB", *size as f64 / 1e6)).collect();
+    vec![
+        format!(
+            "one machine with two processors, {executed}; for one CPU the second is switched off, by turns in each of {runs} runs"
+        ),
+        format!(
+            "the large file is the largest of the Debian root, a package list, the large program the largest below `usr` ({}), both \
+             in one image that lies in the machine's memory; each sample after `drop_caches`; one thread reads 128 KiB at a time",
+            sizes.join(" and ")
+        ),
+        "two threads that compute checksums and share nothing say what the second processor was worth on this host; a run in \
+         which that was too little has a name of its own in the table, does not count for the target, and is made up for by \
+         another one, twice as many at most"
+            .to_owned(),
+    ]
+}
+
+/// The largest regular file of a tree whose path begins so.
+fn largest<'m>(manifest: &'m Manifest, folder: &str) -> Option<&'m Entry> {
+    manifest
+        .entries
+        .iter()
+        .filter(|entry| tree::is_file(entry.mode) && entry.path.starts_with(folder.as_bytes()))
+        .filter(|entry| !super::read::is_left_out(entry))
+        .max_by_key(|entry| entry.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_file_is_one_that_the_distribution_brings() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["srv/cases", "usr/bin"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        for (name, length) in [("list", 5), ("usr/bin/program", 3), ("usr/small", 1), ("srv/cases/larger", 9)]
+        {
+            std::fs::write(root.path().join(name), vec![b'x'; length]).unwrap();
+        }
+        let manifest = trees::described(root.path()).unwrap();
+        let path = |folder| largest(&manifest, folder).unwrap().path.as_slice();
+        assert_eq!((path(""), path("usr/")), (&b"list"[..], &b"usr/bin/program"[..]));
+        assert!(largest(&manifest, "opt/").is_none());
+    }
+}
