@@ -64,8 +64,9 @@ fn notes(plan: &Plan, images: &Images) -> Vec<String> {
         ),
         "systems with a file mount it from an ext4 on such a device; all others mount the device (`ubd`)".to_owned(),
         "the images are in the host's page cache: cold means that the guest has nothing in its own".to_owned(),
-        "user-mode Linux has no SHA instructions and no large folios (no huge pages), and a system call costs some µs: \
-         compare systems with each other, verified with verified, and not with other machines"
+        "user-mode Linux hashes by the processor's SHA instructions, as patched for this (dm-verity as tesserafs), has no \
+         large folios (no huge pages), and a system call costs some µs: compare systems with each other, verified with \
+         verified, and not with other machines"
             .to_owned(),
         format!(
             "walks and random reads leave `{LEAVE_OUT}` out, where the tests keep noise, holes and a directory of 100,000 \
