@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Step 3 of a data read: verified stored bytes become raw bytes.
+//!
+//! Only [`Authentic`] bytes get here: the decompressor never meets bytes that the superblock does
+//! not vouch for.
 
 use kernel::prelude::*;
 
 use tesserafs_format::num::{u64_from_usize, usize_from_u32};
-use tesserafs_format::{Chunk, Codec, FormatError, Place, Rule};
+use tesserafs_format::{x86, Chunk, Codec, FormatError, Place, Rule};
 
 use crate::error::Failure;
 use crate::klib::{buffer::Buffer, zstd};
@@ -15,38 +18,68 @@ use crate::verify::Authentic;
 pub(crate) fn room(chunk: &Chunk) -> Result<Buffer<u8>> {
     match chunk.codec {
         Codec::Plain => Buffer::with_capacity(0),
-        Codec::Zstd => Buffer::with_capacity(usize_from_u32(chunk.raw_len)),
+        Codec::Zstd | Codec::ZstdX86 => Buffer::with_capacity(usize_from_u32(chunk.raw_len)),
     }
 }
 
 /// Decodes the stored bytes of `chunk` into its `room`.
-///
-/// Only [`Authentic`] bytes get here: the decompressor never meets bytes that the superblock does
-/// not vouch for.
 pub(crate) fn decode(
     decoders: &zstd::Pool,
     chunk: &Chunk,
     stored: Authentic,
-    mut room: Buffer<u8>,
+    room: Buffer<u8>,
 ) -> Result<Buffer<u8>, Failure> {
     let raw = match chunk.codec {
         // A plain chunk is as long stored as raw: `Chunk::parse` refuses any other.
         Codec::Plain => stored.into_buffer(),
-        Codec::Zstd => {
-            // What a frame that does not decode leaves is too short, and refused below.
-            let _ = decoders.get().decompress(stored.bytes(), &mut room);
-            room
-        }
+        Codec::Zstd | Codec::ZstdX86 => decompress(decoders, chunk.codec, &stored, room),
     };
-    if raw.len() == usize_from_u32(chunk.raw_len) {
+    expect(chunk, Rule::ChunkDecode, raw, chunk.raw_len)
+}
+
+/// Decodes the first `wanted` raw bytes of `chunk`, and perhaps more.
+///
+/// Who wants a page or a small file then waits for half of a chunk, on average.
+pub(crate) fn decode_beginning(
+    decoders: &zstd::Pool,
+    chunk: &Chunk,
+    wanted: u32,
+    mut stored: Authentic,
+) -> Result<Buffer<u8>, Failure> {
+    let unsure = match chunk.codec {
+        Codec::Plain => return Ok(stored.into_buffer()),
+        Codec::Zstd => 0,
+        Codec::ZstdX86 => x86::UNSURE,
+    };
+    let Some(len) = stored.shorten(chunk.raw_len, wanted.saturating_add(unsure)) else {
+        return decode(decoders, chunk, stored, room(chunk)?);
+    };
+    let room = Buffer::with_capacity(usize_from_u32(len))?;
+    let raw = decompress(decoders, chunk.codec, &stored, room);
+    let mut raw = expect(chunk, Rule::ChunkBlocks, raw, len)?;
+    raw.truncate(usize_from_u32(len.saturating_sub(unsure)));
+    Ok(raw)
+}
+
+/// What a frame decodes to; if it does not decode, less than there is room for.
+fn decompress(
+    decoders: &zstd::Pool,
+    codec: Codec,
+    stored: &Authentic,
+    mut room: Buffer<u8>,
+) -> Buffer<u8> {
+    let _ = decoders.get().decompress(stored.bytes(), &mut room);
+    if codec == Codec::ZstdX86 {
+        x86::decode(&mut room);
+    }
+    room
+}
+
+/// `raw` if it has `len` bytes; else `chunk` breaks `rule`.
+fn expect(chunk: &Chunk, rule: Rule, raw: Buffer<u8>, len: u32) -> Result<Buffer<u8>, Failure> {
+    if raw.len() == usize_from_u32(len) {
         return Ok(raw);
     }
-    let (found, expected) = (u64_from_usize(raw.len()), chunk.raw_len.into());
-    Err(FormatError::new(
-        Rule::ChunkDecode,
-        Place::Chunk(chunk.index.0),
-        found,
-        expected,
-    )
-    .into())
+    let (place, found) = (Place::Chunk(chunk.index.0), u64_from_usize(raw.len()));
+    Err(FormatError::new(rule, place, found, len.into()).into())
 }

@@ -8,13 +8,13 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use tesserafs_format::Chunk;
 
 use crate::chunk_cache::{ChunkCache, Found, Owner, Slot};
-use crate::decode::{decode, room};
+use crate::decode::{decode, decode_beginning, room};
 use crate::error::Failure;
 use crate::klib::{buffer::Buffer, workqueue, zstd};
 use crate::mount::{Global, Mounted};
 use crate::pack::Packs;
 use crate::stats::Stats;
-use crate::verify::{verify, Trust};
+use crate::verify::{verify, Authentic, Trust};
 
 /// The chunks of a mounted image.
 #[derive(Clone, Copy)]
@@ -43,24 +43,34 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// The raw bytes of `chunk`, in a slot that is filled.
-    pub(crate) fn get(&self, chunk: &Chunk) -> Result<Arc<Slot>, Failure> {
+    /// The first `wanted` raw bytes of `chunk` at least, in a slot that is filled.
+    pub(crate) fn get(&self, chunk: &Chunk, wanted: u32) -> Result<Arc<Slot>, Failure> {
         loop {
-            let slot = match self.cache.find(chunk, self.owner)? {
+            let slot = match self.cache.find(chunk, wanted, self.owner)? {
                 Found::Slot(slot) => {
                     self.stats.chunk_hits.increment();
                     slot
                 }
                 Found::Claim(claim) => {
                     let stored = self.read(core::slice::from_ref(chunk))?.pop();
-                    return Ok(claim.fill(self.decode(chunk, stored.ok_or(EIO)?, room(chunk)?)?));
+                    let stored = self.verify(chunk, stored.ok_or(EIO)?)?;
+                    // Who comes for more of a chunk may come again.
+                    let wanted = if claim.is_for_more() {
+                        chunk.raw_len
+                    } else {
+                        wanted
+                    };
+                    let raw = decode_beginning(self.decoders, chunk, wanted, stored)?;
+                    self.stats.has_decoded(chunk, raw.len());
+                    return Ok(claim.fill(raw));
                 }
             };
             slot.wait()?;
-            if slot.raw().is_some() {
+            if slot.has(wanted) {
                 return Ok(slot);
             }
-            // Who had the claim gave it up, for reasons of his own perhaps: he was killed.
+            // Who had the claim wanted less, or gave it up, for reasons of his own perhaps: he was
+            // killed.
         }
     }
 
@@ -68,15 +78,16 @@ impl<'a> Chunks<'a> {
     pub(crate) fn filled(
         &self,
         chunk: &Chunk,
+        wanted: u32,
         slot: Option<Arc<Slot>>,
     ) -> Result<Arc<Slot>, Failure> {
         if let Some(slot) = slot {
             slot.wait()?;
-            if slot.raw().is_some() {
+            if slot.has(wanted) {
                 return Ok(slot);
             }
         }
-        self.get(chunk)
+        self.get(chunk, wanted)
     }
 
     /// Says that all of a chunk is in the page cache of a file now.
@@ -94,7 +105,7 @@ impl<'a> Chunks<'a> {
         let mut claims = Buffer::with_capacity(chunks.len())?;
         let mut claimed = Buffer::with_capacity(chunks.len())?;
         for chunk in chunks {
-            match self.cache.find(chunk, self.owner)? {
+            match self.cache.find(chunk, chunk.raw_len, self.owner)? {
                 Found::Slot(slot) => {
                     self.stats.chunk_hits.increment();
                     slots.push(slot)?;
@@ -146,13 +157,17 @@ impl<'a> Chunks<'a> {
         stored: Buffer<u8>,
         room: Buffer<u8>,
     ) -> Result<Buffer<u8>, Failure> {
+        let stored = self.verify(chunk, stored)?;
+        let raw = decode(self.decoders, chunk, stored, room)?;
+        self.stats.has_decoded(chunk, raw.len());
+        Ok(raw)
+    }
+
+    fn verify(&self, chunk: &Chunk, stored: Buffer<u8>) -> Result<Authentic, Failure> {
         if self.trust == Trust::Digests {
             self.stats.hashed_bytes.add(stored.len());
         }
-        let stored = verify(self.trust, chunk, stored)?;
-        let raw = decode(self.decoders, chunk, stored, room)?;
-        self.stats.has_decoded(chunk);
-        Ok(raw)
+        verify(self.trust, chunk, stored)
     }
 }
 

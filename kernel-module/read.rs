@@ -49,8 +49,8 @@ impl address_space::Operations for RegularFile {
         let Ok(reader) = Reader::new(inode, &meta) else {
             return;
         };
-        // Who wants one page reads here and there. The others would have to be made and copied, and
-        // the chunk is in the cache, should they be wanted after all.
+        // Who wants one page reads here and there. The others would have to be decoded, made and
+        // copied; should they be wanted after all, all of the chunk is decoded then, and cached.
         if window.len() > BLOCK_SIZE && reader.widen(&mut window).is_err() {
             return;
         }
@@ -180,7 +180,11 @@ impl<'a> Reader<'a> {
                 return Ok(());
             };
             let chunks = self.chunks;
-            let Piece { extent, slot, .. } = self.at(&extents, pos)?;
+            let Piece {
+                extent,
+                chunk,
+                slot,
+            } = self.at(&extents, pos)?;
             let len = usize::try_from(extent.end.saturating_sub(pos))
                 .unwrap_or(room)
                 .min(room);
@@ -189,7 +193,7 @@ impl<'a> Reader<'a> {
                     let from = u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
                     let raw = slot.raw().ok_or(EIO)?;
                     folio.write(bytes_at(raw, from, len).ok_or(EIO)?)?;
-                    let is_whole = extent.len() == u64_from_usize(raw.len());
+                    let is_whole = chunk.is_some_and(|chunk| extent.len() == chunk.raw_len.into());
                     if is_whole && end(pos, len) == extent.end {
                         chunks.spent(slot);
                     }
@@ -206,11 +210,12 @@ impl<'a> Reader<'a> {
         if !self.pieces.iter().any(covers) {
             self.look_ahead(extents, pos)?;
         }
-        let chunks = self.chunks;
+        let (chunks, end) = (self.chunks, self.end);
         let piece = self.pieces.iter_mut().find(|piece| covers(piece));
         let piece = piece.ok_or(EIO)?;
         if let Some(chunk) = &piece.chunk {
-            piece.slot = Some(chunks.filled(chunk, piece.slot.take())?);
+            let wanted = wanted(&piece.extent, pos, end).min(chunk.raw_len);
+            piece.slot = Some(chunks.filled(chunk, wanted, piece.slot.take())?);
         }
         Ok(piece)
     }
@@ -284,6 +289,19 @@ impl<'a> Reader<'a> {
             Seek::Data => Err(ENXIO.into()),
         }
     }
+}
+
+/// Raw bytes from the start of the chunk of `extent` that a reader of `pos..end` wants.
+fn wanted(extent: &Extent, pos: u64, end: u64) -> u32 {
+    let Target::Chunk { offset, .. } = extent.target else {
+        return 0;
+    };
+    let in_chunk = |pos: u64| u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
+    // Who begins at its start, as with the first file of a group, may well go on to its end.
+    if in_chunk(pos) < BLOCK_BYTES {
+        return u32::MAX;
+    }
+    u32::try_from(in_chunk(extent.end.min(end))).unwrap_or(u32::MAX)
 }
 
 /// Where `len` bytes at `pos` end.

@@ -23,7 +23,7 @@ use crate::vfs::page_cache::Key;
 
 /// Extents of a file that shares its pages, at most: with the default profile 128 MiB. Looking at
 /// more would make opening a file slow.
-const EXTENTS_MAX: u32 = 1024;
+const EXTENTS_MAX: u32 = 2048;
 
 /// Bytes of what is digested: the key of all extents so far, and the next one.
 const RECORD: usize = 96;

@@ -7,9 +7,9 @@
 //! | `image_id`              | (the image ID)                                                    |
 //! | `read_bytes`            | bytes that were read from the image: stored chunks and metadata   |
 //! | `hashed_bytes`          | bytes whose digest was computed                                   |
-//! | `decoded_bytes`         | raw bytes of the chunks that were decoded                         |
+//! | `decoded_bytes`         | raw bytes that were decoded: of all or the beginning of a chunk   |
 //! | `chunk_hits`            | chunks that were wanted and in the chunk cache, or being decoded  |
-//! | `chunk_misses`          | chunks that had to be read                                        |
+//! | `chunk_misses`          | times that a chunk had to be read                                 |
 //! | `shared_files`          | files whose pages are those of all files with the same chunks     |
 //! | `verification_failures` | digests that were not those of the bytes, and broken rules        |
 //!
@@ -23,7 +23,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
-use tesserafs_format::num::{u64_from_usize, usize_from_u32};
+use tesserafs_format::num::{u32_from_usize, u64_from_usize, usize_from_u32};
 use tesserafs_format::Chunk;
 
 use crate::error::{Failure, ImageId};
@@ -92,10 +92,15 @@ impl Stats {
         trace::read(self.image(), chunk.index.0, chunk.offset, chunk.stored_len);
     }
 
-    /// `chunk` was verified and decoded.
-    pub(crate) fn has_decoded(&self, chunk: &Chunk) {
-        self.decoded_bytes.add(usize_from_u32(chunk.raw_len));
-        trace::decode(self.image(), chunk.index.0, chunk.stored_len, chunk.raw_len);
+    /// `chunk` was verified, and its first `len` raw bytes were decoded.
+    pub(crate) fn has_decoded(&self, chunk: &Chunk, len: usize) {
+        self.decoded_bytes.add(len);
+        trace::decode(
+            self.image(),
+            chunk.index.0,
+            chunk.stored_len,
+            u32_from_usize(len),
+        );
     }
 
     /// Counts a failure, logs it, and gives the errno.

@@ -31,7 +31,7 @@ TRACE_EVENT(tesserafs_read,
 		  __entry->image, __entry->chunk, __entry->offset, __entry->stored)
 );
 
-/* A chunk was verified and decoded. */
+/* A chunk was verified, and its first @raw bytes were decoded. */
 TRACE_EVENT(tesserafs_decode,
 	TP_PROTO(u64 image, u32 chunk, u32 stored, u32 raw),
 	TP_ARGS(image, chunk, stored, raw),

@@ -2,7 +2,7 @@
 
 //! Step 2 of a data read: the stored bytes become [`Authentic`], or an error.
 
-use tesserafs_format::{Chunk, Digest, FormatError, Place, Rule, Sha256, Verified};
+use tesserafs_format::{frame, Chunk, Digest, FormatError, Place, Rule, Sha256, Verified};
 
 use crate::error::Failure;
 use crate::klib::{buffer::Buffer, sha256::sha256};
@@ -25,18 +25,28 @@ pub(crate) enum Trust {
     Backing,
 }
 
-/// The stored bytes of a chunk, which the superblock vouches for, or the mounter.
+/// The stored bytes of a chunk, or of its beginning, which the superblock vouches for, or the mounter.
 ///
 /// # Invariants
 ///
 /// The bytes were compared with the digest of their chunk since anybody could last write them, or
-/// the image was mounted with [`Trust::Backing`].
+/// the image was mounted with [`Trust::Backing`]; only [`shorten`](Self::shorten) changed them since.
 pub(crate) struct Authentic(Buffer<u8>);
 
 impl Authentic {
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Makes the frame of a chunk of `raw_len` bytes end behind the block with the last of the first
+    /// `wanted` ones, and gives how many it then decodes to; none if that is its last block.
+    ///
+    /// They are the beginning of what the bytes that were vouched for decode to.
+    pub(crate) fn shorten(&mut self, raw_len: u32, wanted: u32) -> Option<u32> {
+        let beginning = frame::shorten(&mut self.0, raw_len, wanted)?;
+        self.0.truncate(beginning.stored_len);
+        Some(beginning.raw_len)
     }
 
     /// The buffer that holds the bytes, and nothing else.
@@ -56,7 +66,7 @@ pub(crate) fn verify(
         return Ok(Authentic(stored));
     }
     match Verified::check::<KernelSha256>(&stored, &chunk.digest) {
-        // INVARIANT: Just compared, and from here on the buffer is behind shared references only.
+        // INVARIANT: Just compared, and from here on nobody else has the buffer.
         Ok(_) => Ok(Authentic(stored)),
         Err(found) => {
             let place = Place::Chunk(chunk.index.0);

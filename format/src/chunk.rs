@@ -29,6 +29,8 @@ pub enum Codec {
     Plain,
     /// One zstd frame.
     Zstd,
+    /// One zstd frame of what the [x86 filter](crate::x86) makes of them.
+    ZstdX86,
 }
 
 impl Codec {
@@ -37,6 +39,7 @@ impl Codec {
         match self {
             Codec::Plain => 0,
             Codec::Zstd => 1,
+            Codec::ZstdX86 => 2,
         }
     }
 }
@@ -48,6 +51,7 @@ impl TryFrom<u8> for Codec {
         match value {
             0 => Ok(Codec::Plain),
             1 => Ok(Codec::Zstd),
+            2 => Ok(Codec::ZstdX86),
             other => Err(other),
         }
     }
@@ -93,7 +97,7 @@ impl Chunk {
         let stored = raw.stored.get();
         let codec = u8::try_from(stored >> STORED_BITS).unwrap_or(u8::MAX);
         let codec = Codec::try_from(codec).map_err(|found| {
-            FormatError::new(Rule::ChunkCodec, place, found.into(), Codec::Zstd.value().into())
+            FormatError::new(Rule::ChunkCodec, place, found.into(), Codec::ZstdX86.value().into())
         })?;
         let stored_len = stored & STORED_MAX;
         let raw_len = raw.raw_len.get();
@@ -106,7 +110,7 @@ impl Chunk {
         )?;
         let fits = match codec {
             Codec::Plain => stored_len == raw_len,
-            Codec::Zstd => (1..raw_len).contains(&stored_len),
+            Codec::Zstd | Codec::ZstdX86 => (1..raw_len).contains(&stored_len),
         };
         ensure(fits, Rule::ChunkStoredLength, place, stored_len.into(), raw_len.into())?;
         let offset = word & OFFSET_MAX;

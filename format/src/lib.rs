@@ -12,7 +12,8 @@
 //! - [`merkle`] says which hash block vouches for which metadata block;
 //! - [`image`] walks the tables: the caller supplies verified metadata bytes through [`Metadata`];
 //! - [`inode`], [`attributes`], [`dirent`], [`xattr`] parse the records of the tree region;
-//! - [`extent`], [`chunk`], [`pack`], [`annotation`] those of the map region.
+//! - [`extent`], [`chunk`], [`pack`], [`annotation`] those of the map region;
+//! - [`frame`] and [`x86`] are what a chunk's codec needs beside zstd.
 //!
 //! [`raw`] holds the records as they lie on disk, [`error`] the rules an image can break.
 
@@ -36,6 +37,7 @@ pub mod digest;
 pub mod dirent;
 pub mod error;
 pub mod extent;
+pub mod frame;
 pub mod image;
 pub mod inode;
 pub mod limits;
@@ -44,6 +46,7 @@ pub mod num;
 pub mod pack;
 pub mod raw;
 pub mod superblock;
+pub mod x86;
 pub mod xattr;
 
 pub use annotation::Annotation;

@@ -23,6 +23,9 @@ pub const DIGESTS_PER_BLOCK: u64 = 128;
 /// Levels of the Merkle tree: 128^5 blocks of 4 KiB are more than [`MAX_METADATA_BYTES`].
 pub const MAX_HASH_LEVELS: usize = 5;
 
+/// Raw bytes in each block of a chunk's zstd frame but the last one.
+pub const FRAME_BLOCK: u32 = 32 << 10;
+
 /// Bytes in a file name, as in `NAME_MAX`.
 pub const NAME_MAX: usize = 255;
 

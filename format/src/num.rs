@@ -22,6 +22,11 @@ pub const fn usize_from_u32(value: u32) -> usize {
     value as usize
 }
 
+/// The lowest 32 bits of a length in memory.
+pub const fn u32_from_usize(value: usize) -> u32 {
+    low_u32(u64_from_usize(value))
+}
+
 /// The lowest 32 bits.
 pub const fn low_u32(value: u64) -> u32 {
     // CAST: the mask leaves 32 bits.

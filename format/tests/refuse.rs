@@ -267,7 +267,7 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (
             Rule::ChunkCodec,
             Chunk(0),
-            Records(|d| d.chunks[0].stored = (2 << 24 | 5000).into(), |i| chunk(i, 0)),
+            Records(|d| d.chunks[0].stored = (3 << 24 | 5000).into(), |i| chunk(i, 0)),
         ),
         (Rule::ChunkRawLength, Chunk(0), Records(|d| d.chunks[0].raw_len = 0.into(), |i| chunk(i, 0))),
         (
@@ -446,6 +446,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::PackDigest,
     Rule::ChunkDigest,
     Rule::ChunkDecode,
+    Rule::ChunkBlocks,
     Rule::AnnotationOrder,
     Rule::TablePadding,
     Rule::HashPadding,

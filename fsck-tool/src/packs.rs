@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use tesserafs_format::limits::BLOCK_BYTES;
-use tesserafs_format::{Chunk, Codec, Digest, Pack, PackKind, Place, Rule, Verified};
-use zstd_safe::DCtx;
+use tesserafs_format::limits::{BLOCK_BYTES, FRAME_BLOCK};
+use tesserafs_format::{frame, x86, Chunk, Codec, Digest, Pack, PackKind, Place, Rule, Verified};
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
 use crate::error::Error;
-use crate::finding::Finding;
+use crate::finding::{Finding, Value};
 use crate::hash::{Hasher, Sha2};
 use crate::parallel::Cancel;
 use crate::source::Source;
@@ -120,7 +120,7 @@ impl<'a> Packs<'a> {
         decoder.stored.resize(chunk.stored_len as usize, 0);
         source.read_at(base + chunk.offset, &mut decoder.stored)?;
         let place = Place::Chunk(chunk.index.0);
-        let broken = |rule, found: crate::finding::Value, expected: crate::finding::Value| {
+        let broken = |rule, found: Value, expected: Value| {
             ChunkError::Broken(Box::new(Finding::new(rule, place, found, expected)))
         };
         let verified = Verified::check::<Sha2>(&decoder.stored, &chunk.digest)
@@ -128,31 +128,71 @@ impl<'a> Packs<'a> {
         raw.clear();
         match chunk.codec {
             Codec::Plain => raw.extend_from_slice(verified.bytes()),
-            Codec::Zstd => {
-                let stored = verified.bytes();
-                let frame = zstd_safe::find_frame_compressed_size(stored).unwrap_or(0);
-                if frame != stored.len() {
-                    let found = format!("a zstd frame of {frame} bytes");
-                    let expected = format!("one of {} bytes", stored.len());
-                    return Err(broken(Rule::ChunkDecode, found.into(), expected.into()));
-                }
-                raw.reserve(chunk.raw_len as usize);
+            Codec::Zstd | Codec::ZstdX86 => {
                 raw.resize(chunk.raw_len as usize, 0);
-                match decoder.zstd.decompress(raw.as_mut_slice(), stored) {
-                    Ok(len) if len == raw.len() => (),
-                    Ok(len) => {
-                        return Err(broken(Rule::ChunkDecode, (len as u64).into(), chunk.raw_len.into()));
-                    }
-                    Err(code) => {
-                        let reason = zstd_safe::get_error_name(code);
-                        let found = format!("a frame that does not decode ({reason})");
-                        return Err(broken(Rule::ChunkDecode, found.into(), chunk.raw_len.into()));
-                    }
+                decompress(&mut decoder.zstd, verified.bytes(), raw)
+                    .map_err(|Broken(rule, found, expected)| broken(rule, found, expected))?;
+                if chunk.codec == Codec::ZstdX86 {
+                    x86::decode(raw);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// A rule that a chunk breaks: what was found, and what was expected.
+struct Broken(Rule, Value, Value);
+
+/// Decodes `frame` into all of `raw`, block by block, to see that each is as long as a reader of a few bytes relies on.
+fn decompress(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<(), Broken> {
+    let len = zstd_safe::find_frame_compressed_size(frame).unwrap_or(0);
+    if len != frame.len() {
+        let found = format!("a zstd frame of {len} bytes");
+        let expected = format!("one of {} bytes", frame.len());
+        return Err(Broken(Rule::ChunkDecode, found.into(), expected.into()));
+    }
+    let wanted = raw.len();
+    let undecodable = |code| {
+        let found = format!("a frame that does not decode ({})", zstd_safe::get_error_name(code));
+        Broken(Rule::ChunkDecode, found.into(), (wanted as u64).into())
+    };
+    // A decoder that goes block by block does not compare it in each case.
+    let size = zstd_safe::get_frame_content_size(frame).ok().flatten();
+    if size != Some(wanted as u64) {
+        let found = size.map_or("no content size".to_owned(), |size| format!("a content size of {size}"));
+        return Err(Broken(Rule::ChunkDecode, found.into(), (wanted as u64).into()));
+    }
+    zstd.reset(ResetDirective::SessionOnly).map_err(undecodable)?;
+    zstd.set_parameter(DParameter::StableOutBuffer(true)).map_err(undecodable)?;
+    let mut output = OutBuffer::around(raw);
+    let mut start = 0;
+    let mut expected = 0;
+    let ends = frame::block_ends(frame).filter(|end| *end < frame.len());
+    for end in ends.chain([frame.len()]) {
+        let is_last = end == frame.len();
+        expected = if is_last { wanted } else { expected + FRAME_BLOCK as usize };
+        let mut input = InBuffer::around(&frame[start..end]);
+        while input.pos() < end - start {
+            let before = (input.pos(), output.pos());
+            let code = zstd.decompress_stream(&mut output, &mut input);
+            code.map_err(undecodable)?;
+            // Neither bytes taken nor bytes given: it would never end.
+            if (input.pos(), output.pos()) == before {
+                return Err(Broken(
+                    Rule::ChunkDecode,
+                    "a decoder that is stuck".to_owned().into(),
+                    (wanted as u64).into(),
+                ));
+            }
+        }
+        if output.pos() != expected {
+            let rule = if is_last { Rule::ChunkDecode } else { Rule::ChunkBlocks };
+            return Err(Broken(rule, (output.pos() as u64).into(), (expected as u64).into()));
+        }
+        start = end;
+    }
+    Ok(())
 }
 
 /// What one thread needs to decode chunks.

@@ -264,7 +264,7 @@ fn cases() -> Vec<Case> {
             "chunk 4",
             Some("/small1"),
             &[],
-            Records(|d| d.chunks[4].stored = (2 << 24 | 24).into()),
+            Records(|d| d.chunks[4].stored = (3 << 24 | 24).into()),
         ),
         (Rule::ChunkRawLength, "chunk 4", Some("/small1"), &[], Records(|d| d.chunks[4].raw_len = 0.into())),
         (
@@ -298,6 +298,27 @@ fn cases() -> Vec<Case> {
             Some("/a/z"),
             &[],
             Records(|d| zstd_file(d, |frame| frame.extend([0; 4]))),
+        ),
+        (
+            Rule::ChunkBlocks,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| zstd_content(d, &vec![b'z'; 200_000], |_| ())),
+        ),
+        (
+            Rule::ChunkBlocks,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| zstd_content(d, &[b'z'; 40_000], |frame| *frame = sevens(40_000, &[32_768, 7232]))),
+        ),
+        (
+            Rule::ChunkDecode,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| zstd_content(d, &[b'z'; 65_536], |frame| *frame = sevens(40_000, &[32_768, 32_768]))),
         ),
         (Rule::RawDigest, "chunk 0", Some("/big"), &[], Records(|d| d.raw_digests[0][0] ^= 1)),
         // Contents and extents.
@@ -574,14 +595,31 @@ fn swap_inodes(draft: &mut Draft, a: u32, b: u32) {
 
 /// Adds /a/z, stored as the zstd frame that `change` leaves.
 fn zstd_file(draft: &mut Draft, change: fn(&mut Vec<u8>)) {
-    let bytes = vec![b'z'; 5000];
-    let mut frame = vec![0; 5000];
-    let len = zstd_safe::compress(frame.as_mut_slice(), &bytes, 3).expect("compressed");
+    zstd_content(draft, &[b'z'; 5000], change);
+}
+
+/// A frame that says `size`, of blocks that repeat a byte, and an empty one at its end.
+fn sevens(size: u32, blocks: &[u32]) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+    frame.extend(size.to_le_bytes());
+    for len in blocks {
+        frame.extend(&(len << 3 | 1 << 1).to_le_bytes()[..3]);
+        frame.push(7);
+    }
+    frame.extend([1, 0, 0]);
+    frame
+}
+
+fn zstd_content(draft: &mut Draft, bytes: &[u8], change: fn(&mut Vec<u8>)) {
+    let size = bytes.len() as u32;
+    let mut frame = vec![0; zstd_safe::compress_bound(bytes.len())];
+    // Blocks of 128 KiB at most, as libzstd makes them by itself.
+    let len = zstd_safe::compress(frame.as_mut_slice(), bytes, 3).expect("compressed");
     frame.truncate(len);
     change(&mut frame);
-    let chunk = draft.chunk(&frame, 1, 5000, sha256(&bytes));
-    let content = draft.content(&[Piece::Part { chunk, offset: 0, len: 5000 }], &bytes);
-    draft.regular(content, 5000, 1, 0);
+    let chunk = draft.chunk(&frame, 1, size, sha256(bytes));
+    let content = draft.content(&[Piece::Part { chunk, offset: 0, len: size.into() }], bytes);
+    draft.regular(content, size.into(), 1, 0);
     // The last entry, /a/b/link2, moves behind the new one.
     let link = draft.inodes.remove(13);
     draft.inodes.push(link);

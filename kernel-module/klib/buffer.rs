@@ -101,6 +101,13 @@ impl<T, A: Allocator> Array<T, A> {
         Some(unsafe { self.ptr.add(self.len).read() })
     }
 
+    /// Drops the elements from `len` on, and keeps the memory.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        while self.len > len {
+            drop(self.pop());
+        }
+    }
+
     /// Drops all elements, and keeps the memory.
     pub(crate) fn clear(&mut self) {
         let elements: *mut [T] = &mut **self;

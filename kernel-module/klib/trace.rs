@@ -13,7 +13,7 @@ pub(crate) fn read(image: u64, chunk: u32, offset: u64, stored: u32) {
     unsafe { bindings::tesserafs_trace_read(image, chunk, offset, stored) };
 }
 
-/// A chunk was verified and decoded.
+/// A chunk was verified, and its first `raw` bytes were decoded.
 pub(crate) fn decode(image: u64, chunk: u32, stored: u32, raw: u32) {
     // SAFETY: It takes numbers only.
     unsafe { bindings::tesserafs_trace_decode(image, chunk, stored, raw) };

@@ -454,7 +454,13 @@ mod tests {
     }
 
     fn profile() -> Profile {
-        Profile { chunk_min: 32 << 10, chunk_avg: 128 << 10, chunk_max: 256 << 10, ..default_profile(3) }
+        Profile {
+            chunk_min: 32 << 10,
+            chunk_avg: 128 << 10,
+            chunk_max: 256 << 10,
+            group_size: 128 << 10,
+            ..default_profile(3)
+        }
     }
 
     /// Data and zero runs of all sizes around `hole_min`.

@@ -48,13 +48,13 @@ pub struct Config {
 /// The zstd level unless told otherwise.
 pub const DEFAULT_LEVEL: u32 = 3;
 
-/// The profile unless told otherwise; `FORMAT.md` 5.5 says why.
+/// The profile unless told otherwise; `FORMAT.md` 5.6 says why.
 pub fn default_profile(level: u32) -> Profile {
     Profile {
-        chunk_min: 32 << 10,
-        chunk_avg: 128 << 10,
-        chunk_max: 256 << 10,
-        group_size: 128 << 10,
+        chunk_min: 16 << 10,
+        chunk_avg: 64 << 10,
+        chunk_max: 128 << 10,
+        group_size: 96 << 10,
         small_max: 64 << 10,
         hole_min: 32 << 10,
         level,

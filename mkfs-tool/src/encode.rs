@@ -23,10 +23,10 @@ use std::thread;
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::chunk::Chunk;
 use tesserafs_format::extent::HOLE;
-use tesserafs_format::limits::INDEX_MAX;
+use tesserafs_format::limits::{FRAME_BLOCK, INDEX_MAX};
 use tesserafs_format::raw::{RawChunk, RawExtent};
-use tesserafs_format::{ChunkIndex, Codec, Digest, PackIndex, Profile};
-use zstd_safe::{CCtx, CParameter};
+use tesserafs_format::{x86, ChunkIndex, Codec, Digest, PackIndex, Profile};
+use zstd_safe::{CCtx, CParameter, ParamSwitch};
 
 use crate::chunker::{ContentHasher, Cutter, FastCdc, Group, GroupEnd, Piece, Summary};
 use crate::error::{Error, Result};
@@ -103,6 +103,8 @@ pub struct Figures {
     pub grouped_contents: u64,
     /// Chunks that compression does not make smaller.
     pub plain_chunks: u64,
+    /// Chunks of x86 code, compressed after the filter.
+    pub filtered_chunks: u64,
 }
 
 /// How much to use.
@@ -296,20 +298,26 @@ enum Event {
 /// A chunk after compression.
 #[derive(Debug)]
 struct Stored {
-    /// `None`: plain, in the window.
-    compressed: Option<Vec<u8>>,
-    plain: Option<(Arc<Window>, Range<usize>)>,
+    bytes: StoredBytes,
+    codec: Codec,
     raw_len: u32,
     digest: Digest,
     _permit: Permit,
 }
 
+/// Where the bytes of a chunk after compression are.
+#[derive(Debug)]
+enum StoredBytes {
+    Compressed(Vec<u8>),
+    /// Where they were read.
+    Plain(Arc<Window>, Range<usize>),
+}
+
 impl Stored {
     fn bytes(&self) -> &[u8] {
-        match (&self.compressed, &self.plain) {
-            (Some(bytes), _) => bytes,
-            (None, Some((window, range))) => &window.bytes[range.clone()],
-            (None, None) => &[],
+        match &self.bytes {
+            StoredBytes::Compressed(bytes) => bytes,
+            StoredBytes::Plain(window, range) => &window.bytes[range.clone()],
         }
     }
 }
@@ -459,16 +467,24 @@ struct Worker<'a, F> {
     shared: &'a Shared<F>,
     compressor: CCtx<'static>,
     scratch: Vec<u8>,
+    filtered: Vec<u8>,
     cdc: FastCdc,
 }
 
 impl<'a, F: Send> Worker<'a, F> {
     fn new(shared: &'a Shared<F>) -> Result<Self> {
         let mut compressor = CCtx::try_create().ok_or(Error::Compress("out of memory"))?;
-        compressor
-            .set_parameter(CParameter::CompressionLevel(shared.profile.level as i32))
-            .map_err(|code| Error::Compress(zstd_safe::get_error_name(code)))?;
-        Ok(Self { shared, compressor, scratch: Vec::new(), cdc: FastCdc::new(&shared.profile) })
+        let parameters = [
+            CParameter::CompressionLevel(shared.profile.level as i32),
+            CParameter::MaxBlockSize(FRAME_BLOCK),
+            CParameter::UseBlockSplitter(ParamSwitch::Disable),
+        ];
+        for parameter in parameters {
+            let set = compressor.set_parameter(parameter);
+            set.map_err(|code| Error::Compress(zstd_safe::get_error_name(code)))?;
+        }
+        let cdc = FastCdc::new(&shared.profile);
+        Ok(Self { shared, compressor, scratch: Vec::new(), filtered: Vec::new(), cdc })
     }
 
     fn run<S: Source<File = F>>(mut self, source: &S, progress: &dyn Progress) -> Result<()> {
@@ -511,27 +527,22 @@ impl<'a, F: Send> Worker<'a, F> {
             shared.nudge();
             return Ok(true);
         }
-        self.scratch.clear();
-        self.scratch.reserve(zstd_safe::compress_bound(raw.len()));
-        let len = self
-            .compressor
-            .compress2(&mut self.scratch, raw)
-            .map_err(|code| Error::Compress(zstd_safe::get_error_name(code)))?;
+        let codec = self.compress(raw)?;
         let nobody = Arc::new(AtomicU64::new(0));
-        let stored = if len < raw.len() {
+        let stored = if self.scratch.len() < raw.len() {
             Stored {
                 digest: sha256(&self.scratch),
                 raw_len: raw.len() as u32,
-                compressed: Some(self.scratch.as_slice().to_vec()),
-                plain: None,
-                _permit: shared.permit(len as u64, &nobody),
+                codec,
+                bytes: StoredBytes::Compressed(self.scratch.as_slice().to_vec()),
+                _permit: shared.permit(self.scratch.len() as u64, &nobody),
             }
         } else {
             Stored {
                 digest,
                 raw_len: raw.len() as u32,
-                compressed: None,
-                plain: Some((job.window.clone(), job.range.clone())),
+                codec: Codec::Plain,
+                bytes: StoredBytes::Plain(job.window.clone(), job.range.clone()),
                 _permit: shared.permit(0, &nobody),
             }
         };
@@ -540,6 +551,24 @@ impl<'a, F: Send> Worker<'a, F> {
         }
         shared.nudge();
         Ok(true)
+    }
+
+    /// Compresses raw bytes into the scratch memory, by the codec that suits them.
+    fn compress(&mut self, raw: &[u8]) -> Result<Codec> {
+        let (codec, from) = if x86::is_worthwhile(raw) {
+            self.filtered.clear();
+            self.filtered.extend_from_slice(raw);
+            x86::encode(&mut self.filtered);
+            (Codec::ZstdX86, self.filtered.as_slice())
+        } else {
+            (Codec::Zstd, raw)
+        };
+        self.scratch.clear();
+        self.scratch.reserve(zstd_safe::compress_bound(from.len()));
+        self.compressor
+            .compress2(&mut self.scratch, from)
+            .map_err(|code| Error::Compress(zstd_safe::get_error_name(code)))?;
+        Ok(codec)
     }
 
     /// Waits until `bytes` more may be in flight for file `seq`, and works on chunks meanwhile; `None` to stop.
@@ -941,7 +970,7 @@ impl<'a, F> Sequencer<'a, F> {
             index: ChunkIndex(self.map.chunks.len() as u32),
             pack: PackIndex(0),
             offset: self.map.pack_bytes,
-            codec: if stored.compressed.is_some() { Codec::Zstd } else { Codec::Plain },
+            codec: stored.codec,
             stored_len: bytes.len() as u32,
             raw_len: stored.raw_len,
             digest: stored.digest,
@@ -950,7 +979,8 @@ impl<'a, F> Sequencer<'a, F> {
         self.map.chunk_digests.push(stored.digest);
         self.map.pack_bytes += bytes.len() as u64;
         self.map.figures.stored_bytes += bytes.len() as u64;
-        self.map.figures.plain_chunks += u64::from(stored.compressed.is_none());
+        self.map.figures.plain_chunks += u64::from(stored.codec == Codec::Plain);
+        self.map.figures.filtered_chunks += u64::from(stored.codec == Codec::ZstdX86);
         self.pack.append(bytes)
     }
 }

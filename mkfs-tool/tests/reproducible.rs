@@ -189,7 +189,7 @@ fn independent_program() -> Option<PathBuf> {
 }
 
 const GOLDEN_TREE: &str = "sha256:cb730af97a1a1cce6af6c2b1b11978d189308c3d28dbb9ef2bcc90b4714c462e";
-const GOLDEN_IMAGE: &str = "sha256:fb2a108b218452f4dbab59f1cbd819623208eca29a55f138e35e7bf6a2ef0c32";
+const GOLDEN_IMAGE: &str = "sha256:8e5445a47eaea6fb15ed92df705fcca997929178ea94169e4108de840c7e0276";
 
 /// The tree ID that a program computes that shares nothing with this one but FORMAT.md.
 #[test]

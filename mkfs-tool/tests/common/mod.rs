@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 use tesserafs_format::extent::Target;
 use tesserafs_format::limits::{BLOCK_SIZE, NAME_MAX, XATTR_NAME_MAX};
-use tesserafs_format::{Codec, Digest, FileKind, FormatError, Image, Ino, Metadata, SuperBlock};
+use tesserafs_format::{x86, Codec, Digest, FileKind, FormatError, Image, Ino, Metadata, SuperBlock};
 
 /// A directory for one test.
 pub(crate) struct Sandbox {
@@ -206,7 +206,13 @@ fn walk(image: &Image<'_, Bytes>, bytes: &[u8], ino: Ino, path: &str, items: &mu
                             assert_eq!(mkfs_tesserafs::encode::sha256(stored), chunk.digest);
                             let raw = match chunk.codec {
                                 Codec::Plain => stored.to_vec(),
-                                Codec::Zstd => zstd::decode_all(stored).expect("a frame"),
+                                Codec::Zstd | Codec::ZstdX86 => {
+                                    let mut raw = zstd::decode_all(stored).expect("a frame");
+                                    if chunk.codec == Codec::ZstdX86 {
+                                        x86::decode(&mut raw);
+                                    }
+                                    raw
+                                }
                             };
                             assert_eq!(raw.len() as u32, chunk.raw_len);
                             let end = offset as usize + extent.len() as usize;
