@@ -431,7 +431,7 @@ impl<T: FileSystem> Table<T> {
             };
             // SAFETY: As for `set_up`.
             unsafe { super_block::set_up_backing::<T>(sb) }
-                .inspect_err(|_| mount_error!(log, "the device cannot be read in blocks"))?;
+                .inspect_err(|e| mount_error!(log, "cannot set up the backing store: {:?}", e))?;
 
             let data = T::fill_super(log, &context.options, new, backing)?;
             // SAFETY: `s_fs_info` is set, to an `SbInfo<T>`.
