@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
-use crate::kernel::{self, Toolchain};
+use crate::kernel::{self, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
 use crate::{bench, demo, install, run, test};
@@ -34,6 +34,9 @@ enum Verb {
         /// Only tests whose names begin with this, e.g. `compare` or `source/format`
         #[arg(long)]
         filter: Option<String>,
+        /// On a kernel that looks for defects: KASAN, lockdep, UBSAN, kmemleak and more; an hour or two under emulation
+        #[arg(long)]
+        debug_kernel: bool,
     },
     /// Build tesserafs.ko
     Module {
@@ -57,7 +60,9 @@ enum Verb {
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Demo => demo::demo(),
-        Verb::Test { filter } => test::test(filter),
+        Verb::Test { filter, debug_kernel } => {
+            test::test(filter, if debug_kernel { Flavour::Debug } else { Flavour::Plain })
+        }
         Verb::Module { build, clippy, output } => module(build, clippy, output),
         Verb::Install(options) => install::install(&options),
         Verb::Bench(options) => bench::bench(&options),
@@ -70,7 +75,7 @@ fn module(build: Option<PathBuf>, clippy: bool, output: Option<PathBuf>) -> Resu
     let toolchain = Toolchain::find(&cache)?;
     let build = match build {
         Some(folder) => folder.canonicalize().with_context(|| format!("there is no {}", folder.display()))?,
-        None => kernel::build(&cache, &toolchain)?.build,
+        None => kernel::build(&cache, &toolchain, Flavour::Plain)?.build,
     };
     let lint = if clippy { Lint::Clippy } else { Lint::Plain };
     let module = module::build(&cache, &toolchain, &build, lint)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tesserafs_guest::message::Message;
 
 use crate::cache::Cache;
-use crate::kernel::{self, Toolchain};
+use crate::kernel::{self, Flavour, Toolchain};
 use crate::lab::Lab;
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
@@ -23,7 +23,7 @@ pub(crate) fn demo() -> Result<ExitCode> {
     let debian = rootfs::debian(&cache)?;
     let signers = sign::signers(&cache)?;
     let toolchain = Toolchain::find(&cache)?;
-    let kernel = kernel::build(&cache, &toolchain)?;
+    let kernel = kernel::build(&cache, &toolchain, Flavour::Plain)?;
     let module = module::build(&cache, &toolchain, &kernel.build, Lint::Plain)?;
 
     println!("\nA Debian root becomes one signed file:\n");

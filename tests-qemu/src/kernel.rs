@@ -14,6 +14,9 @@ use crate::{run, setup};
 /// What the test machine needs on top of `tinyconfig`.
 const FRAGMENT: &str = include_str!("../kernel/qemu.config");
 
+/// What looks for defects, on top of that.
+const DEBUG_FRAGMENT: &str = include_str!("../kernel/debug.config");
+
 /// Where the newest kernel of the archive is.
 const SUITE: &str = "trixie-backports";
 const SOURCE: &str = "linux-source-7.";
@@ -99,9 +102,83 @@ pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Which kernel of the test machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// As users have it, but for checks that cost little.
+    Plain,
+    /// With everything that looks for defects.
+    Debug,
+}
+
+impl Flavour {
+    /// What its configuration has on top of `tinyconfig`.
+    fn fragment(self) -> String {
+        match self {
+            Self::Plain => FRAGMENT.to_owned(),
+            Self::Debug => format!("{FRAGMENT}\n{DEBUG_FRAGMENT}"),
+        }
+    }
+
+    /// What of the configuration decides about the build.
+    fn key(self) -> String {
+        match self {
+            Self::Plain => FRAGMENT.to_owned(),
+            // Nobody should wait a quarter of an hour for a comment.
+            Self::Debug => options(&self.fragment()).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// What the guest's command line says for it.
+    pub(crate) fn parameters(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            // The first report of KASAN need not be the worst one. With page tables of five levels KASAN takes all
+            // addresses for wild ones while the kernel finds out what its processor has: an interrupt at that
+            // moment, which only a slow machine gets, is nothing but reports. SLUB keeps no traces: unwinding stacks
+            // is what costs most, and KASAN and kmemleak do it already.
+            Self::Debug => "page_poison=1 slab_debug=FZP kasan_multi_shot no5lvl",
+        }
+    }
+
+    /// Memory that the guest needs, in MiB: KASAN takes an eighth, and pads and describes each object.
+    pub(crate) fn memory(self) -> u32 {
+        match self {
+            Self::Plain => 3072,
+            Self::Debug => 4096,
+        }
+    }
+
+    /// How many times as long everything may take on it.
+    pub(crate) fn slowness(self) -> u32 {
+        match self {
+            Self::Plain => 1,
+            Self::Debug => 8,
+        }
+    }
+
+    /// What the names of its logs begin with: a run on one leaves those of a run on the other.
+    pub(crate) fn log_prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Debug => "debug-",
+        }
+    }
+
+    /// What its build folder is called, and how long a build takes on two processors.
+    fn build(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Plain => ("build", "5 to 12 minutes"),
+            Self::Debug => ("debug", "10 to 20 minutes"),
+        }
+    }
+}
+
 /// A kernel that was built.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
+    /// Which one.
+    pub(crate) flavour: Flavour,
     /// Output folder of the build: what a module is built against.
     pub(crate) build: PathBuf,
     /// Short name of source, compilers and configuration together.
@@ -154,15 +231,16 @@ fn only_entry(folder: &Path, suffix: &str) -> Result<PathBuf> {
 }
 
 /// Builds the kernel of the test machine, unless one of the same input is in the cache.
-pub(crate) fn build(cache: &Cache, toolchain: &Toolchain) -> Result<Kernel> {
+pub(crate) fn build(cache: &Cache, toolchain: &Toolchain, flavour: Flavour) -> Result<Kernel> {
     let source = source(cache)?;
     let version = version(&source)?;
-    let key = format!(
-        "{version}-{}",
-        key(&[source.as_os_str().as_encoded_bytes(), toolchain.versions.as_bytes(), FRAGMENT.as_bytes(),])
-    );
-    let build = cache.once(&format!("kernel/build-{key}"), |build| {
-        run::say(format_args!("building Linux {version} (5 to 12 minutes on two processors, once)"));
+    let configuration = flavour.key();
+    let inputs =
+        [source.as_os_str().as_encoded_bytes(), toolchain.versions.as_bytes(), configuration.as_bytes()];
+    let key = format!("{version}-{}", key(&inputs));
+    let (folder, time) = flavour.build();
+    let build = cache.once(&format!("kernel/{folder}-{key}"), |build| {
+        run::say(format_args!("building Linux {version} ({time} on two processors, once)"));
         let make = || {
             let mut make = toolchain.make(&source);
             make.arg(format!("O={}", build.display()));
@@ -170,10 +248,10 @@ pub(crate) fn build(cache: &Cache, toolchain: &Toolchain) -> Result<Kernel> {
         };
         let log = log_of(build);
         run::logged(make().arg("tinyconfig"), &log)?;
-        configure(build, FRAGMENT, || run::logged(make().arg("olddefconfig"), &log))?;
+        configure(build, &flavour.fragment(), || run::logged(make().arg("olddefconfig"), &log))?;
         run::logged(&mut make(), &log)
     })?;
-    Ok(Kernel { build, key })
+    Ok(Kernel { flavour, build, key })
 }
 
 /// The version of a source tree.
@@ -203,18 +281,24 @@ pub(crate) fn configure(
     Ok(())
 }
 
+/// Lines of `fragment` that set an option, or say that it is not set.
+fn options(fragment: &str) -> impl Iterator<Item = &str> {
+    fragment.lines().filter(|line| {
+        line.starts_with("CONFIG_") || (line.starts_with("# CONFIG_") && line.ends_with(" is not set"))
+    })
+}
+
 /// Lines of `fragment` that `config` does not hold.
 fn lost_options<'f>(fragment: &'f str, config: &str) -> Vec<&'f str> {
     let lines: std::collections::HashSet<&str> = config.lines().collect();
-    fragment
-        .lines()
+    options(fragment)
         .filter(|line| match line.strip_prefix("# CONFIG_") {
             Some(off) => {
                 // An option that does not exist is as good as one that is off.
                 let name = off.split_whitespace().next().unwrap_or_default();
                 lines.iter().any(|line| line.starts_with(&format!("CONFIG_{name}=")))
             }
-            None => line.starts_with("CONFIG_") && !lines.contains(line),
+            None => !lines.contains(line),
         })
         .collect()
 }
@@ -222,6 +306,13 @@ fn lost_options<'f>(fragment: &'f str, config: &str) -> Vec<&'f str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_comment_in_the_debug_fragment_makes_no_other_kernel() {
+        let fragment = "# CONFIG_A is why\nCONFIG_B=y\n\n# CONFIG_C is not set\n";
+        assert_eq!(options(fragment).collect::<Vec<_>>(), ["CONFIG_B=y", "# CONFIG_C is not set"]);
+        assert_ne!(Flavour::Plain.key(), Flavour::Debug.key());
+    }
 
     #[test]
     fn a_refused_option_is_noticed() {

@@ -9,17 +9,18 @@ use tesserafs_guest::message::Message;
 
 use crate::cache::Cache;
 use crate::initramfs::{self, Contents};
-use crate::kernel::Kernel;
+use crate::kernel::{Flavour, Kernel};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
 use crate::stage::Stage;
 use crate::tools;
 
-/// How long one boot may take on a processor; emulation gets more.
+/// How long one boot may take on a processor; emulation gets more, and so does a kernel that checks more.
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// Where boots happen.
 pub(crate) struct Lab {
     kernel: PathBuf,
+    flavour: Flavour,
     initramfs: PathBuf,
     accelerator: Accelerator,
     logs: PathBuf,
@@ -37,6 +38,7 @@ impl Lab {
         Ok(Self {
             accelerator: qemu::accelerator(&kernel.image(), &init)?,
             kernel: kernel.image(),
+            flavour: kernel.flavour,
             initramfs,
             logs: cache.folder("logs")?,
             _scratch: scratch,
@@ -52,7 +54,12 @@ impl Lab {
         show: impl FnMut(&Message),
     ) -> Result<Outcome> {
         // Warnings and errors of the kernel reach the console, its chatter does not.
-        let mut arguments = format!("loglevel=5 guest.group={group}");
+        let (flavour, accelerator) = (self.flavour, self.accelerator);
+        let mut arguments = format!(
+            "{} {} loglevel=5 guest.group={group}",
+            accelerator.kernel_parameters(flavour.slowness()),
+            flavour.parameters()
+        );
         if let Some(filter) = filter {
             arguments.push_str(&format!(" guest.filter={filter}"));
         }
@@ -62,9 +69,10 @@ impl Lab {
                 initramfs: &self.initramfs,
                 disks: &stage.disks,
                 arguments: &arguments,
-                limit: LIMIT * self.accelerator.patience(),
-                log: &self.logs.join(format!("{group}.log")),
-                accelerator: self.accelerator,
+                memory: flavour.memory(),
+                limit: LIMIT * accelerator.patience() * flavour.slowness(),
+                log: &self.logs.join(format!("{}{group}.log", flavour.log_prefix())),
+                accelerator,
             },
             show,
         )

@@ -84,6 +84,21 @@ pub(crate) fn check_panic_free(toolchain: &Toolchain, module: &Path) -> Result<(
     Ok(())
 }
 
+/// Fails unless KASAN watches what the objects of Rust do to memory.
+pub(crate) fn check_instrumented(toolchain: &Toolchain, module: &Path) -> Result<()> {
+    let folder = module.parent().context("the module is in no folder")?;
+    for object in ["kernel-module/main.o", "format/src/lib.o"] {
+        let object = folder.join(object);
+        let symbols = run::capture(
+            toolchain.llvm("llvm-nm").args(["--undefined-only", "--just-symbol-name"]).arg(&object),
+        )?;
+        if !symbols.lines().any(|symbol| symbol.starts_with("__asan_report_")) {
+            bail!("{} is compiled without KASAN", object.display());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,10 +39,17 @@ impl Accelerator {
     ///
     /// Emulated ones get what the host can spare. On a busy host the kernel finds its timer broken at
     /// boot, or takes a pause for a stall; real stalls last, and are reported after a minute as well.
-    fn kernel_parameters(self) -> &'static str {
+    /// `slowness` is how many times as long everything takes on this kernel.
+    pub(crate) fn kernel_parameters(self, slowness: u32) -> String {
+        // More than these the kernel does not take.
+        let (stall, lockup) = ((60 * slowness).min(300), (30 * slowness).min(60));
         match self {
-            Self::Kvm => "",
-            Self::Tcg => "no_timer_check rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.watchdog_thresh=30",
+            Self::Kvm => String::new(),
+            Self::Tcg => format!(
+                "no_timer_check rcupdate.rcu_cpu_stall_timeout={stall} sysctl.kernel.watchdog_thresh={lockup} \
+                 sysctl.kernel.hung_task_timeout_secs={}",
+                120 * slowness
+            ),
         }
     }
 
@@ -104,6 +111,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) disks: &'a [PathBuf],
     /// Words for the kernel's command line.
     pub(crate) arguments: &'a str,
+    /// Size of its memory, in MiB.
+    pub(crate) memory: u32,
     /// When to give up.
     pub(crate) limit: Duration,
     /// Where the whole console goes.
@@ -133,7 +142,7 @@ pub(crate) fn boot(boot: &Boot<'_>, mut show: impl FnMut(&Message)) -> Result<Ou
     let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
     let socket = scratch.path().join("verdict");
     let listener = UnixListener::bind(&socket).context("failed to make the verdict's socket")?;
-    let mut command = machine(boot.accelerator, boot.kernel, boot.initramfs, boot.arguments, 3072);
+    let mut command = machine(boot.accelerator, boot.kernel, boot.initramfs, boot.arguments, boot.memory);
     for disk in boot.disks {
         command.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.display()));
     }
@@ -318,7 +327,7 @@ pub(crate) fn machine(
         .arg(initramfs)
         .arg("-append")
         // A panic ends the run at once: `panic=-1` reboots, and QEMU does not.
-        .arg(format!("console=ttyS0 panic=-1 {} {arguments}", accelerator.kernel_parameters()));
+        .arg(format!("console=ttyS0 panic=-1 {arguments}"));
     command
 }
 

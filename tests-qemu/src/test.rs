@@ -9,7 +9,7 @@ use tesserafs_guest::message::Message;
 use tesserafs_guest::plan::Flip;
 
 use crate::cache::Cache;
-use crate::kernel::{self, Kernel, Toolchain};
+use crate::kernel::{self, Flavour, Kernel, Toolchain};
 use crate::lab::Lab;
 use crate::module::{self, Lint};
 use crate::report::Report;
@@ -21,14 +21,14 @@ use crate::{corrupt, reproducible, rootfs, run, sign};
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 7] = ["compare", "programs", "readers", "sharing", "api", "signatures", "flips"];
 
-/// Runs everything whose name begins with `filter`.
-pub(crate) fn test(filter: Option<String>) -> Result<ExitCode> {
+/// Runs everything whose name begins with `filter`, what needs a kernel on one of this flavour.
+pub(crate) fn test(filter: Option<String>, flavour: Flavour) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let mut report = Report::new(filter);
     source(&cache, &mut report);
     if ["module", "image"].iter().chain(&GROUPS).any(|group| report.wants_group(group)) {
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
-        if let Err(error) = machine(&cache, &mut report) {
+        if let Err(error) = machine(&cache, &mut report, flavour) {
             report.failed("preparation", &format!("{error:#}"));
         }
     }
@@ -100,12 +100,12 @@ fn tally(text: &str) -> (usize, usize) {
 }
 
 /// Everything that needs a kernel, root, or both.
-fn machine(cache: &Cache, report: &mut Report) -> Result<()> {
+fn machine(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<()> {
     let wants_guest = GROUPS.iter().any(|group| report.wants_group(group));
     let wants_image = report.wants_group("image") || wants_guest;
     let wants_module = report.wants_group("module") || wants_guest;
 
-    let built = if wants_module { Some(module(cache, report)?) } else { None };
+    let built = if wants_module { Some(module(cache, report, flavour)?) } else { None };
     if !wants_image {
         return Ok(());
     }
@@ -138,20 +138,26 @@ fn machine(cache: &Cache, report: &mut Report) -> Result<()> {
 
 /// Kernel and module, with the tests of the latter; a module that does not build is a failed test, and the
 /// images are tested all the same.
-fn module(cache: &Cache, report: &mut Report) -> Result<(Kernel, Result<PathBuf>)> {
+fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kernel, Result<PathBuf>)> {
     setup::ensure(cache, &[Need::Kernel])?;
     let toolchain = Toolchain::find(cache)?;
-    let kernel = kernel::build(cache, &toolchain)?;
+    let kernel = kernel::build(cache, &toolchain, flavour)?;
     run::say(format_args!("kernel {}", kernel.key));
     let built = module::build(cache, &toolchain, &kernel.build, Lint::Plain);
     report.test("module/builds-without-a-warning", || match &built {
         Ok(_) => Ok(String::new()),
         Err(error) => bail!("{error:#}"),
     });
-    report.test("module/cannot-panic", || {
-        let module = built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"))?;
-        module::check_panic_free(&toolchain, module).map(|()| String::new())
-    });
+    let existing = || built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"));
+    match flavour {
+        Flavour::Plain => report.test("module/cannot-panic", || {
+            module::check_panic_free(&toolchain, existing()?).map(|()| String::new())
+        }),
+        // With debug assertions it can, and shall. What it must not lack is what this kernel is for.
+        Flavour::Debug => report.test("module/is-instrumented", || {
+            module::check_instrumented(&toolchain, existing()?).map(|()| String::new())
+        }),
+    }
     report.test("module/lints", || {
         module::build(cache, &toolchain, &kernel.build, Lint::Clippy).map(|_| String::new())
     });

@@ -39,7 +39,7 @@ pub(super) const PROGRAM: &str = "sequential, one large program";
 /// Runs everything.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let toolchain = Toolchain::find(&bench.cache)?;
-    let kernel = kernel::build(&bench.cache, &toolchain)?;
+    let kernel = kernel::build(&bench.cache, &toolchain, kernel::Flavour::Plain)?;
     let module = module::build(&bench.cache, &toolchain, &kernel.build, Lint::Plain)?;
     let scratch =
         tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
