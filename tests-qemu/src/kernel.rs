@@ -137,7 +137,7 @@ impl Flavour {
             // addresses for wild ones while the kernel finds out what its processor has: an interrupt at that
             // moment, which only a slow machine gets, is nothing but reports. SLUB keeps no traces: unwinding stacks
             // is what costs most, and KASAN and kmemleak do it already.
-            Self::Debug => "page_poison=1 slab_debug=FZP kasan_multi_shot no5lvl",
+            Self::Debug => "page_poison=1 slab_debug=FZP kasan_multi_shot no5lvl guest.leaks",
         }
     }
 

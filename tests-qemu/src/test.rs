@@ -21,12 +21,24 @@ use crate::{corrupt, reproducible, rootfs, run, sign};
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 7] = ["compare", "programs", "readers", "sharing", "api", "signatures", "flips"];
 
+/// Groups that need what only the debug kernel has.
+const DEBUG_GROUPS: [&str; 1] = ["faults"];
+
+/// The groups that a kernel can run.
+fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
+    let more: &[&str] = match flavour {
+        Flavour::Plain => &[],
+        Flavour::Debug => &DEBUG_GROUPS,
+    };
+    GROUPS.iter().chain(more).copied()
+}
+
 /// Runs everything whose name begins with `filter`, what needs a kernel on one of this flavour.
 pub(crate) fn test(filter: Option<String>, flavour: Flavour) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let mut report = Report::new(filter);
     source(&cache, &mut report);
-    if ["module", "image"].iter().chain(&GROUPS).any(|group| report.wants_group(group)) {
+    if ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group)) {
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report, flavour) {
             report.failed("preparation", &format!("{error:#}"));
@@ -101,7 +113,7 @@ fn tally(text: &str) -> (usize, usize) {
 
 /// Everything that needs a kernel, root, or both.
 fn machine(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<()> {
-    let wants_guest = GROUPS.iter().any(|group| report.wants_group(group));
+    let wants_guest = groups(flavour).any(|group| report.wants_group(group));
     let wants_image = report.wants_group("image") || wants_guest;
     let wants_module = report.wants_group("module") || wants_guest;
 
@@ -128,7 +140,7 @@ fn machine(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<()> {
     let (kernel, module) = built.context("the guest tests did not run: there is no kernel")?;
     let module = module.context("the guest tests did not run: there is no module")?;
     let lab = Lab::open(cache, &kernel, &module, &debian)?;
-    for group in GROUPS {
+    for group in groups(flavour) {
         if report.wants_group(group) {
             boot(&lab, &stage, report, group);
         }

@@ -13,7 +13,9 @@ use tesserafs_guest::plan::Plan;
 
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
-use crate::{api, bench, compare, demo, flips, observe, programs, readers, sharing, signatures};
+use crate::{
+    api, bench, compare, demo, faults, flips, leaks, observe, programs, readers, sharing, signatures,
+};
 
 /// Everything; does not return.
 pub(crate) fn init() -> ! {
@@ -42,7 +44,8 @@ fn run() -> Result<()> {
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
             .map(ToOwned::to_owned)
     };
-    if words.split_whitespace().any(|word| word == "guest.bench") {
+    let says = |name: &str| words.split_whitespace().any(|word| word == name);
+    if says("guest.bench") {
         return bench::run();
     }
     let group = word("guest.group").context("the command line names no guest.group")?;
@@ -67,14 +70,23 @@ fn run() -> Result<()> {
         }
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
+        "faults" => faults::tests(&mut suite, &plan),
         "demo" => demo::run(&mut suite, &plan),
         other => bail!("there is no group {other}"),
+    }
+    // A module that is loaded has names for what it allocated.
+    if says("guest.leaks") {
+        suite.test("no-leak-while-loaded", leaks::none);
     }
     // Whatever a test left behind (a mount, an inode, a key) shows here.
     suite.test("module-unloads", || {
         rustix::system::delete_module(c"tesserafs", 0).context("failed to unload the module")?;
         Ok(String::new())
     });
+    // One that is gone refers to nothing any more.
+    if says("guest.leaks") {
+        suite.test("no-leak-after-unloading", leaks::none);
+    }
     suite.finish()
 }
 

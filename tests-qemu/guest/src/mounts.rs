@@ -50,6 +50,12 @@ impl Mount {
         Self::new(image, target, "tesserafs", MountFlags::empty(), options)
     }
 
+    /// Mounts what debuggers need where it belongs.
+    pub(crate) fn debugfs() -> Result<Self> {
+        Self::new(Path::new("debugfs"), Path::new("/sys/kernel/debug"), "debugfs", MountFlags::empty(), "")
+            .context("failed to mount debugfs")
+    }
+
     /// Mounts as a user does: util-linux's program, with these arguments before source and target.
     pub(crate) fn by_program(arguments: &[&str], source: &Path, target: &Path) -> Result<Self> {
         std::fs::create_dir_all(target).with_context(|| format!("failed to create {}", target.display()))?;

@@ -19,7 +19,8 @@ pub(crate) struct Suite {
 }
 
 /// What every group needs, whatever the filter says.
-const ALWAYS: [&str; 2] = ["module-loads", "module-unloads"];
+const ALWAYS: [&str; 4] =
+    ["module-loads", "no-leak-while-loaded", "module-unloads", "no-leak-after-unloading"];
 
 impl Suite {
     pub(crate) fn new(port: File, group: &str, filter: Option<String>) -> Self {
