@@ -320,6 +320,9 @@ pub(crate) fn machine(
     command
         .args(accelerator.arguments())
         .args(["-smp", "2", "-m", &mebibytes.to_string()])
+        // The older chipset computes the routing of its interrupts in a loop of ACPI byte code, which a kernel that
+        // checks every allocation does not finish in the time that it gives byte code.
+        .args(["-machine", "q35"])
         .args(["-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
         .arg("-kernel")
         .arg(kernel)
