@@ -31,6 +31,7 @@
 static const unsigned int TESSERAFS_CONST_FMODE_READ = (__force unsigned int)FMODE_READ;
 static const unsigned int TESSERAFS_CONST_FOP_DONTCACHE = (__force unsigned int)FOP_DONTCACHE;
 static const unsigned int TESSERAFS_CONST_FOP_IMMUTABLE = (__force unsigned int)FOP_IMMUTABLE;
+static const int TESSERAFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
 static const int TESSERAFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
 static const loff_t TESSERAFS_CONST_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
 static const unsigned int TESSERAFS_CONST_SB_NOATIME = SB_NOATIME;

@@ -14,24 +14,24 @@ use crate::error::Failure;
 use crate::klib::{buffer::Buffer, zstd};
 use crate::verify::Authentic;
 
-/// Memory for the raw bytes of `chunk`; none where they will be where the stored ones are.
+/// Memory for the raw bytes of `chunk`.
 pub(crate) fn room(chunk: &Chunk) -> Result<Buffer<u8>> {
-    match chunk.codec {
-        Codec::Plain => Buffer::with_capacity(0),
-        Codec::Zstd | Codec::ZstdX86 => Buffer::with_capacity(usize_from_u32(chunk.raw_len)),
-    }
+    Buffer::with_capacity(usize_from_u32(chunk.raw_len))
 }
 
 /// Decodes the stored bytes of `chunk` into its `room`.
 pub(crate) fn decode(
     decoders: &zstd::Pool,
     chunk: &Chunk,
-    stored: Authentic,
-    room: Buffer<u8>,
+    stored: Authentic<'_>,
+    mut room: Buffer<u8>,
 ) -> Result<Buffer<u8>, Failure> {
     let raw = match chunk.codec {
         // A plain chunk is as long stored as raw: `Chunk::parse` refuses any other.
-        Codec::Plain => stored.into_buffer(),
+        Codec::Plain => {
+            room.append(stored.bytes())?;
+            room
+        }
         Codec::Zstd | Codec::ZstdX86 => decompress(decoders, chunk.codec, &stored, room),
     };
     expect(chunk, Rule::ChunkDecode, raw, chunk.raw_len)
@@ -44,10 +44,15 @@ pub(crate) fn decode_beginning(
     decoders: &zstd::Pool,
     chunk: &Chunk,
     wanted: u32,
-    mut stored: Authentic,
+    mut stored: Authentic<'_>,
 ) -> Result<Buffer<u8>, Failure> {
     let unsure = match chunk.codec {
-        Codec::Plain => return Ok(stored.into_buffer()),
+        Codec::Plain => {
+            let bytes = stored.bytes().get(..usize_from_u32(wanted)).ok_or(EIO)?;
+            let mut raw = Buffer::with_capacity(bytes.len())?;
+            raw.append(bytes)?;
+            return Ok(raw);
+        }
         Codec::Zstd => 0,
         Codec::ZstdX86 => x86::UNSURE,
     };
@@ -65,7 +70,7 @@ pub(crate) fn decode_beginning(
 fn decompress(
     decoders: &zstd::Pool,
     codec: Codec,
-    stored: &Authentic,
+    stored: &Authentic<'_>,
     mut room: Buffer<u8>,
 ) -> Buffer<u8> {
     let _ = decoders.get().decompress(stored.bytes(), &mut room);

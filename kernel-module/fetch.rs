@@ -12,7 +12,7 @@ use crate::decode::{decode, decode_beginning, room};
 use crate::error::Failure;
 use crate::klib::{buffer::Buffer, workqueue, zstd};
 use crate::mount::{Global, Mounted};
-use crate::pack::Packs;
+use crate::pack::{Packs, Stored};
 use crate::stats::Stats;
 use crate::verify::{verify, Authentic, Trust};
 
@@ -52,7 +52,9 @@ impl<'a> Chunks<'a> {
                     slot
                 }
                 Found::Claim(claim) => {
-                    let stored = self.read(core::slice::from_ref(chunk))?.pop();
+                    let chunks = core::slice::from_ref(chunk);
+                    let mut stored = self.read(chunks)?;
+                    let stored = stored.of_each(chunks)?.pop();
                     let stored = self.verify(chunk, stored.ok_or(EIO)?)?;
                     // Who comes for more of a chunk may come again.
                     let wanted = if claim.is_for_more() {
@@ -118,6 +120,7 @@ impl<'a> Chunks<'a> {
             }
         }
         let mut stored = self.read(&claimed)?;
+        let mut stored = stored.of_each(&claimed)?;
         // All memory is allocated here: a worker has neither our memory cgroup nor our place in the
         // filesystem, so it may not enter reclaim for us.
         let mut jobs = Buffer::with_capacity(claimed.len())?;
@@ -142,7 +145,7 @@ impl<'a> Chunks<'a> {
     }
 
     /// The stored bytes of `chunks`.
-    fn read(&self, chunks: &[Chunk]) -> Result<Buffer<Buffer<u8>>, Failure> {
+    fn read(&self, chunks: &[Chunk]) -> Result<Stored, Failure> {
         let stored = self.packs.read(chunks)?;
         for chunk in chunks {
             self.stats.has_read(chunk);
@@ -154,7 +157,7 @@ impl<'a> Chunks<'a> {
     fn decode(
         &self,
         chunk: &Chunk,
-        stored: Buffer<u8>,
+        stored: &mut [u8],
         room: Buffer<u8>,
     ) -> Result<Buffer<u8>, Failure> {
         let stored = self.verify(chunk, stored)?;
@@ -163,7 +166,7 @@ impl<'a> Chunks<'a> {
         Ok(raw)
     }
 
-    fn verify(&self, chunk: &Chunk, stored: Buffer<u8>) -> Result<Authentic, Failure> {
+    fn verify<'b>(&self, chunk: &Chunk, stored: &'b mut [u8]) -> Result<Authentic<'b>, Failure> {
         if self.trust == Trust::Digests {
             self.stats.hashed_bytes.add(stored.len());
         }

@@ -5,6 +5,7 @@
  */
 
 #include <crypto/sha2.h>
+#include <linux/blkdev.h>
 #include <linux/cpumask.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
@@ -60,6 +61,16 @@ static struct lock_class_key invalidate_lock_keys[FILESYSTEM_MAX_STACK_DEPTH + 1
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
 {
 	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file)
+{
+	return bdev_dma_alignment(file_bdev(bdev_file));
+}
+
+unsigned int tesserafs_bdev_logical_block_size(struct file *bdev_file)
+{
+	return bdev_logical_block_size(file_bdev(bdev_file));
 }
 
 void tesserafs_cache_no_acl(struct inode *inode)

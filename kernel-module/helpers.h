@@ -37,6 +37,8 @@ struct work_struct;
 extern const struct fs_parameter_spec tesserafs_fs_parameters[];
 
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
+unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file);
+unsigned int tesserafs_bdev_logical_block_size(struct file *bdev_file);
 void tesserafs_cache_no_acl(struct inode *inode);
 bool tesserafs_capable_noaudit(int cap);
 void tesserafs_destroy_work_on_stack(struct work_struct *work);

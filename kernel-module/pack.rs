@@ -10,7 +10,7 @@ use tesserafs_format::{Chunk, Image, Metadata, Pack, PackIndex, Place};
 
 use crate::error::Failure;
 use crate::klib::buffer::Buffer;
-use crate::vfs::Backing;
+use crate::vfs::backing::{Backing, Bytes};
 
 /// The packs of an image, opened when it is mounted: a page fault opens nothing.
 pub(crate) struct Packs {
@@ -39,25 +39,52 @@ impl Packs {
 
     /// Reads the stored bytes of each of `chunks`: those that lie side by side in the pack with one
     /// request. They are not verified yet.
-    pub(crate) fn read(&self, chunks: &[Chunk]) -> Result<Buffer<Buffer<u8>>, Failure> {
-        let mut stored = Buffer::with_capacity(chunks.len())?;
-        for chunk in chunks {
-            chunk.check_range(&self.embedded)?;
-            stored.push(Buffer::with_capacity(usize_from_u32(chunk.stored_len))?)?;
-        }
-        let (mut chunks, mut to) = (chunks, &mut *stored);
+    pub(crate) fn read(&self, chunks: &[Chunk]) -> Result<Stored, Failure> {
+        let mut runs = Buffer::with_capacity(1)?;
+        let mut chunks = chunks;
         while let Some(first) = chunks.first() {
-            let run = adjoining(chunks);
-            let (room, rest) = to.split_at_mut_checked(run).ok_or(EIO)?;
+            let (run, rest) = chunks.split_at_checked(adjoining(chunks)).ok_or(EIO)?;
+            let mut len = 0_usize;
+            for chunk in run {
+                chunk.check_range(&self.embedded)?;
+                len = len.saturating_add(usize_from_u32(chunk.stored_len));
+            }
             // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region.
             let pos = BLOCK_BYTES.saturating_add(first.offset);
-            self.backing
-                .read_run_once(pos, room)
+            let bytes = self
+                .backing
+                .read_once(pos, len)
                 .map_err(|error| Failure::backing(Place::Chunk(first.index.0), error))?;
-            chunks = chunks.get(run..).unwrap_or(&[]);
-            to = rest;
+            runs.push(bytes)?;
+            chunks = rest;
         }
-        Ok(stored)
+        Ok(Stored { runs })
+    }
+}
+
+/// The stored bytes of some chunks.
+pub(crate) struct Stored {
+    /// Of chunks that lie side by side, each.
+    runs: Buffer<Bytes>,
+}
+
+impl Stored {
+    /// The stored bytes of each of `chunks`, which are those that were read.
+    pub(crate) fn of_each(&mut self, chunks: &[Chunk]) -> Result<Buffer<&mut [u8]>> {
+        let mut each = Buffer::with_capacity(chunks.len())?;
+        let mut runs = self.runs.iter_mut();
+        let mut run: &mut [u8] = &mut [];
+        for chunk in chunks {
+            if run.is_empty() {
+                run = runs.next().ok_or(EIO)?;
+            }
+            let (stored, rest) = run
+                .split_at_mut_checked(usize_from_u32(chunk.stored_len))
+                .ok_or(EIO)?;
+            each.push(stored)?;
+            run = rest;
+        }
+        Ok(each)
     }
 }
 

@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         let piece = self.pieces.iter_mut().find(|piece| covers(piece));
         let piece = piece.ok_or(EIO)?;
         if let Some(chunk) = &piece.chunk {
-            let wanted = wanted(&piece.extent, pos, end).min(chunk.raw_len);
+            let wanted = wanted(&piece.extent, chunk, pos, end);
             piece.slot = Some(chunks.filled(chunk, wanted, piece.slot.take())?);
         }
         Ok(piece)
@@ -291,17 +291,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Raw bytes from the start of the chunk of `extent` that a reader of `pos..end` wants.
-fn wanted(extent: &Extent, pos: u64, end: u64) -> u32 {
+/// Raw bytes from the start of `chunk` that a reader of `pos..end`, in `extent`, wants.
+fn wanted(extent: &Extent, chunk: &Chunk, pos: u64, end: u64) -> u32 {
     let Target::Chunk { offset, .. } = extent.target else {
         return 0;
     };
     let in_chunk = |pos: u64| u64::from(offset).saturating_add(pos.saturating_sub(extent.start));
-    // Who begins at its start, as with the first file of a group, may well go on to its end.
-    if in_chunk(pos) < BLOCK_BYTES {
-        return u32::MAX;
+    // Who wants the first file of a group may well go on with the next ones.
+    let is_group = extent.len() < chunk.raw_len.into();
+    if is_group && in_chunk(pos) < BLOCK_BYTES {
+        return chunk.raw_len;
     }
-    u32::try_from(in_chunk(extent.end.min(end))).unwrap_or(u32::MAX)
+    let wanted = u32::try_from(in_chunk(extent.end.min(end))).unwrap_or(u32::MAX);
+    wanted.min(chunk.raw_len)
 }
 
 /// Where `len` bytes at `pos` end.

@@ -5,7 +5,7 @@
 use tesserafs_format::{frame, Chunk, Digest, FormatError, Place, Rule, Sha256, Verified};
 
 use crate::error::Failure;
-use crate::klib::{buffer::Buffer, sha256::sha256};
+use crate::klib::sha256::sha256;
 
 /// The kernel's SHA-256.
 pub(crate) struct KernelSha256;
@@ -31,12 +31,12 @@ pub(crate) enum Trust {
 ///
 /// The bytes were compared with the digest of their chunk since anybody could last write them, or
 /// the image was mounted with [`Trust::Backing`]; only [`shorten`](Self::shorten) changed them since.
-pub(crate) struct Authentic(Buffer<u8>);
+pub(crate) struct Authentic<'a>(&'a mut [u8]);
 
-impl Authentic {
+impl Authentic<'_> {
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        self.0
     }
 
     /// Makes the frame of a chunk of `raw_len` bytes end behind the block with the last of the first
@@ -44,29 +44,25 @@ impl Authentic {
     ///
     /// They are the beginning of what the bytes that were vouched for decode to.
     pub(crate) fn shorten(&mut self, raw_len: u32, wanted: u32) -> Option<u32> {
-        let beginning = frame::shorten(&mut self.0, raw_len, wanted)?;
-        self.0.truncate(beginning.stored_len);
+        let beginning = frame::shorten(self.0, raw_len, wanted)?;
+        let (bytes, _) = core::mem::take(&mut self.0).split_at_mut_checked(beginning.stored_len)?;
+        self.0 = bytes;
         Some(beginning.raw_len)
-    }
-
-    /// The buffer that holds the bytes, and nothing else.
-    pub(crate) fn into_buffer(self) -> Buffer<u8> {
-        self.0
     }
 }
 
 /// Compares `stored` with the digest of `chunk`, unless the backing store is trusted.
-pub(crate) fn verify(
+pub(crate) fn verify<'a>(
     trust: Trust,
     chunk: &Chunk,
-    stored: Buffer<u8>,
-) -> Result<Authentic, Failure> {
+    stored: &'a mut [u8],
+) -> Result<Authentic<'a>, Failure> {
     if trust == Trust::Backing {
         // INVARIANT: The image is mounted so.
         return Ok(Authentic(stored));
     }
-    match Verified::check::<KernelSha256>(&stored, &chunk.digest) {
-        // INVARIANT: Just compared, and from here on nobody else has the buffer.
+    match Verified::check::<KernelSha256>(stored, &chunk.digest) {
+        // INVARIANT: Just compared, and nobody else has the bytes while they are borrowed.
         Ok(_) => Ok(Authentic(stored)),
         Err(found) => {
             let place = Place::Chunk(chunk.index.0);

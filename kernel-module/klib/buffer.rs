@@ -167,6 +167,20 @@ impl<T, A: Allocator> Array<T, A> {
 }
 
 impl<A: Allocator> Array<u8, A> {
+    /// Appends `bytes`; `ENOMEM` if there is no room for them.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result {
+        let room = self.spare().get_mut(..bytes.len()).ok_or(ENOMEM)?;
+        // SAFETY: The room is as long as `bytes`, and borrowed exclusively.
+        unsafe {
+            bytes
+                .as_ptr()
+                .copy_to_nonoverlapping(room.as_mut_ptr().cast(), bytes.len())
+        };
+        // SAFETY: These bytes of the room were written just now.
+        unsafe { self.assume_init(bytes.len()) };
+        Ok(())
+    }
+
     /// An array of `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Result<Self> {
         let mut this = Self::allocate(len, GFP_KERNEL | __GFP_ZERO)?;

@@ -10,6 +10,11 @@ use crate::{
 };
 use core::{
     mem::MaybeUninit,
+    ops::{
+        Deref,
+        DerefMut,
+        Range, //
+    },
     ptr::NonNull, //
 };
 use kernel::{
@@ -38,8 +43,16 @@ pub(crate) struct Backing {
     is_block_device: bool,
     /// Whether it is on this machine, and no program serves it.
     is_local: bool,
-    /// The flags of a request whose bytes the store need not keep.
-    uncached: c_int,
+    once: Once,
+}
+
+/// How bytes are read that the store need not keep.
+#[derive(Clone, Copy)]
+enum Once {
+    /// Past the page cache, in multiples of so many bytes, which is a power of two.
+    Direct(usize),
+    /// Through the page cache, with these flags of a request.
+    Cached(c_int),
 }
 
 impl Backing {
@@ -51,7 +64,7 @@ impl Backing {
         let len = unsafe { bindings::tesserafs_i_size_read(inode) };
         Ok(Self {
             is_local: is_local(&file),
-            uncached: uncached_flags(&file),
+            once: Once::Cached(uncached_flags(&file)),
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
             is_block_device: false,
@@ -79,7 +92,8 @@ impl Backing {
         let len = unsafe { bindings::tesserafs_i_size_read((*mapping).host) };
         Ok(Self {
             is_local: true,
-            uncached: uncached_flags(&file),
+            once: direct_multiple(&file)
+                .map_or_else(|| Once::Cached(uncached_flags(&file)), Once::Direct),
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
             is_block_device: true,
@@ -116,13 +130,29 @@ impl Backing {
         self.scatter(pos, run, 0)
     }
 
-    /// As [`read_run`](Self::read_run), for bytes that will not be wanted again soon: if the store
-    /// can, it lets go of the pages that this has brought into its page cache.
+    /// The `len` bytes at `pos`, which will not be wanted again soon: the store keeps none of them in
+    /// its page cache, if it can do without. Errors as for [`read_run`](Self::read_run).
     ///
-    /// Pages that somebody else has brought there stay. Not for many small reads side by side: of a
-    /// large folio that was read ahead, the part that is wanted next is let go too.
-    pub(crate) fn read_run_once<R: Room>(&self, pos: u64, run: &mut [R]) -> Result {
-        self.scatter(pos, run, self.uncached)
+    /// A block device is read past the page cache, with requests as long as its driver takes. A file
+    /// is not: for a direct read ext4 takes `i_rwsem`, as above. Of its pages, those go that this has
+    /// brought there, where its filesystem knows `IOCB_DONTCACHE`.
+    pub(crate) fn read_once(&self, pos: u64, len: usize) -> Result<Bytes> {
+        let (multiple, flags) = match self.once {
+            Once::Direct(multiple) => (multiple, bindings::TESSERAFS_CONST_IOCB_DIRECT),
+            Once::Cached(flags) => (1, flags),
+        };
+        let before = pos.checked_rem(multiple as u64).ok_or(EIO)?;
+        let start = pos.checked_sub(before).ok_or(EIO)?;
+        // CAST: Less than `multiple`.
+        let before = before as usize;
+        let end = before.checked_add(len).ok_or(EIO)?;
+        let whole = end.checked_next_multiple_of(multiple).ok_or(EIO)?;
+        let mut buffer = Buffer::with_capacity(whole)?;
+        self.scatter(start, core::slice::from_mut(&mut buffer), flags)?;
+        Ok(Bytes {
+            buffer,
+            range: before..end,
+        })
     }
 
     fn scatter<R: Room>(&self, mut pos: u64, run: &mut [R], flags: c_int) -> Result {
@@ -203,7 +233,7 @@ impl Backing {
     ///
     /// As for [`fill`](Self::fill); `kiocb` must be a request to our file.
     unsafe fn read_some(&self, kiocb: &mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
-        if self.is_block_device {
+        if self.is_block_device && kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT == 0 {
             // Not `->read_iter`: that takes the `i_rwsem` of the device, to keep `set_blocksize()`
             // away. A page fault must not: it may come from a read of the same device into a private
             // mapping of a file of this filesystem, which holds the lock already.
@@ -253,7 +283,43 @@ fn uncached_flags(file: &File) -> c_int {
     }
 }
 
-/// Segments of a read, at most: a page of a window each, or a chunk.
+/// What the start, the length and the memory of a direct read of the block device `file` must be
+/// multiples of; none if memory may have to be more aligned than lengths.
+///
+/// The kernel's allocators align memory to the largest power of two that divides its length, up to a
+/// page.
+fn direct_multiple(file: &File) -> Option<usize> {
+    // SAFETY: The file is that of an open block device.
+    let block = unsafe { bindings::tesserafs_bdev_logical_block_size(file.as_ptr()) };
+    // SAFETY: As for the block size.
+    let mask = unsafe { bindings::tesserafs_bdev_dma_alignment(file.as_ptr()) };
+    // CAST: No more than 2^32.
+    let is_aligned = mask < block && block as usize <= bindings::PAGE_SIZE;
+    (is_aligned && block.is_power_of_two()).then_some(block as usize)
+}
+
+/// Bytes that were read.
+pub(crate) struct Bytes {
+    /// Holds some around them, too.
+    buffer: Buffer<u8>,
+    range: Range<usize>,
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.buffer.get(self.range.clone()).unwrap_or(&[])
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.range.clone()).unwrap_or(&mut [])
+    }
+}
+
+/// Segments of a read, at most: a page of a window each.
 const SEGMENTS: usize = 16;
 
 /// No segment.
