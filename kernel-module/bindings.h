@@ -8,6 +8,7 @@
 #define TESSERAFS_BINDINGS_H
 
 #include <linux/exportfs.h>
+#include <linux/fadvise.h>
 #include <linux/filelock.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>

@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
 use tesserafs_format::{
-    Digest, FormatError, Geometry, Metadata, Parent, Place, Rule, SuperBlock, Verified,
+    Digest, FormatError, Geometry, Metadata, Parent, Place, Rule, SuperBlock, Table, Verified,
 };
 
 use crate::error::Failure;
@@ -46,6 +46,24 @@ impl MerkleTree {
     /// Bytes of the metadata inode.
     pub(crate) fn len(&self) -> u64 {
         self.geometry.total_blocks().saturating_mul(BLOCK_BYTES)
+    }
+
+    /// Asks the store for the blocks with the first bytes of each of `tables`, and for those that
+    /// they are verified with: to read one after the other takes a round trip each.
+    pub(crate) fn ask_for(&self, tables: &[Table]) {
+        for table in tables {
+            let pos = table.offset().saturating_sub(self.tree_offset);
+            let mut block = pos / BLOCK_BYTES;
+            loop {
+                let pos = block.saturating_mul(BLOCK_BYTES);
+                self.backing
+                    .ask_for(self.tree_offset.saturating_add(pos), BLOCK_SIZE);
+                let Some(Parent::Slot { block: parent, .. }) = self.geometry.parent(block) else {
+                    break;
+                };
+                block = parent;
+            }
+        }
     }
 
     /// The digest that block `block` must have.

@@ -185,6 +185,8 @@ impl FileSystem for Tesserafs {
         sb.set_readahead(READAHEAD);
         let stats = Arc::new(Stats::new(id), GFP_KERNEL)?;
         let tree = MerkleTree::new(backing.clone(), &parsed, stats.clone());
+        let layout = &parsed.layout;
+        tree.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
         // Nobody compares the bytes of a trusted store with the digests.
         let shares_pages = !options.private_pages && !options.trusted_backing && backing.is_local();

@@ -66,10 +66,10 @@ impl Table {
 /// Where everything is: a function of the counts in the superblock and of the offset of the tree region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
+    /// [`RawAttributes`] records; the first table of the tree region.
+    pub attributes: Table,
     /// [`RawInode`] records.
     pub inodes: Table,
-    /// [`RawAttributes`] records.
-    pub attributes: Table,
     /// [`RawDirent`] records.
     pub dirents: Table,
     /// Bytes of names.
@@ -181,8 +181,8 @@ impl Layout {
     /// [`new`](Self::new) without the limits; `None` where a sum overflows.
     fn unchecked(tree_offset: u64, tree: &RawTree, map: &RawMap) -> Option<Self> {
         let mut at = Cursor(tree_offset);
-        let inodes = at.table(tree.inodes.get(), size_of::<RawInode>())?;
         let attributes = at.table(tree.attributes.get(), size_of::<RawAttributes>())?;
+        let inodes = at.table(tree.inodes.get(), size_of::<RawInode>())?;
         let dirents = at.table(tree.dirents.get(), size_of::<RawDirent>())?;
         let names = at.table(tree.name_bytes.get(), 1)?;
         let targets = at.table(tree.target_bytes.get(), 1)?;
@@ -230,8 +230,8 @@ impl Layout {
     /// The tables of the tree region, in order.
     pub const fn tree_tables(&self) -> [Table; 8] {
         [
-            self.inodes,
             self.attributes,
+            self.inodes,
             self.dirents,
             self.names,
             self.targets,

@@ -245,7 +245,7 @@ def tree_id(root, limit):
                                start, extra)
     descriptor = struct.pack("<8Q", len(inodes), len(shared_index), len(entries) // 8, len(names), len(targets),
                              len(set_index), len(set_bytes), len(digests) // 32)
-    region = join_region([records, shared, entries, names, targets, sets, set_bytes, digests])
+    region = join_region([shared, records, entries, names, targets, sets, set_bytes, digests])
     return hashlib.sha256(descriptor + region).hexdigest()
 
 
@@ -261,7 +261,7 @@ def inspect(path):
         need(version == 1 and incompat == 0, path, "unsupported")
         inodes, shared, dirents, names, targets, sets, set_bytes, contents = struct.unpack_from("<8Q", head, 0x40)
         packs, chunks, extents, annotations, annotation_bytes = struct.unpack_from("<5Q", head, 0x80)
-        tree_bytes = region_bytes([inodes * 32, shared * 16, dirents * 8, names, targets, sets * 16, set_bytes, contents * 32])
+        tree_bytes = region_bytes([shared * 16, inodes * 32, dirents * 8, names, targets, sets * 16, set_bytes, contents * 32])
         map_bytes = region_bytes([packs * 64, chunks * 16, chunks * 32, contents * 4, extents * 16, chunks * 32,
                                   annotations * 16, annotation_bytes])
         need(tree_offset % BLOCK == 0 and tree_offset + tree_bytes + map_bytes <= image_bytes, path, "corrupt superblock")

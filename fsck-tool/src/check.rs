@@ -75,6 +75,7 @@ impl Context<'_> {
             return "the block is one of the hash region".to_owned();
         }
         let tables = [
+            (layout.attributes, "attributes"),
             (layout.inodes, "inodes"),
             (layout.dirents, "entries"),
             (layout.names, "names"),

@@ -111,6 +111,23 @@ impl Backing {
         self.len
     }
 
+    /// Asks for the `len` bytes at `pos`, and does not wait for them: who reads them soon will find
+    /// them in the page cache, or on their way.
+    pub(crate) fn ask_for(&self, pos: u64, len: usize) {
+        let (Ok(pos), Ok(len)) = (pos.try_into(), len.try_into()) else {
+            return;
+        };
+        // SAFETY: The file is open.
+        unsafe {
+            bindings::vfs_fadvise(
+                self.file.as_ptr(),
+                pos,
+                len,
+                bindings::POSIX_FADV_WILLNEED as c_int,
+            )
+        };
+    }
+
     /// The `len` bytes at `pos`; errors as for [`read_run`](Self::read_run).
     pub(crate) fn read(&self, pos: u64, len: usize) -> Result<Buffer<u8>> {
         if len as u64 > self.len {

@@ -207,6 +207,8 @@ impl<'a> MetadataWriter<'a> {
 }
 
 fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &Layout) -> Result<()> {
+    out.table(&layout.attributes)?;
+    out.write(tree.attributes.as_bytes())?;
     out.table(&layout.inodes)?;
     let mut contents = map.files.iter().peekable();
     for (ino, node) in (1_u32..).zip(&tree.nodes) {
@@ -224,8 +226,6 @@ fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &La
         };
         out.write(raw.as_bytes())?;
     }
-    out.table(&layout.attributes)?;
-    out.write(tree.attributes.as_bytes())?;
     out.table(&layout.dirents)?;
     out.write(tree.entries.as_bytes())?;
     out.table(&layout.names)?;

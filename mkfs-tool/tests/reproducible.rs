@@ -188,8 +188,8 @@ fn independent_program() -> Option<PathBuf> {
     Some(program)
 }
 
-const GOLDEN_TREE: &str = "sha256:cb730af97a1a1cce6af6c2b1b11978d189308c3d28dbb9ef2bcc90b4714c462e";
-const GOLDEN_IMAGE: &str = "sha256:8e5445a47eaea6fb15ed92df705fcca997929178ea94169e4108de840c7e0276";
+const GOLDEN_TREE: &str = "sha256:ea8a7983351919c7c6eef9549bdf8d15c0abe5e101e1e6cbace5220c6bfecf80";
+const GOLDEN_IMAGE: &str = "sha256:f9a810cec3b6b057d03f174292c9d3a47e5754473bac5c80f22927cef6f12664";
 
 /// The tree ID that a program computes that shares nothing with this one but FORMAT.md.
 #[test]

@@ -405,8 +405,8 @@ impl Draft {
         let tree_offset = image.len();
         let mut tree = Vec::new();
         let tables = self.tables();
-        self.table(&mut tree, &tables.inodes);
         self.table(&mut tree, &tables.attributes);
+        self.table(&mut tree, &tables.inodes);
         self.table(&mut tree, &tables.dirents);
         self.table(&mut tree, &tables.names);
         self.table(&mut tree, &self.targets);
