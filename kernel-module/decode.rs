@@ -47,12 +47,8 @@ pub(crate) fn decode_beginning(
     mut stored: Authentic<'_>,
 ) -> Result<Buffer<u8>, Failure> {
     let unsure = match chunk.codec {
-        Codec::Plain => {
-            let bytes = stored.bytes().get(..usize_from_u32(wanted)).ok_or(EIO)?;
-            let mut raw = Buffer::with_capacity(bytes.len())?;
-            raw.append(bytes)?;
-            return Ok(raw);
-        }
+        // All of it has been read and verified.
+        Codec::Plain => return decode(decoders, chunk, stored, room(chunk)?),
         Codec::Zstd => 0,
         Codec::ZstdX86 => x86::UNSURE,
     };

@@ -11,6 +11,7 @@ use tesserafs_format::{Chunk, Image, Metadata, Pack, PackIndex, Place};
 use crate::error::Failure;
 use crate::klib::buffer::Buffer;
 use crate::vfs::backing::{Backing, Bytes};
+use crate::vfs::fatal_signal_pending;
 
 /// The packs of an image, opened when it is mounted: a page fault opens nothing.
 pub(crate) struct Packs {
@@ -43,6 +44,10 @@ impl Packs {
         let mut runs = Buffer::with_capacity(1)?;
         let mut chunks = chunks;
         while let Some(first) = chunks.first() {
+            // Requests to a device cannot be interrupted.
+            if fatal_signal_pending() {
+                return Err(EINTR.into());
+            }
             let (run, rest) = chunks.split_at_checked(adjoining(chunks)).ok_or(EIO)?;
             let mut len = 0_usize;
             for chunk in run {

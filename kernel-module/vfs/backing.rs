@@ -25,8 +25,8 @@ use kernel::{
 
 /// What an image is read from.
 ///
-/// Bytes are copied out of it into memory of the kernel's own: the file may be written by others at
-/// any time, so what was verified must not be read again. Cloning shares the open file.
+/// Bytes are read into memory of the kernel's own, by copy or by the device: the file may be written
+/// by others at any time, so what was verified must not be read again. Cloning shares the open file.
 ///
 /// A read happens in page faults too, with `mmap_lock` held. Filesystems that take `i_rwsem` for a
 /// buffered read (XFS, NFS) can then deadlock with a writer of the image file that waits for it, if
@@ -49,8 +49,8 @@ pub(crate) struct Backing {
 /// How bytes are read that the store need not keep.
 #[derive(Clone, Copy)]
 enum Once {
-    /// Past the page cache, in multiples of so many bytes, which is a power of two.
-    Direct(usize),
+    /// Past the page cache, in whole pages.
+    Direct,
     /// Through the page cache, with these flags of a request.
     Cached(c_int),
 }
@@ -92,8 +92,11 @@ impl Backing {
         let len = unsafe { bindings::tesserafs_i_size_read((*mapping).host) };
         Ok(Self {
             is_local: true,
-            once: direct_multiple(&file)
-                .map_or_else(|| Once::Cached(uncached_flags(&file)), Once::Direct),
+            once: if takes_pages(&file) {
+                Once::Direct
+            } else {
+                Once::Cached(uncached_flags(&file))
+            },
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
             is_block_device: true,
@@ -111,8 +114,8 @@ impl Backing {
         self.len
     }
 
-    /// Asks for the `len` bytes at `pos`, and does not wait for them: who reads them soon will find
-    /// them in the page cache, or on their way.
+    /// Asks for the `len` bytes at `pos`, and does not wait for them if the store can do without: who
+    /// reads them soon will find them in the page cache, or on their way.
     pub(crate) fn ask_for(&self, pos: u64, len: usize) {
         let (Ok(pos), Ok(len)) = (pos.try_into(), len.try_into()) else {
             return;
@@ -150,12 +153,13 @@ impl Backing {
     /// The `len` bytes at `pos`, which will not be wanted again soon: the store keeps none of them in
     /// its page cache, if it can do without. Errors as for [`read_run`](Self::read_run).
     ///
-    /// A block device is read past the page cache, with requests as long as its driver takes. A file
-    /// is not: for a direct read ext4 takes `i_rwsem`, as above. Of its pages, those go that this has
-    /// brought there, where its filesystem knows `IOCB_DONTCACHE`.
+    /// A block device is read past the page cache, with requests as long as its driver takes; a task
+    /// that waits for one cannot be killed. A file is not: for a direct read ext4 takes `i_rwsem`, as
+    /// above. Of its pages, those go that this has brought there, where its filesystem knows
+    /// `IOCB_DONTCACHE`.
     pub(crate) fn read_once(&self, pos: u64, len: usize) -> Result<Bytes> {
         let (multiple, flags) = match self.once {
-            Once::Direct(multiple) => (multiple, bindings::TESSERAFS_CONST_IOCB_DIRECT),
+            Once::Direct => (bindings::PAGE_SIZE, bindings::TESSERAFS_CONST_IOCB_DIRECT),
             Once::Cached(flags) => (1, flags),
         };
         let before = pos.checked_rem(multiple as u64).ok_or(EIO)?;
@@ -250,14 +254,9 @@ impl Backing {
     ///
     /// As for [`fill`](Self::fill); `kiocb` must be a request to our file.
     unsafe fn read_some(&self, kiocb: &mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
-        if self.is_block_device && kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT == 0 {
-            // Not `->read_iter`: that takes the `i_rwsem` of the device, to keep `set_blocksize()`
-            // away. A page fault must not: it may come from a read of the same device into a private
-            // mapping of a file of this filesystem, which holds the lock already.
-            //
-            // SAFETY: The file is that of a block device which this superblock has claimed, so its
-            // block size does not change; the caller promises the rest.
-            return unsafe { bindings::filemap_read(kiocb, to, 0) };
+        if self.is_block_device {
+            // SAFETY: As the caller promises.
+            return unsafe { self.read_device(kiocb, to) };
         }
         let raw = self.file.as_ptr();
         // SAFETY: The credentials of an open file do not change, and live as long as the file,
@@ -268,6 +267,39 @@ impl Backing {
         // SAFETY: `old` is what was in force before.
         unsafe { bindings::tesserafs_revert_creds(old) };
         n
+    }
+
+    /// As [`read_some`](Self::read_some), from the block device.
+    ///
+    /// Nobody asks security modules, as `vfs_iocb_iter_read()` would: it is the filesystem that reads
+    /// its device, whoever the task is and whatever it may.
+    ///
+    /// # Safety
+    ///
+    /// As for [`read_some`](Self::read_some).
+    unsafe fn read_device(
+        &self,
+        kiocb: &mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+    ) -> isize {
+        let is_direct = kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT != 0;
+        // SAFETY: The operations of an open file do not change, and are static.
+        let read_iter = unsafe { (*(*self.file.as_ptr()).f_op).read_iter };
+        match read_iter.filter(|_| is_direct) {
+            // For what a direct read leaves over this takes the `i_rwsem` of the device, as below; one
+            // of whole blocks, into one segment, fails or leaves nothing.
+            //
+            // SAFETY: The function belongs to the file that the request is to; the caller promises
+            // the rest.
+            Some(read_iter) => unsafe { read_iter(kiocb, to) },
+            // Not `->read_iter`: that takes the lock, to keep `set_blocksize()` away. A page fault must
+            // not: it may come from a read of the same device into a private mapping of a file of
+            // this filesystem, which holds it already.
+            //
+            // SAFETY: This superblock has claimed the device, so its block size does not change; the
+            // caller promises the rest.
+            None => unsafe { bindings::filemap_read(kiocb, to, 0) },
+        }
     }
 }
 
@@ -300,19 +332,18 @@ fn uncached_flags(file: &File) -> c_int {
     }
 }
 
-/// What the start, the length and the memory of a direct read of the block device `file` must be
-/// multiples of; none if memory may have to be more aligned than lengths.
+/// Whether the block device `file` takes direct reads of whole pages: then it still does when
+/// somebody has changed it below the mount to one with longer blocks.
 ///
-/// The kernel's allocators align memory to the largest power of two that divides its length, up to a
-/// page.
-fn direct_multiple(file: &File) -> Option<usize> {
+/// Memory for so many bytes is aligned to a page: the allocators align to the largest power of two
+/// that divides the length, up to that.
+fn takes_pages(file: &File) -> bool {
     // SAFETY: The file is that of an open block device.
     let block = unsafe { bindings::tesserafs_bdev_logical_block_size(file.as_ptr()) };
     // SAFETY: As for the block size.
     let mask = unsafe { bindings::tesserafs_bdev_dma_alignment(file.as_ptr()) };
     // CAST: No more than 2^32.
-    let is_aligned = mask < block && block as usize <= bindings::PAGE_SIZE;
-    (is_aligned && block.is_power_of_two()).then_some(block as usize)
+    block as usize <= bindings::PAGE_SIZE && (mask as usize) < bindings::PAGE_SIZE
 }
 
 /// Bytes that were read.

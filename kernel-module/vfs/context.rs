@@ -327,7 +327,6 @@ impl<T: FileSystem> Table<T> {
     /// # Safety
     ///
     /// As for [`Self::get_tree`].
-    #[cfg(CONFIG_BLOCK)]
     unsafe fn get_tree_bdev(fc: *mut bindings::fs_context) -> Result {
         // SAFETY: The context is valid, and `fill_super` is for contexts with this table.
         to_result(unsafe {
@@ -361,11 +360,6 @@ impl<T: FileSystem> Table<T> {
             // SAFETY: `get_tree_bdev_flags()` left the superblock active and locked for us.
             unsafe { bindings::deactivate_locked_super(raw) };
         })
-    }
-
-    #[cfg(not(CONFIG_BLOCK))]
-    unsafe fn get_tree_bdev(_fc: *mut bindings::fs_context) -> Result {
-        Err(ENOTBLK)
     }
 
     /// Opens the source as a regular file.

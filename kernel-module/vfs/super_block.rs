@@ -370,10 +370,7 @@ impl<T: FileSystem> Table<T> {
             unsafe { bindings::kill_anon_super(sb) };
         } else {
             // SAFETY: It came from `get_tree_bdev_flags()`.
-            #[cfg(CONFIG_BLOCK)]
-            unsafe {
-                bindings::kill_block_super(sb)
-            };
+            unsafe { bindings::kill_block_super(sb) };
         }
         // SAFETY: All inodes are gone, so nobody uses the information.
         unsafe { (*sb).s_fs_info = core::ptr::null_mut() };
