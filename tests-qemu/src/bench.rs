@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
-//! similar trees take ([`releases`]); and against itself with one processor ([`scaling`]).
+//! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
 //! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
 
 mod build;
+mod fleet;
 mod images;
 mod machine;
 mod plot;
@@ -73,6 +74,8 @@ enum Part {
     Releases,
     /// One reader on one processor and on two.
     Scaling,
+    /// A hundred containers from ten images.
+    Fleet,
 }
 
 /// The one file that is left out: squashfs's builder would read its 16 TB of zeros.
@@ -151,6 +154,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     }
     if wants(Part::Scaling) {
         record.scaling = Some(scaling::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants(Part::Fleet) {
+        record.fleet = Some(fleet::measure(&bench)?);
         save(&record)?;
     }
     if wants(Part::Build) {

@@ -47,6 +47,41 @@ fn choose_site(targets: &str, part: &str) -> Option<String> {
     })
 }
 
+/// Makes a minimal Debian of a suite with more packages (separated by commas) in `folder`, which needs root.
+pub(crate) fn bootstrap(folder: &Path, suite: &str, packages: &str, log: &Path) -> Result<()> {
+    run::logged(
+        run::command("debootstrap")
+            .args(["--variant=minbase", &format!("--include={packages}"), suite])
+            .arg(folder)
+            .arg(mirror()?),
+        log,
+    )
+}
+
+/// What apt leaves behind, which a finished image does not hold.
+const LEFTOVERS: [&str; 2] = ["var/cache/apt/archives", "var/lib/apt/lists"];
+
+/// Removes what a finished image does not hold.
+pub(crate) fn clean(root: &Path) -> Result<()> {
+    for folder in LEFTOVERS {
+        let folder = root.join(folder);
+        empty(&folder)?;
+        // apt wants it, and makes it if somebody runs it.
+        std::fs::create_dir(folder.join("partial"))
+            .with_context(|| format!("failed to create a folder in {}", folder.display()))?;
+    }
+    // An image holds no devices: their numbers differ from machine to machine.
+    empty(&root.join("dev"))
+}
+
+/// Makes a folder that is empty.
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))
+}
+
 /// The suite that this machine runs, as `os-release` names it.
 pub(crate) fn codename() -> Result<String> {
     codename_of(Path::new("/"))

@@ -9,12 +9,7 @@ use crate::run;
 
 /// Writes an ext4 image of `folder` to `path`.
 pub(crate) fn write(path: &Path, folder: &Path) -> Result<()> {
-    let mut bytes = 0;
-    for entry in folder.read_dir().with_context(|| format!("failed to list {}", folder.display()))? {
-        let entry = entry.with_context(|| format!("failed to list {}", folder.display()))?;
-        bytes +=
-            entry.metadata().with_context(|| format!("failed to look at {}", entry.path().display()))?.len();
-    }
+    let bytes = bytes_below(folder)?;
     // Room for ext4's own tables: a fiftieth, and a little for an empty one.
     let mebibytes = bytes / 50 * 51 / (1 << 20) + 32;
     if path.exists() {
@@ -31,4 +26,20 @@ pub(crate) fn write(path: &Path, folder: &Path) -> Result<()> {
     )
     .context("failed to make the data disk")?;
     Ok(())
+}
+
+/// Bytes of all files below a folder, each in whole blocks.
+fn bytes_below(folder: &Path) -> Result<u64> {
+    const BLOCK: u64 = 4096;
+    let mut bytes = 0;
+    for entry in folder.read_dir().with_context(|| format!("failed to list {}", folder.display()))? {
+        let entry = entry.with_context(|| format!("failed to list {}", folder.display()))?;
+        let metadata =
+            entry.metadata().with_context(|| format!("failed to look at {}", entry.path().display()))?;
+        bytes += metadata.len().next_multiple_of(BLOCK);
+        if metadata.is_dir() {
+            bytes += bytes_below(&entry.path())?;
+        }
+    }
+    Ok(bytes)
 }

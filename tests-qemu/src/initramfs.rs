@@ -41,15 +41,15 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
         files.push(("lib/tesserafs.ko".to_owned(), module.to_path_buf()));
     }
     if let Some(debian) = contents.debian {
-        for (name, source) in programs(debian)? {
-            let parents = Path::new(&name).ancestors().skip(1);
-            folders.extend(
-                parents
-                    .filter(|parent| !parent.as_os_str().is_empty())
-                    .map(|parent| parent.to_string_lossy().into_owned()),
-            );
-            files.push((name, source));
-        }
+        files.extend(programs(debian)?);
+    }
+    for (name, _) in &files {
+        let parents = Path::new(name).ancestors().skip(1);
+        folders.extend(
+            parents
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .map(|parent| parent.to_string_lossy().into_owned()),
+        );
     }
     for folder in &folders {
         archive.entry(folder, 0o040_755, &[])?;

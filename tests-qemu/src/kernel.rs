@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The kernel of the test machine: source, toolchain, configuration, build.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +10,16 @@ use anyhow::{bail, Context, Result};
 
 use crate::cache::{key, log_of, Cache};
 use crate::debian::Suite;
-use crate::{run, setup};
+use crate::{linked, run, setup};
 
 /// What the test machine needs on top of `tinyconfig`.
 const FRAGMENT: &str = include_str!("../kernel/qemu.config");
 
 /// What looks for defects, on top of that.
 const DEBUG_FRAGMENT: &str = include_str!("../kernel/debug.config");
+
+/// What an appliance has, on top of the test machine's.
+const APPLIANCE_FRAGMENT: &str = include_str!("../kernel/appliance.config");
 
 /// Where the newest kernel of the archive is.
 const SUITE: &str = "trixie-backports";
@@ -109,6 +113,8 @@ pub(crate) enum Flavour {
     Plain,
     /// With everything that looks for defects.
     Debug,
+    /// With the driver and the vendor's certificates built in, for a machine that boots from an image.
+    Appliance,
 }
 
 impl Flavour {
@@ -117,6 +123,7 @@ impl Flavour {
         match self {
             Self::Plain => FRAGMENT.to_owned(),
             Self::Debug => format!("{FRAGMENT}\n{DEBUG_FRAGMENT}"),
+            Self::Appliance => format!("{FRAGMENT}\n{APPLIANCE_FRAGMENT}"),
         }
     }
 
@@ -125,14 +132,14 @@ impl Flavour {
         match self {
             Self::Plain => FRAGMENT.to_owned(),
             // Nobody should wait a quarter of an hour for a comment.
-            Self::Debug => options(&self.fragment()).collect::<Vec<_>>().join("\n"),
+            Self::Debug | Self::Appliance => options(&self.fragment()).collect::<Vec<_>>().join("\n"),
         }
     }
 
     /// What the guest's command line says for it.
     pub(crate) fn parameters(self) -> &'static str {
         match self {
-            Self::Plain => "",
+            Self::Plain | Self::Appliance => "",
             // The first report of KASAN need not be the worst one. With page tables of five levels KASAN takes all
             // addresses for wild ones while the kernel finds out what its processor has: an interrupt at that
             // moment, which only a slow machine gets, is nothing but reports. SLUB keeps no traces: unwinding stacks
@@ -144,7 +151,7 @@ impl Flavour {
     /// Memory that the guest needs, in MiB: KASAN takes an eighth, and pads and describes each object.
     pub(crate) fn memory(self) -> u32 {
         match self {
-            Self::Plain => 3072,
+            Self::Plain | Self::Appliance => 3072,
             Self::Debug => 4096,
         }
     }
@@ -152,7 +159,7 @@ impl Flavour {
     /// How many times as long everything may take on it.
     pub(crate) fn slowness(self) -> u32 {
         match self {
-            Self::Plain => 1,
+            Self::Plain | Self::Appliance => 1,
             Self::Debug => 8,
         }
     }
@@ -160,7 +167,7 @@ impl Flavour {
     /// What the names of its logs begin with: a run on one leaves those of a run on the other.
     pub(crate) fn log_prefix(self) -> &'static str {
         match self {
-            Self::Plain => "",
+            Self::Plain | Self::Appliance => "",
             Self::Debug => "debug-",
         }
     }
@@ -170,6 +177,7 @@ impl Flavour {
         match self {
             Self::Plain => ("build", "5 to 12 minutes"),
             Self::Debug => ("debug", "10 to 20 minutes"),
+            Self::Appliance => ("appliance", "5 to 12 minutes"),
         }
     }
 }
@@ -230,11 +238,45 @@ fn only_entry(folder: &Path, suffix: &str) -> Result<PathBuf> {
     }
 }
 
-/// Builds the kernel of the test machine, unless one of the same input is in the cache.
+/// Builds a kernel of the test machine that loads the driver, unless one of the same input is in the cache.
 pub(crate) fn build(cache: &Cache, toolchain: &Toolchain, flavour: Flavour) -> Result<Kernel> {
     let source = source(cache)?;
     let version = version(&source)?;
-    let configuration = flavour.key();
+    compile(cache, toolchain, flavour, &source, &version, "")
+}
+
+/// Builds the kernel of an appliance, with the driver of this clone.
+///
+/// It trusts the certificates of one file, and none of another (both PEM), from its first instruction on.
+pub(crate) fn build_appliance(
+    cache: &Cache,
+    toolchain: &Toolchain,
+    trusted: &Path,
+    revoked: &Path,
+) -> Result<Kernel> {
+    let linked = linked::source(cache)?;
+    let keys = format!(
+        "CONFIG_SYSTEM_TRUSTED_KEYS=\"{}\"\nCONFIG_SYSTEM_REVOCATION_KEYS=\"{}\"\n",
+        trusted.display(),
+        revoked.display()
+    );
+    let kernel = compile(cache, toolchain, Flavour::Appliance, &linked.source, &linked.version, &keys)?;
+    // What is in the cache may have another driver.
+    let mut make = toolchain.make(&linked.source);
+    run::logged(make.arg(format!("O={}", kernel.build.display())), &log_of(&kernel.build))?;
+    Ok(kernel)
+}
+
+/// Builds the kernel in `source`, whose configuration ends with `more`, unless one of the same input is in the cache.
+fn compile(
+    cache: &Cache,
+    toolchain: &Toolchain,
+    flavour: Flavour,
+    source: &Path,
+    version: &str,
+    more: &str,
+) -> Result<Kernel> {
+    let configuration = flavour.key() + more;
     let inputs =
         [source.as_os_str().as_encoded_bytes(), toolchain.versions.as_bytes(), configuration.as_bytes()];
     let key = format!("{version}-{}", key(&inputs));
@@ -242,13 +284,14 @@ pub(crate) fn build(cache: &Cache, toolchain: &Toolchain, flavour: Flavour) -> R
     let build = cache.once(&format!("kernel/{folder}-{key}"), |build| {
         run::say(format_args!("building Linux {version} ({time} on two processors, once)"));
         let make = || {
-            let mut make = toolchain.make(&source);
+            let mut make = toolchain.make(source);
             make.arg(format!("O={}", build.display()));
             make
         };
         let log = log_of(build);
         run::logged(make().arg("tinyconfig"), &log)?;
-        configure(build, &flavour.fragment(), || run::logged(make().arg("olddefconfig"), &log))?;
+        let fragment = format!("{}\n{more}", flavour.fragment());
+        configure(build, &fragment, || run::logged(make().arg("olddefconfig"), &log))?;
         run::logged(&mut make(), &log)
     })?;
     Ok(Kernel { flavour, build, key })
@@ -288,10 +331,18 @@ fn options(fragment: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Lines of `fragment` that `config` does not hold.
+/// The option that a line sets, or says that it is not set.
+fn option(line: &str) -> &str {
+    let line = line.strip_prefix("# ").unwrap_or(line);
+    line.split(['=', ' ']).next().unwrap_or_default()
+}
+
+/// Lines of `fragment` that `config` does not hold; of those about one option the last one counts.
 fn lost_options<'f>(fragment: &'f str, config: &str) -> Vec<&'f str> {
-    let lines: std::collections::HashSet<&str> = config.lines().collect();
+    let lines: HashSet<&str> = config.lines().collect();
+    let last: HashMap<&str, &str> = options(fragment).map(|line| (option(line), line)).collect();
     options(fragment)
+        .filter(|line| last.get(option(line)) == Some(line))
         .filter(|line| match line.strip_prefix("# CONFIG_") {
             Some(off) => {
                 // An option that does not exist is as good as one that is off.
@@ -312,6 +363,13 @@ mod tests {
         let fragment = "# CONFIG_A is why\nCONFIG_B=y\n\n# CONFIG_C is not set\n";
         assert_eq!(options(fragment).collect::<Vec<_>>(), ["CONFIG_B=y", "# CONFIG_C is not set"]);
         assert_ne!(Flavour::Plain.key(), Flavour::Debug.key());
+    }
+
+    #[test]
+    fn of_two_lines_about_one_option_the_last_one_counts() {
+        let fragment = "CONFIG_A=y\n# CONFIG_A is not set\n# CONFIG_B is not set\nCONFIG_B=y\n";
+        assert!(lost_options(fragment, "# CONFIG_A is not set\nCONFIG_B=y\n").is_empty());
+        assert_eq!(lost_options(fragment, "CONFIG_A=y\n"), ["# CONFIG_A is not set", "CONFIG_B=y"]);
     }
 
     #[test]

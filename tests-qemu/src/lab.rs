@@ -66,7 +66,7 @@ impl Lab {
         qemu::boot(
             &Boot {
                 kernel: &self.kernel,
-                initramfs: &self.initramfs,
+                initramfs: Some(&self.initramfs),
                 disks: &stage.disks,
                 arguments: &arguments,
                 memory: flavour.memory(),

@@ -2,10 +2,11 @@
 //! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
-//! ([`kernel`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
-//! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]); then the verbs ([`test`], [`demo`], [`bench`],
+//! ([`kernel`], [`linked`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
+//! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`demo`], [`bench`],
 //! [`install`]).
 
+mod appliance;
 mod bench;
 mod cache;
 mod cli;
@@ -19,6 +20,7 @@ mod initramfs;
 mod install;
 mod kernel;
 mod lab;
+mod linked;
 mod module;
 mod qemu;
 mod releases;

@@ -74,7 +74,7 @@ pub(crate) fn accelerator(kernel: &Path, init: &Path) -> Result<Accelerator> {
     let archive = scratch.path().join("initramfs");
     let contents = initramfs::Contents { init, module: None, debian: None, files: &[] };
     initramfs::write(&archive, &contents)?;
-    let mut command = machine(Accelerator::Kvm, kernel, &archive, "", 256);
+    let mut command = machine(Accelerator::Kvm, kernel, Some(&archive), "", 256);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -105,8 +105,8 @@ pub(crate) fn accelerator(kernel: &Path, init: &Path) -> Result<Accelerator> {
 pub(crate) struct Boot<'a> {
     /// `bzImage`.
     pub(crate) kernel: &'a Path,
-    /// First root.
-    pub(crate) initramfs: &'a Path,
+    /// First root; without one the kernel mounts what `root=` says.
+    pub(crate) initramfs: Option<&'a Path>,
     /// Raw virtio disks, in order: `/dev/vda` and so on. All are read-only.
     pub(crate) disks: &'a [PathBuf],
     /// Words for the kernel's command line.
@@ -121,11 +121,28 @@ pub(crate) struct Boot<'a> {
     pub(crate) accelerator: Accelerator,
 }
 
+impl Boot<'_> {
+    /// The machine with its disks.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = machine(self.accelerator, self.kernel, self.initramfs, self.arguments, self.memory);
+        for disk in self.disks {
+            command.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.display()));
+        }
+        command
+    }
+}
+
+/// Starts a machine that is to end by itself, and gives the whole console: what a machine says that refuses to boot.
+pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
+    let output = run::output_within(&mut boot.command(), boot.limit)?;
+    let console = String::from_utf8_lossy(&output.stdout).into_owned();
+    std::fs::write(boot.log, &console).with_context(|| format!("failed to write {}", boot.log.display()))?;
+    Ok(console)
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// How many tests ran to their end, whatever that was.
-    pub(crate) finished: usize,
     /// What is wrong with the run as a whole; empty if nothing is.
     pub(crate) complaints: Vec<String>,
 }
@@ -142,10 +159,7 @@ pub(crate) fn boot(boot: &Boot<'_>, mut show: impl FnMut(&Message)) -> Result<Ou
     let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
     let socket = scratch.path().join("verdict");
     let listener = UnixListener::bind(&socket).context("failed to make the verdict's socket")?;
-    let mut command = machine(boot.accelerator, boot.kernel, boot.initramfs, boot.arguments, boot.memory);
-    for disk in boot.disks {
-        command.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.display()));
-    }
+    let mut command = boot.command();
     command
         .args(["-device", "virtio-serial-pci", "-chardev"])
         .arg(format!("socket,id=verdict,path={}", socket.display()))
@@ -304,7 +318,7 @@ impl Judge {
         if !complaints.is_empty() {
             complaints.push(format!("whole console: {}", log.display()));
         }
-        Outcome { finished: self.finished.len(), complaints }
+        Outcome { complaints }
     }
 }
 
@@ -312,7 +326,7 @@ impl Judge {
 pub(crate) fn machine(
     accelerator: Accelerator,
     kernel: &Path,
-    initramfs: &Path,
+    initramfs: Option<&Path>,
     arguments: &str,
     mebibytes: u32,
 ) -> Command {
@@ -326,11 +340,12 @@ pub(crate) fn machine(
         .args(["-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
         .arg("-kernel")
         .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs)
         .arg("-append")
         // A panic ends the run at once: `panic=-1` reboots, and QEMU does not.
         .arg(format!("console=ttyS0 panic=-1 {arguments}"));
+    if let Some(initramfs) = initramfs {
+        command.arg("-initrd").arg(initramfs);
+    }
     command
 }
 

@@ -32,9 +32,6 @@ pub(crate) struct Releases {
 /// What the tests add to the root: no release has it.
 const CASES: &str = "srv";
 
-/// What apt leaves behind, which a finished image does not hold.
-const LEFTOVERS: [&str; 2] = ["var/cache/apt/archives", "var/lib/apt/lists"];
-
 /// Where dpkg keeps what is installed.
 const STATUS: &str = "var/lib/dpkg/status";
 
@@ -54,10 +51,10 @@ pub(crate) fn prepare(cache: &Cache) -> Result<Releases> {
         run::say(format_args!("making two releases of Debian {suite}: without updates, and with them"));
         let (before, after) = (folder.join("before"), folder.join("after"));
         copy(&root, &before, &[CASES])?;
-        clean(&before)?;
+        debian::clean(&before)?;
         copy(&before, &after, &[])?;
         update(folder, &after, &suite)?;
-        clean(&after)
+        debian::clean(&after)
     })?;
     cache.forget_others(&folder, "releases-")?;
     let (before, after) = (folder.join("before"), folder.join("after"));
@@ -79,25 +76,6 @@ fn copy(source: &Path, target: &Path, without: &[&str]) -> Result<()> {
         }
     }
     run::run(copy.arg(target))
-}
-
-/// Removes what a finished image does not hold.
-fn clean(root: &Path) -> Result<()> {
-    for folder in LEFTOVERS {
-        let folder = root.join(folder);
-        empty(&folder)?;
-        // apt wants it, and makes it if somebody runs it.
-        std::fs::create_dir(folder.join("partial"))
-            .with_context(|| format!("failed to create a folder in {}", folder.display()))?;
-    }
-    empty(&root.join("dev"))
-}
-
-fn empty(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
-    }
-    std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))
 }
 
 /// Installs the updates of `suite` into `root`.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
+use tesserafs_guest::message::Message;
 
 /// The tally of a run.
 #[derive(Debug, Default)]
@@ -55,6 +56,16 @@ impl Report {
     pub(crate) fn passed(&mut self, name: &str, seconds: f64, note: &str) {
         self.passed += 1;
         println!("ok    {seconds:7.1} s  {name}  {note}");
+    }
+
+    /// Counts what a machine says of its tests.
+    pub(crate) fn take(&mut self, message: &Message) {
+        if let Message::Finished { name, error, note, seconds } = message {
+            match error {
+                None => self.passed(name, *seconds, note),
+                Some(error) => self.failed(name, error),
+            }
+        }
     }
 
     /// Counts successes that another program has found.

@@ -15,7 +15,8 @@ use rustix::fs::{
 use crate::cache::{key, log_of, Cache};
 use crate::{debian, run, setup};
 
-const SUITE: &str = "bookworm";
+/// What all roots are of.
+pub(crate) const SUITE: &str = "bookworm";
 
 /// On top of a minimal Debian: what the tests run from the mount.
 const PACKAGES: &str = "python3,perl,gcc,libc6-dev";
@@ -34,15 +35,8 @@ pub(crate) fn debian(cache: &Cache) -> Result<PathBuf> {
     let key = key(&[include_bytes!("rootfs.rs")]);
     let root = cache.once(&format!("debian-{key}"), |folder| {
         setup::require_root("make a Debian root (debootstrap, device numbers, capabilities)")?;
-        let mirror = debian::mirror()?;
         run::say(format_args!("making a Debian {SUITE} root with {PACKAGES}"));
-        run::logged(
-            run::command("debootstrap")
-                .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
-                .arg(folder)
-                .arg(&mirror),
-            &log_of(folder),
-        )?;
+        debian::bootstrap(folder, SUITE, PACKAGES, &log_of(folder))?;
         for entry in list(&folder.join("dev"))? {
             // An image holds no devices: their numbers differ from machine to machine.
             remove(&entry)?;

@@ -55,7 +55,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
     output_within(command, LIMIT)
 }
 
-fn output_within(command: &mut Command, limit: Duration) -> Result<Output> {
+pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<Output> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

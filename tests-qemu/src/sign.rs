@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cache::Cache;
+use crate::cache::{sha256_of, Cache};
 use crate::run;
 
 /// A private key with its self-signed certificate.
@@ -46,6 +46,56 @@ pub(crate) fn signers(cache: &Cache) -> Result<Signers> {
     })
 }
 
+/// The signers that an appliance knows.
+#[derive(Debug, Clone)]
+pub(crate) struct Vendor {
+    /// Its certificate is built into the kernel.
+    pub(crate) current: Signer,
+    /// As well; and it was revoked before the kernel was built.
+    pub(crate) retired: Signer,
+    /// Who runs the machines: the certificate is put into `.tesserafs` after the boot.
+    pub(crate) fleet: Signer,
+    /// One more of those, whose certificate is not valid any more.
+    pub(crate) expired: Signer,
+    /// One more of those, whose certificate is on the blacklist before anybody adds it.
+    pub(crate) blacklisted: Signer,
+    /// Nobody trusts it.
+    pub(crate) stranger: Signer,
+    /// The built-in certificates, in one PEM file.
+    pub(crate) trusted: PathBuf,
+}
+
+/// Makes the keys of a vendor once.
+pub(crate) fn vendor(cache: &Cache) -> Result<Vendor> {
+    const TRUSTED: &str = "trusted.pem";
+    let folder = cache.once("vendor-keys", |folder| {
+        let rsa = ["-newkey", "rsa:2048"];
+        for name in ["vendor", "retired", "fleet", "blacklisted", "outsider"] {
+            make(&signer(folder, name), name, &rsa)?;
+        }
+        make(&signer(folder, "expired"), "expired", &rsa)?;
+        expire(&signer(folder, "expired"))?;
+        let mut trusted = Vec::new();
+        for name in ["vendor", "retired"] {
+            let certificate = signer(folder, name).certificate;
+            trusted.extend(
+                std::fs::read(&certificate)
+                    .with_context(|| format!("failed to read {}", certificate.display()))?,
+            );
+        }
+        std::fs::write(folder.join(TRUSTED), trusted).context("failed to write the trusted certificates")
+    })?;
+    Ok(Vendor {
+        current: signer(&folder, "vendor"),
+        retired: signer(&folder, "retired"),
+        fleet: signer(&folder, "fleet"),
+        expired: signer(&folder, "expired"),
+        blacklisted: signer(&folder, "blacklisted"),
+        stranger: signer(&folder, "outsider"),
+        trusted: folder.join(TRUSTED),
+    })
+}
+
 fn signer(folder: &Path, name: &str) -> Signer {
     Signer {
         key: folder.join(format!("{name}.key.pem")),
@@ -66,6 +116,11 @@ fn make(signer: &Signer, name: &str, algorithm: &[&str]) -> Result<()> {
             .arg(&signer.certificate),
     )
     .with_context(|| format!("failed to make the key {name}"))?;
+    convert(signer)
+}
+
+/// Writes the certificate as the kernel's keyrings take it.
+fn convert(signer: &Signer) -> Result<()> {
     run::capture(
         run::command("openssl")
             .args(["x509", "-outform", "DER", "-in"])
@@ -73,8 +128,27 @@ fn make(signer: &Signer, name: &str, algorithm: &[&str]) -> Result<()> {
             .arg("-out")
             .arg(&signer.der),
     )
-    .with_context(|| format!("failed to convert the certificate {name}"))?;
-    Ok(())
+    .with_context(|| format!("failed to convert {}", signer.certificate.display()))
+    .map(|_| ())
+}
+
+/// Makes the certificate end in the second in which it begins.
+fn expire(signer: &Signer) -> Result<()> {
+    let long = std::fs::read(&signer.certificate)
+        .with_context(|| format!("failed to read {}", signer.certificate.display()))?;
+    let scratch = tempfile::NamedTempFile::new().context("failed to make a scratch file")?;
+    std::fs::write(scratch.path(), long).context("failed to write a scratch file")?;
+    run::capture(
+        run::command("openssl")
+            .args(["x509", "-days", "0", "-in"])
+            .arg(scratch.path())
+            .arg("-signkey")
+            .arg(&signer.key)
+            .arg("-out")
+            .arg(&signer.certificate),
+    )
+    .context("failed to make a certificate that has expired")?;
+    convert(signer)
 }
 
 /// The options of mkfs that sign an image.
@@ -83,4 +157,36 @@ pub(crate) fn options(signer: &Signer) -> Result<[String; 4]> {
         path.to_str().map(ToOwned::to_owned).with_context(|| format!("{} is not text", path.display()))
     };
     Ok(["--sign-key".to_owned(), text(&signer.key)?, "--sign-cert".to_owned(), text(&signer.certificate)?])
+}
+
+/// A signature by `signer` over a file, as the kernel's keyrings and mkfs take it: CMS, DER, detached.
+pub(crate) fn detached(signer: &Signer, file: &Path, signature: &Path) -> Result<()> {
+    run::capture(
+        run::command("openssl")
+            .args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-md", "sha256", "-outform", "DER"])
+            .arg("-signer")
+            .arg(&signer.certificate)
+            .arg("-inkey")
+            .arg(&signer.key)
+            .arg("-in")
+            .arg(file)
+            .arg("-out")
+            .arg(signature),
+    )
+    .with_context(|| format!("failed to sign {}", file.display()))
+    .map(|_| ())
+}
+
+/// The SHA-256 of what a certificate's issuer has signed: what a blacklist calls it by.
+pub(crate) fn tbs_digest(signer: &Signer) -> Result<String> {
+    let scratch = tempfile::NamedTempFile::new().context("failed to make a scratch file")?;
+    // The first element of the outer sequence, header and all.
+    run::capture(
+        run::command("openssl")
+            .args(["asn1parse", "-inform", "DER", "-strparse", "4", "-noout", "-in"])
+            .arg(&signer.der)
+            .arg("-out")
+            .arg(scratch.path()),
+    )?;
+    sha256_of(scratch.path())
 }

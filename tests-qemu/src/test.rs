@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
-use tesserafs_guest::message::Message;
 use tesserafs_guest::plan::Flip;
 
+use crate::appliance::Appliance;
 use crate::cache::Cache;
 use crate::kernel::{self, Flavour, Kernel, Toolchain};
 use crate::lab::Lab;
 use crate::module::{self, Lint};
+use crate::qemu::Outcome;
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
@@ -24,13 +25,17 @@ const GROUPS: [&str; 7] = ["compare", "programs", "readers", "sharing", "api", "
 /// Groups that need what only the debug kernel has.
 const DEBUG_GROUPS: [&str; 1] = ["faults"];
 
+/// Groups of tests in a machine that boots from an image; each is one boot.
+const APPLIANCE_GROUPS: [&str; 5] = ["boot", "boot-from-file", "tampered", "containers", "policy"];
+
 /// The groups that a kernel can run.
 fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
-    let more: &[&str] = match flavour {
-        Flavour::Plain => &[],
-        Flavour::Debug => &DEBUG_GROUPS,
+    let (groups, more): (&[&str], &[&str]) = match flavour {
+        Flavour::Plain => (&GROUPS, &[]),
+        Flavour::Debug => (&GROUPS, &DEBUG_GROUPS),
+        Flavour::Appliance => (&APPLIANCE_GROUPS, &[]),
     };
-    GROUPS.iter().chain(more).copied()
+    groups.iter().chain(more).copied()
 }
 
 /// Runs everything whose name begins with `filter`, what needs a kernel on one of this flavour.
@@ -42,6 +47,11 @@ pub(crate) fn test(filter: Option<String>, flavour: Flavour) -> Result<ExitCode>
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report, flavour) {
             report.failed("preparation", &format!("{error:#}"));
+        }
+    }
+    if flavour == Flavour::Plain && groups(Flavour::Appliance).any(|group| report.wants_group(group)) {
+        if let Err(error) = appliance(&cache, &mut report) {
+            report.failed("preparation of the appliance", &format!("{error:#}"));
         }
     }
     Ok(report.finish())
@@ -148,6 +158,24 @@ fn machine(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<()> {
     Ok(())
 }
 
+/// What needs a machine that boots from an image.
+fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
+    setup::ensure(cache, &[Need::Kernel, Need::Machine])?;
+    let toolchain = Toolchain::find(cache)?;
+    let appliance = Appliance::prepare(cache, &toolchain, &Tools::build()?)?;
+    for refused in &appliance.refused {
+        report.test(&format!("boot/refuses-a-root-{}", refused.name), || appliance.refuse(refused));
+    }
+    for group in groups(Flavour::Appliance) {
+        if report.wants_group(group) {
+            let filter = report.filter().map(ToOwned::to_owned);
+            let outcome = appliance.run(group, filter.as_deref(), |message| report.take(message));
+            judge(report, group, outcome);
+        }
+    }
+    Ok(())
+}
+
 /// Kernel and module, with the tests of the latter; a module that does not build is a failed test, and the
 /// images are tested all the same.
 fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kernel, Result<PathBuf>)> {
@@ -162,7 +190,7 @@ fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kerne
     });
     let existing = || built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"));
     match flavour {
-        Flavour::Plain => report.test("module/cannot-panic", || {
+        Flavour::Plain | Flavour::Appliance => report.test("module/cannot-panic", || {
             module::check_panic_free(&toolchain, existing()?).map(|()| String::new())
         }),
         // With debug assertions it can, and shall. What it must not lack is what this kernel is for.
@@ -176,17 +204,15 @@ fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kerne
     Ok((kernel, built))
 }
 
-/// One boot: its tests are counted as they end, what is wrong with it as a whole counts as one more failure.
+/// One boot: its tests are counted as they end.
 fn boot(lab: &Lab, stage: &Stage, report: &mut Report, group: &str) {
     let filter = report.filter().map(ToOwned::to_owned);
-    let outcome = lab.run(stage, group, filter.as_deref(), |message| {
-        if let Message::Finished { name, error, note, seconds } = message {
-            match error {
-                None => report.passed(name, *seconds, note),
-                Some(error) => report.failed(name, error),
-            }
-        }
-    });
+    let outcome = lab.run(stage, group, filter.as_deref(), |message| report.take(message));
+    judge(report, group, outcome);
+}
+
+/// What is wrong with a boot as a whole counts as one more failure.
+fn judge(report: &mut Report, group: &str, outcome: Result<Outcome>) {
     match outcome {
         Ok(outcome) if outcome.complaints.is_empty() => {}
         Ok(outcome) => report.failed(&format!("{group}/machine"), &outcome.complaints.join("\n")),

@@ -327,7 +327,7 @@ fn idmapped(plan: &Plan, mount: &Mount) -> Result<String> {
 }
 
 /// A user namespace whose id 0 is `shift` outside, alive as long as the file is open.
-fn shifted_namespace(shift: u32) -> Result<File> {
+pub(crate) fn shifted_namespace(shift: u32) -> Result<File> {
     let mut child = Command::new("/proc/self/exe")
         .arg("user-namespace")
         .stdin(Stdio::piped())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The benchmark: every measure on every system in turn, round after round.
 
+mod fleet;
 mod measures;
 mod memory;
 mod releases;
@@ -30,13 +31,14 @@ struct Work {
     found: u64,
 }
 
-/// Runs the task of the first root.
-pub(crate) fn run() -> Result<()> {
-    let text = std::fs::read(Path::new("/").join(PLAN)).context("failed to read the task")?;
+/// Runs the task in `folder`.
+pub(crate) fn run(folder: &Path) -> Result<()> {
+    let text = std::fs::read(folder.join(PLAN)).context("failed to read the task")?;
     match serde_json::from_slice(&text).context("the task is damaged")? {
         Task::Read(plan) => read(&plan)?,
         Task::Releases(plan) => releases::run(&plan)?,
         Task::Scaling(plan) => scaling::run(&plan)?,
+        Task::Fleet(plan) => fleet::run(&plan)?,
     }
     say(&Line::Done)
 }

@@ -37,19 +37,11 @@ fn run() -> Result<()> {
             .with_context(|| format!("failed to mount {kind} on {target}"))?;
     }
     std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let words = std::fs::read_to_string("/proc/cmdline").context("failed to read the command line")?;
-    let word = |name: &str| {
-        words
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-            .map(ToOwned::to_owned)
-    };
-    let says = |name: &str| words.split_whitespace().any(|word| word == name);
-    if says("guest.bench") {
-        return bench::run();
+    let words = CommandLine::read()?;
+    if words.says("guest.bench") {
+        return bench::run(Path::new("/"));
     }
-    let group = word("guest.group").context("the command line names no guest.group")?;
-    let mut suite = Suite::new(port()?, &group, word("guest.filter"));
+    let (group, mut suite) = words.suite()?;
 
     let _disk = Mount::new(Path::new("/dev/vda"), Path::new(DISK), "ext4", MountFlags::RDONLY, "")
         .context("failed to mount the data disk")?;
@@ -75,7 +67,7 @@ fn run() -> Result<()> {
         other => bail!("there is no group {other}"),
     }
     // A module that is loaded has names for what it allocated.
-    if says("guest.leaks") {
+    if words.says("guest.leaks") {
         suite.test("no-leak-while-loaded", leaks::none);
     }
     // Whatever a test left behind (a mount, an inode, a key) shows here.
@@ -84,10 +76,37 @@ fn run() -> Result<()> {
         Ok(String::new())
     });
     // One that is gone refers to nothing any more.
-    if says("guest.leaks") {
+    if words.says("guest.leaks") {
         suite.test("no-leak-after-unloading", leaks::none);
     }
     suite.finish()
+}
+
+/// What the kernel was started with.
+pub(crate) struct CommandLine(String);
+
+impl CommandLine {
+    /// Reads it.
+    pub(crate) fn read() -> Result<Self> {
+        std::fs::read_to_string("/proc/cmdline").map(Self).context("failed to read the command line")
+    }
+
+    /// The value of `name=value`.
+    fn value(&self, name: &str) -> Option<&str> {
+        self.0.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Whether it has this word.
+    pub(crate) fn says(&self, name: &str) -> bool {
+        self.0.split_whitespace().any(|word| word == name)
+    }
+
+    /// The group that is to be run, and the line to the host for it.
+    pub(crate) fn suite(&self) -> Result<(String, Suite)> {
+        let group = self.value("guest.group").context("the command line names no guest.group")?;
+        let filter = self.value("guest.filter").map(ToOwned::to_owned);
+        Ok((group.to_owned(), Suite::new(port()?, group, filter)))
+    }
 }
 
 /// Loads the module.

@@ -6,8 +6,10 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 use rustix::mount::MountFlags;
-use tesserafs_guest::plan::Plan;
+use tesserafs_guest::plan::{Plan, OCI_CONFIG};
 
+use crate::appliance::scratch;
+use crate::containers::{Bundle, Process};
 use crate::keys;
 use crate::kmsg::Log;
 use crate::mounts::{on_disk, Mount};
@@ -25,13 +27,53 @@ pub(crate) fn run(suite: &mut Suite, plan: &Plan) {
         ("refuse-what-is-not-signed", refusals),
     ];
     for (name, step) in steps {
-        let mut lines = Vec::new();
-        let result = step(plan, &mut lines);
-        for line in lines {
-            suite.say(&line);
-        }
-        suite.test(name, || result.map(|()| String::new()));
+        shown(suite, name, |out| step(plan, out));
     }
+}
+
+/// In a machine that has booted from an image.
+pub(crate) fn appliance(suite: &mut Suite) {
+    shown(suite, "run-from-an-image", booted);
+    shown(suite, "run-containers-from-images", containers);
+}
+
+/// Does a step, and shows what was typed and answered.
+fn shown(suite: &mut Suite, name: &str, step: impl FnOnce(&mut Vec<String>) -> Result<()>) {
+    let mut lines = Vec::new();
+    let result = step(&mut lines);
+    for line in lines {
+        suite.say(&line);
+    }
+    suite.test(name, || result.map(|()| String::new()));
+}
+
+fn booted(out: &mut Vec<String>) -> Result<()> {
+    for (program, arguments) in [
+        ("cat", &["/proc/cmdline"][..]),
+        ("systemctl", &["is-active", "multi-user.target"]),
+        ("findmnt", &["-o", "TARGET,SOURCE,FSTYPE,OPTIONS", "/image"]),
+        ("findmnt", &["-o", "TARGET,FSTYPE", "/"]),
+        ("cat", &["/sys/module/tesserafs/parameters/require_signatures"]),
+        ("tail", &["-n", "2", "/etc/fstab"]),
+    ] {
+        ensure!(typed(out, program, arguments)?, "{program} failed");
+    }
+    ensure!(!typed(out, "mount", &["-t", "tesserafs", "/disk/unsigned.tess", "/mnt"])?, "it was mounted");
+    Ok(())
+}
+
+fn containers(out: &mut Vec<String>) -> Result<()> {
+    let config = ["--annotation", OCI_CONFIG, "/disk/base.tess"];
+    ensure!(typed(out, "/disk/fsck.tesserafs", &config)?, "the image has no configuration");
+    let tmpfs = scratch(Path::new("/mnt"))?;
+    let bundle = Bundle::new(tmpfs.path(), "one", "/srv/base", 0)?;
+    out.push("# mount -t overlay -o lowerdir=/srv/base,… overlay /mnt/one/rootfs".to_owned());
+    bundle.configure(&Process::of_image()?, None)?;
+    for runtime in ["crun", "runc"] {
+        ensure!(typed(out, runtime, &["run", "--bundle", "/mnt/one", "one"])?, "{runtime} failed");
+    }
+    bundle.end()?;
+    tmpfs.unmount()
 }
 
 /// A command line as it was typed, and its output.

@@ -3,13 +3,15 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. The same program is the helper that the tests start: `read` (one of several readers at once), `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
+mod appliance;
 mod bench;
 mod boot;
 mod compare;
+mod containers;
 mod demo;
 mod faults;
 mod flips;
@@ -19,6 +21,7 @@ mod leaks;
 mod module;
 mod mounts;
 mod observe;
+mod policy;
 mod programs;
 mod readers;
 mod sharing;
@@ -49,6 +52,7 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, rest)) if verb == "read" => readers::helper(rest),
         Some((verb, rest)) if verb == "chroot" => programs::helper(rest),
         Some((verb, [])) if verb == "user-namespace" => api::namespace_helper(),
+        Some((verb, [])) if verb == "appliance" => appliance::run(),
         _ => anyhow::bail!("this is the init of a test machine, not a program of its own"),
     }
 }

@@ -45,6 +45,11 @@ impl Mount {
         Ok(Self { target: target.to_path_buf() })
     }
 
+    /// What is mounted at `target` already, by other means.
+    pub(crate) fn adopted(target: &Path) -> Self {
+        Self { target: target.to_path_buf() }
+    }
+
     /// Mounts an image by system call.
     pub(crate) fn image(image: &Path, target: &Path, options: &str) -> Result<Self, Errno> {
         Self::new(image, target, "tesserafs", MountFlags::empty(), options)

@@ -62,3 +62,17 @@ pub struct Plan {
     /// Path, in the root image, of the directory with a great many entries.
     pub big_directory: String,
 }
+
+/// The annotation with the OCI image configuration: entrypoint, environment, user.
+pub const OCI_CONFIG: &str = "org.opencontainers.image.config";
+
+/// What the tests of a machine that boots from an image need to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Appliance {
+    /// Image ID of the root, in hexadecimal.
+    pub image_id: String,
+    /// Path of a file of the root that nothing needs at boot.
+    pub touched: String,
+    /// Entry for the blacklist, whose signature is `blacklist.p7s`.
+    pub blacklist_entry: String,
+}

@@ -33,6 +33,8 @@ pub enum Task {
     Releases(Releases),
     /// One reader, with one processor and with two.
     Scaling(Scaling),
+    /// Many containers at once.
+    Fleet(Fleet),
 }
 
 /// Everything the guest needs to know of reading.
@@ -105,6 +107,30 @@ pub struct Scaling {
     pub files: Vec<(String, String)>,
     /// How often, with each number of processors, on a host that has both to spare.
     pub runs: usize,
+}
+
+/// Everything the guest needs to know of many containers that run at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Fleet {
+    /// What is compared, in the order of the tables.
+    pub stores: Vec<Store>,
+    /// Containers; the images get as many each.
+    pub containers: usize,
+    /// What a container runs (a Python program); it writes `/ready`, and waits to be killed.
+    pub program: String,
+    /// Rounds; each measures every store once.
+    pub rounds: usize,
+}
+
+/// How images are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Store {
+    /// Name in the tables.
+    pub name: String,
+    /// Type, as `mount -t` takes it, of what the layers are images of; empty if they are folders.
+    pub kind: String,
+    /// The layers of each image, on the disk with images, the uppermost first.
+    pub images: Vec<Vec<String>>,
 }
 
 /// One line from guest to host.

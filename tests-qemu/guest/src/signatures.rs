@@ -13,7 +13,7 @@ use crate::kmsg::Log;
 use crate::mounts::{on_disk, Mount};
 use crate::suite::Suite;
 
-const POLICY: &str = "/sys/module/tesserafs/parameters/require_signatures";
+pub(crate) const POLICY: &str = "/sys/module/tesserafs/parameters/require_signatures";
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     let signed = &plan.signed;

@@ -51,6 +51,8 @@ pub(super) struct Record {
     pub(super) read: Option<Measured<reading::Sample>>,
     pub(super) releases: Option<Measured<reading::Sample>>,
     pub(super) scaling: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) fleet: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

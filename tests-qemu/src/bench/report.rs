@@ -170,6 +170,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     if let Some(scaling) = &record.scaling {
         two_cpus(&mut out, scaling)?;
     }
+    if let Some(fleet) = &record.fleet {
+        containers(&mut out, fleet)?;
+    }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
     }
@@ -290,6 +293,16 @@ fn two_releases(out: &mut String, releases: &Measured<Sample>) -> Result<()> {
     )?;
     medians(out, "cold", &releases.samples)?;
     circumstances(out, releases)
+}
+
+fn containers(out: &mut String, fleet: &Measured<Sample>) -> Result<()> {
+    writeln!(out, "\n## A hundred containers from ten images\n")?;
+    writeln!(
+        out,
+        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
+    )?;
+    medians(out, "containers with an overlay each", &fleet.samples)?;
+    circumstances(out, fleet)
 }
 
 fn two_cpus(out: &mut String, scaling: &Measured<Sample>) -> Result<()> {

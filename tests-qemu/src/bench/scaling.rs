@@ -63,7 +63,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let task = Task::Scaling(Scaling { files, runs });
     let packed = [(IMAGE.to_owned(), image)];
     let initramfs = machine::initramfs(scratch.path(), &task, Some(&module), &packed)?;
-    let command = qemu::machine(accelerator, &kernel.image(), &initramfs, "loglevel=4 guest.bench", MEMORY);
+    let command =
+        qemu::machine(accelerator, &kernel.image(), Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
     let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
     let shown = shown.replace(&format!("{}", kernel.image().display()), "bzImage");
     run::say(format_args!("one reader on one processor and on two: {runs} runs"));

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Keys: who may sign images for a machine that runs, from when, until when.
+//!
+//! The steps are those of SIGNING.md, typed as it says; the order matters, as the last one ends all changes.
+
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use rustix::io::Errno;
+use tesserafs_guest::plan::Appliance;
+
+use crate::appliance::checked;
+use crate::kmsg::Log;
+use crate::mounts::{on_disk, Mount};
+use crate::suite::Suite;
+
+pub(crate) fn tests(suite: &mut Suite, plan: &Appliance) {
+    suite.test("built-in-key-is-trusted", || accepted("app"));
+    suite.test("nobody-else-is", || refused("fleet", Errno::NOKEY));
+    suite.test("built-in-keyrings-are-closed", || {
+        let added = trust("stranger", "%:.builtin_trusted_keys");
+        ensure!(added.is_err(), "root added a key to the built-in ones");
+        // What a built-in key has signed could be added here; the stranger's certificate is its own.
+        let added = trust("stranger", "%:.secondary_trusted_keys");
+        ensure!(added.is_err(), "root added a key of its own to the secondary ones");
+        Ok(String::new())
+    });
+    suite.test("added-key-is-trusted", || {
+        trust("fleet", OURS)?;
+        accepted("fleet")?;
+        // Rotation: the old key goes on until it is revoked.
+        accepted("app")
+    });
+    suite.test("dates-do-not-matter-to-the-kernel", || {
+        trust("expired", OURS)?;
+        accepted("expired")
+    });
+    suite.test("revoked-key-is-not-trusted", || {
+        refused("retired", Errno::KEYREJECTED)?;
+        // Nor when somebody adds it again.
+        trust("retired", OURS)?;
+        refused("retired", Errno::KEYREJECTED)
+    });
+    suite.test("blacklist-takes-what-the-vendor-signed", || {
+        let entry = plan.blacklist_entry.as_str();
+        let unsigned = checked("keyctl", &["padd", "blacklist", entry, BLACKLIST], b"no signature");
+        ensure!(unsigned.is_err(), "the blacklist took an entry that nobody signed");
+        checked("keyctl", &["padd", "blacklist", entry, BLACKLIST], &read("blacklist.p7s")?)?;
+        Ok(String::new())
+    });
+    suite.test("blacklisted-certificate-cannot-be-added", || {
+        ensure!(trust("blacklisted", OURS).is_err(), "a blacklisted certificate was added");
+        refused("blacklisted", Errno::NOKEY)
+    });
+    suite.test("key-that-is-taken-out-is-not-trusted", || {
+        let listing = checked("keyctl", &["list", OURS], b"")?;
+        let serial = serial(&listing, "fleet").with_context(|| format!("the keyring holds {listing}"))?;
+        checked("keyctl", &["unlink", serial, OURS], b"")?;
+        refused("fleet", Errno::NOKEY)
+    });
+    suite.test("sealed-keyring-takes-no-key", || {
+        checked("keyctl", &["restrict_keyring", OURS], b"")?;
+        ensure!(trust("stranger", OURS).is_err(), "a sealed keyring took a key");
+        refused("stranger", Errno::NOKEY)
+    });
+}
+
+/// The driver's keyring, and that of what is not trusted, as keyctl finds them.
+const OURS: &str = "%:.tesserafs";
+const BLACKLIST: &str = "%:.blacklist";
+
+fn read(name: &str) -> Result<Vec<u8>> {
+    std::fs::read(on_disk(name)).with_context(|| format!("failed to read {name}"))
+}
+
+/// Adds the certificate `name` to a keyring.
+fn trust(name: &str, keyring: &str) -> Result<()> {
+    checked("keyctl", &["padd", "asymmetric", "", keyring], &read(&format!("{name}.der"))?).map(|_| ())
+}
+
+/// The number of a key in what keyctl lists: `123: perms uid gid asymmetric: tesserafs test key NAME: identifier`.
+fn serial<'a>(listing: &'a str, name: &str) -> Option<&'a str> {
+    let subject = format!("tesserafs test key {name}: ");
+    let line = listing.lines().find(|line| line.contains(&subject))?;
+    line.split_once(':').map(|(serial, _)| serial.trim())
+}
+
+fn image(name: &str) -> std::path::PathBuf {
+    on_disk(&format!("{name}.tess"))
+}
+
+fn accepted(name: &str) -> Result<String> {
+    let mount = Mount::image(&image(name), Path::new("/mnt"), "").context("the mount was refused")?;
+    mount.unmount()?;
+    Ok(String::new())
+}
+
+/// Fails unless the mount is refused with this errno, and with a line that names the image.
+fn refused(name: &str, errno: Errno) -> Result<String> {
+    let mut log = Log::from_now()?;
+    let mounted = Mount::image(&image(name), Path::new("/mnt"), "");
+    ensure!(mounted.as_ref().err() == Some(&errno), "{name} gave {mounted:?}");
+    log.expect_line()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_key_is_found_by_its_subject() {
+        let listing = "2 keys in keyring:\n\
+                       12: --als--v     0     0 asymmetric: tesserafs test key one: 8d1e\n\
+                       345: --als--v     0     0 asymmetric: tesserafs test key fleet: 9c\n";
+        assert_eq!(super::serial(listing, "fleet"), Some("345"));
+        assert_eq!(super::serial(listing, "two"), None);
+    }
+}
