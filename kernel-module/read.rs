@@ -84,7 +84,7 @@ impl file::Operations for RegularFile {
 }
 
 /// Extents that are looked up at once, at most.
-const PIECES: usize = 32;
+const PIECES: usize = 64;
 
 /// Raw bytes that are decoded at once, at most, give or take a chunk.
 const PIECES_BYTES: u32 = 2 << 20;

@@ -44,7 +44,8 @@ const FILES: [(&str, &[u8], u32); 5] = [
 const WANTED: [&str; 2] = ["srv-app.mount", "tesserafs-guest.service"];
 
 /// What a machine without a network and with a root in memory has no use for.
-const MASKED: [&str; 8] = [
+const MASKED: [&str; 9] = [
+    "serial-getty@ttyS0.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",

@@ -73,7 +73,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
 fn notes() -> Vec<String> {
     vec![
         format!(
-            "{CONTAINERS} containers (crun 1.8, systemd, cgroups) from {IMAGES} images, each with an overlay of its own, whose upper \
+            "{CONTAINERS} containers (crun, with cgroups) from {IMAGES} images, each with an overlay of its own, whose upper \
              layer is on a tmpfs; a container imports a good part of Python's standard library, reads its application, and waits"
         ),
         format!(
