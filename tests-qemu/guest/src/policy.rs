@@ -53,15 +53,18 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Appliance) {
         refused("blacklisted", Errno::NOKEY)
     });
     suite.test("key-that-is-taken-out-is-not-trusted", || {
-        let listing = checked("keyctl", &["list", OURS], b"")?;
-        let serial = serial(&listing, "fleet").with_context(|| format!("the keyring holds {listing}"))?;
-        checked("keyctl", &["unlink", serial, OURS], b"")?;
+        distrust("fleet")?;
         refused("fleet", Errno::NOKEY)
     });
     suite.test("sealed-keyring-takes-no-key", || {
         checked("keyctl", &["restrict_keyring", OURS], b"")?;
         ensure!(trust("stranger", OURS).is_err(), "a sealed keyring took a key");
         refused("stranger", Errno::NOKEY)
+    });
+    suite.test("sealed-keyring-loses-keys", || {
+        accepted("expired")?;
+        distrust("expired")?;
+        refused("expired", Errno::NOKEY)
     });
 }
 
@@ -76,6 +79,13 @@ fn read(name: &str) -> Result<Vec<u8>> {
 /// Adds the certificate `name` to a keyring.
 fn trust(name: &str, keyring: &str) -> Result<()> {
     checked("keyctl", &["padd", "asymmetric", "", keyring], &read(&format!("{name}.der"))?).map(|_| ())
+}
+
+/// Takes the key of the certificate `name` out of the driver's keyring.
+fn distrust(name: &str) -> Result<()> {
+    let listing = checked("keyctl", &["list", OURS], b"")?;
+    let serial = serial(&listing, name).with_context(|| format!("the keyring holds {listing}"))?;
+    checked("keyctl", &["unlink", serial, OURS], b"").map(|_| ())
 }
 
 /// The number of a key in what keyctl lists: `123: perms uid gid asymmetric: tesserafs test key NAME: identifier`.
