@@ -76,6 +76,8 @@ enum Part {
     Scaling,
     /// A hundred containers from ten images.
     Fleet,
+    /// Nothing: write the reports of BENCH.json anew.
+    Report,
 }
 
 /// The one file that is left out: squashfs's builder would read its 16 TB of zeros.
@@ -135,6 +137,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
             write(&json, &record.to_json()?)?;
             write(&output.join("BENCH.svg"), plot::svg(record).as_bytes())?;
             write(&output.join("BENCH.md"), text.as_bytes())?;
+            quote(&output.join("README.md"), record)?;
         }
         Ok(())
     };
@@ -165,8 +168,20 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.build = Some(build::measure(&bench)?.with_levels_of(old));
         save(&record)?;
     }
+    if wants(Part::Report) {
+        save(&record)?;
+    }
     println!("{text}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the figures into the README, where there is one.
+fn quote(path: &Path, record: &Record) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    write(path, report::quoted(&text, record)?.as_bytes())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::build::{MKSQUASHFS, OURS as MKFS};
@@ -209,6 +209,24 @@ fn targets(out: &mut String, record: &Record) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Lines of the README between which the figures stand.
+const QUOTED: [&str; 2] = ["<!-- Written by `cargo xtask bench`: -->", "<!-- (end of what it writes) -->"];
+
+/// The text with the figures of the targets between its marks.
+pub(super) fn quoted(text: &str, record: &Record) -> Result<String> {
+    let [begin, end] = QUOTED;
+    let (before, rest) = text.split_once(begin).with_context(|| format!("there is no line {begin}"))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("there is no line {end}"))?;
+    let mut out = format!("{before}{begin}\n\n| tesserafs | against | times |\n|---|---|---|\n");
+    for target in &TARGETS {
+        if let Some(figure) = (target.figure)(&Figures { record, value: |all| all.median }) {
+            writeln!(out, "| {} | {} | {figure:.2} |", target.what, target.against)?;
+        }
+    }
+    write!(out, "\n{end}{after}")?;
+    Ok(out)
 }
 
 /// A value with its unit: bytes of memory, or a time.
@@ -417,6 +435,19 @@ mod tests {
         assert!(text.contains("itself on one | ≥ 1.6 | 1.800 | yes |"), "{text}");
         assert!(text.contains("one large program | 0.900 s (0.900 s – 0.900 s) | 0.500 s"), "{text}");
         assert!(text.contains("stat of all, cold, time | EROFS | ≤ 1 | not measured |"), "{text}");
+    }
+
+    #[test]
+    fn the_readme_quotes_what_was_measured() {
+        let samples = vec![sample("random 4 KiB", OURS, 3.0), sample("random 4 KiB", "EROFS", 4.0)];
+        let record = Record { read: Some(measured(samples)), ..Record::default() };
+        let [begin, end] = QUOTED;
+        let readme = format!("# Before\n\n{begin}\nold\n{end}\n\nAfter\n");
+        let text = quoted(&readme, &record).unwrap();
+        assert!(text.starts_with("# Before\n") && text.ends_with(&format!("{end}\n\nAfter\n")), "{text}");
+        assert!(text.contains("| random 4 KiB, verified, time | EROFS | 0.75 |"), "{text}");
+        assert!(!text.contains("old") && !text.contains("not measured"), "{text}");
+        assert_eq!(quoted(&text, &record).unwrap(), text);
     }
 
     #[test]
