@@ -55,7 +55,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     disk::write(&images, &contents)?;
 
     let command = appliance.bench(&images);
-    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
+    let shown = without_folders(&run::shown(&command));
     run::say(format_args!("{CONTAINERS} containers from {IMAGES} images: {rounds} rounds"));
     let samples = machine::samples(command, bench, "bench-fleet", LIMIT * rounds.max(1) as u32)?;
 
@@ -68,6 +68,16 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         command: shown,
     });
     Measured::new(programs, notes(), samples)
+}
+
+/// A command line whose files have lost their folders: those are of this machine.
+fn without_folders(command: &str) -> String {
+    let name = |word: &str| match word.split_once("file=") {
+        Some((before, path)) => format!("{before}file={}", path.rsplit('/').next().unwrap_or(path)),
+        None if word.starts_with('/') => word.rsplit('/').next().unwrap_or(word).to_owned(),
+        None => word.to_owned(),
+    };
+    command.split(' ').map(name).collect::<Vec<_>>().join(" ")
 }
 
 fn notes() -> Vec<String> {
@@ -137,4 +147,14 @@ fn applications(bench: &Bench<'_>, contents: &Path) -> Result<Vec<PathBuf>> {
             .with_context(|| format!("failed to copy to {}", target.display()))?;
     }
     Ok(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn folders_of_this_machine_are_not_reported() {
+        let command = "qemu -kernel /a/b/bzImage -append root=/dev/vda -drive if=virtio,file=/c/d/data.ext4";
+        let expected = "qemu -kernel bzImage -append root=/dev/vda -drive if=virtio,file=data.ext4";
+        assert_eq!(super::without_folders(command), expected);
+    }
 }
