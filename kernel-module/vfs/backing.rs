@@ -92,7 +92,8 @@ impl Backing {
         let len = unsafe { bindings::tesserafs_i_size_read((*mapping).host) };
         Ok(Self {
             is_local: true,
-            once: if takes_pages(&file) {
+            // SAFETY: The file is that of a block device, which is open.
+            once: if unsafe { takes_pages(&file) } {
                 Once::Direct
             } else {
                 Once::Cached(uncached_flags(&file))
@@ -337,8 +338,12 @@ fn uncached_flags(file: &File) -> c_int {
 ///
 /// Memory for so many bytes is aligned to a page: the allocators align to the largest power of two
 /// that divides the length, up to that.
-fn takes_pages(file: &File) -> bool {
-    // SAFETY: The file is that of an open block device.
+///
+/// # Safety
+///
+/// `file` must be one of those by which the kernel opens a block device.
+unsafe fn takes_pages(file: &File) -> bool {
+    // SAFETY: As the caller promises.
     let block = unsafe { bindings::tesserafs_bdev_logical_block_size(file.as_ptr()) };
     // SAFETY: As for the block size.
     let mask = unsafe { bindings::tesserafs_bdev_dma_alignment(file.as_ptr()) };

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use tesserafs_guest::plan::Appliance;
 
 use crate::appliance::checked;
-use crate::kmsg::Log;
 use crate::mounts::{on_disk, Mount};
+use crate::signatures::refuses;
 use crate::suite::Suite;
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Appliance) {
@@ -95,22 +95,15 @@ fn serial<'a>(listing: &'a str, name: &str) -> Option<&'a str> {
     line.split_once(':').map(|(serial, _)| serial.trim())
 }
 
-fn image(name: &str) -> std::path::PathBuf {
-    on_disk(&format!("{name}.tess"))
-}
-
 fn accepted(name: &str) -> Result<String> {
-    let mount = Mount::image(&image(name), Path::new("/mnt"), "").context("the mount was refused")?;
+    let image = on_disk(&format!("{name}.tess"));
+    let mount = Mount::image(&image, Path::new("/mnt"), "").context("the mount was refused")?;
     mount.unmount()?;
     Ok(String::new())
 }
 
-/// Fails unless the mount is refused with this errno, and with a line that names the image.
 fn refused(name: &str, errno: Errno) -> Result<String> {
-    let mut log = Log::from_now()?;
-    let mounted = Mount::image(&image(name), Path::new("/mnt"), "");
-    ensure!(mounted.as_ref().err() == Some(&errno), "{name} gave {mounted:?}");
-    log.expect_line()
+    refuses(&format!("{name}.tess"), "", errno)
 }
 
 #[cfg(test)]

@@ -116,13 +116,17 @@ fn accepted(image: &Image, options: &str) -> Result<()> {
     mount.unmount()
 }
 
-/// Fails unless the mount is refused with this errno, and with a line that names the image.
 fn refused(image: &Image, options: &str, errno: Errno) -> Result<String> {
+    refuses(&image.image, options, errno)
+}
+
+/// Fails unless the mount of an image of the data disk is refused with this errno, and with a line that names it.
+pub(crate) fn refuses(image: &str, options: &str, errno: Errno) -> Result<String> {
     let mut log = Log::from_now()?;
-    match Mount::image(&on_disk(&image.image), Path::new("/mnt/refused"), options) {
-        Ok(_) => bail!("{} was mounted", image.image),
+    match Mount::image(&on_disk(image), Path::new("/mnt/refused"), options) {
+        Ok(_) => bail!("{image} was mounted"),
         Err(found) if found == errno => {}
-        Err(found) => bail!("{} was refused with {found}, not {errno}", image.image),
+        Err(found) => bail!("{image} was refused with {found}, not {errno}"),
     }
     let line = log.expect_line()?;
     Ok(format!("{errno}: {line}"))

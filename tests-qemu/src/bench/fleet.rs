@@ -128,10 +128,9 @@ fn layer_name(index: usize) -> String {
     format!("layer-{index}")
 }
 
-/// A tree of hard links.
+/// A tree of hard links: all of them are in the cache.
 fn copy(source: &Path, target: &Path) -> Result<()> {
-    run::run(run::command("cp").arg("-a").arg("--link").arg(source).arg(target))
-        .or_else(|_| run::run(run::command("cp").arg("-a").arg(source).arg(target)))
+    run::run(run::command("cp").arg("-al").arg(source).arg(target))
 }
 
 /// Deals out the files of [`FROM`] to the images: a layer each.

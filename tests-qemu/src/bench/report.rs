@@ -165,13 +165,14 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
         reading(&mut out, read)?;
     }
     if let Some(releases) = &record.releases {
-        two_releases(&mut out, releases)?;
+        comparison(&mut out, "Two releases, both mounted and read", "cold", releases)?;
     }
     if let Some(scaling) = &record.scaling {
         two_cpus(&mut out, scaling)?;
     }
     if let Some(fleet) = &record.fleet {
-        containers(&mut out, fleet)?;
+        let title = "containers with an overlay each";
+        comparison(&mut out, "A hundred containers from ten images", title, fleet)?;
     }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
@@ -303,24 +304,15 @@ fn medians(out: &mut String, title: &str, samples: &[Sample]) -> Result<()> {
     Ok(())
 }
 
-fn two_releases(out: &mut String, releases: &Measured<Sample>) -> Result<()> {
-    writeln!(out, "\n## Two releases, both mounted and read\n")?;
-    writeln!(
-        out,
-        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs takes less).\n"
-    )?;
-    medians(out, "cold", &releases.samples)?;
-    circumstances(out, releases)
-}
-
-fn containers(out: &mut String, fleet: &Measured<Sample>) -> Result<()> {
-    writeln!(out, "\n## A hundred containers from ten images\n")?;
+/// A part that is one table of medians.
+fn comparison(out: &mut String, heading: &str, title: &str, part: &Measured<Sample>) -> Result<()> {
+    writeln!(out, "\n## {heading}\n")?;
     writeln!(
         out,
         "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
     )?;
-    medians(out, "containers with an overlay each", &fleet.samples)?;
-    circumstances(out, fleet)
+    medians(out, title, &part.samples)?;
+    circumstances(out, part)
 }
 
 fn two_cpus(out: &mut String, scaling: &Measured<Sample>) -> Result<()> {
