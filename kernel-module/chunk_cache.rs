@@ -272,6 +272,13 @@ impl ChunkCache {
         }))
     }
 
+    /// All of `chunk`, if somebody has decoded it; whoever decodes it at this moment does not count.
+    pub(crate) fn find_filled(&self, chunk: &Chunk, owner: Owner) -> Option<Arc<Slot>> {
+        let wanted = chunk.raw_len;
+        let slot = self.recent.lock().find(Key::of(chunk), wanted, owner)?;
+        Some(slot).filter(|slot| slot.has(wanted))
+    }
+
     /// Does not keep `slot` any longer, as nobody is expected to ask for it.
     pub(crate) fn forget(&self, slot: &Arc<Slot>) {
         let forgotten = self.recent.lock().forget(slot);

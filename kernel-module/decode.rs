@@ -5,36 +5,29 @@
 //! Only [`Authentic`] bytes get here: the decompressor never meets bytes that the superblock does
 //! not vouch for.
 
+use core::mem::MaybeUninit;
+
 use kernel::prelude::*;
 
 use tesserafs_format::num::{u64_from_usize, usize_from_u32};
 use tesserafs_format::{x86, Chunk, Codec, FormatError, Place, Rule};
 
 use crate::error::Failure;
-use crate::klib::{buffer::Buffer, zstd};
+use crate::klib::{buffer, buffer::Buffer, zstd};
 use crate::verify::Authentic;
 
-/// Memory for the raw bytes of `chunk`.
-pub(crate) fn room(chunk: &Chunk) -> Result<Buffer<u8>> {
-    Buffer::with_capacity(usize_from_u32(chunk.raw_len))
-}
-
-/// Decodes the stored bytes of `chunk` into its `room`.
-pub(crate) fn decode(
+/// Decodes the stored bytes of `chunk` into memory for as many bytes as it has raw.
+pub(crate) fn decode<'a>(
     decoders: &zstd::Pool,
     chunk: &Chunk,
     stored: Authentic<'_>,
-    mut room: Buffer<u8>,
-) -> Result<Buffer<u8>, Failure> {
-    let raw = match chunk.codec {
-        // A plain chunk is as long stored as raw: `Chunk::parse` refuses any other.
-        Codec::Plain => {
-            room.append(stored.bytes())?;
-            room
-        }
-        Codec::Zstd | Codec::ZstdX86 => decompress(decoders, chunk.codec, &stored, room),
-    };
-    expect(chunk, Rule::ChunkDecode, raw, chunk.raw_len)
+    room: &'a mut [MaybeUninit<u8>],
+) -> Result<&'a mut [u8], Failure> {
+    if chunk.codec == Codec::Plain {
+        // As long stored as raw: `Chunk::parse` refuses any other.
+        return Ok(buffer::copy_to(room, stored.bytes())?);
+    }
+    decompress(decoders, chunk, Rule::ChunkDecode, stored, room)
 }
 
 /// Decodes the first `wanted` raw bytes of `chunk`, and perhaps more.
@@ -48,39 +41,38 @@ pub(crate) fn decode_beginning(
 ) -> Result<Buffer<u8>, Failure> {
     let unsure = match chunk.codec {
         // All of it has been read and verified.
-        Codec::Plain => return decode(decoders, chunk, stored, room(chunk)?),
+        Codec::Plain => chunk.raw_len,
         Codec::Zstd => 0,
         Codec::ZstdX86 => x86::UNSURE,
     };
-    let Some(len) = stored.shorten(chunk.raw_len, wanted.saturating_add(unsure)) else {
-        return decode(decoders, chunk, stored, room(chunk)?);
+    let shortened = stored.shorten(chunk.raw_len, wanted.saturating_add(unsure));
+    let mut raw = Buffer::with_capacity(usize_from_u32(shortened.unwrap_or(chunk.raw_len)))?;
+    let Some(len) = shortened else {
+        raw.fill(|room| decode(decoders, chunk, stored, room))?;
+        return Ok(raw);
     };
-    let room = Buffer::with_capacity(usize_from_u32(len))?;
-    let raw = decompress(decoders, chunk.codec, &stored, room);
-    let mut raw = expect(chunk, Rule::ChunkBlocks, raw, len)?;
+    raw.fill(|room| decompress(decoders, chunk, Rule::ChunkBlocks, stored, room))?;
     raw.truncate(usize_from_u32(len.saturating_sub(unsure)));
     Ok(raw)
 }
 
-/// What a frame decodes to; if it does not decode, less than there is room for.
-fn decompress(
+/// Decompresses a frame into all of `room`; one that does not fill it breaks `rule`.
+fn decompress<'a>(
     decoders: &zstd::Pool,
-    codec: Codec,
-    stored: &Authentic<'_>,
-    mut room: Buffer<u8>,
-) -> Buffer<u8> {
-    let _ = decoders.get().decompress(stored.bytes(), &mut room);
-    if codec == Codec::ZstdX86 {
-        x86::decode(&mut room);
+    chunk: &Chunk,
+    rule: Rule,
+    stored: Authentic<'_>,
+    room: &'a mut [MaybeUninit<u8>],
+) -> Result<&'a mut [u8], Failure> {
+    let expected = room.len();
+    let raw = decoders.get().decompress(stored.bytes(), room);
+    let raw = raw.unwrap_or(&mut []);
+    if raw.len() != expected {
+        let (place, found) = (Place::Chunk(chunk.index.0), u64_from_usize(raw.len()));
+        return Err(FormatError::new(rule, place, found, u64_from_usize(expected)).into());
     }
-    room
-}
-
-/// `raw` if it has `len` bytes; else `chunk` breaks `rule`.
-fn expect(chunk: &Chunk, rule: Rule, raw: Buffer<u8>, len: u32) -> Result<Buffer<u8>, Failure> {
-    if raw.len() == usize_from_u32(len) {
-        return Ok(raw);
+    if chunk.codec == Codec::ZstdX86 {
+        x86::decode(raw);
     }
-    let (place, found) = (Place::Chunk(chunk.index.0), u64_from_usize(raw.len()));
-    Err(FormatError::new(rule, place, found, len.into()).into())
+    Ok(raw)
 }

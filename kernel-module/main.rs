@@ -20,6 +20,7 @@ mod xattr;
 mod chunk_cache;
 mod decode;
 mod fetch;
+mod fill;
 mod pack;
 mod read;
 mod share;

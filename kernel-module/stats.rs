@@ -8,6 +8,7 @@
 //! | `read_bytes`            | bytes that were read from the image: stored chunks and metadata   |
 //! | `hashed_bytes`          | bytes whose digest was computed                                   |
 //! | `decoded_bytes`         | raw bytes that were decoded: of all or the beginning of a chunk   |
+//! | `copied_bytes`          | raw bytes that went to a page by way of the chunk cache           |
 //! | `chunk_hits`            | chunks that were wanted and in the chunk cache, or being decoded  |
 //! | `chunk_misses`          | times that a chunk had to be read                                 |
 //! | `shared_files`          | files whose pages are those of all files with the same chunks     |
@@ -59,6 +60,7 @@ pub(crate) struct Stats {
     pub(crate) read_bytes: Counter,
     pub(crate) hashed_bytes: Counter,
     pub(crate) decoded_bytes: Counter,
+    pub(crate) copied_bytes: Counter,
     pub(crate) chunk_hits: Counter,
     pub(crate) chunk_misses: Counter,
     pub(crate) shared_files: Counter,
@@ -73,6 +75,7 @@ impl Stats {
             read_bytes: Counter::new(),
             hashed_bytes: Counter::new(),
             decoded_bytes: Counter::new(),
+            copied_bytes: Counter::new(),
             chunk_hits: Counter::new(),
             chunk_misses: Counter::new(),
             shared_files: Counter::new(),
@@ -128,6 +131,7 @@ pub(crate) const FILES: &[File<Arc<Stats>>] = &[
     file(c"read_bytes", |stats| stats.read_bytes.value()),
     file(c"hashed_bytes", |stats| stats.hashed_bytes.value()),
     file(c"decoded_bytes", |stats| stats.decoded_bytes.value()),
+    file(c"copied_bytes", |stats| stats.copied_bytes.value()),
     file(c"chunk_hits", |stats| stats.chunk_hits.value()),
     file(c"chunk_misses", |stats| stats.chunk_misses.value()),
     file(c"shared_files", |stats| stats.shared_files.value()),

@@ -167,17 +167,22 @@ impl<T, A: Allocator> Array<T, A> {
 }
 
 impl<A: Allocator> Array<u8, A> {
-    /// Appends `bytes`; `ENOMEM` if there is no room for them.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result {
-        let room = self.spare().get_mut(..bytes.len()).ok_or(ENOMEM)?;
-        // SAFETY: The room is as long as `bytes`, and borrowed exclusively.
-        unsafe {
-            bytes
-                .as_ptr()
-                .copy_to_nonoverlapping(room.as_mut_ptr().cast(), bytes.len())
-        };
-        // SAFETY: These bytes of the room were written just now.
-        unsafe { self.assume_init(bytes.len()) };
+    /// Appends what `fill` puts at the beginning of the memory behind the last element.
+    ///
+    /// `EIO` if it gives other memory.
+    pub(crate) fn fill<E: From<Error>>(
+        &mut self,
+        fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> Result<&'a mut [u8], E>,
+    ) -> Result<(), E> {
+        let start = self.spare().as_ptr();
+        let filled = fill(self.spare())?;
+        let (found, len) = (filled.as_ptr(), filled.len());
+        if found != start.cast() || len > self.spare().len() {
+            return Err(EIO.into());
+        }
+        // SAFETY: A reference to these bytes as such shows that they are initialised; they are the
+        // first of the spare ones.
+        unsafe { self.assume_init(len) };
         Ok(())
     }
 
@@ -228,4 +233,23 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> Result {
     // SAFETY: Both are as long, and distinct, as one of them is borrowed exclusively.
     unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), from.len()) };
     Ok(())
+}
+
+/// Copies `from` to the beginning of `to`, which must be as long at least: `EINVAL`.
+pub(crate) fn copy_to<'a>(to: &'a mut [MaybeUninit<u8>], from: &[u8]) -> Result<&'a mut [u8]> {
+    let to = to.get_mut(..from.len()).ok_or(EINVAL)?;
+    let start = to.as_mut_ptr().cast::<u8>();
+    // SAFETY: Both are as long, and distinct, as one of them is borrowed exclusively.
+    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), start, from.len()) };
+    // SAFETY: These bytes were written just now, and stay borrowed exclusively.
+    Ok(unsafe { core::slice::from_raw_parts_mut(start, from.len()) })
+}
+
+/// Writes zeros to all of `to`.
+pub(crate) fn zero(to: &mut [MaybeUninit<u8>]) -> &mut [u8] {
+    let (start, len) = (to.as_mut_ptr().cast::<u8>(), to.len());
+    // SAFETY: The memory is that long, and borrowed exclusively.
+    unsafe { core::ptr::write_bytes(start, 0, len) };
+    // SAFETY: These bytes were written just now, and stay borrowed exclusively.
+    unsafe { core::slice::from_raw_parts_mut(start, len) }
 }

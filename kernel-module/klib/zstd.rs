@@ -6,7 +6,10 @@
 
 use super::buffer::Buffer;
 use crate::bindings;
-use core::ptr::NonNull;
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     new_condvar,
     new_mutex,
@@ -47,30 +50,32 @@ impl Workspace {
         })
     }
 
-    /// Decompresses `from` to the end of `to`, in the memory that `to` has.
+    /// Decompresses `from` to the beginning of `to`, and gives what it has filled of it.
     ///
     /// `EFSCORRUPTED` if `from` is not zstd or does not fit. Only for bytes that are authentic.
-    pub(crate) fn decompress(&mut self, from: &[u8], to: &mut Buffer<u8>) -> Result {
-        let room = to.spare();
-        let len = room.len();
+    pub(crate) fn decompress<'a>(
+        &mut self,
+        from: &[u8],
+        to: &'a mut [MaybeUninit<u8>],
+    ) -> Result<&'a mut [u8]> {
         // SAFETY: The context is valid by the type invariants, and ours; both slices are as long
-        // as is said, and distinct. zstd reads no byte of `room` that it has not written.
+        // as is said, and distinct. zstd reads no byte of `to` that it has not written.
         let n = unsafe {
             bindings::zstd_decompress_dctx(
                 self.ctx.as_ptr(),
-                room.as_mut_ptr().cast(),
-                len,
+                to.as_mut_ptr().cast(),
+                to.len(),
                 from.as_ptr().cast(),
                 from.len(),
             )
         };
         // SAFETY: Only looks at the number.
-        if unsafe { bindings::zstd_is_error(n) } != 0 || n > len {
+        if unsafe { bindings::zstd_is_error(n) } != 0 {
             return Err(EFSCORRUPTED);
         }
-        // SAFETY: zstd has written the first `n` bytes of the room, which has as many.
-        unsafe { to.assume_init(n) };
-        Ok(())
+        let filled = to.get_mut(..n).ok_or(EFSCORRUPTED)?;
+        // SAFETY: zstd has written these bytes, which stay borrowed exclusively.
+        Ok(unsafe { core::slice::from_raw_parts_mut(filled.as_mut_ptr().cast(), n) })
     }
 }
 
@@ -130,7 +135,11 @@ pub(crate) struct Lease<'a> {
 
 impl Lease<'_> {
     /// As [`Workspace::decompress`].
-    pub(crate) fn decompress(&mut self, from: &[u8], to: &mut Buffer<u8>) -> Result {
+    pub(crate) fn decompress<'a>(
+        &mut self,
+        from: &[u8],
+        to: &'a mut [MaybeUninit<u8>],
+    ) -> Result<&'a mut [u8]> {
         match &mut self.workspace {
             Some(workspace) => workspace.decompress(from, to),
             None => Err(EIO),

@@ -6,13 +6,22 @@
 //! [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h)
 
 use super::backing::Room;
-use crate::bindings;
+use crate::{
+    bindings,
+    klib::buffer, //
+};
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
 
 /// A folio of the page cache that is locked and not up to date, and that the holder has to fill.
 ///
@@ -21,20 +30,19 @@ use kernel::prelude::*;
 /// two ways: [`LockedFolio::complete`] marks it up to date and unlocks it; dropping it unlocks it
 /// as failed, and whoever waits for it reads it again or gets an error.
 ///
-/// A folio is filled from its first byte to its last, and `complete` refuses one that is not filled:
-/// pages are not zeroed when they enter the page cache, and stale memory must not become file
-/// content.
+/// Its bytes are filled by a read of the backing store ([`Room`]), or part by part, by several
+/// processors perhaps ([`Gap`]). `complete` refuses a folio that is not filled: pages are not zeroed
+/// when they enter the page cache, and stale memory must not become file content.
 ///
 /// # Invariants
 ///
 /// - `folio` points to a folio that is in the page cache, locked by whoever holds this value, and
 ///   not up to date. The lock keeps it in the page cache, and thereby allocated.
-/// - `len` is the folio's size in bytes; the first `filled` of them are initialised, and
-///   `filled <= len`.
+/// - `len` is the folio's size in bytes; `filled` of them, no two the same, are initialised.
 pub(crate) struct LockedFolio<'a> {
     folio: NonNull<bindings::folio>,
     len: usize,
-    filled: usize,
+    filled: Atomic<usize>,
     _p: PhantomData<&'a ()>,
 }
 
@@ -59,7 +67,7 @@ impl LockedFolio<'_> {
         Self {
             folio,
             len,
-            filled: 0,
+            filled: Atomic::new(0),
             _p: PhantomData,
         }
     }
@@ -72,54 +80,44 @@ impl LockedFolio<'_> {
         pos as u64
     }
 
-    /// The length of the folio in bytes: a multiple of the page size, beyond the end of the file
-    /// perhaps.
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// Where it ends in the file: beyond the end of the file perhaps.
+    fn end(&self) -> u64 {
+        self.pos().saturating_add(self.len as u64)
     }
 
-    /// Where the next byte goes.
-    pub(crate) fn filled(&self) -> usize {
-        self.filled
-    }
-
-    /// The bytes that are filled.
+    /// Its bytes; none if it is not filled.
     pub(crate) fn bytes(&self) -> &[u8] {
+        if !self.is_filled() {
+            return &[];
+        }
         // SAFETY: These bytes are initialised by the type invariants, and only `&mut self` writes
         // them.
-        unsafe { core::slice::from_raw_parts(self.address(), self.filled) }
+        unsafe { core::slice::from_raw_parts(self.address(), self.len) }
     }
 
-    /// Appends `bytes` to what is filled. More than there is room for is `EINVAL`.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result {
-        let to = self
-            .room()
-            .get_mut(..bytes.len())
-            .ok_or(EINVAL)?
-            .as_mut_ptr();
-        // SAFETY: There is room for these bytes, which nobody else reads or writes by the type
-        // invariants, so in particular `bytes` is other memory.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr().cast(), bytes.len()) };
-        // INVARIANT: These bytes are initialised. OVERFLOW: They are in the folio.
-        self.filled = self.filled.wrapping_add(bytes.len());
-        Ok(())
-    }
-
-    /// Appends `len` zeros to what is filled. More than there is room for is `EINVAL`.
-    pub(crate) fn zero(&mut self, len: usize) -> Result {
-        for byte in self.room().get_mut(..len).ok_or(EINVAL)? {
-            *byte = MaybeUninit::new(0);
+    /// All of its memory, to be filled anew.
+    pub(crate) fn gap(&mut self) -> Gap<'_> {
+        *self.filled.get_mut() = 0;
+        let start = self.address().cast();
+        // SAFETY: By the type invariants the folio has these bytes, and nobody else reads or writes
+        // them while it is borrowed exclusively.
+        let to = unsafe { core::slice::from_raw_parts_mut(start, self.len) };
+        Gap {
+            to,
+            filled: &self.filled,
         }
-        // INVARIANT: These bytes are initialised. OVERFLOW: They are in the folio.
-        self.filled = self.filled.wrapping_add(len);
-        Ok(())
+    }
+
+    /// Whether each of its bytes is filled.
+    fn is_filled(&self) -> bool {
+        self.filled.load(Relaxed) == self.len
     }
 
     /// Marks the folio up to date and unlocks it.
     ///
     /// `EIO` if it was not filled; then the read has failed, as if the folio had been dropped.
     pub(crate) fn complete(self) -> Result {
-        if self.filled != self.len {
+        if !self.is_filled() {
             return Err(EIO);
         }
         let this = core::mem::ManuallyDrop::new(self);
@@ -140,17 +138,12 @@ impl LockedFolio<'_> {
 
 impl Room for LockedFolio<'_> {
     fn room(&mut self) -> &mut [MaybeUninit<u8>] {
-        // OVERFLOW: `filled <= len` by the type invariants.
-        let len = self.len.saturating_sub(self.filled);
-        let start = self.address().wrapping_add(self.filled).cast();
-        // SAFETY: By the type invariants the folio holds these bytes, and nobody else reads or
-        // writes them while it is borrowed exclusively.
-        unsafe { core::slice::from_raw_parts_mut(start, len) }
+        self.gap().to
     }
 
     unsafe fn set_filled(&mut self) {
         // INVARIANT: As the caller promises.
-        self.filled = self.len;
+        *self.filled.get_mut() = self.len;
     }
 }
 
@@ -158,5 +151,121 @@ impl Drop for LockedFolio<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the folio is locked, not up to date, and ours to unlock.
         unsafe { bindings::folio_end_read(self.folio.as_ptr(), false) };
+    }
+}
+
+/// Memory of a folio that is not filled yet.
+///
+/// It knows nothing of the folio but how many of its bytes are filled, so it can be cut in parts that
+/// are filled in any order, by anybody; those that are not keep the folio from being completed.
+pub(crate) struct Gap<'a> {
+    to: &'a mut [MaybeUninit<u8>],
+    filled: &'a Atomic<usize>,
+}
+
+impl<'a> Gap<'a> {
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.to.len()
+    }
+
+    /// Fills it: `fill` gets its memory, and gives all of it back when it is initialised.
+    ///
+    /// `EIO` if it gives other memory, or less.
+    pub(crate) fn fill<E: From<Error>>(
+        self,
+        fill: impl FnOnce(&'a mut [MaybeUninit<u8>]) -> Result<&'a mut [u8], E>,
+    ) -> Result<(), E> {
+        let (start, len) = (self.to.as_ptr(), self.to.len());
+        let filled = fill(self.to)?;
+        if filled.as_ptr() != start.cast() || filled.len() != len {
+            return Err(EIO.into());
+        }
+        // INVARIANT: A reference to these bytes as such shows that they are initialised. No other
+        // gap of the folio has them, and this one is gone.
+        self.filled.add(len, Relaxed);
+        Ok(())
+    }
+
+    /// Fills it with `bytes`, which must be as long.
+    pub(crate) fn write(self, bytes: &[u8]) -> Result {
+        self.fill(|to| buffer::copy_to(to, bytes))
+    }
+
+    /// Fills it with zeros.
+    pub(crate) fn zero(self) -> Result {
+        self.fill(|to| Ok(buffer::zero(to)))
+    }
+
+    /// Cuts it in two, the first of them `len` bytes long; nothing if it is shorter.
+    fn split(self, len: usize) -> Option<(Self, Self)> {
+        let filled = self.filled;
+        let (head, tail) = self.to.split_at_mut_checked(len)?;
+        Some((Self { to: head, filled }, Self { to: tail, filled }))
+    }
+}
+
+/// The memory of folios that follow each other, taken from the first byte to the last.
+pub(crate) struct Gaps<'a, 'b> {
+    /// Of the folio that was begun.
+    gap: Option<Gap<'a>>,
+    rest: core::slice::IterMut<'a, LockedFolio<'b>>,
+    pos: u64,
+    end: u64,
+}
+
+impl<'a, 'b> Gaps<'a, 'b> {
+    /// The memory of `folios`, none of which is filled.
+    pub(crate) fn new(folios: &'a mut [LockedFolio<'b>]) -> Self {
+        Self {
+            gap: None,
+            pos: folios.first().map_or(0, LockedFolio::pos),
+            end: folios.last().map_or(0, LockedFolio::end),
+            rest: folios.iter_mut(),
+        }
+    }
+
+    /// The position in the file of what is taken next; none if all is taken.
+    pub(crate) fn pos(&self) -> Option<u64> {
+        Some(self.pos).filter(|pos| *pos < self.end)
+    }
+
+    /// Where the memory ends in the file.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Takes the next memory: that of one folio, `len` bytes at most.
+    ///
+    /// `EIO` if all is taken, or if the next folio is not the next of the file.
+    pub(crate) fn take(&mut self, len: u64) -> Result<Gap<'a>> {
+        let gap = self.next().ok_or(EIO)?;
+        let len = usize::try_from(len).unwrap_or(gap.len()).min(gap.len());
+        let (head, tail) = gap.split(len).ok_or(EIO)?;
+        self.gap = Some(tail);
+        self.pos = self.pos.saturating_add(len as u64);
+        Ok(head)
+    }
+
+    /// Takes the next `len` bytes if they are all of one folio.
+    pub(crate) fn take_whole(&mut self, len: u64) -> Result<Option<Gap<'a>>> {
+        let gap = self.next().ok_or(EIO)?;
+        let fits = gap.len() as u64 >= len;
+        self.gap = Some(gap);
+        if fits {
+            self.take(len).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// The rest of the folio that was begun, or the next one.
+    fn next(&mut self) -> Option<Gap<'a>> {
+        if let Some(gap) = self.gap.take().filter(|gap| gap.len() > 0) {
+            return Some(gap);
+        }
+        let pos = self.pos;
+        let folio = self.rest.next().filter(|folio| folio.pos() == pos)?;
+        Some(folio.gap())
     }
 }

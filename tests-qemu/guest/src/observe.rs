@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context, Result};
 use rustix::fs::{major, minor};
 use rustix::mount::MountFlags;
+use tesserafs_guest::manifest::{Entry, Manifest};
 use tesserafs_guest::plan::Plan;
+use tesserafs_guest::tree;
 
 use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::sharing::{forge, longest, read};
@@ -17,6 +19,7 @@ const TRACING: &str = "/sys/kernel/tracing";
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("counters", || counters(plan));
+    suite.test("large-folios-are-filled-in-place", || in_place(plan));
     suite.test("tracepoints", || tracepoints(plan));
 }
 
@@ -75,6 +78,24 @@ fn counters(plan: &Plan) -> Result<String> {
     ensure!(failures > 0, "no failure is counted");
     forged.unmount()?;
     Ok(format!("{misses} chunks, {read_bytes} bytes read, {hashed} hashed, {decoded} decoded"))
+}
+
+/// Of a large program that is read from its beginning to its end most chunks are decoded where they are read.
+fn in_place(plan: &Plan) -> Result<String> {
+    let mount = Mount::image(&on_disk(&plan.root.image), Path::new("/mnt/image"), "")
+        .context("failed to mount the image")?;
+    let folder = folder(&mount)?;
+    let manifest = Manifest::load(&on_disk(&plan.root.manifest))?;
+    let is_program = |entry: &Entry| tree::is_file(entry.mode) && entry.mode & 0o111 != 0;
+    let programs = manifest.entries.into_iter().filter(is_program);
+    let program = programs.max_by_key(|entry| entry.size).context("the root has no program")?;
+    drop_caches()?;
+    read(&program, mount.path())?;
+    let (decoded, copied) = (number(&folder, "decoded_bytes")?, number(&folder, "copied_bytes")?);
+    ensure!(decoded >= program.size, "{decoded} bytes were decoded for a file of {}", program.size);
+    ensure!(copied < decoded / 2, "of {decoded} bytes that were decoded {copied} were copied");
+    mount.unmount()?;
+    Ok(format!("{} bytes, {decoded} decoded, {copied} copied", program.size))
 }
 
 fn tracepoints(plan: &Plan) -> Result<String> {
