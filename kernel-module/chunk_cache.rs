@@ -2,8 +2,9 @@
 
 //! Decoded chunks that readers share: each is decoded once for all who want it at the same time,
 //! and a few are kept for those who come next: the other small files of a group, the next readahead
-//! window. A chunk that is one extent of a file is not needed when it has been copied to the page
-//! cache of that file, and does not take the place of one that is. A slot may hold the beginning
+//! window. A chunk that is one extent of a file is not needed when it is in the page cache of that
+//! file: it does not take the place of one that is, and does not get here at all if it can be decoded
+//! in its page. A slot may hold the beginning
 //! of a chunk only, and serves who wants no more; another one takes its place when somebody does.
 //!
 //! There is one cache for all mounts, and its key is the digest that the kernel has verified: a
@@ -128,19 +129,19 @@ struct Recent {
 }
 
 impl Recent {
-    /// The slot of that key, if it holds `wanted` bytes or may yet.
-    fn find(&mut self, key: Key, wanted: u32, owner: Owner) -> Option<Arc<Slot>> {
+    /// The slot of that key which `suits`, for the readers of `owner`.
+    fn find(&mut self, key: Key, owner: Owner, suits: impl Fn(&Slot) -> bool) -> Option<Arc<Slot>> {
         self.clock = self.clock.wrapping_add(1);
         let asked = self.clock;
         let kept = self.kept.iter_mut().flatten().find(|kept| {
             let slot = &kept.slot;
-            slot.key == key && slot.serves(owner) && (slot.raw().is_none() || slot.has(wanted))
+            slot.key == key && slot.serves(owner) && suits(slot)
         })?;
         kept.asked = asked;
         Some(kept.slot.clone())
     }
 
-    /// Takes out a slot of that key that is filled, with too little as [`find`](Self::find) says.
+    /// Takes out a slot of that key that is filled, and was found to hold too little.
     fn take_beginning(&mut self, key: Key, owner: Owner) -> Option<Kept> {
         self.kept
             .iter_mut()
@@ -252,13 +253,14 @@ impl ChunkCache {
     /// A slot that is not filled yet may turn out to hold less.
     pub(crate) fn find(&self, chunk: &Chunk, wanted: u32, owner: Owner) -> Result<Found<'_>> {
         let key = Key::of(chunk);
-        if let Some(slot) = self.recent.lock().find(key, wanted, owner) {
+        let suits = |slot: &Slot| slot.raw().is_none() || slot.has(wanted);
+        if let Some(slot) = self.recent.lock().find(key, owner, suits) {
             return Ok(Found::Slot(slot));
         }
         // Neither is memory allocated under the lock, nor a chunk freed.
         let slot = Slot::new(key, owner)?;
         let mut recent = self.recent.lock();
-        if let Some(slot) = recent.find(key, wanted, owner) {
+        if let Some(slot) = recent.find(key, owner, suits) {
             return Ok(Found::Slot(slot));
         }
         let beginning = recent.take_beginning(key, owner);
@@ -272,11 +274,10 @@ impl ChunkCache {
         }))
     }
 
-    /// All of `chunk`, if somebody has decoded it; whoever decodes it at this moment does not count.
+    /// A slot with all of `chunk`, if somebody has decoded it.
     pub(crate) fn find_filled(&self, chunk: &Chunk, owner: Owner) -> Option<Arc<Slot>> {
-        let wanted = chunk.raw_len;
-        let slot = self.recent.lock().find(Key::of(chunk), wanted, owner)?;
-        Some(slot).filter(|slot| slot.has(wanted))
+        let suits = |slot: &Slot| slot.has(chunk.raw_len);
+        self.recent.lock().find(Key::of(chunk), owner, suits)
     }
 
     /// Does not keep `slot` any longer, as nobody is expected to ask for it.

@@ -38,7 +38,7 @@ pub(crate) struct Fetched {
 }
 
 /// Where the raw bytes of a chunk go.
-enum Room<'a> {
+enum Destination<'a> {
     Page(Gap<'a>),
     Slot(Claim<'a>, Buffer<u8>),
 }
@@ -127,8 +127,9 @@ impl<'a> Chunks<'a> {
     /// verified and decoded on several processors.
     ///
     /// A slot that could not be filled is left empty, and [`get`](Self::get) finds out why. Nor does
-    /// this wait for those that others fill: it must not, while it has claims itself.
-    pub(crate) fn get_all(&self, wants: &mut [Want<'_>]) -> Result<Fetched, Failure> {
+    /// this wait for those that others fill: it must not, while it has claims itself. There are none
+    /// on chunks that go to pages: the page of a file is its own claim.
+    pub(crate) fn get_all<'b>(&'b self, wants: &mut [Want<'b>]) -> Result<Fetched, Failure> {
         let mut slots = Buffer::with_capacity(wants.len())?;
         if let [Want {
             chunk,
@@ -143,72 +144,87 @@ impl<'a> Chunks<'a> {
                 failed: None,
             });
         }
-        let mut claimed = Buffer::with_capacity(wants.len())?;
-        let mut targets = Buffer::with_capacity(wants.len())?;
-        for Want { chunk, gap, .. } in wants {
-            let (slot, target) = match gap.take() {
-                Some(gap) => (None, self.fill_from_cache(chunk, gap)?.map(Room::Page)),
-                None => match self.cache.find(chunk, chunk.raw_len, self.owner)? {
-                    Found::Slot(slot) => {
-                        self.stats.chunk_hits.increment();
-                        (Some(slot), None)
-                    }
-                    Found::Claim(claim) => {
-                        // All memory is allocated here: a worker has neither our memory cgroup nor
-                        // our place in the filesystem, so it may not enter reclaim for us.
-                        let raw = Buffer::with_capacity(usize_from_u32(chunk.raw_len))?;
-                        (Some(claim.slot().clone()), Some(Room::Slot(claim, raw)))
-                    }
-                },
-            };
+        let mut chunks = Buffer::with_capacity(wants.len())?;
+        let mut destinations = Buffer::with_capacity(wants.len())?;
+        for want in wants {
+            let (slot, destination) = self.find(want)?;
             slots.push(slot)?;
-            if let Some(target) = target {
-                targets.push(target)?;
-                claimed.push(*chunk)?;
+            if let Some(destination) = destination {
+                chunks.push(want.chunk)?;
+                destinations.push(destination)?;
             }
         }
-        let mut stored = self.read(&claimed)?;
-        let mut stored = stored.of_each(&claimed)?;
-        let mut jobs = Buffer::with_capacity(claimed.len())?;
+        let stored = self.read(&chunks)?;
+        let failed = self.decode_all(&chunks, stored, destinations)?;
+        Ok(Fetched { slots, failed })
+    }
+
+    /// The slot of a chunk that is wanted there, and where it is to be decoded to unless it is decoded
+    /// already, or by somebody else.
+    fn find<'b>(
+        &'b self,
+        want: &mut Want<'b>,
+    ) -> Result<(Option<Arc<Slot>>, Option<Destination<'b>>), Failure> {
+        let chunk = &want.chunk;
+        if let Some(gap) = want.gap.take() {
+            let Some(slot) = self.cache.find_filled(chunk, self.owner) else {
+                return Ok((None, Some(Destination::Page(gap))));
+            };
+            self.stats.chunk_hits.increment();
+            self.copy(slot.raw().ok_or(EIO)?, gap)?;
+            self.spent(&slot);
+            return Ok((None, None));
+        }
+        match self.cache.find(chunk, chunk.raw_len, self.owner)? {
+            Found::Slot(slot) => {
+                self.stats.chunk_hits.increment();
+                Ok((Some(slot), None))
+            }
+            Found::Claim(claim) => {
+                // All memory is allocated here: a worker has neither our memory cgroup nor our place
+                // in the filesystem, so it may not enter reclaim for us.
+                let raw = Buffer::with_capacity(usize_from_u32(chunk.raw_len))?;
+                let slot = claim.slot().clone();
+                Ok((Some(slot), Some(Destination::Slot(claim, raw))))
+            }
+        }
+    }
+
+    /// Verifies and decodes `chunks` to their destinations, until one that goes to a page fails.
+    fn decode_all(
+        &self,
+        chunks: &[Chunk],
+        mut stored: Stored,
+        mut destinations: Buffer<Destination<'_>>,
+    ) -> Result<Option<Failure>, Failure> {
+        let mut stored = stored.of_each(chunks)?;
+        let mut jobs = Buffer::with_capacity(chunks.len())?;
         // From the last to the first, and so taken from the first to the last.
-        while let (Some(chunk), Some(stored), Some(room)) =
-            (claimed.pop(), stored.pop(), targets.pop())
-        {
-            jobs.push((chunk, stored, room))?;
+        for chunk in chunks.iter().rev() {
+            let stored = stored.pop().ok_or(EIO)?;
+            jobs.push((chunk, stored, destinations.pop().ok_or(EIO)?))?;
         }
         let width = jobs.len();
         pin_init::stack_pin_init!(let jobs = new_mutex!(jobs, "tesserafs chunks to be decoded"));
         let jobs = &*jobs;
         let failed = SetOnce::new();
         workqueue::share(width, &|| {
-            while let Some((chunk, stored, room)) = next(jobs) {
-                match room {
-                    Room::Page(gap) => {
-                        if let Err(failure) = gap.fill(|room| self.decode(&chunk, stored, room)) {
+            while let Some((chunk, stored, to)) = next(jobs).filter(|_| failed.as_ref().is_none()) {
+                match to {
+                    Destination::Page(gap) => {
+                        if let Err(failure) = gap.fill(|room| self.decode(chunk, stored, room)) {
                             failed.populate(failure);
                         }
                     }
-                    Room::Slot(claim, mut raw) => {
-                        if raw.fill(|room| self.decode(&chunk, stored, room)).is_ok() {
+                    Destination::Slot(claim, mut raw) => {
+                        if raw.fill(|room| self.decode(chunk, stored, room)).is_ok() {
                             claim.fill(raw);
                         }
                     }
                 }
             }
         });
-        let failed = failed.copy();
-        Ok(Fetched { slots, failed })
-    }
-
-    /// Fills `gap` with the raw bytes of `chunk` if somebody has decoded it before, else gives it back.
-    fn fill_from_cache<'g>(&self, chunk: &Chunk, gap: Gap<'g>) -> Result<Option<Gap<'g>>> {
-        let slot = self.cache.find_filled(chunk, self.owner);
-        let Some(raw) = slot.as_ref().and_then(|slot| slot.raw()) else {
-            return Ok(Some(gap));
-        };
-        self.stats.chunk_hits.increment();
-        self.copy(raw, gap)?;
-        Ok(None)
+        Ok(failed.copy())
     }
 
     /// Copies raw bytes to the page cache.

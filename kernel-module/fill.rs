@@ -3,8 +3,8 @@
 //! Which chunks fill which memory: the extents of a file say it, and [`Chunks`] does it.
 //!
 //! A chunk that is an extent as a whole, and whose bytes lie in one folio, is decoded into the folio;
-//! in large folios that goes for most of a large file. The bytes of the others are copied from the
-//! chunk cache.
+//! in large folios that goes for most of a large file. The bytes of the others, and of those that are
+//! wanted more than once, are copied from the chunk cache.
 //!
 //! [`Chunks`]: crate::fetch::Chunks
 
@@ -20,7 +20,7 @@ use crate::fetch::{Fetched, Want};
 use crate::klib::buffer::Buffer;
 use crate::read::Reader;
 use crate::vfs::folio::{Gap, Gaps};
-use crate::vfs::LockedFolio;
+use crate::vfs::{fatal_signal_pending, LockedFolio};
 
 /// Extents that are looked up at once, at most.
 const PIECES: usize = 64;
@@ -32,6 +32,12 @@ const PIECES_BYTES: u32 = 2 << 20;
 struct Piece {
     extent: Extent,
     chunk: Option<Chunk>,
+}
+
+impl Piece {
+    fn has(&self, chunk: &Chunk) -> bool {
+        self.chunk.is_some_and(|own| own.index == chunk.index)
+    }
 }
 
 /// Memory that gets a copy of raw bytes.
@@ -50,6 +56,9 @@ impl Reader<'_> {
     pub(crate) fn fill(&self, folios: &mut [LockedFolio<'_>]) -> Result<(), Failure> {
         let mut gaps = Gaps::new(folios);
         while let Some(pos) = gaps.pos() {
+            if fatal_signal_pending() {
+                return Err(EINTR.into());
+            }
             match self.extents.filter(|_| pos < self.size) {
                 Some(extents) => {
                     let pieces = self.pieces(&extents, pos, gaps.end())?;
@@ -102,7 +111,10 @@ impl Reader<'_> {
             };
             let first = gaps.pos().ok_or(EIO)?;
             let is_whole = extent.len() == chunk.raw_len.into();
-            let gap = if is_whole && first == extent.start {
+            // Of the chunk that is as long as its extent no byte lies before that: `check_range`.
+            let mut same = pieces.iter().filter(|piece| piece.has(chunk));
+            let is_only = same.nth(1).is_none();
+            let gap = if is_whole && is_only && first == extent.start {
                 gaps.take_whole(extent.len())?
             } else {
                 None

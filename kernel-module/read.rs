@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         if (BLOCK_SIZE + 1..WIDE).contains(&window.len()) {
             self.widen(&mut window)?;
         }
-        let mut folios = Buffer::with_capacity(1)?;
+        let mut folios = Buffer::with_capacity(window.len() / BLOCK_SIZE)?;
         for folio in window.folios() {
             folios.push(folio)?;
         }

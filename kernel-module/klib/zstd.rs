@@ -59,7 +59,8 @@ impl Workspace {
         to: &'a mut [MaybeUninit<u8>],
     ) -> Result<&'a mut [u8]> {
         // SAFETY: The context is valid by the type invariants, and ours; both slices are as long
-        // as is said, and distinct. zstd reads no byte of `to` that it has not written.
+        // as is said, and distinct. Where zstd copies in longer steps than it needs it may read
+        // bytes of `to` that it has not written; none of them is part of what it then counts.
         let n = unsafe {
             bindings::zstd_decompress_dctx(
                 self.ctx.as_ptr(),

@@ -383,7 +383,7 @@ const NOWHERE: bindings::kvec = bindings::kvec {
 
 /// Memory that waits to be filled.
 pub(crate) trait Room {
-    /// What is not filled yet.
+    /// The memory: all that is not filled, or all, which then is to be filled anew.
     fn room(&mut self) -> &mut [MaybeUninit<u8>];
 
     /// Counts all of it as filled.

@@ -49,8 +49,8 @@ pub(crate) struct LockedFolio<'a> {
 // SAFETY: A folio's lock has no owner: any thread may fill and unlock it.
 unsafe impl Send for LockedFolio<'_> {}
 
-// SAFETY: Only `&mut self` reaches the folio's memory; what `&self` reads does not change while the
-// folio is locked.
+// SAFETY: `&self` reads bytes only if all are filled, and then nobody writes them: a gap, by which they
+// are written, borrows the folio exclusively. The folio itself does not change while it is locked.
 unsafe impl Sync for LockedFolio<'_> {}
 
 impl LockedFolio<'_> {
@@ -96,7 +96,7 @@ impl LockedFolio<'_> {
     }
 
     /// All of its memory, to be filled anew.
-    pub(crate) fn gap(&mut self) -> Gap<'_> {
+    fn gap(&mut self) -> Gap<'_> {
         *self.filled.get_mut() = 0;
         let start = self.address().cast();
         // SAFETY: By the type invariants the folio has these bytes, and nobody else reads or writes
@@ -109,6 +109,9 @@ impl LockedFolio<'_> {
     }
 
     /// Whether each of its bytes is filled.
+    ///
+    /// The number needs no order of its own: no gap is left while the folio is not borrowed, and whoever
+    /// waited for the last of them has waited for its bytes.
     fn is_filled(&self) -> bool {
         self.filled.load(Relaxed) == self.len
     }
