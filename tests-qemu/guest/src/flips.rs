@@ -119,7 +119,7 @@ fn look(region: &str, expected: &Manifest, options: &str) -> Result<Effect> {
 }
 
 /// Errnos that a mount may be refused with, by the region that the bit lies in.
-fn refusals(region: &str) -> &'static [Errno] {
+pub(crate) fn refusals(region: &str) -> &'static [Errno] {
     match region {
         // Magic; version; what stands behind the signed prefix; the digest of that, and of the signature.
         "superblock" => &[Errno::INVAL, Errno::OPNOTSUPP, Errno::UCLEAN, Errno::BADMSG],
@@ -129,7 +129,7 @@ fn refusals(region: &str) -> &'static [Errno] {
 }
 
 /// Every entry that was read must be the source's; what is missing is excused.
-fn right_as_far_as_read(expected: &Manifest, found: &Manifest) -> Result<()> {
+pub(crate) fn right_as_far_as_read(expected: &Manifest, found: &Manifest) -> Result<()> {
     // Names of an inode, and folders of a folder, are counted in what was read, of which parts are missing.
     let comparable = |entry: &Entry| {
         let mut entry = entry.clone();

@@ -3,11 +3,12 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
 mod appliance;
+mod backing;
 mod bench;
 mod boot;
 mod compare;
@@ -15,6 +16,7 @@ mod containers;
 mod demo;
 mod faults;
 mod flips;
+mod fuse;
 mod keys;
 mod kmsg;
 mod leaks;
@@ -31,7 +33,7 @@ mod sys;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
@@ -50,6 +52,10 @@ fn main() -> ExitCode {
 fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
     match arguments.split_first() {
         Some((verb, rest)) if verb == "read" => readers::helper(rest),
+        Some((verb, [])) if verb == "drain" => {
+            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).context("failed to read")?;
+            Ok(())
+        }
         Some((verb, rest)) if verb == "chroot" => programs::helper(rest),
         Some((verb, [])) if verb == "user-namespace" => api::namespace_helper(),
         Some((verb, [])) if verb == "appliance" => appliance::run(),

@@ -8,7 +8,7 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn path_of(path: &Path) -> io::Result<CString> {
@@ -44,6 +44,47 @@ pub(crate) fn kexec_nothing() -> io::Result<()> {
     // SAFETY: No segment is read: there is none.
     checked(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, std::ptr::null::<u8>(), 0) }).map(|_| ())
 }
+
+/// `struct loop_config`, with the fields of `struct loop_info64` that are set here.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    /// From the device's number to the limit of its size.
+    places: [u64; 5],
+    number: u32,
+    encryption: [u32; 2],
+    flags: u32,
+    /// Names, keys and what is reserved.
+    rest: [u64; 30],
+}
+
+/// A loop device over `file`: its path, and the first of its users. It goes with the last.
+pub(crate) fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
+    const GET_FREE: libc::Ioctl = 0x4c82;
+    const CONFIGURE: libc::Ioctl = 0x4c0a;
+    const READ_ONLY: u32 = 1;
+    const AUTOCLEAR: u32 = 4;
+    let control = File::open("/dev/loop-control")?;
+    // SAFETY: The call takes no memory.
+    let number = checked(unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) }.into())?;
+    let path = PathBuf::from(format!("/dev/loop{number}"));
+    let device = File::open(&path)?;
+    let config = LoopConfig {
+        fd: file.as_raw_fd() as u32,
+        block_size: 0,
+        places: [0; 5],
+        number: 0,
+        encryption: [0; 2],
+        flags: READ_ONLY | AUTOCLEAR,
+        rest: [0; 30],
+    };
+    // SAFETY: `config` has the layout and the length of `struct loop_config`; nothing of it is kept.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, std::ptr::from_ref(&config)) }.into())?;
+    Ok((path, device))
+}
+
+const _: () = assert!(size_of::<LoopConfig>() == 304);
 
 /// `struct file_handle` with room for the largest handle.
 #[repr(C)]

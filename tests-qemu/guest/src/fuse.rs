@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A filesystem with one file, whose reads go wrong when they are asked to.
+//!
+//! It is served by threads of this process, by FUSE, and without a page cache of its own: each read of
+//! whoever uses the file gets here.
+
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request, Session,
+};
+
+const FOLDER: &str = "/mnt/served";
+const NAME: &str = "image";
+const FILE: INodeNo = INodeNo(2);
+
+/// How long answers are good for: a read that ends early makes FUSE think that the file is shorter, until
+/// it asks again.
+const NO_TIME: Duration = Duration::ZERO;
+
+/// As many reads can be waiting, and one be answered.
+const THREADS: usize = 4;
+
+/// What becomes of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// An error.
+    Fails,
+    /// No byte, as if the file ended there.
+    Ends,
+    /// Half of the bytes; whoever asks for the others gets them.
+    ComesShort,
+    /// One bit is another one.
+    Changes,
+    /// Nothing, until the faults are called off.
+    Stalls,
+}
+
+/// How long a fault lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// For one read.
+    Once,
+    /// From then on, for each read of any of the same bytes.
+    There,
+    /// From then on.
+    Everywhere,
+}
+
+/// When a fault is to happen.
+#[derive(Debug, Default)]
+struct Faults {
+    armed: Option<(Fault, Lasts)>,
+    /// Reads before the first that it happens to.
+    after: u32,
+    /// The bytes that the first was of.
+    place: Option<Range<u64>>,
+    happened: u32,
+}
+
+impl Faults {
+    /// What becomes of a read.
+    fn of(&mut self, read: Range<u64>) -> Option<Fault> {
+        let (fault, lasts) = self.armed?;
+        if self.after > 0 {
+            self.after -= 1;
+            return None;
+        }
+        let place = self.place.get_or_insert_with(|| read.clone());
+        let is_hit = match lasts {
+            Lasts::Once => self.happened == 0,
+            Lasts::There => read.start < place.end && place.start < read.end,
+            Lasts::Everywhere => true,
+        };
+        self.happened += u32::from(is_hit);
+        is_hit.then_some(fault)
+    }
+}
+
+/// What the threads that answer share with the test.
+struct State {
+    bytes: Vec<u8>,
+    faults: Mutex<Faults>,
+    called_off: Condvar,
+}
+
+impl State {
+    /// A thread that panicked has left nothing half done here.
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The filesystem, mounted.
+pub(crate) struct Served {
+    state: Arc<State>,
+    session: Option<BackgroundSession>,
+}
+
+impl Served {
+    /// Serves a file with these bytes.
+    pub(crate) fn new(bytes: Vec<u8>) -> Result<Self> {
+        std::fs::create_dir_all(FOLDER).with_context(|| format!("failed to create {FOLDER}"))?;
+        let state = Arc::new(State { bytes, faults: Mutex::default(), called_off: Condvar::new() });
+        let mut config = Config::default();
+        config.n_threads = Some(THREADS);
+        let session = Session::new(OneFile(Arc::clone(&state)), FOLDER, &config)
+            .and_then(Session::spawn)
+            .context("failed to mount a FUSE filesystem")?;
+        Ok(Self { state, session: Some(session) })
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> PathBuf {
+        Path::new(FOLDER).join(NAME)
+    }
+
+    /// Lets a fault happen to the read that comes after as many others.
+    pub(crate) fn arm(&self, fault: Fault, lasts: Lasts, after: u32) {
+        *self.state.faults() = Faults { armed: Some((fault, lasts)), after, ..Faults::default() };
+    }
+
+    /// Lets no fault happen any more; says how many have.
+    pub(crate) fn call_off(&self) -> u32 {
+        let faults = std::mem::take(&mut *self.state.faults());
+        self.state.called_off.notify_all();
+        faults.happened
+    }
+
+    /// How many faults have happened since they were asked for.
+    pub(crate) fn happened(&self) -> u32 {
+        self.state.faults().happened
+    }
+
+    /// Unmounts it; fails if somebody still uses the file.
+    pub(crate) fn unmount(mut self) -> Result<()> {
+        let session = self.session.take().context("it is unmounted already")?;
+        session.umount_and_join().context("failed to unmount a FUSE filesystem")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Whoever waits for an answer would never end.
+        self.call_off();
+    }
+}
+
+/// The filesystem as FUSE knows it.
+struct OneFile(Arc<State>);
+
+impl OneFile {
+    fn attributes(&self, inode: INodeNo) -> FileAttr {
+        let is_folder = inode == INodeNo::ROOT;
+        FileAttr {
+            ino: inode,
+            size: if is_folder { 0 } else { self.0.bytes.len() as u64 },
+            blocks: 0,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind: if is_folder { FileType::Directory } else { FileType::RegularFile },
+            perm: if is_folder { 0o755 } else { 0o644 },
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    /// `size` bytes at `offset`, as far as there are.
+    fn bytes(&self, offset: u64, size: u32) -> &[u8] {
+        let bytes = usize::try_from(offset).ok().and_then(|offset| self.0.bytes.get(offset..)).unwrap_or(&[]);
+        &bytes[..bytes.len().min(size as usize)]
+    }
+}
+
+impl Filesystem for OneFile {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name == NAME {
+            reply.entry(&NO_TIME, &self.attributes(FILE), Generation(0));
+        } else {
+            reply.error(Errno::ENOENT);
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&NO_TIME, &self.attributes(inode));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let bytes = self.bytes(offset, size);
+        let fault = self.0.faults().of(offset..offset + u64::from(size));
+        match fault {
+            None => reply.data(bytes),
+            Some(Fault::Fails) => reply.error(Errno::EIO),
+            Some(Fault::Ends) => reply.data(&[]),
+            Some(Fault::ComesShort) => reply.data(&bytes[..bytes.len().div_ceil(2)]),
+            Some(Fault::Changes) => {
+                let mut changed = bytes.to_vec();
+                // Another place of another read, and the same one each time.
+                let place = (offset as usize).wrapping_mul(0x9e37_79b9) % changed.len().max(1);
+                if let Some(byte) = changed.get_mut(place) {
+                    *byte ^= 1 << (place % 8);
+                }
+                reply.data(&changed);
+            }
+            Some(Fault::Stalls) => {
+                let faults = self.0.faults();
+                let waited = self.0.called_off.wait_while(faults, |faults| faults.armed.is_some());
+                drop(waited);
+                reply.data(bytes);
+            }
+        }
+    }
+}
