@@ -82,10 +82,14 @@ impl Reader<'_> {
             let next = extent.index.saturating_add(1);
             let is_last = extent.end >= end || next >= extents.end;
             if is_last || bytes >= PIECES_BYTES || pieces.len() >= PIECES {
-                return Ok(pieces);
+                break;
             }
             extent = self.image.extent(extents, next)?;
         }
+        if pieces.len() > 1 {
+            self.image.check_run(extents, &extent)?;
+        }
+        Ok(pieces)
     }
 
     /// The chunk of an extent; none for a hole.

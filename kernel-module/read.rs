@@ -160,10 +160,8 @@ impl<'a> Reader<'a> {
             return Err(ENXIO.into());
         };
         let mut extent = self.image.extent_at(&extents, offset)?;
-        loop {
-            if (extent.target == Target::Hole) == (seek == Seek::Hole) {
-                return Ok(offset.max(extent.start));
-            }
+        let is_wanted = |extent: &Extent| (extent.target == Target::Hole) == (seek == Seek::Hole);
+        while !is_wanted(&extent) {
             let next = extent.index.saturating_add(1);
             if next >= extents.end {
                 break;
@@ -173,7 +171,10 @@ impl<'a> Reader<'a> {
             }
             extent = self.image.extent(&extents, next)?;
         }
+        // Who copies the data only must miss none that a reader finds.
+        self.image.check_run(&extents, &extent)?;
         match seek {
+            _ if is_wanted(&extent) => Ok(offset.max(extent.start)),
             Seek::Hole => Ok(self.size),
             Seek::Data => Err(ENXIO.into()),
         }

@@ -240,21 +240,40 @@ impl<'a, M: Metadata> Image<'a, M> {
     }
 
     /// The extent that covers byte `pos`, which is below the content's size.
+    ///
+    /// For each byte of that extent it is the same one, also where the extents do not all ascend.
     pub fn extent_at(&self, extents: &Extents, pos: u64) -> Result<Extent, M::Error> {
         // The last extent that does not begin behind `pos`.
         let (mut low, mut high) = (extents.first, extents.end);
+        // Where these two begin. What is looked at lies between them, in the file too: else another byte of the
+        // extent that is found could be found in another one.
+        let (mut start, mut end) = (0, extents.size);
         while high.saturating_sub(low) > 1 {
             let middle = low.midpoint(high);
-            if self.raw_extent(middle)?.file_offset.get() <= pos {
-                low = middle;
+            let found = self.raw_extent(middle)?.file_offset.get();
+            let place = Place::Extent(middle);
+            ensure(start < found, Rule::ExtentOrder, place, found, start)?;
+            ensure(found < end, Rule::ExtentOrder, place, found, end)?;
+            if found <= pos {
+                (low, start) = (middle, found);
             } else {
-                high = middle;
+                (high, end) = (middle, found);
             }
         }
         let extent = self.extent(extents, low)?;
         let covers = (extent.start..extent.end).contains(&pos);
         ensure(covers, Rule::ExtentOrder, Place::Extent(low), extent.start, pos)?;
         Ok(extent)
+    }
+
+    /// Proves of extents that follow each other, from one that [`extent_at`](Self::extent_at) gave to `last`, that it
+    /// finds none of their bytes in another one.
+    ///
+    /// For a later byte it never gives an earlier extent: so it suffices to ask it for the last one.
+    pub fn check_run(&self, extents: &Extents, last: &Extent) -> Result<(), M::Error> {
+        let found = self.extent_at(extents, last.start)?.index;
+        let place = Place::Extent(last.index);
+        Ok(ensure(found == last.index, Rule::ExtentOrder, place, found.into(), last.index.into())?)
     }
 
     fn raw_extent(&self, index: u32) -> Result<RawExtent, M::Error> {

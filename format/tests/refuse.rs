@@ -49,6 +49,12 @@ fn xattrs(image: Image0<'_>, set: u32) -> Result<(), FormatError> {
     Ok(())
 }
 
+/// Finds the extent of a byte of a content of the sample.
+fn extent_at(image: Image0<'_>, index: u32, size: u64, pos: u64) -> Result<(), FormatError> {
+    let extents = image.extents(ContentIndex(index), size)?;
+    image.extent_at(&extents, pos).map(drop)
+}
+
 /// Follows the extents of a content of the sample to their chunks and packs.
 fn content(image: Image0<'_>, index: u32, size: u64) -> Result<(), FormatError> {
     let extents = image.extents(ContentIndex(index), size)?;
@@ -325,6 +331,17 @@ fn cases() -> Vec<(Rule, Place, Read)> {
                     i.extent(&extents, 1).map(drop)
                 },
             ),
+        ),
+        // A search finds neither the second of two that begin at one place, nor one that begins at the end.
+        (
+            Rule::ExtentOrder,
+            Extent(1),
+            Records(|d| d.extents[1].file_offset = 0.into(), |i| extent_at(i, 0, 9096, 0)),
+        ),
+        (
+            Rule::ExtentOrder,
+            Extent(1),
+            Records(|d| d.extents[1].file_offset = 9096.into(), |i| extent_at(i, 0, 9096, 0)),
         ),
         (
             Rule::ExtentHole,

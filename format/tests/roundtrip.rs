@@ -382,6 +382,49 @@ proptest! {
     }
 
     #[test]
+    fn a_byte_is_found_in_one_extent_however_they_begin(
+        cuts in proptest::collection::btree_set(1..40_u64, 0..12),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), 0..40_u64), 0..3),
+    ) {
+        let mut starts: Vec<u64> = [0].into_iter().chain(cuts).collect();
+        for (index, start) in changes {
+            let index = index.index(starts.len());
+            starts[index] = start;
+        }
+        let mut draft = common::Draft::empty();
+        draft.directory(1, 0, 2, 0);
+        let pieces: Vec<_> = starts.iter().map(|_| common::Piece::Hole(1)).collect();
+        draft.content_of_digest(&pieces, [0; 32]);
+        for (extent, start) in draft.extents.iter_mut().zip(&starts) {
+            extent.file_offset = (*start).into();
+        }
+        let bytes = draft.image();
+        let sb = SuperBlock::parse(common::first_block(&bytes)).expect("a superblock");
+        let memory = common::Memory(&bytes);
+        let image = tesserafs_format::Image::new(&sb, &memory);
+        let extents: Extents = image.extents(ContentIndex(0), 40).expect("extents");
+        let at: Vec<_> = (0..40).map(|pos| image.extent_at(&extents, pos)).collect();
+        for found in at.iter().flatten() {
+            prop_assert!(at[found.start as usize..found.end as usize].iter().all(|other| *other == Ok(*found)));
+        }
+        for found in at.iter().flatten() {
+            // Who goes on to the next ones has the same, as far as the last is found.
+            let mut run = vec![*found];
+            let next = |index| (index < extents.end).then(|| image.extent(&extents, index).ok()).flatten();
+            while let Some(extent) = next(found.index + run.len() as u32) {
+                run.push(extent);
+                if image.check_run(&extents, &extent).is_err() {
+                    continue;
+                }
+                for extent in &run {
+                    let is_it = |other: &Result<Extent, _>| other.is_err() || *other == Ok(*extent);
+                    prop_assert!(at[extent.start as usize..extent.end as usize].iter().all(is_it));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn geometry_is_that_of_the_model(blocks in prop_oneof![1..=600_u64, 16_000..=17_000_u64, 2_097_000..=2_098_000_u64]) {
         compare_geometry(blocks);
     }
