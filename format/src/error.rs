@@ -104,6 +104,7 @@ rules! {
     ChunkRange "chunk-range" "the stored bytes of a chunk lie in its pack";
     ChunkDigest "chunk-digest" "the stored bytes of a chunk have the digest that the chunk table holds";
     ChunkDecode "chunk-decode" "a chunk decodes to exactly its raw length";
+    ChunkFrame "chunk-frame" "a compressed chunk is one zstd frame, with its content size";
     ChunkBlocks "chunk-blocks" "each block of a chunk's frame but the last one decodes to 32 KiB";
 
     // Extents.

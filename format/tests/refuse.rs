@@ -463,6 +463,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::PackDigest,
     Rule::ChunkDigest,
     Rule::ChunkDecode,
+    Rule::ChunkFrame,
     Rule::ChunkBlocks,
     Rule::AnnotationOrder,
     Rule::TablePadding,

@@ -244,7 +244,12 @@ impl Data<'_> {
             return Ok(None);
         };
         match self.packs.read(&chunk, decoder, raw) {
-            Ok(()) => (),
+            Ok(None) => (),
+            Ok(Some(finding)) => {
+                if is_first {
+                    self.context.findings.add(finding);
+                }
+            }
             Err(ChunkError::Broken(finding)) => {
                 if lock(&self.failed).insert(index) {
                     self.context.findings.add(*finding);

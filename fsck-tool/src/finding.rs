@@ -40,6 +40,7 @@ impl Severity {
             Rule::PackPadding
             | Rule::TablePadding
             | Rule::HashPadding
+            | Rule::ChunkFrame
             | Rule::TreeOrder
             | Rule::TreeEntries
             | Rule::TreeNames

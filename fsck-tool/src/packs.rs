@@ -104,13 +104,14 @@ impl<'a> Packs<'a> {
         Ok(())
     }
 
-    /// Reads, verifies and decodes `chunk`, which lies in its pack, into `raw`.
+    /// Reads, verifies and decodes `chunk`, which lies in its pack, into `raw`. What it gives is wrong with the form of
+    /// the chunk, and not with its bytes.
     pub(crate) fn read(
         &self,
         chunk: &Chunk,
         decoder: &mut Decoder,
         raw: &mut Vec<u8>,
-    ) -> Result<(), ChunkError> {
+    ) -> Result<Option<Finding>, ChunkError> {
         let Some(Some(file)) = self.files.get(usize::from(chunk.pack.0)) else {
             let error = format!("chunk {} is in a pack that cannot be read", chunk.index.0);
             return Err(Error::Refused(error).into());
@@ -120,51 +121,64 @@ impl<'a> Packs<'a> {
         decoder.stored.resize(chunk.stored_len as usize, 0);
         source.read_at(base + chunk.offset, &mut decoder.stored)?;
         let place = Place::Chunk(chunk.index.0);
-        let broken = |rule, found: Value, expected: Value| {
-            ChunkError::Broken(Box::new(Finding::new(rule, place, found, expected)))
-        };
+        let finding = |Broken(rule, found, expected)| Finding::new(rule, place, found, expected);
+        let broken = |broken| ChunkError::Broken(Box::new(finding(broken)));
         let verified = Verified::check::<Sha2>(&decoder.stored, &chunk.digest)
-            .map_err(|found: Digest| broken(Rule::ChunkDigest, found.into(), chunk.digest.into()))?;
+            .map_err(|found: Digest| broken(Broken(Rule::ChunkDigest, found.into(), chunk.digest.into())))?;
         raw.clear();
-        match chunk.codec {
-            Codec::Plain => raw.extend_from_slice(verified.bytes()),
-            Codec::Zstd | Codec::ZstdX86 => {
-                raw.resize(chunk.raw_len as usize, 0);
-                decompress(&mut decoder.zstd, verified.bytes(), raw)
-                    .map_err(|Broken(rule, found, expected)| broken(rule, found, expected))?;
-                if chunk.codec == Codec::ZstdX86 {
-                    x86::decode(raw);
-                }
-            }
+        if chunk.codec == Codec::Plain {
+            raw.extend_from_slice(verified.bytes());
+            return Ok(None);
         }
-        Ok(())
+        raw.resize(chunk.raw_len as usize, 0);
+        let form = decompress(&mut decoder.zstd, verified.bytes(), raw).map_err(broken)?;
+        if chunk.codec == Codec::ZstdX86 {
+            x86::decode(raw);
+        }
+        Ok(form.map(finding))
     }
 }
 
 /// A rule that a chunk breaks: what was found, and what was expected.
 struct Broken(Rule, Value, Value);
 
-/// Decodes `frame` into all of `raw`, block by block, to see that each is as long as a reader of a few bytes relies on.
-fn decompress(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<(), Broken> {
-    let len = zstd_safe::find_frame_compressed_size(frame).unwrap_or(0);
-    if len != frame.len() {
-        let found = format!("a zstd frame of {len} bytes");
-        let expected = format!("one of {} bytes", frame.len());
-        return Err(Broken(Rule::ChunkDecode, found.into(), expected.into()));
-    }
+/// Decodes `frame` into all of `raw`, and compares it with the form that a builder gives it: what it gives is wrong with
+/// that only.
+fn decompress(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<Option<Broken>, Broken> {
+    let Err(broken) = decompress_blocks(zstd, frame, raw) else { return Ok(None) };
+    // Whether it decodes, all of it at once decides: that is what the kernel does.
     let wanted = raw.len();
-    let undecodable = |code| {
-        let found = format!("a frame that does not decode ({})", zstd_safe::get_error_name(code));
-        Broken(Rule::ChunkDecode, found.into(), (wanted as u64).into())
+    let whole = zstd.reset(ResetDirective::SessionOnly).and_then(|_| zstd.decompress(&mut *raw, frame));
+    let found = match whole {
+        Ok(len) if len == wanted && broken.0 == Rule::ChunkFrame => return Ok(Some(broken)),
+        Ok(len) if len == wanted => return Err(broken),
+        Ok(len) => Value::from(len as u64),
+        Err(code) => undecodable(code),
     };
+    Err(Broken(Rule::ChunkDecode, found, (wanted as u64).into()))
+}
+
+/// What is said of a frame that gives an error.
+fn undecodable(code: usize) -> Value {
+    format!("a frame that does not decode ({})", zstd_safe::get_error_name(code)).into()
+}
+
+/// Decodes `frame` block by block, to see that each is as long as a reader of a few bytes relies on.
+fn decompress_blocks(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<(), Broken> {
+    let wanted = raw.len();
     // A decoder that goes block by block does not compare it in each case.
     let size = zstd_safe::get_frame_content_size(frame).ok().flatten();
     if size != Some(wanted as u64) {
         let found = size.map_or("no content size".to_owned(), |size| format!("a content size of {size}"));
-        return Err(Broken(Rule::ChunkDecode, found.into(), (wanted as u64).into()));
+        return Err(Broken(Rule::ChunkFrame, found.into(), (wanted as u64).into()));
     }
-    zstd.reset(ResetDirective::SessionOnly).map_err(undecodable)?;
-    zstd.set_parameter(DParameter::StableOutBuffer(true)).map_err(undecodable)?;
+    let stored_len = frame.len();
+    // What stands behind the first frame is no hindrance to a reader of its beginning.
+    let len = zstd_safe::find_frame_compressed_size(frame).unwrap_or(0);
+    let frame = frame.get(..len).unwrap_or(frame);
+    let broken = |found| Broken(Rule::ChunkBlocks, found, (wanted as u64).into());
+    zstd.reset(ResetDirective::SessionOnly).map_err(|code| broken(undecodable(code)))?;
+    zstd.set_parameter(DParameter::StableOutBuffer(true)).map_err(|code| broken(undecodable(code)))?;
     let mut output = OutBuffer::around(raw);
     let mut start = 0;
     let mut expected = 0;
@@ -176,21 +190,22 @@ fn decompress(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<(), B
         while input.pos() < end - start {
             let before = (input.pos(), output.pos());
             let code = zstd.decompress_stream(&mut output, &mut input);
-            code.map_err(undecodable)?;
+            code.map_err(|code| broken(undecodable(code)))?;
             // Neither bytes taken nor bytes given: it would never end.
             if (input.pos(), output.pos()) == before {
-                return Err(Broken(
-                    Rule::ChunkDecode,
-                    "a decoder that is stuck".to_owned().into(),
-                    (wanted as u64).into(),
-                ));
+                return Err(broken("a decoder that is stuck".to_owned().into()));
             }
         }
         if output.pos() != expected {
-            let rule = if is_last { Rule::ChunkDecode } else { Rule::ChunkBlocks };
-            return Err(Broken(rule, (output.pos() as u64).into(), (expected as u64).into()));
+            let (found, expected) = (output.pos() as u64, expected as u64);
+            return Err(Broken(Rule::ChunkBlocks, found.into(), expected.into()));
         }
         start = end;
+    }
+    if len != stored_len {
+        let found = format!("a zstd frame of {len} bytes");
+        let expected = format!("one of {stored_len} bytes");
+        return Err(Broken(Rule::ChunkFrame, found.into(), expected.into()));
     }
     Ok(())
 }

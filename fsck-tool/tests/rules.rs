@@ -313,12 +313,88 @@ fn cases() -> Vec<Case> {
             &[],
             Records(|d| zstd_content(d, &[b'z'; 40_000], |frame| *frame = sevens(40_000, &[32_768, 7232]))),
         ),
+        // Whatever stands behind the frame.
+        (
+            Rule::ChunkBlocks,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| {
+                zstd_content(d, &vec![b'z'; 200_000], |frame| {
+                    frame.extend([0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+                })
+            }),
+        ),
         (
             Rule::ChunkDecode,
             "chunk 5",
             Some("/a/z"),
             &[],
             Records(|d| zstd_content(d, &[b'z'; 65_536], |frame| *frame = sevens(40_000, &[32_768, 32_768]))),
+        ),
+        // The first block is as long as it should be, the second does not decode; nor do blocks that say too much.
+        (
+            Rule::ChunkDecode,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| {
+                zstd_content(d, &[b'z'; 65_536], |frame| {
+                    *frame = sevens(65_536, &[32_768]);
+                    frame.splice(13..13, [4, 0, 0]);
+                })
+            }),
+        ),
+        (
+            Rule::ChunkDecode,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| zstd_content(d, &[b'z'; 40_000], |frame| *frame = sevens(40_000, &[32_767, 7234]))),
+        ),
+        // These decode, in one call, to the right bytes.
+        (
+            Rule::ChunkFrame,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| {
+                zstd_content(d, &[7; 40_000], |frame| {
+                    *frame = [sevens(32_768, &[32_768]), sevens(7232, &[7232])].concat();
+                })
+            }),
+        ),
+        // The form is no reason not to look at the bytes.
+        (
+            Rule::ChunkFrame,
+            "chunk 5",
+            Some("/a/z"),
+            &[Rule::RawDigest, Rule::ContentDigest],
+            Records(|d| {
+                zstd_content(d, &[b'z'; 40_000], |frame| {
+                    *frame = [sevens(32_768, &[32_768]), sevens(7232, &[7232])].concat();
+                })
+            }),
+        ),
+        (
+            Rule::ChunkFrame,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| zstd_file(d, |frame| frame.extend([0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]))),
+        ),
+        (
+            Rule::ChunkFrame,
+            "chunk 5",
+            Some("/a/z"),
+            &[],
+            Records(|d| {
+                zstd_content(d, &[7; 40_000], |frame| {
+                    // A window of 1 MiB in the place of the size.
+                    *frame = sevens(0, &[32_768, 7232]);
+                    frame.splice(4..9, [0, 10 << 3]);
+                })
+            }),
         ),
         (Rule::RawDigest, "chunk 0", Some("/big"), &[], Records(|d| d.raw_digests[0][0] ^= 1)),
         // Contents and extents.
