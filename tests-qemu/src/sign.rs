@@ -177,6 +177,26 @@ pub(crate) fn detached(signer: &Signer, file: &Path, signature: &Path) -> Result
     .map(|_| ())
 }
 
+/// The same, over bytes.
+#[cfg_attr(not(test), expect(dead_code, reason = "the guest does not take these images yet"))]
+pub(crate) fn over(signer: &Signer, bytes: &[u8]) -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let (data, signature) = (folder.path().join("data"), folder.path().join("signature"));
+    std::fs::write(&data, bytes).context("failed to write what is to be signed")?;
+    detached(signer, &data, &signature)?;
+    std::fs::read(&signature).context("failed to read a signature")
+}
+
+#[cfg(test)]
+impl Signer {
+    /// A key for one test.
+    pub(crate) fn scratch(folder: &Path, name: &str) -> Result<Self> {
+        let made = signer(folder, name);
+        make(&made, name, &["-newkey", "rsa:2048"])?;
+        Ok(made)
+    }
+}
+
 /// The SHA-256 of what a certificate's issuer has signed: what a blacklist calls it by.
 pub(crate) fn tbs_digest(signer: &Signer) -> Result<String> {
     let scratch = tempfile::NamedTempFile::new().context("failed to make a scratch file")?;

@@ -3,6 +3,9 @@
 //!
 //! The plan lies as `plan.json` on the data disk; every path in it is relative to that disk's root.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// An image, and what must be found in it.
@@ -75,4 +78,69 @@ pub struct Appliance {
     pub touched: String,
     /// Entry for the blacklist, whose signature is `blacklist.p7s`.
     pub blacklist_entry: String,
+}
+
+/// Names that are looked up in each folder of a broken image. The good one has none of them, and where a search goes for
+/// them differs.
+pub const MISSING: [&[u8]; 4] = [b"\x01", b"no such name", b"m\xff", b"\xff\xff"];
+
+/// Files of a broken image up to this size are read from end to end.
+pub const READ_WHOLE: u64 = 1 << 20;
+
+/// Bytes of an image to be written over.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Patch {
+    /// Byte in the image.
+    pub offset: u32,
+    /// What stands there.
+    pub bytes: Vec<u8>,
+}
+
+/// What the kernel may answer to a broken image. Errnos are Linux's numbers.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Expected {
+    /// The mount is refused with this one.
+    pub refusal: Option<i32>,
+    /// What anything may fail with, once it is mounted.
+    pub errors: Vec<i32>,
+    /// Something fails for sure.
+    pub must_fail: bool,
+}
+
+/// An image that is broken, and signed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mutant {
+    /// What was done to it.
+    pub name: String,
+    /// Its bytes; those of the good image and zeros, but for the patches.
+    pub length: u32,
+    /// Where it differs from the good image.
+    pub patches: Vec<Patch>,
+    /// What the kernel may answer.
+    pub expected: Expected,
+    /// What was verified of other images may hide what is wrong with this one: it is to be forgotten before.
+    pub cold: bool,
+}
+
+/// Broken images of one good one: thousands, so they have a file of their own, in a compact form.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mutants {
+    /// The good image.
+    pub image: String,
+    /// The broken ones.
+    pub list: Vec<Mutant>,
+}
+
+impl Mutants {
+    /// Writes them down.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = postcard::to_stdvec(self).context("broken images cannot be written down")?;
+        std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// Reads them back.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+        postcard::from_bytes(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    }
 }
