@@ -22,7 +22,6 @@ mod kernel;
 mod lab;
 mod linked;
 mod module;
-#[cfg_attr(not(test), expect(dead_code, reason = "the guest does not take these images yet"))]
 mod mutate;
 mod qemu;
 mod releases;

@@ -178,7 +178,6 @@ pub(crate) fn detached(signer: &Signer, file: &Path, signature: &Path) -> Result
 }
 
 /// The same, over bytes.
-#[cfg_attr(not(test), expect(dead_code, reason = "the guest does not take these images yet"))]
 pub(crate) fn over(signer: &Signer, bytes: &[u8]) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
     let (data, signature) = (folder.path().join("data"), folder.path().join("signature"));

@@ -79,6 +79,9 @@ pub(crate) fn prepare(
     let bytes = std::fs::read(&good).with_context(|| format!("failed to read {}", good.display()))?;
     let flips = corrupt::places(&bytes, &tools.regions(&good)?, FLIPS)?;
 
+    let sign = |prefix: &[u8]| sign::over(&signers.rsa, prefix);
+    crate::mutate::pack::stage(tools, &contents, &sign, 1, 10_000)?;
+
     let unknown_feature = "unknown-feature.tess";
     corrupt::changed(&trees::path(&contents, &small), &contents.join(unknown_feature), |image| {
         corrupt::unknown_feature(image)

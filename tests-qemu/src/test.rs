@@ -20,8 +20,8 @@ use crate::tools::{self, cargo, Tools};
 use crate::{corrupt, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 8] =
-    ["compare", "programs", "readers", "sharing", "api", "backing", "signatures", "flips"];
+const GROUPS: [&str; 9] =
+    ["compare", "programs", "readers", "sharing", "api", "backing", "signatures", "flips", "mutants"];
 
 /// Groups that need what only the debug kernel has.
 const DEBUG_GROUPS: [&str; 1] = ["faults"];

@@ -14,7 +14,8 @@ use tesserafs_guest::plan::Plan;
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
-    api, backing, bench, compare, demo, faults, flips, leaks, observe, programs, readers, sharing, signatures,
+    api, backing, bench, compare, demo, faults, flips, leaks, mutants, observe, programs, readers, sharing,
+    signatures,
 };
 
 /// Everything; does not return.
@@ -63,6 +64,7 @@ fn run() -> Result<()> {
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
         "backing" => backing::tests(&mut suite, &plan),
+        "mutants" => mutants::tests(&mut suite, &plan),
         "faults" => faults::tests(&mut suite, &plan),
         "demo" => demo::run(&mut suite, &plan),
         other => bail!("there is no group {other}"),

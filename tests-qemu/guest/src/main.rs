@@ -22,6 +22,7 @@ mod kmsg;
 mod leaks;
 mod module;
 mod mounts;
+mod mutants;
 mod observe;
 mod policy;
 mod programs;
