@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -38,6 +39,15 @@ enum Verb {
         #[arg(long)]
         debug_kernel: bool,
     },
+    /// Mount, read, unmount, load and unload at once, for a long time
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 20)]
+        minutes: u64,
+        /// On a kernel that looks for defects, as `test --debug-kernel`
+        #[arg(long)]
+        debug_kernel: bool,
+    },
     /// Build tesserafs.ko
     Module {
         /// Finished kernel build folder to build against, instead of the test machine's kernel
@@ -60,12 +70,21 @@ enum Verb {
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Demo => demo::demo(),
-        Verb::Test { filter, debug_kernel } => {
-            test::test(filter, if debug_kernel { Flavour::Debug } else { Flavour::Plain })
+        Verb::Test { filter, debug_kernel } => test::test(filter, flavour(debug_kernel)),
+        Verb::Soak { minutes, debug_kernel } => {
+            test::soak(Duration::from_secs(minutes * 60), flavour(debug_kernel))
         }
         Verb::Module { build, clippy, output } => module(build, clippy, output),
         Verb::Install(options) => install::install(&options),
         Verb::Bench(options) => bench::bench(&options),
+    }
+}
+
+fn flavour(debug_kernel: bool) -> Flavour {
+    if debug_kernel {
+        Flavour::Debug
+    } else {
+        Flavour::Plain
     }
 }
 

@@ -17,6 +17,9 @@ use crate::tools;
 /// How long one boot may take on a processor; emulation gets more, and so does a kernel that checks more.
 const LIMIT: Duration = Duration::from_secs(150);
 
+/// See [`Lab::period`].
+const PERIOD: Duration = Duration::from_secs(10);
+
 /// Where boots happen.
 pub(crate) struct Lab {
     kernel: PathBuf,
@@ -24,6 +27,8 @@ pub(crate) struct Lab {
     initramfs: PathBuf,
     accelerator: Accelerator,
     logs: PathBuf,
+    /// How long a test takes that could go on for ever; no group has more than two of them.
+    pub(crate) period: Duration,
     _scratch: tempfile::TempDir,
 }
 
@@ -41,6 +46,7 @@ impl Lab {
             flavour: kernel.flavour,
             initramfs,
             logs: cache.folder("logs")?,
+            period: PERIOD,
             _scratch: scratch,
         })
     }
@@ -56,9 +62,10 @@ impl Lab {
         // Warnings and errors of the kernel reach the console, its chatter does not.
         let (flavour, accelerator) = (self.flavour, self.accelerator);
         let mut arguments = format!(
-            "{} {} loglevel=5 guest.group={group}",
+            "{} {} loglevel=5 guest.group={group} guest.seconds={}",
             accelerator.kernel_parameters(flavour.slowness()),
-            flavour.parameters()
+            flavour.parameters(),
+            self.period.as_secs()
         );
         if let Some(filter) = filter {
             arguments.push_str(&format!(" guest.filter={filter}"));
@@ -70,7 +77,7 @@ impl Lab {
                 disks: &stage.disks,
                 arguments: &arguments,
                 memory: flavour.memory(),
-                limit: LIMIT * accelerator.patience() * flavour.slowness(),
+                limit: LIMIT * accelerator.patience() * flavour.slowness() + 2 * self.period,
                 log: &self.logs.join(format!("{}{group}.log", flavour.log_prefix())),
                 accelerator,
             },

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use tesserafs_guest::plan::Flip;
@@ -20,8 +21,18 @@ use crate::tools::{self, cargo, Tools};
 use crate::{corrupt, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 9] =
-    ["compare", "programs", "readers", "sharing", "api", "backing", "signatures", "flips", "mutants"];
+const GROUPS: [&str; 10] = [
+    "compare",
+    "programs",
+    "readers",
+    "sharing",
+    "api",
+    "backing",
+    "races",
+    "signatures",
+    "flips",
+    "mutants",
+];
 
 /// Groups that need what only the debug kernel has.
 const DEBUG_GROUPS: [&str; 1] = ["faults"];
@@ -39,14 +50,30 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
     groups.iter().chain(more).copied()
 }
 
+/// Tests that go on for as long as they are told.
+const ENDLESS: &str = "races/storm-of-";
+
+/// How many they are.
+const ENDLESS_COUNT: u32 = 2;
+
 /// Runs everything whose name begins with `filter`, what needs a kernel on one of this flavour.
 pub(crate) fn test(filter: Option<String>, flavour: Flavour) -> Result<ExitCode> {
+    run_tests(filter, flavour, None)
+}
+
+/// Runs for this time what could go on for ever.
+pub(crate) fn soak(time: Duration, flavour: Flavour) -> Result<ExitCode> {
+    run_tests(Some(ENDLESS.to_owned()), flavour, Some(time / ENDLESS_COUNT))
+}
+
+/// `period` is how long each test takes that could go on for ever, if it is not as usual.
+fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let mut report = Report::new(filter);
     source(&cache, &mut report);
     if ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group)) {
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
-        if let Err(error) = machine(&cache, &mut report, flavour) {
+        if let Err(error) = machine(&cache, &mut report, flavour, period) {
             report.failed("preparation", &format!("{error:#}"));
         }
     }
@@ -123,7 +150,7 @@ fn tally(text: &str) -> (usize, usize) {
 }
 
 /// Everything that needs a kernel, root, or both.
-fn machine(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<()> {
+fn machine(cache: &Cache, report: &mut Report, flavour: Flavour, period: Option<Duration>) -> Result<()> {
     let wants_guest = groups(flavour).any(|group| report.wants_group(group));
     let wants_image = report.wants_group("image") || wants_guest;
     let wants_module = report.wants_group("module") || wants_guest;
@@ -150,7 +177,8 @@ fn machine(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<()> {
     }
     let (kernel, module) = built.context("the guest tests did not run: there is no kernel")?;
     let module = module.context("the guest tests did not run: there is no module")?;
-    let lab = Lab::open(cache, &kernel, &module, &debian)?;
+    let mut lab = Lab::open(cache, &kernel, &module, &debian)?;
+    lab.period = period.unwrap_or(lab.period);
     for group in groups(flavour) {
         if report.wants_group(group) {
             boot(&lab, &stage, report, group);

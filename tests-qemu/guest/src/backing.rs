@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use rustix::fs::{fallocate, FallocateFlags};
 use rustix::io::Errno;
 use tesserafs_guest::manifest::Manifest;

@@ -14,8 +14,8 @@ use tesserafs_guest::plan::Plan;
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
-    api, backing, bench, compare, demo, faults, flips, leaks, mutants, observe, programs, readers, sharing,
-    signatures,
+    api, backing, bench, compare, demo, faults, flips, leaks, mutants, observe, programs, races, readers,
+    sharing, signatures,
 };
 
 /// Everything; does not return.
@@ -63,6 +63,7 @@ fn run() -> Result<()> {
         }
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
+        "races" => races::tests(&mut suite, &plan, words.period()?),
         "backing" => backing::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),
         "faults" => faults::tests(&mut suite, &plan),
@@ -97,6 +98,12 @@ impl CommandLine {
     /// The value of `name=value`.
     fn value(&self, name: &str) -> Option<&str> {
         self.0.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// How long a test takes that could go on for ever.
+    fn period(&self) -> Result<Duration> {
+        let seconds = self.value("guest.seconds").context("the command line names no guest.seconds")?;
+        Ok(Duration::from_secs(seconds.parse().context("guest.seconds is no number")?))
     }
 
     /// Whether it has this word.

@@ -3,7 +3,7 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
@@ -26,12 +26,14 @@ mod mutants;
 mod observe;
 mod policy;
 mod programs;
+mod races;
 mod readers;
 mod sharing;
 mod signatures;
 mod suite;
 mod sys;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -56,6 +58,19 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [])) if verb == "drain" => {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).context("failed to read")?;
             Ok(())
+        }
+        Some((verb, [image])) if verb == "mount-and-read" => races::mount_and_read(Path::new(image)),
+        Some((verb, [image, manifest])) if verb == "read-under-alarms" => {
+            races::read_under_alarms(Path::new(image), Path::new(manifest))
+        }
+        Some((verb, rest)) if verb == "read-by-all-means" => races::read_by_all_means(rest),
+        Some((verb, [manifest, root])) if verb == "read-and-grow" => {
+            races::read_and_grow(Path::new(manifest), Path::new(root))
+        }
+        Some((verb, [seconds])) if verb == "take-memory" => races::take_memory(seconds),
+        Some((verb, [group, rest @ ..])) if verb == "within" => {
+            races::join(Path::new(group))?;
+            helper(rest)
         }
         Some((verb, rest)) if verb == "chroot" => programs::helper(rest),
         Some((verb, [])) if verb == "user-namespace" => api::namespace_helper(),

@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 fn path_of(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
@@ -106,6 +108,44 @@ impl Handle {
 pub(crate) fn enter_user_namespace() -> io::Result<()> {
     // SAFETY: The call takes no memory, and changes nothing that Rust relies on.
     checked(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into()).map(|_| ())
+}
+
+/// Gives this process mounts of its own, which end with it.
+pub(crate) fn enter_mount_namespace() -> io::Result<()> {
+    // SAFETY: The call takes no memory, and changes nothing that Rust relies on.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(|_| ())
+}
+
+/// Signals that were handled.
+static ALARMS: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count_alarm(_: libc::c_int) {
+    ALARMS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many signals were handled since [`start_alarms`].
+pub(crate) fn alarms() -> u32 {
+    ALARMS.load(Ordering::Relaxed)
+}
+
+/// Sends this process a signal each `period`, which it handles; calls that it interrupts are not restarted.
+pub(crate) fn start_alarms(period: Duration) -> io::Result<()> {
+    // SAFETY: All-zero bytes are a valid `sigaction`: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = count_alarm as extern "C" fn(libc::c_int) as usize;
+    // SAFETY: The handler only adds to an atomic; `action` is as large as the call expects.
+    checked(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }.into())?;
+    let time = libc::timeval { tv_sec: 0, tv_usec: i64::from(period.subsec_micros()) };
+    let timer = libc::itimerval { it_interval: time, it_value: time };
+    // SAFETY: `timer` is as large as the call expects.
+    checked(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }.into()).map(|_| ())
+}
+
+/// `readahead`: asks for bytes of a file.
+pub(crate) fn readahead(file: &File, offset: u64, len: usize) -> io::Result<()> {
+    let offset = i64::try_from(offset).map_err(io::Error::other)?;
+    // SAFETY: The call takes no memory.
+    checked(unsafe { libc::readahead(file.as_raw_fd(), offset, len) } as libc::c_long).map(|_| ())
 }
 
 /// `name_to_handle_at`: what an NFS server remembers of a file.
@@ -277,6 +317,13 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// Tells the kernel how it will be used.
+    pub(crate) fn advise(&self, advice: rustix::mm::Advice) -> io::Result<()> {
+        // SAFETY: The mapping is `length` bytes long, and was never written: whatever pages go come back
+        // as they were.
+        unsafe { rustix::mm::madvise(self.address, self.length, advice) }.map_err(Into::into)
+    }
+
     /// How many of its pages are in memory, whoever read them.
     pub(crate) fn resident(&self) -> io::Result<usize> {
         let mut pages = vec![0_u8; self.length.div_ceil(4096)];
