@@ -21,6 +21,7 @@ use crate::chunk_cache::ChunkCache;
 use crate::error::{Failure, ImageId};
 use crate::inode;
 use crate::klib::param::require_signatures;
+use crate::klib::printk::within_rate;
 use crate::klib::{buffer::Buffer, keyring::Keyring, shrinker, sysfs, zstd};
 use crate::meta::{MerkleTree, MetaReader};
 use crate::mount_error;
@@ -189,7 +190,9 @@ impl FileSystem for Tesserafs {
         tree.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
         // Nobody compares the bytes of a trusted store with the digests.
-        let shares_pages = !options.private_pages && !options.trusted_backing && backing.is_local();
+        let is_verified = !options.private_pages && !options.trusted_backing;
+        // Who mounts by himself could learn from the time that a read takes what others have read.
+        let shares_pages = is_verified && backing.is_local() && fc.is_privileged();
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
         let folder = &fc.global().folder;
         let shown = Shown::new(folder, sb.device(), stats.clone(), stats::FILES)?;
@@ -197,7 +200,9 @@ impl FileSystem for Tesserafs {
             new_mutex!(Some(shown), "tesserafs::Mounted::shown"),
             GFP_KERNEL,
         )?;
-        pr_info!("{}: mounted, {}\n", id, signer.describe());
+        if fc.is_privileged() || within_rate() {
+            pr_info!("{}: mounted, {}\n", id, signer.describe());
+        }
         Ok(Mounted {
             sb: parsed,
             stats,
@@ -346,7 +351,18 @@ fn check_length(backing: &Backing, sb: &SuperBlock) -> Result<(), Failure> {
 }
 
 /// Whether the machine admits an image with such a signature; the mounter learns why not.
+///
+/// In a user namespace anybody can mount: only images of those whom the machine trusts, and only where
+/// it has said that it trusts nobody else.
 fn admit(fc: &FsContext<Tesserafs>, id: ImageId, signer: Signer) -> Result {
+    if !fc.is_privileged() && !require_signatures() {
+        mount_error!(
+            fc,
+            "{}: in a user namespace images are mounted only where signatures are required",
+            id
+        );
+        return Err(EPERM);
+    }
     signer.admit().inspect_err(|_| {
         mount_error!(
             fc,

@@ -3,7 +3,9 @@
 //! Filesystem contexts: from `mount` or `fsopen` to a superblock.
 //!
 //! The source is a block device, or a regular file that is opened here, once, with the mounter's
-//! credentials; or a file that the mounter has opened and passes by `fsconfig(FSCONFIG_SET_FD)`.
+//! credentials; or a file that the mounter has opened and passes by `fsconfig(FSCONFIG_SET_FD)`. In a
+//! user namespace only files are mounted; whether they may be, the filesystem decides
+//! ([`FsContext::is_privileged`]).
 //!
 //! C headers: [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h),
 //! [`include/linux/fs_parser.h`](srctree/include/linux/fs_parser.h)
@@ -71,6 +73,14 @@ impl<T: FileSystem> FsContext<T> {
         self.inner.get()
     }
 
+    /// Whether the mounter has the rights for it in the whole machine, and not in a user namespace of
+    /// his own alone.
+    pub(crate) fn is_privileged(&self) -> bool {
+        // SAFETY: The context is valid; its namespace does not change.
+        let user_ns = unsafe { (*self.as_ptr()).user_ns };
+        core::ptr::eq(user_ns, &raw const bindings::init_user_ns)
+    }
+
     /// What was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
         // SAFETY: By the type invariants; `fs_type` is assigned once.
@@ -81,26 +91,22 @@ impl<T: FileSystem> FsContext<T> {
     ///
     /// Use it through [`mount_error!`](crate::mount_error).
     pub(crate) fn error(&self, message: fmt::Arguments<'_>) {
-        self.log(b'e', message);
-    }
-
-    fn log(&self, level: u8, message: fmt::Arguments<'_>) {
         let formatted = CString::try_from_fmt(message);
         let text: &CStr = match &formatted {
             Ok(text) => text,
             Err(_) => c"(no memory for the message)",
         };
-        // SAFETY: The context is valid, and used by this thread alone.
-        unsafe { bindings::tesserafs_fc_log(self.as_ptr(), level, text.as_char_ptr()) };
         // With the old mount API the context's log is the kernel log.
         //
-        // SAFETY: As above.
+        // SAFETY: The context is valid, and used by this thread alone.
         if !unsafe { bindings::tesserafs_fc_log_is_printk(self.as_ptr()) } {
-            if level == b'e' {
-                pr_err!("{}\n", text);
-            } else {
-                pr_warn!("{}\n", text);
-            }
+            // SAFETY: As above.
+            unsafe { bindings::tesserafs_fc_log(self.as_ptr(), b'e', text.as_char_ptr()) };
+        }
+        if self.is_privileged() {
+            pr_err!("{}\n", text);
+        } else {
+            crate::pr_err_ratelimited!("{}\n", text);
         }
     }
 }
@@ -308,10 +314,13 @@ impl<T: FileSystem> Table<T> {
             // SAFETY: The borrow ends before anything else gets at the context.
             let has_file = unsafe { Self::context(fc).file.is_some() };
             if !has_file {
-                // SAFETY: As above.
-                match unsafe { Self::get_tree_bdev(fc) } {
-                    Err(e) if e == ENOTBLK => (),
-                    other => return other.map(|()| 0),
+                // SAFETY: The context has this table.
+                if unsafe { FsContext::<T>::from_raw(fc) }.is_privileged() {
+                    // SAFETY: As above.
+                    match unsafe { Self::get_tree_bdev(fc) } {
+                        Err(e) if e == ENOTBLK => (),
+                        other => return other.map(|()| 0),
+                    }
                 }
                 // SAFETY: As above.
                 unsafe { Self::open_source(fc) }?;
@@ -452,7 +461,12 @@ impl<T: FileSystem> Table<T> {
         let inode = unsafe { (*file.as_ptr()).f_inode };
         // SAFETY: As above.
         let mode = unsafe { (*inode).i_mode };
-        if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
+        let kind = u32::from(mode) & bindings::S_IFMT;
+        if kind == bindings::S_IFBLK && !log.is_privileged() {
+            mount_error!(log, "in a user namespace no block device is mounted");
+            return Err(EPERM);
+        }
+        if kind != bindings::S_IFREG {
             mount_error!(
                 log,
                 "the source is neither a block device nor a regular file"

@@ -153,7 +153,7 @@ impl<T: FileSystem> Registration<T> {
                 // SAFETY: `fs` is valid, initialised, and ours until it is registered.
                 let raw = unsafe { &mut *fs };
                 raw.name = as_char_ptr_in_const_context(T::NAME);
-                raw.fs_flags = bindings::FS_ALLOW_IDMAP as c_int;
+                raw.fs_flags = (bindings::FS_ALLOW_IDMAP | bindings::FS_USERNS_MOUNT) as c_int;
                 raw.owner = this_module::<T::OwnerModule>().as_ptr();
                 raw.init_fs_context = Some(context::init_fs_context::<T>);
                 raw.parameters = context::parameters();

@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::kernel::{self, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
-use crate::{bench, demo, install, run, test};
+use crate::{audit, bench, demo, install, run, test};
 
 /// Kernels, virtual machines and everything else that is more than `cargo test`
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Verb {
         #[arg(long)]
         debug_kernel: bool,
     },
+    /// List each unsafe block of the module with its reason, in Markdown
+    Unsafe,
     /// Build tesserafs.ko
     Module {
         /// Finished kernel build folder to build against, instead of the test machine's kernel
@@ -73,6 +75,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         Verb::Test { filter, debug_kernel } => test::test(filter, flavour(debug_kernel)),
         Verb::Soak { minutes, debug_kernel } => {
             test::soak(Duration::from_secs(minutes * 60), flavour(debug_kernel))
+        }
+        Verb::Unsafe => {
+            print!("{}", audit::list()?);
+            Ok(ExitCode::SUCCESS)
         }
         Verb::Module { build, clippy, output } => module(build, clippy, output),
         Verb::Install(options) => install::install(&options),

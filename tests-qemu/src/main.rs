@@ -7,6 +7,7 @@
 //! [`install`]).
 
 mod appliance;
+mod audit;
 mod bench;
 mod cache;
 mod cli;

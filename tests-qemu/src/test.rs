@@ -18,10 +18,10 @@ use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
 use crate::tools::{self, cargo, Tools};
-use crate::{corrupt, reproducible, rootfs, run, sign};
+use crate::{audit, corrupt, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 10] = [
+const GROUPS: [&str; 11] = [
     "compare",
     "programs",
     "readers",
@@ -30,6 +30,7 @@ const GROUPS: [&str; 10] = [
     "backing",
     "races",
     "signatures",
+    "privilege",
     "flips",
     "mutants",
 ];
@@ -105,6 +106,7 @@ fn source(cache: &Cache, report: &mut Report) {
         ]))
         .map(|_| String::new())
     });
+    report.test("source/unsafe-blocks-have-reasons", audit::check);
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
             report.failed("source/tests", &format!("{error:#}"));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The small trees of the tests, and their images.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -51,11 +52,44 @@ pub(crate) fn small(folder: &Path) -> Result<()> {
         rustix::fs::XattrFlags::empty(),
     )
     .context("failed to set an attribute")?;
+    write("special/setuid", &effective_user())?;
+    std::fs::set_permissions(folder.join("special/setuid"), std::fs::Permissions::from_mode(0o4755))
+        .context("failed to set a mode")?;
     // Everything was made now: times must not make the image differ from run to run.
     for entry in described(folder)?.entries.iter().rev() {
         set_time(&entry.below(folder), 1_700_000_000, 5)?;
     }
     Ok(())
+}
+
+/// A program that ends with the low byte of its effective user ID, without a library: an ELF header, a program
+/// header, five instructions.
+fn effective_user() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    // mov $107 (geteuid), %eax; syscall; mov %eax, %edi; mov $60 (exit), %eax; syscall
+    const CODE: [u8; 16] = [0xb8, 107, 0, 0, 0, 0x0f, 0x05, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
+    let length = HEADERS + CODE.len() as u64;
+    // 64 bits, little endian; an executable for x86-64.
+    let mut program = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    // Where it starts, where the program header is; no sections.
+    for word in [BASE + HEADERS, 64, 0] {
+        program.extend_from_slice(&word.to_le_bytes());
+    }
+    // No flags; the lengths of both headers, and how many there are.
+    program.extend_from_slice(&0_u32.to_le_bytes());
+    for half in [64_u16, 56, 1, 64, 0, 0] {
+        program.extend_from_slice(&half.to_le_bytes());
+    }
+    // All of the file, to be read and executed.
+    for word in [1_u32, 5] {
+        program.extend_from_slice(&word.to_le_bytes());
+    }
+    for word in [0, BASE, BASE, length, length, 0x1000] {
+        program.extend_from_slice(&word.to_le_bytes());
+    }
+    program.extend_from_slice(&CODE);
+    program
 }
 
 /// Where a file of 2^63-1 bytes can be: no disk file system holds one.

@@ -14,8 +14,8 @@ use tesserafs_guest::plan::Plan;
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
-    api, backing, bench, compare, demo, faults, flips, leaks, mutants, observe, programs, races, readers,
-    sharing, signatures,
+    api, backing, bench, compare, demo, faults, flips, leaks, mutants, observe, privilege, programs, races,
+    readers, sharing, signatures,
 };
 
 /// Everything; does not return.
@@ -63,6 +63,7 @@ fn run() -> Result<()> {
         }
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
+        "privilege" => privilege::tests(&mut suite, &plan),
         "races" => races::tests(&mut suite, &plan, words.period()?),
         "backing" => backing::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),

@@ -3,7 +3,7 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`] and [`privilege`], `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
@@ -25,6 +25,7 @@ mod mounts;
 mod mutants;
 mod observe;
 mod policy;
+mod privilege;
 mod programs;
 mod races;
 mod readers;
@@ -58,6 +59,12 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [])) if verb == "drain" => {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).context("failed to read")?;
             Ok(())
+        }
+        Some((verb, [image, target])) if verb == "mount-as-user" => {
+            privilege::mount_as_user(Path::new(image), Path::new(target), false)
+        }
+        Some((verb, [image, target])) if verb == "mount-in-namespace" => {
+            privilege::mount_as_user(Path::new(image), Path::new(target), true)
         }
         Some((verb, [image])) if verb == "mount-and-read" => races::mount_and_read(Path::new(image)),
         Some((verb, [image, manifest])) if verb == "read-under-alarms" => {

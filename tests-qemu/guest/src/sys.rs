@@ -116,6 +116,41 @@ pub(crate) fn enter_mount_namespace() -> io::Result<()> {
     checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(|_| ())
 }
 
+/// Whom files belong to whose owner a user namespace does not know.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Makes a program run as a user, in his own group and no other.
+pub(crate) fn as_user(program: &mut Command, user: u32) {
+    let change = move || {
+        // SAFETY: No group is read: there is none.
+        checked(unsafe { libc::setgroups(0, std::ptr::null()) }.into())?;
+        // SAFETY: The call takes no memory.
+        checked(unsafe { libc::setresgid(user, user, user) }.into())?;
+        // SAFETY: As above.
+        checked(unsafe { libc::setresuid(user, user, user) }.into()).map(|_| ())
+    };
+    // SAFETY: Between fork and exec it makes three system calls, and takes no lock and no memory.
+    unsafe { program.pre_exec(change) };
+}
+
+/// Moves this process, which must have one thread, into a new user namespace, whose root it is, with mounts of
+/// its own.
+pub(crate) fn become_root_of_a_namespace() -> io::Result<()> {
+    // SAFETY: The calls take no memory.
+    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: The call takes no memory, and changes nothing that Rust relies on.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) }.into())?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
+}
+
+/// Lets everybody read a file.
+pub(crate) fn let_all_read(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+}
+
 /// Signals that were handled.
 static ALARMS: AtomicU32 = AtomicU32::new(0);
 

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What somebody can do who is not root: mount in a user namespace, and use what others have mounted.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{bail, ensure, Context, Result};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+use tesserafs_guest::manifest::Manifest;
+use tesserafs_guest::plan::{Image, Plan};
+use tesserafs_guest::tree;
+
+use crate::kmsg::Log;
+use crate::mounts::{on_disk, Mount};
+use crate::signatures::{require, trust};
+use crate::suite::Suite;
+use crate::sys;
+
+/// Somebody, and somebody else.
+const USER: u32 = 1000;
+const OTHER: u32 = 2000;
+
+/// Ends with the low byte of its effective user ID; it is root's, and set-user-ID.
+const SETUID: &str = "special/setuid";
+
+/// What it ends with, run by [`OTHER`].
+const OTHER_ENDS: i32 = (OTHER & 0xff) as i32;
+
+pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
+    let signed = &plan.signed;
+    suite.test("set-user-id-of-a-mount-of-root", || set_user_id(plan));
+    suite.test("a-user-needs-a-namespace", || {
+        let (image, target) = (on_disk(&signed.good[0].image), Path::new("/tmp/plain"));
+        std::fs::create_dir(target).context("failed to create a folder")?;
+        let errno = said_by(&mut user("mount-as-user", &image, target)?)?;
+        ensure!(errno == Some(Errno::PERM), "a user without a namespace gets {errno:?}");
+        Ok(String::new())
+    });
+    suite.test("a-user-needs-the-policy", || {
+        trust(plan)?;
+        refused(&signed.good[0], &[Errno::PERM])
+    });
+    suite.test("a-user-needs-a-signature", || {
+        require()?;
+        trust(plan)?;
+        refused(&signed.unsigned, &[Errno::NODATA])?;
+        refused(&signed.stranger, &[Errno::NOKEY])?;
+        refused(&signed.tampered, &[Errno::KEYREJECTED])?;
+        refused(&signed.transplanted, &[Errno::KEYREJECTED])
+    });
+    suite.test("a-user-mounts-no-device", || {
+        require()?;
+        trust(plan)?;
+        let image = File::open(on_disk(&signed.good[0].image)).context("failed to open an image")?;
+        let (device, _user) = sys::loop_device(&image).context("failed to make a loop device")?;
+        let root = Mount::image(&device, Path::new("/mnt/device"), "").context("root cannot mount it")?;
+        root.unmount()?;
+        sys::let_all_read(&device).context("failed to let others read a device")?;
+        refused_at(&device, &[Errno::PERM])
+    });
+    suite.test("a-user-mounts-a-signed-image", || {
+        require()?;
+        trust(plan)?;
+        mounted_by_user(&signed.good[0])
+    });
+}
+
+/// A program of root's that is set-user-ID: it is one where root has mounted the image, if root wants it so.
+fn set_user_id(plan: &Plan) -> Result<String> {
+    for (flags, expected) in [(MountFlags::empty(), 0), (MountFlags::NOSUID, OTHER_ENDS)] {
+        let image = on_disk(&plan.small.image);
+        let mount =
+            Mount::new(&image, Path::new("/mnt/image"), "tesserafs", flags, "").context("failed to mount")?;
+        let code = run_by_other(&mount.path().join(SETUID))?;
+        ensure!(code == expected, "with {flags:?} it ends with {code}");
+        mount.unmount()?;
+    }
+    Ok(String::new())
+}
+
+/// What the program ends with, if [`OTHER`] runs it.
+fn run_by_other(program: &Path) -> Result<i32> {
+    let mut command = Command::new(program);
+    sys::as_user(&mut command, OTHER);
+    let status = command.status().with_context(|| format!("failed to run {}", program.display()))?;
+    status.code().with_context(|| format!("{} ended with {status}", program.display()))
+}
+
+/// Fails unless a user cannot mount the image, with one of these errors and a line in the log.
+fn refused(image: &Image, allowed: &[Errno]) -> Result<String> {
+    refused_at(&on_disk(&image.image), allowed)
+}
+
+fn refused_at(image: &Path, allowed: &[Errno]) -> Result<String> {
+    let mut log = Log::from_now()?;
+    let target = target()?;
+    match said_by(&mut user("mount-in-namespace", image, &target)?)? {
+        Some(errno) if allowed.contains(&errno) => log.expect_line(),
+        said => bail!("a user gets {said:?} for {}, not one of {allowed:?}", image.display()),
+    }
+}
+
+/// A folder of the user's.
+fn target() -> Result<PathBuf> {
+    let target = PathBuf::from("/tmp/namespace");
+    std::fs::create_dir_all(&target).context("failed to create a folder")?;
+    Ok(target)
+}
+
+/// A process of a user's, which mounts the image, says what comes of it, and ends with its standard input.
+fn user(verb: &str, image: &Path, target: &Path) -> Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(verb).arg(image).arg(target).stdin(Stdio::piped()).stdout(Stdio::piped());
+    sys::as_user(&mut command, USER);
+    command.spawn().context("failed to start a process")
+}
+
+/// What a user's process says: the error of its mount, or that there is none.
+fn said_by(child: &mut Child) -> Result<Option<Errno>> {
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().context("a process has no output")?;
+    BufReader::new(stdout).read_line(&mut line).context("failed to hear of a mount")?;
+    match line.trim().parse().with_context(|| format!("{line:?} is no error number"))? {
+        0 => Ok(None),
+        errno => {
+            child.wait().context("failed to wait for a process")?;
+            Ok(Some(Errno::from_raw_os_error(errno)))
+        }
+    }
+}
+
+/// The helper that [`user`] starts.
+pub(crate) fn mount_as_user(image: &Path, target: &Path, in_namespace: bool) -> Result<()> {
+    if in_namespace {
+        sys::become_root_of_a_namespace().context("failed to make a user namespace")?;
+    }
+    let mount = Mount::image(image, target, "");
+    let errno = mount.as_ref().map_or_else(|errno| errno.raw_os_error(), |_| 0);
+    println!("{errno}");
+    std::io::stdout().flush().context("failed to tell of a mount")?;
+    if mount.is_ok() {
+        let mut rest = Vec::new();
+        std::io::stdin().read_to_end(&mut rest).context("failed to wait")?;
+    }
+    Ok(())
+}
+
+/// Everything is there but what is root's alone, and gives nobody rights.
+fn mounted_by_user(image: &Image) -> Result<String> {
+    let target = target()?;
+    let mut child = user("mount-in-namespace", &on_disk(&image.image), &target)?;
+    let said = said_by(&mut child)?;
+    ensure!(said.is_none(), "a user gets {said:?}");
+    let root = PathBuf::from(format!("/proc/{}/root", child.id())).join("tmp/namespace");
+    let mut expected = Manifest::load(&on_disk(&image.manifest))?;
+    for entry in &mut expected.entries {
+        // Root of the namespace is the user; nobody else is known there.
+        entry.uid = if entry.uid == 0 { USER } else { sys::NOBODY };
+        entry.gid = if entry.gid == 0 { USER } else { sys::NOBODY };
+    }
+    expected.expect_equal(&tree::scan(&root, 1)?)?;
+    let setuid = root.join(SETUID);
+    let mode = std::fs::metadata(&setuid).context("failed to look at the program")?.mode();
+    ensure!(mode & 0o4000 != 0, "the program is not set-user-ID");
+    // Nobody but root gets there by its path.
+    let program = File::open(&setuid).context("failed to open the program")?;
+    let code = run_by_other(&PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd())))?;
+    drop(program);
+    ensure!(code == OTHER_ENDS, "run from outside the namespace it ends with {code}");
+    drop(child.stdin.take());
+    let status = child.wait().context("failed to wait for a process")?;
+    ensure!(status.success(), "the user's process ended with {status}");
+    Ok(format!("{} names", expected.entries.len()))
+}
