@@ -282,6 +282,19 @@ fn the_tar_program_gives_what_the_directory_gives() {
 }
 
 #[test]
+fn directories_in_directories_take_time_by_their_number() {
+    // One path; the paths of all its directories together have 490 GB.
+    let depth = 700_000;
+    let path = b"d/".repeat(depth);
+    let sandbox = Sandbox::new();
+    sandbox.write("a.tar", Archive::default().pax(b'x', &[(b"path", &path)]).dir("cut").end());
+    let start = std::time::Instant::now();
+    let report = sandbox.report(["--tar", "a.tar", "image"]);
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+    assert_eq!(report["counts"]["inodes"], depth + 1, "{report}");
+}
+
+#[test]
 fn exclusion_works_on_archives_too() {
     let sandbox = Sandbox::new();
     let archive = Archive::default().file("a/x", b"bytes").link(b'1', "b", "a/x").end();

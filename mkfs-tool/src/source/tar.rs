@@ -322,6 +322,32 @@ fn components(path: &[u8]) -> std::result::Result<Vec<&[u8]>, String> {
     Ok(names)
 }
 
+/// The directories of a walk: their parents' places here, and their names.
+///
+/// A path is put together only where it is shown or matched: those of directories in directories without end would take
+/// a time that is the square of their depth.
+struct Trail<'a>(Vec<(usize, &'a [u8])>);
+
+impl<'a> Trail<'a> {
+    /// Adds a directory; its place.
+    fn add(&mut self, parent: usize, name: &'a [u8]) -> usize {
+        self.0.push((parent, name));
+        self.0.len() - 1
+    }
+
+    /// The path of the directory at that place; the root's, at 0, is empty.
+    fn path(&self, mut place: usize) -> Vec<u8> {
+        let mut names = Vec::new();
+        while place != 0 {
+            let (parent, name) = self.0[place];
+            names.push(name);
+            place = parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+}
+
 impl Source for TarSource {
     /// Index of the node.
     type File = usize;
@@ -332,13 +358,14 @@ impl Source for TarSource {
         let mut devices = DeviceList::default();
         let mut builder = TreeBuilder::new(self.attributes(&self.nodes[ROOT])).map_err(refused(b"/"))?;
         let mut links: HashMap<usize, u32> = HashMap::new();
-        let mut queue = VecDeque::from([(1_u32, ROOT, Vec::new())]);
-        while let Some((dir_ino, dir, dir_path)) = queue.pop_front() {
-            builder.open_directory(dir_ino).map_err(refused(&dir_path))?;
+        let mut trail = Trail(vec![(0, b"")]);
+        let mut queue = VecDeque::from([(1_u32, ROOT, 0)]);
+        while let Some((dir_ino, dir, place)) = queue.pop_front() {
+            builder.open_directory(dir_ino).map_err(|error| refused(&trail.path(place))(error))?;
             let What::Directory { names, .. } = &self.nodes[dir].what else { continue };
             for (name, index) in names {
-                let path = super::join(&dir_path, name);
-                if self.filter.exclude.is_match(path_of(&path)) {
+                let path = || super::join(&trail.path(place), name);
+                if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
                     left_out.excluded += 1;
                     continue;
                 }
@@ -351,7 +378,7 @@ impl Source for TarSource {
                     What::Whiteout { .. } => Kind::Whiteout,
                     What::Device => {
                         match self.filter.devices {
-                            Devices::Refuse => devices.push(path_of(&path).to_owned()),
+                            Devices::Refuse => devices.push(path_of(&path()).to_owned()),
                             Devices::Skip => left_out.devices += 1,
                         }
                         continue;
@@ -359,15 +386,16 @@ impl Source for TarSource {
                 };
                 let link = match links.entry(*index) {
                     MapEntry::Occupied(ino) => {
-                        builder.add_link(name, *ino.get()).map_err(refused(&path))?;
+                        builder.add_link(name, *ino.get()).map_err(|error| refused(&path())(error))?;
                         continue;
                     }
                     MapEntry::Vacant(link) => link,
                 };
-                let ino = builder.add(name, &kind, self.attributes(node)).map_err(refused(&path))?;
+                let ino = builder.add(name, &kind, self.attributes(node));
+                let ino = ino.map_err(|error| refused(&path())(error))?;
                 link.insert(ino);
                 match kind {
-                    Kind::Directory => queue.push_back((ino, *index, path)),
+                    Kind::Directory => queue.push_back((ino, *index, trail.add(place, name))),
                     Kind::Regular { size } if size > 0 => found(FileTask { ino, size, file: *index })?,
                     _ => {}
                 }
