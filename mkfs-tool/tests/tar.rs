@@ -295,6 +295,30 @@ fn directories_in_directories_take_time_by_their_number() {
 }
 
 #[test]
+fn what_is_said_of_all_entries_is_short() {
+    // Kept for each entry, and each has no more than 512 bytes: an archive of megabytes would take terabytes.
+    let value = vec![b'v'; 5000];
+    let archive = Archive::default().pax(b'g', &[(b"SCHILY.xattr.user.all", &value)]).file("x", b"").end();
+    let sandbox = Sandbox::new();
+    sandbox.write("a.tar", archive);
+    assert!(sandbox.refused(1, ["--tar", "a.tar", "image"]).contains("for all entries"));
+    let halves: [&[(&[u8], &[u8])]; 2] =
+        [&[(b"SCHILY.xattr.user.a", &value[..2500])], &[(b"SCHILY.xattr.user.b", &value[..2500])]];
+    let error = Archive::default().pax(b'g', halves[0]).pax(b'g', halves[1]).file("x", b"").refusal();
+    assert!(error.contains("for all entries"), "{error}");
+    let read = Archive::default().pax(b'g', halves[0]).file("x", b"").image();
+    assert_eq!(read.item("x").xattrs, [("user.a".to_owned(), value[..2500].to_vec())]);
+}
+
+#[test]
+fn more_xattrs_than_an_inode_can_have_are_refused_before_they_are_compared() {
+    let keys: Vec<String> = (0..100_000).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+    let records: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (key.as_bytes(), &b""[..])).collect();
+    let error = Archive::default().pax(b'x', &records).file("x", b"").refusal();
+    assert!(error.contains("more names of xattrs than an inode can have"), "{error}");
+}
+
+#[test]
 fn exclusion_works_on_archives_too() {
     let sandbox = Sandbox::new();
     let archive = Archive::default().file("a/x", b"bytes").link(b'1', "b", "a/x").end();

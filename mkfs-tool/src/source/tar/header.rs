@@ -10,7 +10,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use tesserafs_format::limits::FILE_SIZE_MAX;
+use tesserafs_format::limits::{FILE_SIZE_MAX, XATTR_LIST_MAX};
+use tesserafs_format::num::usize_from_u32;
 use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::Timestamp;
 
@@ -21,6 +22,8 @@ use crate::tree::{Attributes, Xattrs};
 const RECORD: u64 = 512;
 /// Bytes of a long name, or of the PAX records of one entry, that are believed.
 const EXTENSION_MAX: u64 = 64 << 20;
+/// Bytes of global PAX records that are believed: each entry gets them, and may have no more than a header itself.
+const GLOBAL_MAX: usize = 4096;
 /// Prefix of PAX keys that are xattrs.
 const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -144,6 +147,9 @@ impl Reader {
                     let records = self.extension(own_size)?;
                     let mut global = std::mem::take(&mut self.global);
                     self.left_out_xattrs += global.read(&records)?;
+                    if global.bytes() > GLOBAL_MAX {
+                        return Err(format!("more than {GLOBAL_MAX} bytes for all entries").into());
+                    }
                     self.global = global;
                     pax = self.global.clone();
                 }
@@ -388,6 +394,15 @@ impl Header {
 }
 
 impl Pax {
+    /// Bytes that a copy takes beside the record itself.
+    fn bytes(&self) -> usize {
+        let names = [&self.path, &self.linkpath, &self.sparse.name];
+        let names: usize = names.into_iter().flatten().map(Vec::len).sum();
+        let xattrs: usize =
+            self.xattrs.iter().map(|xattr| size_of_val(xattr) + xattr.0.len() + xattr.1.len()).sum();
+        names + xattrs + size_of_val(&self.sparse.map[..])
+    }
+
     /// Reads PAX records, `LENGTH KEY=VALUE` with a newline; the number of xattrs that are left out.
     fn read(&mut self, mut bytes: &[u8]) -> Parsed<u64> {
         let mut left_out = 0;
@@ -440,6 +455,11 @@ impl Pax {
                 }
                 self.xattrs.retain(|(known, _)| known != name);
                 self.xattrs.push((name.to_vec(), value.to_vec()));
+                // No image holds more, and each is compared with all before it.
+                let names: usize = self.xattrs.iter().map(|(name, _)| name.len() + 1).sum();
+                if names > usize_from_u32(XATTR_LIST_MAX) {
+                    return Err("more names of xattrs than an inode can have".into());
+                }
             }
         }
         Ok(0)
