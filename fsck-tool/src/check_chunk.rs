@@ -4,9 +4,10 @@
 //!
 //! Threads take jobs in the order of contents, which is about that of storage, and decode out of order; the bytes of a
 //! content go into its digest in order, by whichever thread has the next ones. A chunk with several small contents is
-//! decoded once for all of them. Memory is bounded by the number of decoded chunks that may wait.
+//! decoded once for all of them. Memory is bounded by the number of decoded chunks that may wait or are kept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -26,6 +27,9 @@ use crate::walk::Tree;
 
 /// Decoded chunks that may wait for their turn, for each thread.
 const WAITING_PER_THREAD: usize = 8;
+
+/// Decoded chunks that each thread keeps because only a part of them was wanted.
+const KEPT_PER_THREAD: usize = 8;
 
 /// Checks all data.
 pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(), Error> {
@@ -137,6 +141,7 @@ impl Data<'_> {
         let _panic = Panic(&self.first);
         let result = Decoder::new().and_then(|mut decoder| {
             let mut raw = Vec::new();
+            let mut kept = Kept::default();
             while !self.first.is_set() {
                 self.context.cancel.check()?;
                 if !self.gate.enter(&self.first) {
@@ -149,7 +154,7 @@ impl Data<'_> {
                 match job {
                     // A piece leaves when the digest has taken it.
                     Job::Piece(stream, extent, number) => {
-                        self.piece(&stream, &extent, number, &mut decoder)?;
+                        self.piece(&stream, &extent, number, &mut decoder, &mut kept)?;
                         continue;
                     }
                     Job::Pack(index) => match self.packs.check_digest(index, self.context.cancel) {
@@ -239,6 +244,10 @@ impl Data<'_> {
         decoder: &mut Decoder,
         raw: &mut Vec<u8>,
     ) -> Result<Option<(Chunk, Option<Digest>)>, Error> {
+        // Said once, and not to be read again for each extent in it.
+        if lock(&self.failed).contains(&index) {
+            return Ok(None);
+        }
         let is_first = self.seen.set(index);
         let Some(chunk) = self.context.note(self.context.image.chunk(ChunkIndex(index)))? else {
             return Ok(None);
@@ -296,6 +305,29 @@ impl Data<'_> {
         Ok(())
     }
 
+    /// The bytes of a range of a chunk; `None` where it is broken.
+    fn part(
+        &self,
+        index: u32,
+        range: Range<usize>,
+        decoder: &mut Decoder,
+        kept: &mut Kept,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(raw) = kept.get(index) {
+            return Ok(raw.get(range).map(<[u8]>::to_vec));
+        }
+        let mut raw = Vec::new();
+        if self.chunk(index, decoder, &mut raw)?.is_none() {
+            return Ok(None);
+        }
+        if range == (0..raw.len()) {
+            return Ok(Some(raw));
+        }
+        let part = raw.get(range).map(<[u8]>::to_vec);
+        kept.put(index, raw);
+        Ok(part)
+    }
+
     /// Decodes an extent, and hands it to the digest of its content.
     fn piece(
         &self,
@@ -303,21 +335,14 @@ impl Data<'_> {
         extent: &Extent,
         number: u32,
         decoder: &mut Decoder,
+        kept: &mut Kept,
     ) -> Result<(), Error> {
         let piece = match extent.target {
             Target::Hole => Piece::Zeros(extent.len()),
             Target::Chunk { index, offset } => {
-                let mut raw = Vec::new();
                 let len = usize::try_from(extent.len()).unwrap_or(usize::MAX);
-                let end = (offset as usize).saturating_add(len);
-                match self.chunk(index.0, decoder, &mut raw)? {
-                    Some(_) if raw.len() >= end => {
-                        raw.truncate(end);
-                        raw.drain(..offset as usize);
-                        Piece::Bytes(raw)
-                    }
-                    _ => Piece::Lost,
-                }
+                let range = offset as usize..(offset as usize).saturating_add(len);
+                self.part(index.0, range, decoder, kept)?.map_or(Piece::Lost, Piece::Bytes)
             }
         };
         self.context.progress.advance(extent.len());
@@ -397,6 +422,25 @@ impl AtomicBits {
         let Some(word) = self.0.get(index as usize / 64) else { return false };
         let mask = 1 << (index % 64);
         word.fetch_or(mask, Ordering::Relaxed) & mask == 0
+    }
+}
+
+/// The chunks of which a part was wanted last: many short extents of a chunk do not decode it each.
+///
+/// mkfs makes no such extents of a content of several, so that this is empty for what it builds.
+#[derive(Default)]
+struct Kept(VecDeque<(u32, Vec<u8>)>);
+
+impl Kept {
+    fn get(&self, index: u32) -> Option<&[u8]> {
+        self.0.iter().find(|(kept, _)| *kept == index).map(|(_, raw)| raw.as_slice())
+    }
+
+    fn put(&mut self, index: u32, raw: Vec<u8>) {
+        if self.0.len() == KEPT_PER_THREAD {
+            self.0.pop_front();
+        }
+        self.0.push_back((index, raw));
     }
 }
 

@@ -183,6 +183,35 @@ fn contents_that_share_extents_end() {
 }
 
 #[test]
+fn a_chunk_is_read_once_for_extents_of_a_byte() {
+    // Two chunks of 1 MiB, whose bytes a content takes one at a time, from one and from the other.
+    let raw = [pattern(1 << 20, 1), pattern(1 << 20, 2)];
+    let mut draft = Draft::empty();
+    let chunks = [draft.plain_chunk(&raw[0]), draft.plain_chunk(&raw[1])];
+    let places: Vec<(usize, usize)> = (0..50_000).map(|n| (n % 2, n * 7)).collect();
+    let bytes: Vec<u8> = places.iter().map(|(chunk, at)| raw[*chunk][*at]).collect();
+    let part =
+        |(chunk, at): &(usize, usize)| Piece::Part { chunk: chunks[*chunk], offset: *at as u32, len: 1 };
+    let content = draft.content(&places.iter().map(part).collect::<Vec<_>>(), &bytes);
+    draft.directory(1, 1, 2, 0);
+    draft.dirent(b"file", 2, 1);
+    draft.regular(content, bytes.len() as u64, 1, 0);
+    draft.seal();
+    let image = draft.image();
+    let start = Instant::now();
+    let report = check_bytes(&image, 2);
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert!(start.elapsed() < Duration::from_secs(10));
+
+    // Nor is one that has not its digest.
+    let mut damaged = image;
+    damaged[4096] ^= 1;
+    let report = check_bytes(&damaged, 2);
+    assert_eq!(report.totals[&tesserafs_format::Rule::ChunkDigest], 1);
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
 fn counts_cost_no_more_memory_than_the_file_has_bytes() {
     // The superblock is right about a sparse file of 2^40 bytes; its metadata is zeros, which no digest vouches for.
     let mut block = vec![0; 4096];
