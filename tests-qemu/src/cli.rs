@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::kernel::{self, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
-use crate::{audit, bench, demo, install, run, test};
+use crate::{audit, bench, demo, fuzz, install, run, test};
 
 /// Kernels, virtual machines and everything else that is more than `cargo test`
 #[derive(Debug, Parser)]
@@ -50,6 +50,8 @@ enum Verb {
     },
     /// List each unsafe block of the module with its reason, in Markdown
     Unsafe,
+    /// Feed the parsers, the checker and the builder with bytes that try to break them
+    Fuzz(fuzz::Options),
     /// Build tesserafs.ko
     Module {
         /// Finished kernel build folder to build against, instead of the test machine's kernel
@@ -80,6 +82,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             print!("{}", audit::list()?);
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Fuzz(options) => fuzz::fuzz(&options),
         Verb::Module { build, clippy, output } => module(build, clippy, output),
         Verb::Install(options) => install::install(&options),
         Verb::Bench(options) => bench::bench(&options),

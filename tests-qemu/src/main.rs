@@ -3,7 +3,7 @@
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
 //! ([`kernel`], [`linked`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
-//! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`demo`], [`bench`],
+//! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
 //! [`install`]).
 
 mod appliance;
@@ -17,6 +17,7 @@ mod debian;
 mod demo;
 mod disk;
 mod erofs;
+mod fuzz;
 mod initramfs;
 mod install;
 mod kernel;

@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Kernel,
     /// To make test input and run the virtual machine.
     Machine,
+    /// To build the fuzz targets.
+    Fuzz,
     /// To compare with other file systems' builders.
     Bench,
 }
@@ -50,6 +52,8 @@ const MACHINE: &[&str] = &[
     "openssl",
     "qemu-system-x86",
 ];
+/// libFuzzer is C++; its crate has the source.
+const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
 
 /// The compiler that the distribution keeps new enough for the kernel, with the source of its core.
@@ -73,6 +77,7 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
                 wanted.extend(rust_packages(&codename));
             }
             Need::Machine => wanted.extend(MACHINE),
+            Need::Fuzz => wanted.extend(FUZZ),
             Need::Bench => wanted.extend(BENCH),
         }
     }

@@ -18,7 +18,7 @@ use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
 use crate::tools::{self, cargo, Tools};
-use crate::{audit, corrupt, reproducible, rootfs, run, sign};
+use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 11] = [
@@ -72,6 +72,11 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
     let cache = Cache::open()?;
     let mut report = Report::new(filter);
     source(&cache, &mut report);
+    if report.wants_group("fuzz") {
+        if let Err(error) = fuzz::test(&cache, &mut report) {
+            report.failed("preparation of the fuzz targets", &format!("{error:#}"));
+        }
+    }
     if ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group)) {
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report, flavour, period) {
@@ -90,21 +95,16 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
 fn source(cache: &Cache, report: &mut Report) {
     report.test("source/format", || {
         run::capture(cargo().args(["fmt", "--all", "--check"]))?;
+        // Not --all, which would go through the packages that it uses again.
+        run::capture(tools::fuzz_cargo().args(["fmt", "--check"]))?;
         // The module is no package of the workspace, and has the kernel's style.
         let module = tools::repository().join("kernel-module/main.rs");
         run::capture(run::command("rustfmt").arg("--check").arg(module)).map(|_| String::new())
     });
     report.test("source/lints", || {
-        run::capture(cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ]))
-        .map(|_| String::new())
+        let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        run::capture(cargo().args(clippy))?;
+        run::capture(tools::fuzz_cargo().args(clippy)).map(|_| String::new())
     });
     report.test("source/unsafe-blocks-have-reasons", audit::check);
     if report.wants("source/tests") {

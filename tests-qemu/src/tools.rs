@@ -101,6 +101,18 @@ pub(crate) struct Region {
     pub(crate) length: u64,
 }
 
+/// Cargo, in the workspace of the fuzz targets: its configuration has the flags that they are built with.
+pub(crate) fn fuzz_cargo() -> Command {
+    let mut command = cargo();
+    command.current_dir(repository().join("format/fuzz"));
+    command
+}
+
+/// Builds the fuzz targets, and what makes their first inputs.
+pub(crate) fn fuzz() -> Result<Vec<PathBuf>> {
+    build_with(fuzz_cargo(), &[], &[])
+}
+
 /// Builds the guest's init, statically linked: the initramfs holds no C library for it.
 pub(crate) fn guest() -> Result<PathBuf> {
     let built = build(
@@ -112,8 +124,12 @@ pub(crate) fn guest() -> Result<PathBuf> {
 
 /// Runs `cargo build --release` and returns the programs that it made.
 fn build(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
+    build_with(cargo(), arguments, environment)
+}
+
+fn build_with(mut cargo: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
     let output = run::capture(
-        cargo()
+        cargo
             .args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"])
             .args(arguments)
             .envs(environment.iter().copied()),
@@ -130,7 +146,8 @@ fn executables(messages: &str) -> Vec<PathBuf> {
     messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok()?.executable).collect()
 }
 
-fn find(built: &[PathBuf], name: &str) -> Result<PathBuf> {
+/// The program of that name among those that were built.
+pub(crate) fn find(built: &[PathBuf], name: &str) -> Result<PathBuf> {
     match built.iter().find(|path| path.file_name() == Some(OsStr::new(name))) {
         Some(path) => Ok(path.clone()),
         None => bail!("cargo built no {name}"),
