@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use crate::tools;
 
 /// Folders and files of the module that may hold such places.
-const PLACES: [&str; 3] = ["vfs/", "klib/", "bindings.rs"];
+const PLACES: [&str; 4] = ["vfs.rs", "vfs/", "klib/", "bindings.rs"];
 
 /// A place where the compiler takes our word.
 struct Place {
