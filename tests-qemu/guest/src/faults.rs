@@ -13,6 +13,7 @@ use anyhow::{bail, ensure, Context, Result};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use tesserafs_guest::plan::Plan;
+use tesserafs_guest::tree;
 
 use crate::module;
 use crate::mounts::{drop_caches, on_disk, Mount};
@@ -34,10 +35,10 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     });
     suite.test("listing", || {
         let mount = mounted(plan)?;
-        let names = list(mount.path())?;
+        let all = list(mount.path())?;
         let said = each(|| {
             let found = list(mount.path())?;
-            ensure!(found == names, "{found} names of {names}, and no error");
+            ensure!(found == all, "{found} names and attributes of {all}, and no error");
             Ok(())
         })?;
         mount.unmount()?;
@@ -58,14 +59,18 @@ fn mounted(plan: &Plan) -> Result<Mount> {
         .context("failed to mount the image")
 }
 
-/// How many names the folder has; looks at each.
-fn list(folder: &Path) -> Result<usize> {
-    let mut names = 0;
-    for entry in folder.read_dir().context("opening the folder")? {
-        entry.and_then(|entry| entry.metadata()).context("looking at a name")?;
-        names += 1;
+/// How many names some folders of the small tree have, and attributes; looks at each.
+fn list(root: &Path) -> Result<usize> {
+    let mut found = 0;
+    for folder in ["", "many/0", "special"] {
+        for entry in root.join(folder).read_dir().context("opening a folder")? {
+            let path = entry.context("reading a folder")?.path();
+            path.symlink_metadata().context("looking at a name")?;
+            let attributes = tree::xattrs(&path).context("reading attributes")?;
+            found += 1 + attributes.len();
+        }
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// Makes attempts, with cold caches, until one has had all its memory: the first allocation fails in the first,

@@ -180,7 +180,7 @@ fn describe(root: &Path, path: &[u8], buffer: &mut [u8]) -> io::Result<(Entry, u
 ///
 /// Those that the running system invents (a label of the host's security module) are no part of a tree
 /// here: only what an image is asked to keep is listed.
-fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0u8; 4096];
     let length = match rustix::fs::llistxattr(path, &mut names[..]) {
         Ok(length) => length,
