@@ -216,7 +216,8 @@ impl<T: Send + Sync + 'static> Type<T> {
         to: *mut c_char,
     ) -> isize {
         // CAST: The kobject comes first.
-        // SAFETY: sysfs keeps the kobject for this call, and with it the object.
+        // SAFETY: kernfs holds an active reference for this call; `kobject_del()` waits for it, before the
+        // object goes.
         let object = unsafe { &*kobj.cast::<Object<T>>() };
         // CAST: The attribute comes first.
         // SAFETY: The folder has no attributes but those of the object.

@@ -55,7 +55,8 @@ pub(crate) struct INode<T: FileSystem> {
 // SAFETY: A C inode may be used from any thread, and its data is `Send` and `Sync`.
 unsafe impl<T: FileSystem> Send for INode<T> {}
 
-// SAFETY: What can be done with a shared reference is to read what does not change after `init`.
+// SAFETY: What can be done with a shared reference is to read what does not change after `init`, but for
+// `shared`, which is a `SetOnce`, and `i_mapping`, which is written once, as a whole.
 unsafe impl<T: FileSystem> Sync for INode<T> {}
 
 impl<T: FileSystem> INode<T> {

@@ -309,7 +309,10 @@ pub(super) unsafe fn source<'a, T: FileSystem>(
     let sb = unsafe { (*inode).i_sb };
     // SAFETY: A superblock outlives its inodes; its type is assigned once.
     let fs = unsafe { (*sb).s_type };
-    if !core::ptr::eq(fs, identity.fs) {
+    // SAFETY: The mapping of an open file does not change.
+    let own = unsafe { (*file).f_mapping };
+    // Another file would fill the page with bytes of its own.
+    if !core::ptr::eq(fs, identity.fs) || !core::ptr::eq(own, mapping) {
         return Err(EIO);
     }
     // SAFETY: The inode is one of the filesystem whose files share the mapping, which is `T` as the

@@ -53,7 +53,8 @@ pub(crate) struct SuperBlock<T: FileSystem, S = Ready> {
     _p: PhantomData<(fn() -> T, S)>,
 }
 
-// SAFETY: A superblock may be used from any thread, and its data is `Send` and `Sync`. `New` is
+// SAFETY: A superblock may be used from any thread, and its data is `Send` and `Sync`. The pointer to
+// its metadata inode is written before this state, and when no inode and no reader is left. `New` is
 // excluded: its setters must not race with each other.
 unsafe impl<T: FileSystem> Sync for SuperBlock<T, Ready> {}
 
@@ -213,8 +214,8 @@ impl<T: FileSystem> SuperBlock<T, New> {
             return;
         }
         let pages = bytes.checked_div(bindings::PAGE_SIZE).unwrap_or(0);
-        // SAFETY: The superblock is valid and ours; a superblock without a device got a backing
-        // device of its own before it was given out in this state.
+        // SAFETY: The superblock is valid and ours; `set_up_backing` gave it a backing device of its own,
+        // as it has no other, before the filesystem gets at it.
         unsafe { (*(*self.as_ptr()).s_bdi).ra_pages = pages as c_ulong };
         // SAFETY: As above.
         unsafe { (*(*self.as_ptr()).s_bdi).io_pages = pages as c_ulong };
