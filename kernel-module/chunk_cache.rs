@@ -10,7 +10,7 @@
 //! There is one cache for all mounts, and its key is the digest that the kernel has verified: a
 //! chunk is the same chunk whichever image it lies in, and no image can put other bytes under a
 //! digest. An image whose backing store is trusted, so that nobody compares its digests, has slots
-//! of its own.
+//! of its own, and so has one that was mounted in a user namespace.
 //!
 //! Waiting: the lock of the list is held to find a slot, never while one is filled. Whoever finds
 //! none gets a [`Claim`] on a new one, and everybody else who wants that chunk waits for the claim
@@ -61,8 +61,9 @@ impl Key {
 pub(crate) struct Owner {
     /// What tells it from every other image that is or was mounted.
     pub(crate) number: u64,
-    /// Whether it compares the digests of its chunks. What another one decodes is for itself alone.
-    pub(crate) is_verified: bool,
+    /// Whether it compares the digests of its chunks, and whoever mounted it has rights over the machine.
+    /// What another one decodes is for itself alone.
+    pub(crate) is_common: bool,
 }
 
 /// One chunk: its raw bytes, or the first of them, once somebody has decoded them.
@@ -92,7 +93,7 @@ impl Slot {
 
     /// Whether the readers of `owner` may use it: it is filled, or they may wait for that.
     fn serves(&self, owner: Owner) -> bool {
-        let is_common = self.owner.is_verified && owner.is_verified;
+        let is_common = self.owner.is_common && owner.is_common;
         self.owner == owner || is_common && self.raw().is_some()
     }
 

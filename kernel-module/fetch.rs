@@ -52,6 +52,8 @@ pub(crate) struct Chunks<'a> {
     stats: &'a Stats,
     trust: Trust,
     owner: Owner,
+    /// Whether other processors may help.
+    is_common: bool,
 }
 
 impl<'a> Chunks<'a> {
@@ -63,9 +65,10 @@ impl<'a> Chunks<'a> {
             decoders: &global.decoders,
             stats: &mounted.stats,
             trust: mounted.trust,
+            is_common: mounted.is_common,
             owner: Owner {
                 number: mounted.number,
-                is_verified: mounted.trust == Trust::Digests,
+                is_common: mounted.trust == Trust::Digests && mounted.is_common,
             },
         }
     }
@@ -204,7 +207,7 @@ impl<'a> Chunks<'a> {
             let stored = stored.pop().ok_or(EIO)?;
             jobs.push((chunk, stored, destinations.pop().ok_or(EIO)?))?;
         }
-        let width = jobs.len();
+        let width = if self.is_common { jobs.len() } else { 1 };
         pin_init::stack_pin_init!(let jobs = new_mutex!(jobs, "tesserafs chunks to be decoded"));
         let jobs = &*jobs;
         let failed = SetOnce::new();

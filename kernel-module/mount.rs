@@ -90,6 +90,10 @@ pub(crate) struct Mounted {
     pub(crate) packs: Packs,
     /// Who vouches for it.
     signer: Signer,
+    /// Whether the mounter has rights over the machine. Who has not could learn from the time that a read
+    /// takes what others have read: such a mount shares neither pages nor chunks, has no folder in
+    /// sysfs, and does its work in the time of who reads.
+    pub(crate) is_common: bool,
     /// Whether the mounter pinned the ID.
     pinned: bool,
     /// Whether the mounter wants its pages for itself.
@@ -190,16 +194,18 @@ impl FileSystem for Tesserafs {
         tree.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
         // Nobody compares the bytes of a trusted store with the digests.
+        let is_common = fc.is_privileged();
         let is_verified = !options.private_pages && !options.trusted_backing;
-        // Who mounts by himself could learn from the time that a read takes what others have read.
-        let shares_pages = is_verified && backing.is_local() && fc.is_privileged();
+        let shares_pages = is_verified && backing.is_local() && is_common;
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
         let folder = &fc.global().folder;
-        let shown = Shown::new(folder, sb.device(), stats.clone(), stats::FILES)?;
-        let shown = KBox::pin_init(
-            new_mutex!(Some(shown), "tesserafs::Mounted::shown"),
-            GFP_KERNEL,
-        )?;
+        let shown = if is_common {
+            let files = stats::FILES;
+            Some(Shown::new(folder, sb.device(), stats.clone(), files)?)
+        } else {
+            None
+        };
+        let shown = KBox::pin_init(new_mutex!(shown, "tesserafs::Mounted::shown"), GFP_KERNEL)?;
         if fc.is_privileged() || within_rate() {
             pr_info!("{}: mounted, {}\n", id, signer.describe());
         }
@@ -209,6 +215,7 @@ impl FileSystem for Tesserafs {
             shown,
             packs,
             signer,
+            is_common,
             pinned: options.digest.is_some(),
             private_pages: options.private_pages,
             shares_pages,
@@ -232,6 +239,19 @@ impl FileSystem for Tesserafs {
         sb: &'a VfsSuperBlock<Self, Ready>,
     ) -> Result<Ref<'a, Self>> {
         inode::iget(sb, Ino::ROOT).map_err(|failure| sb.data().stats.report(failure))
+    }
+
+    /// In a user namespace anybody can mount: only images of those whom the machine trusts, and only
+    /// where it has said, for good, that it trusts nobody else.
+    fn admit_mounter(fc: &FsContext<Self>) -> Result {
+        if !fc.is_privileged() && !require_signatures() {
+            mount_error!(
+                fc,
+                "in a user namespace images are mounted only where signatures are required"
+            );
+            return Err(EPERM);
+        }
+        Ok(())
     }
 
     fn admit(fc: &FsContext<Self>, options: &Options, sb: &VfsSuperBlock<Self, Ready>) -> Result {
@@ -351,18 +371,7 @@ fn check_length(backing: &Backing, sb: &SuperBlock) -> Result<(), Failure> {
 }
 
 /// Whether the machine admits an image with such a signature; the mounter learns why not.
-///
-/// In a user namespace anybody can mount: only images of those whom the machine trusts, and only where
-/// it has said that it trusts nobody else.
 fn admit(fc: &FsContext<Tesserafs>, id: ImageId, signer: Signer) -> Result {
-    if !fc.is_privileged() && !require_signatures() {
-        mount_error!(
-            fc,
-            "{}: in a user namespace images are mounted only where signatures are required",
-            id
-        );
-        return Err(EPERM);
-    }
     signer.admit().inspect_err(|_| {
         mount_error!(
             fc,

@@ -93,6 +93,11 @@ unsafe fn c_bytes<'a>(string: *const kernel::ffi::c_char) -> &'a [u8] {
     unsafe { core::slice::from_raw_parts(string.cast(), len) }
 }
 
+/// Whether a user namespace is that of the machine.
+fn is_initial(user_ns: *const bindings::user_namespace) -> bool {
+    core::ptr::eq(user_ns, &raw const bindings::init_user_ns)
+}
+
 /// Whether the current task is being killed, so that nobody waits for what it does.
 pub(crate) fn fatal_signal_pending() -> bool {
     // SAFETY: Only looks at the current task.

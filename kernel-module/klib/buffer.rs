@@ -54,9 +54,9 @@ unsafe impl<T: Send, A: Allocator> Send for Array<T, A> {}
 unsafe impl<T: Sync, A: Allocator> Sync for Array<T, A> {}
 
 impl<T, A: Allocator> Array<T, A> {
-    /// An empty array with room for `capacity` elements.
+    /// An empty array with room for `capacity` elements. The memory is charged to the task's group.
     pub(crate) fn with_capacity(capacity: usize) -> Result<Self> {
-        Self::allocate(capacity, GFP_KERNEL)
+        Self::allocate(capacity, GFP_KERNEL_ACCOUNT)
     }
 
     fn allocate(capacity: usize, flags: Flags) -> Result<Self> {
@@ -188,7 +188,7 @@ impl<A: Allocator> Array<u8, A> {
 
     /// An array of `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Result<Self> {
-        let mut this = Self::allocate(len, GFP_KERNEL | __GFP_ZERO)?;
+        let mut this = Self::allocate(len, GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
         // INVARIANT: The allocator zeroed the memory, and zero is a valid byte.
         this.len = len;
         Ok(this)

@@ -304,7 +304,7 @@ impl Backing {
     }
 }
 
-/// Whether the filesystem of `file` keeps its files on a device, or in memory.
+/// Whether the filesystem of `file` keeps its files in memory, or on a device that is this machine's alone.
 fn is_local(file: &File) -> bool {
     // SAFETY: An open file has an inode, which does not change.
     let inode = unsafe { (*file.as_ptr()).f_inode };
@@ -315,7 +315,11 @@ fn is_local(file: &File) -> bool {
     // SAFETY: As above.
     let magic = unsafe { (*sb).s_magic };
     // CAST: A 32-bit number.
-    !device.is_null() || magic == bindings::TMPFS_MAGIC as c_ulong
+    let is = |number: u32| magic == number as c_ulong;
+    // The first has a program that serves it, whatever it lies on; the others have other machines.
+    let is_served =
+        is(bindings::FUSE_SUPER_MAGIC) || is(bindings::OCFS2_SUPER_MAGIC) || is(GFS2_MAGIC);
+    !device.is_null() && !is_served || is(bindings::TMPFS_MAGIC)
 }
 
 /// The flags for a read of `file` whose bytes it need not keep: none if it cannot, as tmpfs, or if
@@ -371,6 +375,9 @@ impl DerefMut for Bytes {
         self.buffer.get_mut(self.range.clone()).unwrap_or(&mut [])
     }
 }
+
+/// From `linux/gfs2_ondisk.h`.
+const GFS2_MAGIC: u32 = 0x0116_1970;
 
 /// Segments of a read, at most: a page of a window each.
 const SEGMENTS: usize = 16;

@@ -12,7 +12,7 @@
 
 use super::{
     backing::Backing,
-    c_bytes,
+    c_bytes, is_initial,
     registration::{
         FileSystem,
         Registration, //
@@ -74,11 +74,11 @@ impl<T: FileSystem> FsContext<T> {
     }
 
     /// Whether the mounter has the rights for it in the whole machine, and not in a user namespace of
-    /// his own alone.
+    /// his own alone. Of a remount it says where the first mount was made.
     pub(crate) fn is_privileged(&self) -> bool {
         // SAFETY: The context is valid; its namespace does not change.
         let user_ns = unsafe { (*self.as_ptr()).user_ns };
-        core::ptr::eq(user_ns, &raw const bindings::init_user_ns)
+        is_initial(user_ns)
     }
 
     /// What was given to [`Registration::new`].
@@ -103,7 +103,10 @@ impl<T: FileSystem> FsContext<T> {
             // SAFETY: As above.
             unsafe { bindings::tesserafs_fc_log(self.as_ptr(), b'e', text.as_char_ptr()) };
         }
-        if self.is_privileged() {
+        // Anybody can set options, be it only to have them refused.
+        //
+        // SAFETY: Only looks at the current task.
+        if unsafe { bindings::tesserafs_capable_noaudit(bindings::CAP_SYS_ADMIN as c_int) } {
             pr_err!("{}\n", text);
         } else {
             crate::pr_err_ratelimited!("{}\n", text);
@@ -266,6 +269,14 @@ impl<T: FileSystem> Table<T> {
             mount_error!(log, "the source is not open for reading");
             return Err(EBADF);
         }
+        // SAFETY: An open file has an inode, which does not change.
+        let inode = unsafe { (*file).f_inode };
+        // SAFETY: As above.
+        let mode = unsafe { (*inode).i_mode };
+        if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
+            mount_error!(log, "the source is open, and no regular file");
+            return Err(ENOTBLK);
+        }
         // Opened once more: the mounter may change the flags of the file that it has.
         //
         // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
@@ -313,9 +324,12 @@ impl<T: FileSystem> Table<T> {
             unsafe { (*fc).sb_flags |= bindings::TESSERAFS_CONST_SB_RDONLY };
             // SAFETY: The borrow ends before anything else gets at the context.
             let has_file = unsafe { Self::context(fc).file.is_some() };
+            // SAFETY: The context has this table.
+            let log = unsafe { FsContext::<T>::from_raw(fc) };
+            // Before anybody else can come across the superblock, or it meets a byte of the image.
+            T::admit_mounter(log)?;
             if !has_file {
-                // SAFETY: The context has this table.
-                if unsafe { FsContext::<T>::from_raw(fc) }.is_privileged() {
+                if log.is_privileged() {
                     // SAFETY: As above.
                     match unsafe { Self::get_tree_bdev(fc) } {
                         Err(e) if e == ENOTBLK => (),
@@ -385,9 +399,13 @@ impl<T: FileSystem> Table<T> {
             mount_error!(log, "no source");
             return Err(EINVAL);
         }
-        // SAFETY: The source is a C string. The file is opened with the credentials of the current
-        // task, the mounter.
+        // SAFETY: The credentials of a context do not change, and live as long as it, which is longer
+        // than they are in force here.
+        let old = unsafe { bindings::tesserafs_override_creds((*fc).cred) };
+        // SAFETY: The source is a C string. Who made the context is the mounter, whoever has it now.
         let file = unsafe { bindings::filp_open(source, Self::OPEN_FLAGS, 0) };
+        // SAFETY: `old` is what was in force before.
+        unsafe { bindings::tesserafs_revert_creds(old) };
         // SAFETY: The source is a C string that stays as long as the context.
         let name = BStr::from_bytes(unsafe { c_bytes(source) });
         let file = from_err_ptr(file)
@@ -426,7 +444,16 @@ impl<T: FileSystem> Table<T> {
                     let depth = Self::check_file(log, &file)?;
                     // SAFETY: The superblock is ours.
                     unsafe { (*sb).s_stack_depth = depth };
-                    Backing::from_file(file)?
+                    let backing = Backing::from_file(file)?;
+                    // Until it has a root, whoever walks all superblocks waits for this one.
+                    if !log.is_privileged() && !backing.is_local() {
+                        mount_error!(
+                            log,
+                            "in a user namespace the source must lie on this machine"
+                        );
+                        return Err(EPERM);
+                    }
+                    backing
                 }
                 // SAFETY: The superblock came from `get_tree_bdev_flags()`, which opened the
                 // device.

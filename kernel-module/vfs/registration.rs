@@ -97,6 +97,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The root directory. Called once, after [`FileSystem::fill_super`].
     fn root<'a>(fc: &FsContext<Self>, sb: &'a SuperBlock<Self, Ready>) -> Result<Ref<'a, Self>>;
 
+    /// Decides whether whoever mounts may mount anything at all. Called before there is a superblock.
+    fn admit_mounter(fc: &FsContext<Self>) -> Result;
+
     /// Decides whether a superblock that exists may be mounted once more with these options. All that
     /// [`FileSystem::fill_super`] would refuse is to be refused here.
     ///
@@ -221,7 +224,7 @@ impl<T: FileSystem> PinnedDrop for Registration<T> {
 ///
 /// # Invariants
 ///
-/// `cache` is a slab of [`INodeWithData<T>`].
+/// `cache` is a slab of [`INodeWithData<T>`], which needs no more alignment than a slab gives.
 struct INodeCache<T: FileSystem> {
     cache: NonNull<bindings::kmem_cache>,
     _p: PhantomData<fn() -> T>,
@@ -229,6 +232,7 @@ struct INodeCache<T: FileSystem> {
 
 impl<T: FileSystem> INodeCache<T> {
     fn new() -> Result<Self> {
+        const { assert!(align_of::<INodeWithData<T>>() <= align_of::<c_ulonglong>()) };
         let size = c_uint::try_from(size_of::<INodeWithData<T>>())?;
         // SAFETY: The name is static; the constructor is for objects of that size.
         let cache = unsafe {

@@ -8,6 +8,7 @@
 use super::{
     c_bytes,
     inode::INode,
+    is_initial,
     registration::FileSystem, //
 };
 use crate::{
@@ -155,7 +156,7 @@ impl<U: Operations> Table<U> {
     ) -> isize {
         // SAFETY: `->listxattr` is called on a positive dentry that is held by the caller.
         let inode = unsafe { (*dentry).d_inode };
-        // SAFETY: Only `inode::New::init` installs this function, on inodes of `U::FileSystem`.
+        // SAFETY: Only `NewINode::init` installs this function, on inodes of `U::FileSystem`.
         let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
         let mut names = Names {
             // SAFETY: A buffer that is not null is kernel memory of `size` bytes.
@@ -183,7 +184,7 @@ impl<U: Operations> Table<U> {
         if rcu {
             return ECHILD.to_ptr();
         }
-        // SAFETY: Only `inode::New::init` installs this function, on inodes of `U::FileSystem`; out
+        // SAFETY: Only `NewINode::init` installs this function, on inodes of `U::FileSystem`; out
         // of RCU mode the caller holds a reference.
         let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
         match Self::acl(inode, kind) {
@@ -216,7 +217,12 @@ impl<U: Operations> Table<U> {
         let user_ns = unsafe { bindings::tesserafs_i_user_ns(inode.as_ptr()) };
         // SAFETY: The namespace is valid; `value` is `len` bytes of kernel memory.
         let acl = unsafe { bindings::posix_acl_from_xattr(user_ns, value.as_ptr().cast(), len) };
-        kernel::error::from_err_ptr(acl)
+        match kernel::error::from_err_ptr(acl) {
+            // One that names somebody whom the namespace does not know: nobody is let in by it, but for
+            // those whom no list keeps out.
+            Err(e) if e == EINVAL && !is_initial(user_ns) => Err(EACCES),
+            acl => acl,
+        }
     }
 }
 

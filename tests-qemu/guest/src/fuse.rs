@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request, Session,
+    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request, Session, SessionACL,
 };
 
 const FOLDER: &str = "/mnt/served";
@@ -110,6 +110,8 @@ impl Served {
         let state = Arc::new(State { bytes, faults: Mutex::default(), called_off: Condvar::new() });
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
+        // Who is not root may use the file, too.
+        config.acl = SessionACL::All;
         let session = Session::new(OneFile(Arc::clone(&state)), FOLDER, &config)
             .and_then(Session::spawn)
             .context("failed to mount a FUSE filesystem")?;

@@ -25,8 +25,12 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
 
 /// The folder of a mount.
 fn folder(mount: &Mount) -> Result<PathBuf> {
-    let device = std::fs::metadata(mount.path()).context("failed to stat the mount")?.dev();
-    Ok(PathBuf::from(format!("/sys/fs/tesserafs/{}:{}", major(device), minor(device))))
+    Ok(folder_of(std::fs::metadata(mount.path()).context("failed to stat the mount")?.dev()))
+}
+
+/// The folder of a mount with that device number.
+pub(crate) fn folder_of(device: u64) -> PathBuf {
+    PathBuf::from(format!("/sys/fs/tesserafs/{}:{}", major(device), minor(device)))
 }
 
 fn text(folder: &Path, name: &str) -> Result<String> {

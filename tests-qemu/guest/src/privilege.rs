@@ -15,8 +15,10 @@ use tesserafs_guest::manifest::Manifest;
 use tesserafs_guest::plan::{Image, Plan};
 use tesserafs_guest::tree;
 
+use crate::fuse::{Fault, Lasts, Served};
 use crate::kmsg::Log;
 use crate::mounts::{on_disk, Mount};
+use crate::observe;
 use crate::signatures::{require, trust};
 use crate::suite::Suite;
 use crate::sys;
@@ -62,6 +64,18 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         root.unmount()?;
         sys::let_all_read(&device).context("failed to let others read a device")?;
         refused_at(&device, &[Errno::PERM])
+    });
+    suite.test("a-user-mounts-nothing-that-is-served", || {
+        require()?;
+        trust(plan)?;
+        let image = std::fs::read(on_disk(&signed.good[0].image)).context("failed to read an image")?;
+        let served = Served::new(image)?;
+        // Nothing is read that might not come back.
+        served.arm(Fault::Stalls, Lasts::Everywhere, 0);
+        let said = refused_at(&served.file(), &[Errno::PERM])?;
+        ensure!(served.call_off() == 0, "the file was read");
+        served.unmount()?;
+        Ok(said)
     });
     suite.test("a-user-mounts-a-signed-image", || {
         require()?;
@@ -172,6 +186,10 @@ fn mounted_by_user(image: &Image) -> Result<String> {
     let code = run_by_other(&PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd())))?;
     drop(program);
     ensure!(code == OTHER_ENDS, "run from outside the namespace it ends with {code}");
+    // Who has no rights over the machine is counted nowhere, and has chunks of his own.
+    let device = std::fs::metadata(&root).context("failed to look at the mount")?.dev();
+    let folder = observe::folder_of(device);
+    ensure!(!folder.exists(), "{} is there", folder.display());
     drop(child.stdin.take());
     let status = child.wait().context("failed to wait for a process")?;
     ensure!(status.success(), "the user's process ended with {status}");
