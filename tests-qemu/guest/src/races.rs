@@ -35,6 +35,9 @@ const READERS: u64 = 8;
 /// Times that something is killed.
 const KILLS: u64 = 60;
 
+/// How long after its last unmount the module may be in use: the kernel may let go of files and mounts a little later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Files that are read whole to compare their parts with.
 const WHOLE_MAX: u64 = 4 << 20;
 
@@ -263,18 +266,25 @@ fn storm_of_mounts(plan: &Plan, period: Duration) -> Result<String> {
                 if Instant::now() >= end {
                     break;
                 }
-                // Most of the time it is in use; sometimes nobody can use it.
+                // Most of the time it is in use; sometimes nobody can use it, and it must go, if not at once.
                 let alone = match attempt % 16 {
                     0 => Some(nothing_mounted.write().map_err(|_| anyhow!("a thread panicked"))?),
                     _ => None,
                 };
-                match rustix::system::delete_module(c"tesserafs", libc::O_NONBLOCK) {
-                    Ok(()) => {
-                        boot::load()?;
-                        loads.fetch_add(1, Ordering::Relaxed);
+                let patience = Instant::now() + if alone.is_some() { PATIENCE } else { Duration::ZERO };
+                loop {
+                    match rustix::system::delete_module(c"tesserafs", libc::O_NONBLOCK) {
+                        Ok(()) => {
+                            boot::load()?;
+                            loads.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        }
+                        Err(Errno::WOULDBLOCK | Errno::BUSY) if Instant::now() < patience => {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        Err(Errno::WOULDBLOCK | Errno::BUSY) if alone.is_none() => break,
+                        Err(errno) => bail!("failed to unload the module: {errno}"),
                     }
-                    Err(Errno::WOULDBLOCK | Errno::BUSY) if alone.is_none() => {}
-                    Err(errno) => bail!("failed to unload the module: {errno}"),
                 }
                 drop(alone);
                 std::thread::sleep(Duration::from_millis(20));
