@@ -481,6 +481,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::TreeContents,
     Rule::ContentSize,
     Rule::ContentDigest,
+    Rule::ContentHoles,
     Rule::MapExtents,
     Rule::MapChunks,
     Rule::RawDigest,

@@ -202,7 +202,7 @@ impl Data<'_> {
             let Some(size) = self.tree.sizes.get(jobs.content as usize) else { break };
             let content = ContentIndex(jobs.content);
             jobs.content += 1;
-            if self.map.broken.get(content.0) {
+            if self.map.broken.get(content.0) || self.map.too_many_holes {
                 continue;
             }
             let Some(extents) = self.context.note(self.context.image.extents(content, *size))? else {

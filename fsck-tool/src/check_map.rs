@@ -2,7 +2,7 @@
 
 //! The records of the map region: packs, chunks, extents, annotations, and that they fill their tables.
 
-use tesserafs_format::limits::{ANNOTATION_KEY_MAX, BLOCK_BYTES};
+use tesserafs_format::limits::{plain_holes_max, ANNOTATION_KEY_MAX, BLOCK_BYTES, PLAIN_DIGEST_MAX};
 use tesserafs_format::{ChunkIndex, ContentIndex, Extent, Pack, PackIndex, Place, Rule, Target};
 
 use crate::check::Context;
@@ -54,6 +54,8 @@ pub(crate) struct Map {
     pub(crate) members: Vec<Member>,
     /// Contents whose extents cannot be followed.
     pub(crate) broken: Bits,
+    /// The contents have more holes than anybody wants to digest.
+    pub(crate) too_many_holes: bool,
     /// Chunks that are in their pack.
     pub(crate) sound: Bits,
 }
@@ -76,6 +78,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree) -> Result<Map, Error> {
         packs: check_packs(context)?,
         members: Vec::new(),
         broken: Bits::new(layout.content_map.records(), "a bit for each content")?,
+        too_many_holes: false,
         sound: Bits::new(layout.chunks.records(), "a bit for each chunk")?,
     };
     check_chunks(context, &mut map)?;
@@ -171,6 +174,7 @@ fn check_contents(context: &Context<'_>, tree: &Tree, map: &mut Map) -> Result<(
     let mut next = Some(0);
     let mut covered = 0;
     let mut is_whole = true;
+    let mut plain_holes = 0_u64;
     for number in 0..layout.content_map.records() {
         step(context, number)?;
         let content = ContentIndex(index_of(number));
@@ -216,6 +220,9 @@ fn check_contents(context: &Context<'_>, tree: &Tree, map: &mut Map) -> Result<(
                 context.findings.add(finding);
             }
             before = Some(extent);
+            if extent.target == Target::Hole && size <= PLAIN_DIGEST_MAX {
+                plain_holes = plain_holes.saturating_add(extent.len());
+            }
             if let (1, Target::Chunk { index, offset }) = (extents.end - extents.first, extent.target) {
                 // An extent in a chunk is no longer than the chunk.
                 let len = u32::try_from(extent.len()).unwrap_or(u32::MAX);
@@ -226,6 +233,12 @@ fn check_contents(context: &Context<'_>, tree: &Tree, map: &mut Map) -> Result<(
     if next.is_some_and(|next| u64::from(next) != layout.extents.records()) {
         let (found, expected) = (layout.extents.records(), u64::from(next.unwrap_or(0)));
         context.findings.add(Finding::new(Rule::MapExtents, Place::SuperBlock(0x90), found, expected));
+    }
+    let limit = plain_holes_max(layout.image_bytes);
+    if plain_holes > limit {
+        map.too_many_holes = true;
+        let finding = Finding::new(Rule::ContentHoles, Place::SuperBlock(0x78), plain_holes, limit);
+        context.findings.add(finding.detail("no digest of a content is compared"));
     }
     if is_whole {
         for number in 0..layout.chunks.records() {

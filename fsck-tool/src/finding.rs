@@ -47,6 +47,7 @@ impl Severity {
             | Rule::TreeTargets
             | Rule::TreeXattrs
             | Rule::TreeContents
+            | Rule::ContentHoles
             | Rule::MapExtents
             | Rule::MapChunks
             | Rule::RawDigest

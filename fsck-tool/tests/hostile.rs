@@ -134,6 +134,43 @@ fn a_huge_sparse_file_is_checked_at_once() {
 }
 
 #[test]
+fn holes_that_take_too_long_to_digest_are_not_digested() {
+    // Five files of 64 GiB in a few KiB: minutes of zeros, and with 16 bytes more for each next one weeks.
+    let files = |count: u32, size: u64| {
+        let mut draft = Draft::empty();
+        draft.directory(1, count.into(), 2, 0);
+        for n in 0..count {
+            let head = pattern(4096, n.into());
+            let pieces = [Piece::Data(&head), Piece::Hole(size - 4096)];
+            let content = draft.content_of_digest(&pieces, sha256(&head));
+            draft.regular(content, size, 1, 0);
+            draft.dirent(format!("{n}").as_bytes(), n + 2, 1);
+        }
+        draft.seal();
+        draft.image()
+    };
+    let image = files(5, 1 << 36);
+    let start = Instant::now();
+    let report = check_bytes(&image, 2);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let [finding] = &report.findings[..] else { panic!("{:#?}", report.findings) };
+    assert_eq!(finding.rule, tesserafs_format::Rule::ContentHoles);
+    let expected = (1 << 38) + 64 * image.len() as u64;
+    assert_eq!(finding.expected, expected.into());
+    assert_eq!(finding.found, (5 * ((1_u64 << 36) - 4096)).into());
+    assert_eq!(report.exit_code().value(), 4);
+
+    // A chunk that is broken is found all the same.
+    let mut damaged = image;
+    damaged[4096] ^= 1;
+    assert_eq!(check_bytes(&damaged, 1).totals[&tesserafs_format::Rule::ChunkDigest], 1);
+
+    // Fewer are digested: here they have not the digests that the image says.
+    let report = check_bytes(&files(2, 1 << 20), 2);
+    assert_eq!(report.totals[&tesserafs_format::Rule::ContentDigest], 2);
+}
+
+#[test]
 fn directories_that_share_entries_end() {
     // 3000 directories, each of which says to have all entries.
     let mut draft = Draft::empty();

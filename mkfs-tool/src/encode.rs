@@ -23,7 +23,7 @@ use std::thread;
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::chunk::Chunk;
 use tesserafs_format::extent::HOLE;
-use tesserafs_format::limits::{FRAME_BLOCK, INDEX_MAX};
+use tesserafs_format::limits::{FRAME_BLOCK, INDEX_MAX, PLAIN_DIGEST_MAX};
 use tesserafs_format::raw::{RawChunk, RawExtent};
 use tesserafs_format::{x86, ChunkIndex, Codec, Digest, PackIndex, Profile};
 use zstd_safe::{CCtx, CParameter, ParamSwitch};
@@ -72,6 +72,8 @@ pub struct Map {
     pub raw_digests: Vec<Digest>,
     /// Bytes of the pack.
     pub pack_bytes: u64,
+    /// Bytes of holes in contents whose digest is over all of their bytes.
+    pub plain_hole_bytes: u64,
     /// What was found.
     pub figures: Figures,
 }
@@ -881,7 +883,11 @@ impl<'a, F> Sequencer<'a, F> {
             .map_err(|_| too_many("blocks of 4096 bytes that are not zero in a file"))?;
         self.shared.state().contents.insert(digest, content);
         self.map.figures.content_bytes += size;
-        self.map.figures.hole_bytes += hole_bytes(&extents, size);
+        let holes = hole_bytes(&extents, size);
+        self.map.figures.hole_bytes += holes;
+        if size <= PLAIN_DIGEST_MAX {
+            self.map.plain_hole_bytes += holes;
+        }
         self.map.files.push((ino, content));
         self.map.content_digests.push(digest);
         self.map.content_blocks.push(blocks);

@@ -2,12 +2,12 @@
 
 //! From a tree and a map to the counts of the superblock, and so to the place of every table.
 
-use tesserafs_format::limits::BLOCK_BYTES;
+use tesserafs_format::limits::{plain_holes_max, BLOCK_BYTES};
 use tesserafs_format::raw::{RawMap, RawTree};
 use tesserafs_format::superblock::Layout;
 
 use crate::encode::Map;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Annotations;
 use crate::tree::Tree;
 
@@ -41,5 +41,28 @@ pub fn raw_map(map: &Map, annotations: &Annotations) -> RawMap {
 /// Where everything is.
 pub fn layout(tree: &Tree, map: &Map, annotations: &Annotations) -> Result<Layout> {
     let tree_offset = (BLOCK_BYTES + map.pack_bytes).next_multiple_of(BLOCK_BYTES);
-    Ok(Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?)
+    let layout = Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?;
+    if map.plain_hole_bytes > plain_holes_max(layout.image_bytes) {
+        return Err(Error::TooMany("bytes of holes in files of up to 64 GiB"));
+    }
+    Ok(layout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Attributes, TreeBuilder};
+
+    #[test]
+    fn holes_that_nobody_would_digest_are_refused() {
+        let tree = TreeBuilder::new(Attributes::default()).and_then(TreeBuilder::finish).unwrap();
+        let with_holes = |plain_hole_bytes| {
+            let map = Map { plain_hole_bytes, ..Map::default() };
+            layout(&tree, &map, &Annotations::new())
+        };
+        let image_bytes = with_holes(0).unwrap().image_bytes;
+        let limit = (1 << 38) + 64 * image_bytes;
+        assert!(with_holes(limit).is_ok());
+        assert!(matches!(with_holes(limit + 1), Err(Error::TooMany(_))));
+    }
 }

@@ -106,8 +106,10 @@ fn each_rule_gets_its_verdict() {
     check_memory();
 }
 
-/// Rules that no record can break: what they say was proven before, or stands elsewhere than in the image.
-const OUT_OF_REACH: [Rule; 4] = [Rule::InodeNumber, Rule::ContentIndex, Rule::ImageId, Rule::Signature];
+/// Rules that no record can break: what they say was proven before, or stands elsewhere than in the image; and one that
+/// takes more than 256 GiB of zeros, which no guest reads in the time that it has.
+const OUT_OF_REACH: [Rule; 5] =
+    [Rule::InodeNumber, Rule::ContentIndex, Rule::ImageId, Rule::Signature, Rule::ContentHoles];
 
 #[test]
 fn every_rule_of_the_format_is_broken_by_one() {
