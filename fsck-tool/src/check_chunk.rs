@@ -55,7 +55,10 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(),
     };
     thread::scope(|scope| {
         for _ in 1..context.threads {
-            scope.spawn(|| data.work());
+            // Where the system gives no more threads, those that there are do all of it.
+            if thread::Builder::new().spawn_scoped(scope, || data.work()).is_err() {
+                break;
+            }
         }
         data.work();
     });

@@ -27,9 +27,13 @@ pub(crate) fn check(context: &Context<'_>) -> Result<(), Error> {
     context.progress.begin("metadata", layout.image_bytes - layout.tree_offset + tree_bytes);
     let tree_is_authentic = AtomicBool::new(true);
     let tree_id = thread::scope(|scope| {
-        let tree_id = scope.spawn(|| tree_id(context));
+        let beside = thread::Builder::new().spawn_scoped(scope, || tree_id(context));
         let blocks = check_blocks(context, &tree_is_authentic);
-        let tree_id = tree_id.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let tree_id = match beside {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // The system gives no more threads.
+            Err(_) => tree_id(context),
+        };
         blocks.and(tree_id)
     })?;
     if tree_is_authentic.load(Ordering::Relaxed) && tree_id != context.image.sb.tree_id {

@@ -83,7 +83,10 @@ pub(crate) fn for_each(
     };
     thread::scope(|scope| {
         for _ in 1..(threads as u64).min(count) {
-            scope.spawn(run);
+            // Where the system gives no more threads, those that there are do all of it.
+            if thread::Builder::new().spawn_scoped(scope, run).is_err() {
+                break;
+            }
         }
         run();
     });

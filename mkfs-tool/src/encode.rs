@@ -15,6 +15,7 @@
 //! to read more waits while it is spent, except for the file that the sequencer waits for: it gets on, so that everything does.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -138,7 +139,7 @@ pub fn encode<S: Source>(
     };
     thread::scope(|scope| {
         let shared = &shared;
-        let walk = scope.spawn(move || {
+        let walk = move || {
             let result = source.walk(&mut |task| {
                 if shared.stopped() {
                     return Err(Error::Stopped);
@@ -161,9 +162,11 @@ pub fn encode<S: Source>(
                 None => shared.stop(),
             }
             walked
-        });
-        for _ in 0..resources.threads {
-            scope.spawn(move || {
+        };
+        let no_thread = |error: io::Error| Error::io("start a thread of", "the program".as_ref())(error);
+        let walk = thread::Builder::new().spawn_scoped(scope, walk).map_err(no_thread)?;
+        for number in 0..resources.threads {
+            let worker = move || {
                 // A worker that panics must not leave the others waiting for it.
                 let guard = StopOnPanic(shared);
                 if let Err(error) = Worker::new(shared).and_then(|worker| worker.run(source, progress)) {
@@ -171,7 +174,15 @@ pub fn encode<S: Source>(
                     shared.stop();
                 }
                 std::mem::forget(guard);
-            });
+            };
+            // Where the system gives no more threads, those that there are do all of it.
+            if let Err(error) = thread::Builder::new().spawn_scoped(scope, worker) {
+                if number == 0 {
+                    shared.state().fail(no_thread(error));
+                    shared.stop();
+                }
+                break;
+            }
         }
         let guard = StopOnPanic(shared);
         let sequenced = Sequencer::new(shared, pack).run();
