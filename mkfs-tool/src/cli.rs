@@ -44,7 +44,8 @@ that is compressed or comes from a pipe is unpacked into an unnamed file beside 
 
 Exit status: 0 the image is complete; 1 something could not be read, written or
 represented, and there is no image; 2 the command line makes no sense. A signal leaves no
-image either.";
+image either, unless it was complete already; SIGABRT is what memory that cannot be had ends
+the program with.";
 
 /// Builds a tesserafs image from a directory or a tar archive.
 #[derive(Debug, Parser)]

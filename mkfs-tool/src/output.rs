@@ -1,37 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file that becomes the image: under another name until it is complete, and gone if it never is.
+//! The file that becomes the image: without a name until it is complete, so that nothing is left of one that never is.
+//!
+//! A file system that has no files without names gives it another name, which is removed on every error and on signals that
+//! can be caught.
 
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::fs::{linkat, open, AtFlags, Mode, OFlags, CWD};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 
-/// The unfinished image, for [`remove_on_signal`].
-static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// What the name of an unfinished file begins with.
+const PREFIX: &str = ".mkfs-tesserafs-";
 
-fn unfinished() -> MutexGuard<'static, Option<PathBuf>> {
+/// How far the program is, for [`remove_on_signal`].
+struct Unfinished {
+    /// Files with a name that is not theirs.
+    paths: Vec<PathBuf>,
+    /// Something got its name.
+    committed: bool,
+}
+
+static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { paths: Vec::new(), committed: false });
+
+fn unfinished() -> MutexGuard<'static, Unfinished> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An image that is being written.
+/// An image, or another file, that is being written.
 #[derive(Debug)]
 pub struct Output {
-    temporary: NamedTempFile,
+    file: File,
+    /// What it is called until then, where it must have a name.
+    temporary: Option<TempPath>,
     target: PathBuf,
     force: bool,
 }
 
 impl Output {
-    /// Begins an image that will be `target`. What is there already is replaced only with `force`, and only at the end.
+    /// Begins a file that will be `target`. What is there already is replaced only with `force`, and only at the end.
     pub fn create(target: &Path, force: bool) -> Result<Self> {
         // Through a symlink, so that it is not the link that is replaced.
         let target = match fs::symlink_metadata(target) {
@@ -54,52 +71,87 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("stat", &target)(error)),
         }
+        let file = unnamed(directory(&target));
+        Self::begin(target, force, file)
+    }
+
+    /// Begins a file that will be `target` with one that has no name, or one with a name where there is no such file.
+    fn begin(target: PathBuf, force: bool, unnamed: Option<File>) -> Result<Self> {
+        if let Some(file) = unnamed {
+            return Ok(Self { file, temporary: None, target, force });
+        }
         let dir = directory(&target);
-        let mut slot = unfinished();
+        let mut unfinished = unfinished();
         let temporary = tempfile::Builder::new()
-            .prefix(".mkfs-tesserafs-")
+            .prefix(PREFIX)
             // The umask takes its part of it.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(dir)
             .map_err(Error::io("create a file in", dir))?;
-        *slot = Some(temporary.path().to_owned());
-        drop(slot);
-        Ok(Self { temporary, target, force })
+        unfinished.paths.push(temporary.path().to_owned());
+        drop(unfinished);
+        let (file, temporary) = temporary.into_parts();
+        Ok(Self { file, temporary: Some(temporary), target, force })
     }
 
-    /// The directory that the image will be in.
+    /// The directory that the file will be in.
     pub fn directory(&self) -> &Path {
         directory(&self.target)
     }
 
     /// A handle to write with.
     pub fn file(&self) -> Result<File> {
-        self.temporary.as_file().try_clone().map_err(Error::io("open", &self.target))
+        self.file.try_clone().map_err(Error::io("open", &self.target))
     }
 
     /// Device and inode numbers of the image, old and new: a tree that contains them must not swallow itself.
     pub fn identities(&self) -> Vec<(u64, u64)> {
-        let files = [self.temporary.as_file().metadata(), fs::metadata(&self.target)];
+        let files = [self.file.metadata(), fs::metadata(&self.target)];
         files.into_iter().flatten().map(|metadata| (metadata.dev(), metadata.ino())).collect()
     }
 
-    /// Gives the image its name.
+    /// Gives the file its name.
     ///
     /// It is not forced to the disk first: what a crash damages, the digests in the image show.
     pub fn commit(self) -> Result<()> {
+        let Self { file, temporary, target, force } = self;
         // A signal either finds the file unfinished, or waits until it has its name.
-        let mut slot = unfinished();
-        let persisted = if self.force {
-            self.temporary.persist(&self.target)
-        } else {
-            self.temporary.persist_noclobber(&self.target)
+        let mut unfinished = unfinished();
+        let named = match temporary {
+            Some(temporary) => {
+                unfinished.paths.retain(|path| *path != *temporary);
+                rename(NamedTempFile::from_parts(file, temporary), &target, force)
+            }
+            // A link replaces nothing.
+            None if force => tempfile::Builder::new()
+                .prefix(PREFIX)
+                .make_in(directory(&target), |path| link(&file, path))
+                .and_then(|temporary| rename(temporary, &target, force)),
+            None => link(&file, &target),
         };
-        *slot = None;
-        match persisted {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::io("rename the image to", &self.target)(error.error)),
-        }
+        unfinished.committed |= named.is_ok();
+        named.map_err(Error::io("rename the image to", &target))
     }
+}
+
+/// A file in `dir` that has no name, and can be given one.
+fn unnamed(dir: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    // The umask takes its part of it. An error is that of a file with a name, too, unless it is that there are no others.
+    let file = open(dir, flags, Mode::from_raw_mode(0o666)).ok()?;
+    Path::new("/proc/self/fd").is_dir().then(|| file.into())
+}
+
+/// Gives a file without a name that one, which nothing may have.
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+fn rename<F>(temporary: NamedTempFile<F>, target: &Path, force: bool) -> io::Result<()> {
+    let temporary = temporary.into_temp_path();
+    let renamed = if force { temporary.persist(target) } else { temporary.persist_noclobber(target) };
+    renamed.map_err(|error| error.error)
 }
 
 /// The directory that a file is in.
@@ -118,14 +170,49 @@ pub fn remove_on_signal() -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Held until the process ends, so that no unfinished image can get its name, or be begun, any more.
-            let slot = unfinished();
-            if let Some(path) = slot.as_deref() {
+            let unfinished = unfinished();
+            for path in &unfinished.paths {
                 let _ = fs::remove_file(path);
             }
+            let what =
+                if unfinished.committed { "what was written is complete" } else { "no image was written" };
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            eprintln!("mkfs-tesserafs: interrupted by {name}; no image was written");
+            eprintln!("mkfs-tesserafs: interrupted by {name}; {what}");
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn with_a_name_or_without_one_a_file_is_there_when_it_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("image");
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        for unnamed in [|_: &Path| None, unnamed] {
+            let begin = |force, bytes: &[u8]| {
+                let output = Output::begin(target.clone(), force, unnamed(dir.path())).unwrap();
+                output.file().unwrap().write_all(bytes).unwrap();
+                output
+            };
+            drop(begin(false, b"never finished"));
+            assert_eq!(names(), 0);
+            begin(false, b"first").commit().unwrap();
+            assert!(begin(false, b"second").commit().is_err());
+            assert_eq!((fs::read(&target).unwrap(), names()), (b"first".to_vec(), 1));
+            begin(true, b"third").commit().unwrap();
+            assert_eq!((fs::read(&target).unwrap(), names()), (b"third".to_vec(), 1));
+            // As any program creates files: what the umask leaves of 0666.
+            let other = File::create(dir.path().join("other")).unwrap().metadata().unwrap().mode();
+            assert_eq!(fs::metadata(&target).unwrap().mode(), other);
+            fs::remove_file(dir.path().join("other")).unwrap();
+            fs::remove_file(&target).unwrap();
+        }
+    }
 }

@@ -161,7 +161,13 @@ pub fn emit_signed_data(prefix: &[u8; SIGNED_PREFIX], path: &Path) -> Result<()>
     if path.as_os_str() == "-" {
         return io::stdout().write_all(prefix).map_err(Error::io("write", path));
     }
-    fs::write(path, prefix).map_err(Error::io("write", path))
+    // What is no file, such as a pipe, cannot be replaced.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return fs::write(path, prefix).map_err(Error::io("write", path));
+    }
+    let output = Output::create(path, true)?;
+    output.file()?.write_all(prefix).map_err(Error::io("write", path))?;
+    output.commit()
 }
 
 /// Gives an existing image the signature in the file `signature`, in place of the one it has.

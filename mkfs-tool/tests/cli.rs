@@ -148,10 +148,11 @@ fn an_existing_image_needs_force_and_survives_a_failure() {
 fn an_image_inside_its_source_does_not_swallow_itself() {
     let sandbox = Sandbox::new();
     sandbox.write("src/f", "x");
-    let report = sandbox.report(["src/image", "src"]);
-    assert_eq!(report["left_out"]["image"], 1);
-    let report = sandbox.report(["--force", "src/image", "src"]);
-    assert_eq!(report["left_out"]["image"], 2);
+    let left_out = |args: &[&str]| sandbox.report(args)["left_out"]["image"].as_u64().expect("a number");
+    // An unfinished image has a name where a file system has no files without one.
+    let unfinished = left_out(&["src/image", "src"]);
+    assert!(unfinished <= 1);
+    assert_eq!(left_out(&["--force", "src/image", "src"]), unfinished + 1);
     let read = read_image(&sandbox.path("src/image"));
     assert_eq!(read.items.keys().collect::<Vec<_>>(), ["/", "f"]);
 }
@@ -265,19 +266,15 @@ fn a_full_disk_is_an_error_and_leaves_no_image() {
 fn a_signal_leaves_no_image() {
     for (signal, number) in [("INT", 2), ("TERM", 15)] {
         let sandbox = Sandbox::new();
-        // Standard input that never ends.
+        // Standard input that never ends, and of which more is read than a pipe holds: then the image is begun.
         let mut child = sandbox
             .command(["--tar", "-", "image"])
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let _stdin = child.stdin.take();
-        let started = Instant::now();
-        while sandbox.names().is_empty() {
-            assert!(started.elapsed() < Duration::from_secs(20));
-            thread::sleep(Duration::from_millis(5));
-        }
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&noise(1, 4 << 20)).unwrap();
         Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(number), "{status}");
