@@ -135,8 +135,14 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
+            let shown = error.render().to_string();
             // A closed pipe while help is printed is nobody's error.
-            let _ = error.print();
+            let _ = if shown.lines().any(|line| line.contains(char::is_control)) {
+                // It quotes an argument, which a shell may have made of the name of a file.
+                shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", text::escape(line.as_bytes())))
+            } else {
+                error.print()
+            };
             return if error.use_stderr() { ExitCode::USAGE } else { ExitCode::CLEAN };
         }
     };

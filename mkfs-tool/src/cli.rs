@@ -13,7 +13,7 @@ use clap::{ArgGroup, Parser};
 use globset::{GlobBuilder, GlobSetBuilder};
 
 use crate::config::{default_profile, Config, SourcePath, DEFAULT_LEVEL};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Shown};
 use crate::exit_code::ExitCode;
 use crate::image::Annotations;
 use crate::progress::{Bar, Progress, Silent};
@@ -143,8 +143,14 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
+            let shown = error.render().to_string();
             // --help and --version come here too.
-            let _ = error.print();
+            let _ = if shown.lines().any(|line| line.contains(char::is_control)) {
+                // It quotes an argument, which a shell may have made of the name of a file.
+                shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", Shown(line.as_ref())))
+            } else {
+                error.print()
+            };
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
         }
     };
@@ -261,7 +267,8 @@ fn source_date_epoch() -> Result<Option<i64>> {
 }
 
 fn exclude(patterns: &[String]) -> Result<globset::GlobSet> {
-    let refused = |error: globset::Error| Error::Usage(format!("--exclude: {error}"));
+    let refused =
+        |error: globset::Error| Error::Usage(format!("--exclude: {}", Shown(error.to_string().as_ref())));
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let relative = pattern.trim_start_matches("./").trim_matches('/');
@@ -276,15 +283,12 @@ fn annotations(pairs: &[OsString]) -> Result<Annotations> {
     for pair in pairs {
         let bytes = pair.as_bytes();
         let Some(equals) = bytes.iter().position(|byte| *byte == b'=') else {
-            return Err(Error::Usage(format!("--annotate {}: KEY=FILE is wanted", pair.to_string_lossy())));
+            return Err(Error::Usage(format!("--annotate {}: KEY=FILE is wanted", Shown(pair.as_ref()))));
         };
         let (key, path) = (bytes[..equals].to_vec(), crate::error::path_of(&bytes[equals + 1..]));
         let value = fs::read(path).map_err(Error::io("read", path))?;
         if annotations.insert(key, value).is_some() {
-            return Err(Error::Usage(format!(
-                "--annotate {}: the key is there twice",
-                pair.to_string_lossy()
-            )));
+            return Err(Error::Usage(format!("--annotate {}: the key is there twice", Shown(pair.as_ref()))));
         }
     }
     Ok(annotations)

@@ -121,15 +121,23 @@ fn device_list(nodes: &[PathBuf]) -> String {
     text
 }
 
-/// Shows a name without letting it write control characters to a terminal.
+/// Bytes of a name that are shown; no system call takes more, and an archive may have 64 MiB.
+const SHOWN_MAX: usize = 4096;
+
+/// Shows a name without letting it write control characters to a terminal, or flood it.
 pub struct Shown<'a>(pub &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |text: &str| !text.chars().any(char::is_control);
+        let bytes = self.0.as_os_str().as_bytes();
+        if bytes.len() > SHOWN_MAX {
+            return write!(f, "{}... ({} bytes)", Shown(path_of(&bytes[..SHOWN_MAX])), bytes.len());
+        }
+        // Nor those that reorder or hide what stands beside them.
+        let hides = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         match self.0.to_str() {
-            Some(text) if plain(text) => f.write_str(text),
-            _ => write!(f, "{}", self.0.as_os_str().as_bytes().escape_ascii()),
+            Some(text) if !text.contains(|c: char| c.is_control() || hides(c)) => f.write_str(text),
+            _ => write!(f, "{}", bytes.escape_ascii()),
         }
     }
 }

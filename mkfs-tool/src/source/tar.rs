@@ -21,7 +21,7 @@ use tesserafs_format::limits::BLOCK_BYTES;
 
 use self::header::{EntryKind, Reader, Segment, TarEntry};
 use super::{DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
-use crate::error::{path_of, Error, Result};
+use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
 
 /// What OCI writes before the name of something that is to disappear.
@@ -165,7 +165,7 @@ impl TarSource {
             EntryKind::Device { whiteout: true } => What::Whiteout { oci: false },
             EntryKind::Device { whiteout: false } => What::Device,
             EntryKind::HardLink(target) => {
-                let shown = || String::from_utf8_lossy(&target).into_owned();
+                let shown = || Shown(path_of(&target));
                 let found = components(&target).ok().and_then(|names| self.find(&names));
                 let node = found.ok_or_else(|| {
                     format!("a hard link to {}, which is not in the archive before it", shown())
@@ -248,7 +248,7 @@ impl TarSource {
                 self.nodes[dir].what = What::Directory { names: BTreeMap::new(), opaque: true };
             }
             if !matches!(self.nodes[dir].what, What::Directory { .. }) {
-                return Err(format!("lies below {}, which is no directory", String::from_utf8_lossy(name)));
+                return Err(format!("lies below {}, which is no directory", Shown(path_of(name))));
             }
         }
         Ok(dir)
