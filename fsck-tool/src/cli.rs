@@ -7,9 +7,10 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use tesserafs_format::Digest;
 
 use crate::check::{self, Options};
@@ -40,12 +41,19 @@ Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expecte
 RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind
 it could be checked), error, or canonical (reads are right, but no builder makes such an image).
 Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
+An image with more holes than anybody would wait for to be digested (content-holes) has its chunks
+checked and no contents; nothing of it is listed or extracted.
 
 In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
 above 64 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
 
+A file that --extract gives its name is complete, whatever ends the extraction. What had its name
+by then stays, and so do the directories, which nobody else may enter: exit status 0 says that the
+tree is complete, and after any other one DIR is to be removed.
+
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
-16 usage error; 32 cancelled by the user; or a sum of these.";
+16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; or a sum of these.
+SIGABRT is what memory that cannot be had ends the program with.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.
 #[derive(Debug, Parser)]
@@ -163,7 +171,10 @@ fn say(line: &str) {
 
 fn run(config: &Config) -> Result<ExitCode, Error> {
     let cancel = Cancel::default();
-    for signal in [SIGINT, SIGTERM] {
+    let no_signals = |source| Error::Io { what: "cannot catch signals".to_owned(), source };
+    // Caught, so that a file larger than the process may write is an error and not the end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(no_signals)?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         // The second one ends the program where the first is not heard.
         let flag = cancel.flag();
         signal_hook::flag::register_conditional_shutdown(
@@ -172,7 +183,7 @@ fn run(config: &Config) -> Result<ExitCode, Error> {
             flag.clone(),
         )
         .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
-        .map_err(|source| Error::Io { what: "cannot catch signals".to_owned(), source })?;
+        .map_err(no_signals)?;
     }
     let source = Source::open(&config.image)?;
     let bar: Box<dyn Progress> =

@@ -9,14 +9,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags, CWD};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags, CWD};
 use rustix::io::Errno;
 use tesserafs_format::limits::{SYMLINK_MAX, XATTR_NAME_MAX};
 use tesserafs_format::{ChunkIndex, ContentIndex, FileKind, Ino, Inode, Place, Rule, Target};
@@ -69,6 +70,7 @@ pub(crate) fn extract(
         packs,
         directories: Mutex::new(Directories::new(root)),
         chunks: Mutex::default(),
+        unnamed: AtomicBool::new(Path::new("/proc/self/fd").is_dir()),
         is_root: rustix::process::geteuid().is_root(),
         not_owned: Mutex::default(),
         not_set: Mutex::default(),
@@ -97,19 +99,23 @@ pub(crate) fn extract(
 fn open_root(dir: &Path) -> Result<OwnedFd, Error> {
     let shown = text::path(dir);
     let fail = |what: &str, source: io::Error| Error::Io { what: format!("cannot {what} {shown}"), source };
-    match std::fs::create_dir(dir) {
-        Ok(()) => (),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mut entries = std::fs::read_dir(dir).map_err(|source| fail("read directory", source))?;
-            if entries.next().is_some() {
-                return Err(Error::Refused(format!("{shown} is not empty")));
-            }
+    // Others may enter it once it is complete and the image says so.
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(fail("create directory", source));
         }
-        Err(source) => return Err(fail("create directory", source)),
+        _ => (),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, dir, flags, Mode::empty())
         .map_err(|errno| fail("open directory", errno.into()))?;
+    // By the descriptor: the name may stand for another directory by now.
+    let cannot_read = |errno: Errno| fail("read directory", errno.into());
+    for entry in rustix::fs::Dir::read_from(&root).map_err(cannot_read)? {
+        if !matches!(entry.map_err(cannot_read)?.file_name().to_bytes(), b"." | b"..") {
+            return Err(Error::Refused(format!("{shown} is not empty")));
+        }
+    }
     // What is created in it must not inherit an ACL.
     match rustix::fs::fremovexattr(&root, "system.posix_acl_default") {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(root),
@@ -157,6 +163,8 @@ struct Extractor<'a> {
     packs: Packs<'a>,
     directories: Mutex<Directories>,
     chunks: Mutex<Chunks>,
+    /// Files can be written before they have a name.
+    unnamed: AtomicBool,
     is_root: bool,
     not_owned: Mutex<u64>,
     not_set: Mutex<u64>,
@@ -274,9 +282,9 @@ impl Extractor<'_> {
                 read(self.context.image.target(inode.ino, offset, target))?;
                 rustix::fs::symlinkat(&*target, dir, name).map_err(fail)
             }
-            FileKind::Fifo => special(rustix::fs::FileType::Fifo),
-            FileKind::Socket => special(rustix::fs::FileType::Socket),
-            FileKind::Whiteout => special(rustix::fs::FileType::CharacterDevice),
+            FileKind::Fifo => special(FileType::Fifo),
+            FileKind::Socket => special(FileType::Socket),
+            FileKind::Whiteout => special(FileType::CharacterDevice),
             FileKind::Regular { .. } => Ok(()),
         }
     }
@@ -296,23 +304,46 @@ impl Extractor<'_> {
             let Some(ino) = Ino::from_number(number) else { return Ok(()) };
             let inode = read(self.context.image.inode(ino))?;
             let (dir, name) = self.first_name(number)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&*dir, &name, flags, Mode::from_raw_mode(0o600))
-                .map_err(self.fail("create", number))?;
-            let file = File::from(file);
+            let (file, has_name) = self.create_file(&dir, &name).map_err(self.fail("create", number))?;
             let written =
                 self.write(&inode, &file, &mut decoder).and_then(|()| Ok(self.finish(&inode, &file)?));
-            if let Err(error) = written {
-                // Half a file is worse than none: somebody might take it for the whole.
-                rustix::fs::unlinkat(&*dir, &name, AtFlags::empty()).map_err(self.fail("remove", number))?;
-                match error {
-                    FileError::Broken(finding) => self.context.findings.add(*finding),
-                    FileError::Stop(error) => return Err(error),
+            match written {
+                Ok(()) if has_name => (),
+                Ok(()) => name_file(&file, &dir, &name).map_err(self.fail("create", number))?,
+                Err(error) => {
+                    if has_name {
+                        // Half a file is worse than none: somebody might take it for the whole.
+                        rustix::fs::unlinkat(&*dir, &name, AtFlags::empty())
+                            .map_err(self.fail("remove", number))?;
+                    }
+                    match error {
+                        FileError::Broken(finding) => self.context.findings.add(*finding),
+                        FileError::Stop(error) => return Err(error),
+                    }
                 }
             }
             self.context.progress.advance(1);
             Ok(())
         })
+    }
+
+    /// Creates a regular file, and says whether it has its name: where the file system can, it gets that when it is
+    /// complete, so that nothing that ends the program leaves half of it.
+    fn create_file(&self, dir: &OwnedFd, name: &CString) -> Result<(File, bool), Errno> {
+        let private = Mode::from_raw_mode(0o600);
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        if self.unnamed.load(Ordering::Relaxed) {
+            match rustix::fs::openat(dir, ".", flags | OFlags::TMPFILE, private) {
+                Ok(file) => return Ok((file.into(), false)),
+                // What file systems say that cannot.
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                    self.unnamed.store(false, Ordering::Relaxed);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        let exclusive = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        Ok((rustix::fs::openat(dir, name, flags | exclusive, private)?.into(), true))
     }
 
     /// Writes the bytes of a regular file; holes stay holes.
@@ -434,27 +465,31 @@ impl Extractor<'_> {
     /// The same of a symlink or a special file, which cannot be opened.
     fn finish_special(&self, inode: &Inode, dir: &OwnedFd, name: &CString) -> Result<(), Error> {
         let number = inode.ino.get();
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        // All by a descriptor of what was created, whatever has its name by now: in a directory that others may write in
+        // it could be a hard link to a file that is not theirs.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle =
+            rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(self.fail("open", number))?;
+        let stat = rustix::fs::fstat(&handle).map_err(self.fail("stat", number))?;
+        if stat.st_nlink != 1 || FileType::from_raw_mode(stat.st_mode) != special_type(inode) {
+            let shown = self.shown(number);
+            return Err(Error::Refused(format!("{shown} was replaced while it was extracted")));
+        }
         let owned = self.own(number, || {
             let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
-            rustix::fs::chownat(dir, name, Some(uid), Some(gid), nofollow)
+            rustix::fs::chownat(&handle, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         })?;
         let is_symlink = matches!(inode.kind, FileKind::Symlink { .. });
-        if inode.xattrs.is_some() || !is_symlink {
-            // A path that leads to this very inode, whatever its name is by now.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let handle =
-                rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(self.fail("open", number))?;
-            let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-            self.xattrs(inode, |name, value| {
-                rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty())
-            })?;
-            if !is_symlink {
-                rustix::fs::chmod(path.as_str(), mode(inode, owned))
-                    .map_err(self.fail("set the mode of", number))?;
-            }
+        // Calls that take no such descriptor get a path that leads to it.
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        self.xattrs(inode, |name, value| {
+            rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty())
+        })?;
+        if !is_symlink {
+            rustix::fs::chmod(path.as_str(), mode(inode, owned))
+                .map_err(self.fail("set the mode of", number))?;
         }
-        rustix::fs::utimensat(dir, name, &times(inode), nofollow)
+        rustix::fs::utimensat(&handle, "", &times(inode), AtFlags::EMPTY_PATH)
             .map_err(self.fail("set the time of", number))
     }
 
@@ -505,6 +540,24 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
+
+/// The type of what is created for an inode that is no regular file and no directory.
+fn special_type(inode: &Inode) -> FileType {
+    match inode.kind {
+        FileKind::Symlink { .. } => FileType::Symlink,
+        FileKind::Fifo => FileType::Fifo,
+        FileKind::Socket => FileType::Socket,
+        FileKind::Whiteout => FileType::CharacterDevice,
+        FileKind::Regular { .. } => FileType::RegularFile,
+        FileKind::Directory(_) => FileType::Directory,
+    }
+}
+
+/// Gives a file without a name that one, which nothing may have.
+fn name_file(file: &File, dir: &OwnedFd, name: &CString) -> Result<(), Errno> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// The mode; a program must not run as another owner than that of the image.
