@@ -9,6 +9,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::error::Error;
 use crate::text;
 
@@ -25,12 +27,15 @@ impl Source {
     /// Opens a regular file or a block device for reading.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let at = |source| Error::Io { what: format!("cannot open {}", text::path(path)), source };
-        // Opening a FIFO waits for a writer: look before.
+        // Opening a device may have effects: look before.
         let kind = path.metadata().map_err(at)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(Error::NotAnImageFile(path.to_owned()));
         }
-        let mut file = File::open(path).map_err(at)?;
+        // Nor wait for a writer, should a FIFO be there by now.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mut file: File =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| at(errno.into()))?.into();
         let metadata = file.metadata().map_err(at)?;
         let is_device = metadata.file_type().is_block_device();
         if !is_device && !metadata.is_file() {
