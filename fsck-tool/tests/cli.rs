@@ -6,52 +6,15 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use tempfile::TempDir;
-
+mod bench;
 #[path = "../../format/tests/common/mod.rs"]
 mod common;
 
+use bench::{run, text, Bench};
 use common::{pattern, Draft, Piece};
-
-/// A directory with an image in it.
-struct Bench {
-    dir: TempDir,
-    image: PathBuf,
-}
-
-impl Bench {
-    fn new(image: &[u8]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("image");
-        fs::write(&path, image).expect("written");
-        Self { dir, image: path }
-    }
-
-    fn sample() -> Self {
-        Self::new(&Draft::sample().image())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs fsck with `args` and the image.
-    fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
-        run(args.into_iter().map(|arg| arg.as_ref().to_owned()).chain([self.image.clone().into()]))
-    }
-}
-
-fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-tesserafs"));
-    command.args(args).stdin(Stdio::null()).output().expect("fsck runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -59,7 +22,7 @@ fn is_root() -> bool {
 
 #[test]
 fn exit_codes_are_those_of_fsck() {
-    let bench = Bench::sample();
+    let bench = Bench::new(&Draft::sample().image());
     let code = |output: Output| output.status.code();
     let none: [&str; 0] = [];
     assert_eq!(code(bench.run(none)), Some(0));
@@ -132,14 +95,14 @@ fn regions_tile_the_image() {
 
 #[test]
 fn annotations_are_printed() {
-    let bench = Bench::sample();
+    let bench = Bench::new(&Draft::sample().image());
     assert_eq!(bench.run(["--annotation", "spdx"]).stdout, b"tag-value");
     assert_eq!(bench.run(["--annotation", "oci.config"]).stdout, b"{}");
 }
 
 #[test]
 fn a_long_listing_has_a_line_for_each_name() {
-    let bench = Bench::sample();
+    let bench = Bench::new(&Draft::sample().image());
     let lines = text(&bench.run(["--list"]).stdout);
     let words: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(words.len(), 15, "{lines}");
@@ -284,7 +247,7 @@ fn extraction_restores_the_tree() {
 
 #[test]
 fn extraction_refuses_a_directory_in_use() {
-    let bench = Bench::sample();
+    let bench = Bench::new(&Draft::sample().image());
     let out = bench.path("out");
     fs::create_dir(&out).expect("a directory");
     fs::write(out.join("file"), b"precious").expect("written");

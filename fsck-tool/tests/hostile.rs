@@ -171,6 +171,37 @@ fn holes_that_take_too_long_to_digest_are_not_digested() {
 }
 
 #[test]
+fn an_image_of_any_other_length_is_found() {
+    let mut image = Draft::sample().image();
+    attach(&mut image, b"signature");
+    for len in (0..image.len()).step_by(61).chain((0..image.len()).step_by(4096)).chain([image.len() - 1]) {
+        let report = check_bytes(&image[..len], 1);
+        // An error of reading too, where something goes on behind a table that is cut.
+        assert_eq!(report.exit_code().value() & !8, 4, "{len}: {:?} {:?}", report.error, report.findings);
+        assert!(!report.findings.is_empty(), "{len}");
+    }
+}
+
+#[test]
+fn a_superblock_with_any_byte_of_ones_is_found() {
+    let image = Draft::sample().image();
+    // All fields, and some of the zeros behind them.
+    for at in (0..0x260).chain((0x260..4096).step_by(31)) {
+        let mut broken = image.clone();
+        broken[at] = 0xff;
+        if broken == image {
+            continue;
+        }
+        let report = check_bytes(&broken, 1);
+        assert_eq!(report.exit_code().value(), 4, "byte {at}: {:?}", report.error);
+        // The same, with the digest of the prefix made right: then it is the field itself.
+        superblock(&mut broken, |_| ());
+        let report = check_bytes(&broken, 1);
+        assert!(report.error.is_none(), "byte {at}: {:?}", report.error);
+    }
+}
+
+#[test]
 fn directories_that_share_entries_end() {
     // 3000 directories, each of which says to have all entries.
     let mut draft = Draft::empty();
