@@ -459,8 +459,32 @@ impl<U: Operations> Table<U> {
         listxattr: Some(xattr::Table::<U::Xattr>::listxattr),
         #[cfg(CONFIG_FS_POSIX_ACL)]
         get_inode_acl: Some(xattr::Table::<U::Xattr>::get_inode_acl),
+        #[cfg(CONFIG_FS_POSIX_ACL)]
+        set_acl: Some(Self::set_acl),
+        fileattr_get: Some(Self::fileattr_get),
         ..pin_init::zeroed()
     };
+
+    /// Refuses, where the VFS has not done so before: on a mount nobody comes here. But overlayfs lets a list
+    /// be set on what lies in a lower layer, which it copies up first, only if that layer could, too.
+    #[cfg(CONFIG_FS_POSIX_ACL)]
+    extern "C" fn set_acl(
+        _idmap: *mut bindings::mnt_idmap,
+        _dentry: *mut bindings::dentry,
+        _acl: *mut bindings::posix_acl,
+        _kind: c_int,
+    ) -> c_int {
+        EROFS.to_errno()
+    }
+
+    /// No inode has a flag of `chattr`: what the caller passes says that already. overlayfs asks what lies in a
+    /// lower layer before it copies it up to set one.
+    extern "C" fn fileattr_get(
+        _dentry: *mut bindings::dentry,
+        _attributes: *mut bindings::file_kattr,
+    ) -> c_int {
+        0
+    }
 
     /// # Safety
     ///
