@@ -10,6 +10,7 @@ mod appliance;
 mod audit;
 mod bench;
 mod cache;
+mod cases;
 mod cli;
 mod console;
 mod corrupt;

@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{disk, rootfs, trees};
+use crate::{cases, disk, rootfs, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -73,6 +73,10 @@ pub(crate) fn prepare(
     let small_tree = tempfile::tempdir().context("failed to make a scratch folder")?;
     trees::small(small_tree.path())?;
     let small = trees::image(tools, &contents, "small", small_tree.path(), &[])?;
+    // Beside the cache, whose file system keeps access control lists.
+    let cases_tree = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
+    cases::tree(cases_tree.path())?;
+    let cases = trees::image(tools, &contents, "cases", cases_tree.path(), &[])?;
     let signed = signed(tools, &contents, small_tree.path(), &small, signers)?;
 
     let good = trees::path(&contents, &signed.good[0]);
@@ -91,6 +95,7 @@ pub(crate) fn prepare(
         root,
         sparse,
         small,
+        cases,
         signed,
         flips,
         unknown_feature: unknown_feature.to_owned(),

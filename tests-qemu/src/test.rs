@@ -21,12 +21,13 @@ use crate::tools::{self, cargo, Tools};
 use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "compare",
     "programs",
     "readers",
     "sharing",
     "api",
+    "fstests",
     "backing",
     "races",
     "signatures",

@@ -64,7 +64,7 @@ pub(crate) fn small(folder: &Path) -> Result<()> {
 
 /// A program that ends with the low byte of its effective user ID, without a library: an ELF header, a program
 /// header, five instructions.
-fn effective_user() -> Vec<u8> {
+pub(crate) fn effective_user() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     // mov $107 (geteuid), %eax; syscall; mov %eax, %edi; mov $60 (exit), %eax; syscall

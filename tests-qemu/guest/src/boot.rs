@@ -14,8 +14,8 @@ use tesserafs_guest::plan::Plan;
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
-    api, backing, bench, compare, demo, faults, flips, leaks, mutants, observe, privilege, programs, races,
-    readers, sharing, signatures,
+    api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, privilege, programs,
+    races, readers, sharing, signatures,
 };
 
 /// Everything; does not return.
@@ -61,6 +61,7 @@ fn run() -> Result<()> {
             api::tests(&mut suite, &plan);
             observe::tests(&mut suite, &plan);
         }
+        "fstests" => fstests::tests(&mut suite, &plan),
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
         "privilege" => privilege::tests(&mut suite, &plan),

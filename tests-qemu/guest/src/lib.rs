@@ -4,6 +4,7 @@
 //! The same [`manifest`] code describes the source tree on the host and the mounted image in the
 //! guest, so that a comparison of the two is a comparison of the file systems and of nothing else.
 
+pub mod cases;
 pub mod manifest;
 pub mod message;
 pub mod plan;

@@ -3,7 +3,7 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`] and [`privilege`], `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
@@ -16,6 +16,7 @@ mod containers;
 mod demo;
 mod faults;
 mod flips;
+mod fstests;
 mod fuse;
 mod keys;
 mod kmsg;
@@ -78,6 +79,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [group, rest @ ..])) if verb == "within" => {
             races::join(Path::new(group))?;
             helper(rest)
+        }
+        Some((verb, [file, offset])) if verb == "touch-mapped" => {
+            fstests::touch_mapped(Path::new(file), offset)
         }
         Some((verb, rest)) if verb == "chroot" => programs::helper(rest),
         Some((verb, [])) if verb == "user-namespace" => api::namespace_helper(),

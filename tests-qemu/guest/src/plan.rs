@@ -56,6 +56,8 @@ pub struct Plan {
     pub sparse: Image,
     /// A few megabytes with every kind of file.
     pub small: Image,
+    /// What the cases of xfstests need (see [`crate::cases`]).
+    pub cases: Image,
     /// The signature tests.
     pub signed: Signed,
     /// Bits of `signed.good[0]` to flip, one at a time.

@@ -133,6 +133,56 @@ pub(crate) fn as_user(program: &mut Command, user: u32) {
     unsafe { program.pre_exec(change) };
 }
 
+/// Does something as a user with these groups, the first of which is his own; on a thread, to which alone the
+/// kernel's calls (not the library's) give the ids. Processes that it starts have them, too.
+pub(crate) fn acting_as<T: Send>(
+    user: u32,
+    groups: &[u32],
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    let own = *groups.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let become_user = || {
+        let call = libc::SYS_setgroups;
+        // SAFETY: As many groups are read as there are.
+        checked(unsafe { libc::syscall(call, groups.len(), groups.as_ptr()) })?;
+        for (call, id) in [(libc::SYS_setresgid, own), (libc::SYS_setresuid, user)] {
+            // SAFETY: The calls take no memory, and change this thread alone, which ends with `work`.
+            checked(unsafe { libc::syscall(call, id, id, id) })?;
+        }
+        Ok(work())
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(become_user).join().map_err(|_| io::Error::other("a thread panicked"))?
+    })
+}
+
+/// `F_OFD_SETLK`: locks bytes for an open file (`F_RDLCK`, `F_WRLCK`), or unlocks them (`F_UNLCK`).
+pub(crate) fn lock_bytes(file: &File, kind: libc::c_int, start: i64, length: i64) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    };
+    // SAFETY: `lock` is as large as the call expects; nothing of it is kept.
+    checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, std::ptr::from_ref(&lock)) }.into())
+        .map(|_| ())
+}
+
+/// `F_SETLEASE`.
+pub(crate) fn set_lease(file: &File, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: The call takes no memory.
+    checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) }.into()).map(|_| ())
+}
+
+/// `F_GETLEASE`.
+pub(crate) fn lease(file: &File) -> io::Result<libc::c_int> {
+    // SAFETY: The call takes no memory.
+    let kind = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) };
+    checked(kind.into()).map(|_| kind)
+}
+
 /// Moves this process, which must have one thread, into a new user namespace, whose root it is, with mounts of
 /// its own.
 pub(crate) fn become_root_of_a_namespace() -> io::Result<()> {
@@ -332,15 +382,30 @@ pub(crate) struct Mapping {
     length: usize,
 }
 
+/// A new mapping at a place that the kernel chooses.
+fn map(
+    file: &File,
+    offset: i64,
+    length: usize,
+    rights: libc::c_int,
+    kind: libc::c_int,
+) -> io::Result<*mut libc::c_void> {
+    // SAFETY: Nothing is mapped there yet.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), length, rights, kind, file.as_raw_fd(), offset) };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(address)
+}
+
 impl Mapping {
     pub(crate) fn new(file: &File, length: usize) -> io::Result<Self> {
-        // SAFETY: A new mapping at a place that the kernel chooses.
-        let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        Self::at(file, 0, length)
+    }
+
+    /// From a multiple of the page size on.
+    pub(crate) fn at(file: &File, offset: i64, length: usize) -> io::Result<Self> {
+        let address = map(file, offset, length, libc::PROT_READ, libc::MAP_PRIVATE)?;
         Ok(Self { address, length })
     }
 
@@ -369,6 +434,56 @@ impl Mapping {
 }
 
 impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: The mapping was made in `new` and is not used after this.
+        unsafe { libc::munmap(self.address, self.length) };
+    }
+}
+
+/// A file mapped for reading and writing. It is never borrowed: others may change it.
+pub(crate) struct WritableMapping {
+    address: *mut libc::c_void,
+    length: usize,
+}
+
+impl WritableMapping {
+    /// What is written goes to the file.
+    pub(crate) fn shared(file: &File, length: usize) -> io::Result<Self> {
+        Self::new(file, length, libc::MAP_SHARED)
+    }
+
+    /// What is written stays here.
+    pub(crate) fn private(file: &File, length: usize) -> io::Result<Self> {
+        Self::new(file, length, libc::MAP_PRIVATE)
+    }
+
+    fn new(file: &File, length: usize, kind: libc::c_int) -> io::Result<Self> {
+        let address = map(file, 0, length, libc::PROT_READ | libc::PROT_WRITE, kind)?;
+        Ok(Self { address, length })
+    }
+
+    /// Writes at a place. Touching a page behind the end of the file ends the process.
+    pub(crate) fn write(&self, place: usize, bytes: &[u8]) {
+        assert!(place + bytes.len() <= self.length, "{} bytes at {place} of {}", bytes.len(), self.length);
+        // SAFETY: That many bytes from there are in the mapping, and nobody has a reference to them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.cast::<u8>().add(place), bytes.len());
+        }
+    }
+
+    /// The mapped bytes up to a place.
+    pub(crate) fn read(&self, length: usize) -> Vec<u8> {
+        assert!(length <= self.length, "{length} bytes of {}", self.length);
+        let mut bytes = vec![0; length];
+        // SAFETY: The vector and the mapping have that many bytes.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.address.cast::<u8>(), bytes.as_mut_ptr(), length);
+        }
+        bytes
+    }
+}
+
+impl Drop for WritableMapping {
     fn drop(&mut self) {
         // SAFETY: The mapping was made in `new` and is not used after this.
         unsafe { libc::munmap(self.address, self.length) };
