@@ -88,8 +88,10 @@ impl<T: Shrink> Table<T> {
         shrinker: *mut bindings::shrinker,
         _control: *mut bindings::shrink_control,
     ) -> c_ulong {
+        // SAFETY: The shrinker is valid for this call; its data is set before it is registered.
+        let cache = unsafe { (*shrinker).private_data };
         // SAFETY: The registration keeps the cache until the shrinker has been freed.
-        let cache = unsafe { &*(*shrinker).private_data.cast::<T>() };
+        let cache = unsafe { &*cache.cast::<T>() };
         match cache.count() {
             // `SHRINK_EMPTY`.
             0 => c_ulong::MAX - 1,
@@ -104,8 +106,10 @@ impl<T: Shrink> Table<T> {
         shrinker: *mut bindings::shrinker,
         control: *mut bindings::shrink_control,
     ) -> c_ulong {
+        // SAFETY: The shrinker is valid for this call; its data is set before it is registered.
+        let cache = unsafe { (*shrinker).private_data };
         // SAFETY: The registration keeps the cache until the shrinker has been freed.
-        let cache = unsafe { &*(*shrinker).private_data.cast::<T>() };
+        let cache = unsafe { &*cache.cast::<T>() };
         // SAFETY: The control is valid for this call.
         let n = unsafe { (*control).nr_to_scan };
         match cache.scan(n) {

@@ -88,8 +88,10 @@ impl Backing {
         //
         // SAFETY: Nobody reads from this file yet.
         unsafe { bindings::file_ra_state_init(&raw mut (*raw).__bindgen_anon_3.f_ra, mapping) };
-        // SAFETY: The mapping of a block device has its inode as host.
-        let len = unsafe { bindings::tesserafs_i_size_read((*mapping).host) };
+        // SAFETY: The mapping of a block device has its inode as host, which does not change.
+        let host = unsafe { (*mapping).host };
+        // SAFETY: The open file keeps the inode.
+        let len = unsafe { bindings::tesserafs_i_size_read(host) };
         Ok(Self {
             is_local: true,
             // SAFETY: The file is that of a block device, which is open.
@@ -260,9 +262,10 @@ impl Backing {
             return unsafe { self.read_device(kiocb, to) };
         }
         let raw = self.file.as_ptr();
-        // SAFETY: The credentials of an open file do not change, and live as long as the file,
-        // which is longer than they are in force here.
-        let old = unsafe { bindings::tesserafs_override_creds((*raw).f_cred) };
+        // SAFETY: The file is open; its credentials do not change.
+        let cred = unsafe { (*raw).f_cred };
+        // SAFETY: They live as long as the file, which is longer than they are in force here.
+        let old = unsafe { bindings::tesserafs_override_creds(cred) };
         // SAFETY: The file is open for reading by the type invariants; the caller promises the rest.
         let n = unsafe { bindings::vfs_iocb_iter_read(raw, kiocb, to) };
         // SAFETY: `old` is what was in force before.
@@ -284,8 +287,10 @@ impl Backing {
         to: *mut bindings::iov_iter,
     ) -> isize {
         let is_direct = kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT != 0;
-        // SAFETY: The operations of an open file do not change, and are static.
-        let read_iter = unsafe { (*(*self.file.as_ptr()).f_op).read_iter };
+        // SAFETY: The operations of an open file do not change.
+        let operations = unsafe { (*self.file.as_ptr()).f_op };
+        // SAFETY: They are static, or of a module that the open file keeps.
+        let read_iter = unsafe { (*operations).read_iter };
         match read_iter.filter(|_| is_direct) {
             // For what a direct read leaves over this takes the `i_rwsem` of the device, as below; one
             // of whole blocks, into one segment, fails or leaves nothing.
@@ -326,8 +331,10 @@ fn is_local(file: &File) -> bool {
 /// its pages are the storage itself.
 fn uncached_flags(file: &File) -> c_int {
     let file = file.as_ptr();
-    // SAFETY: The operations of an open file do not change, and are static.
-    let fop_flags = unsafe { (*(*file).f_op).fop_flags };
+    // SAFETY: The operations of an open file do not change.
+    let operations = unsafe { (*file).f_op };
+    // SAFETY: They are static, or of a module that the open file keeps.
+    let fop_flags = unsafe { (*operations).fop_flags };
     // SAFETY: The file is open.
     let is_dax = unsafe { bindings::tesserafs_file_is_dax(file) };
     if fop_flags & bindings::TESSERAFS_CONST_FOP_DONTCACHE != 0 && !is_dax {

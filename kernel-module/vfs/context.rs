@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     bindings,
-    klib::buffer::Buffer, //
+    klib::{
+        buffer::Buffer,
+        printk::within_rate, //
+    }, //
 };
 use core::{
     ffi::CStr,
@@ -83,8 +86,10 @@ impl<T: FileSystem> FsContext<T> {
 
     /// What was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
-        // SAFETY: By the type invariants; `fs_type` is assigned once.
-        unsafe { Registration::<T>::global_of((*self.as_ptr()).fs_type) }
+        // SAFETY: The context is valid; `fs_type` is assigned once.
+        let fs_type = unsafe { (*self.as_ptr()).fs_type };
+        // SAFETY: By the type invariants.
+        unsafe { Registration::<T>::global_of(fs_type) }
     }
 
     /// Tells the mounter, and the kernel log, why it does not work.
@@ -106,10 +111,10 @@ impl<T: FileSystem> FsContext<T> {
         // Anybody can set options, be it only to have them refused.
         //
         // SAFETY: Only looks at the current task.
-        if unsafe { bindings::tesserafs_capable_noaudit(bindings::CAP_SYS_ADMIN as c_int) } {
+        let is_admin =
+            unsafe { bindings::tesserafs_capable_noaudit(bindings::CAP_SYS_ADMIN as c_int) };
+        if is_admin || within_rate() {
             pr_err!("{}\n", text);
-        } else {
-            crate::pr_err_ratelimited!("{}\n", text);
         }
     }
 }
@@ -182,8 +187,11 @@ impl<T: FileSystem> Table<T> {
     /// `fc` must have this table, and `'a` end before the callback returns and before this is
     /// called again.
     unsafe fn context<'a>(fc: *mut bindings::fs_context) -> &'a mut Context<T> {
-        // SAFETY: As the caller promises; a context is used by one thread at a time.
-        unsafe { &mut *(*fc).fs_private.cast() }
+        // SAFETY: As the caller promises; only contexts with `fs_private` set have this table.
+        let context = unsafe { (*fc).fs_private };
+        // SAFETY: `init_fs_context` made it; a context is used by one thread at a time, and borrowed
+        // once at a time by the caller's promise.
+        unsafe { &mut *context.cast() }
     }
 
     /// # Safety
@@ -219,8 +227,10 @@ impl<T: FileSystem> Table<T> {
             let context = unsafe { Self::context(fc) };
             // SAFETY: The context has this table.
             let fc = unsafe { FsContext::<T>::from_raw(fc) };
+            // SAFETY: The parameter is valid.
+            let key = unsafe { (*param).key };
             // SAFETY: The key is a C string that stays for this call.
-            let key = unsafe { c_bytes((*param).key) };
+            let key = unsafe { c_bytes(key) };
             let value = if option == bindings::TESSERAFS_OPT_FLAG as c_int {
                 &[]
             } else {
@@ -277,16 +287,14 @@ impl<T: FileSystem> Table<T> {
             mount_error!(log, "the source is open, and no regular file");
             return Err(ENOTBLK);
         }
+        // SAFETY: The file is open; the place of its path in it is taken, and nothing is read.
+        let location = unsafe { &raw const (*file).__bindgen_anon_1.f_path };
+        // SAFETY: The credentials of a context do not change.
+        let cred = unsafe { (*fc).cred };
         // Opened once more: the mounter may change the flags of the file that it has.
         //
         // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
-        let own = unsafe {
-            bindings::dentry_open(
-                &raw const (*file).__bindgen_anon_1.f_path,
-                Self::OPEN_FLAGS,
-                (*fc).cred,
-            )
-        };
+        let own = unsafe { bindings::dentry_open(location, Self::OPEN_FLAGS, cred) };
         let own = from_err_ptr(own)?;
         // SAFETY: `dentry_open()` returned a new file with a reference for us; nobody else has it,
         // so there is no `fdget_pos` of it.
@@ -399,9 +407,10 @@ impl<T: FileSystem> Table<T> {
             mount_error!(log, "no source");
             return Err(EINVAL);
         }
-        // SAFETY: The credentials of a context do not change, and live as long as it, which is longer
-        // than they are in force here.
-        let old = unsafe { bindings::tesserafs_override_creds((*fc).cred) };
+        // SAFETY: The credentials of a context do not change.
+        let cred = unsafe { (*fc).cred };
+        // SAFETY: They live as long as the context, which is longer than they are in force here.
+        let old = unsafe { bindings::tesserafs_override_creds(cred) };
         // SAFETY: The source is a C string. Who made the context is the mounter, whoever has it now.
         let file = unsafe { bindings::filp_open(source, Self::OPEN_FLAGS, 0) };
         // SAFETY: `old` is what was in force before.
@@ -500,8 +509,10 @@ impl<T: FileSystem> Table<T> {
             );
             return Err(ENOTBLK);
         }
-        // SAFETY: `i_sb` is assigned once, and the file keeps the superblock.
-        let depth = unsafe { (*(*inode).i_sb).s_stack_depth };
+        // SAFETY: The file keeps the inode; `i_sb` is assigned once.
+        let sb = unsafe { (*inode).i_sb };
+        // SAFETY: The file keeps the superblock, whose depth is set before it has files.
+        let depth = unsafe { (*sb).s_stack_depth };
         let limit = bindings::FILESYSTEM_MAX_STACK_DEPTH as c_int;
         match depth.checked_add(1) {
             Some(depth) if depth <= limit => Ok(depth),
@@ -535,8 +546,12 @@ impl<T: FileSystem> Table<T> {
                 mount_error!(log, "cannot be mounted read-write");
                 return Err(EROFS);
             }
-            // SAFETY: A context for reconfiguration has a root, of a superblock that is complete.
-            let sb = unsafe { SuperBlock::<T>::from_raw((*(*fc).root).d_sb) };
+            // SAFETY: A context for reconfiguration has a root.
+            let root = unsafe { (*fc).root };
+            // SAFETY: A root dentry is valid and has a superblock.
+            let sb = unsafe { (*root).d_sb };
+            // SAFETY: It is of this type, and complete, as it has a root.
+            let sb = unsafe { SuperBlock::<T>::from_raw(sb) };
             T::reconfigure(log, &context.options, sb)?;
             Ok(0)
         })

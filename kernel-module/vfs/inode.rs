@@ -313,8 +313,10 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
             Kind::Regular { file, mapping } => {
                 // SAFETY: As above.
                 unsafe { (*inode).__bindgen_anon_3.i_fop = file.table };
-                // SAFETY: As above; `i_mapping` is set since `inode_init_always`.
-                unsafe { (*(*inode).i_mapping).a_ops = mapping.table };
+                // SAFETY: As above.
+                let pages = unsafe { (*inode).i_mapping };
+                // SAFETY: Set since `inode_init_always`, to the mapping within the inode.
+                unsafe { (*pages).a_ops = mapping.table };
                 // SAFETY: As above.
                 unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
                 // SAFETY: The inode is valid, and its superblock is assigned once.
@@ -546,7 +548,9 @@ impl<T: FileSystem> INodeWithData<T> {
         // SAFETY: The object is ours.
         unsafe { *(*this).link.get() = core::ptr::null_mut() };
         // SAFETY: As above.
-        unsafe { (*(*this).shared.get()).write(SetOnce::new()) };
+        let shared = unsafe { (*this).shared.get() };
+        // SAFETY: As above.
+        unsafe { shared.write(MaybeUninit::new(SetOnce::new())) };
         // SAFETY: As above.
         unsafe { *(*this).has_data.get() = false };
     }

@@ -301,8 +301,10 @@ pub(super) unsafe fn new_inode<T: FileSystem>(
     let depth = unsafe { (*sb).s_stack_depth };
     // SAFETY: As for the size; the depth is within the limit.
     unsafe { bindings::tesserafs_set_invalidate_lock_class(raw, depth, true) };
-    // SAFETY: As above; `i_mapping` is set since `inode_init_always`.
-    unsafe { (*(*raw).i_mapping).a_ops = &MetaTable::<T>::TABLE };
+    // SAFETY: As for the size.
+    let pages = unsafe { (*raw).i_mapping };
+    // SAFETY: Set since `inode_init_always`, to the mapping within the inode.
+    unsafe { (*pages).a_ops = &MetaTable::<T>::TABLE };
     Ok(inode)
 }
 

@@ -18,7 +18,8 @@
 
 use super::{
     inode::INode,
-    registration::FileSystem, //
+    registration::FileSystem,
+    super_block, //
 };
 use crate::bindings;
 use core::{
@@ -161,11 +162,8 @@ impl PageCache {
         //
         // SAFETY: The superblock is valid, and nobody else knows it.
         to_result(unsafe { bindings::super_setup_bdi(sb) })?;
-        let pages = readahead.checked_div(bindings::PAGE_SIZE).unwrap_or(0);
-        // SAFETY: As above, and it has its backing device. CAST: A few pages.
-        unsafe { (*(*sb).s_bdi).ra_pages = pages as c_ulong };
-        // SAFETY: As above.
-        unsafe { (*(*sb).s_bdi).io_pages = pages as c_ulong };
+        // SAFETY: As above, and it has its backing device.
+        unsafe { super_block::read_ahead(sb, readahead) };
         Ok(this)
     }
 

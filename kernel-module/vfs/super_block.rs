@@ -79,8 +79,10 @@ impl<T: FileSystem> SbInfo<T> {
     ///
     /// `sb` must be a superblock of `T` whose `s_fs_info` was set, and stay for `'a`.
     pub(super) unsafe fn of<'a>(sb: *mut bindings::super_block) -> &'a Self {
-        // SAFETY: As the caller promises. It is set once, and freed after the last inode is gone.
-        unsafe { &*(*sb).s_fs_info.cast() }
+        // SAFETY: The superblock is valid, as the caller promises; this is set once.
+        let info = unsafe { (*sb).s_fs_info };
+        // SAFETY: As the caller promises. It is freed after the last inode is gone.
+        unsafe { &*info.cast() }
     }
 
     pub(super) fn meta_source(&self) -> Option<&T::Meta> {
@@ -144,9 +146,10 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
 
     /// What was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
-        // SAFETY: By the type invariants the superblock is of a type that a `Registration<T>`
-        // registered; `s_type` is assigned once.
-        unsafe { Registration::<T>::global_of((*self.as_ptr()).s_type) }
+        // SAFETY: The superblock is valid; `s_type` is assigned once.
+        let fs_type = unsafe { (*self.as_ptr()).s_type };
+        // SAFETY: By the type invariants it is a type that a `Registration<T>` registered.
+        unsafe { Registration::<T>::global_of(fs_type) }
     }
 
     /// On how many filesystems this one is stacked.
@@ -213,12 +216,9 @@ impl<T: FileSystem> SuperBlock<T, New> {
         if self.is_block_device() {
             return;
         }
-        let pages = bytes.checked_div(bindings::PAGE_SIZE).unwrap_or(0);
         // SAFETY: The superblock is valid and ours; `set_up_backing` gave it a backing device of its own,
         // as it has no other, before the filesystem gets at it.
-        unsafe { (*(*self.as_ptr()).s_bdi).ra_pages = pages as c_ulong };
-        // SAFETY: As above.
-        unsafe { (*(*self.as_ptr()).s_bdi).io_pages = pages as c_ulong };
+        unsafe { read_ahead(self.as_ptr(), bytes) };
     }
 
     /// Makes the metadata inode: `len` bytes that `source` provides. Once.
@@ -438,6 +438,21 @@ pub(super) unsafe fn set_up_backing<T: FileSystem>(sb: *mut bindings::super_bloc
         0 => Err(EINVAL),
         _ => Ok(()),
     }
+}
+
+/// Sets how far ahead of a sequential reader files of the superblock are read.
+///
+/// # Safety
+///
+/// `sb` must be a superblock that nobody else uses yet, with a backing device of its own.
+pub(super) unsafe fn read_ahead(sb: *mut bindings::super_block, bytes: usize) {
+    let pages = bytes.checked_div(bindings::PAGE_SIZE).unwrap_or(0);
+    // SAFETY: As the caller promises.
+    let device = unsafe { (*sb).s_bdi };
+    // SAFETY: As the caller promises. CAST: A few pages.
+    unsafe { (*device).ra_pages = pages as c_ulong };
+    // SAFETY: As above.
+    unsafe { (*device).io_pages = pages as c_ulong };
 }
 
 /// The root of a superblock.

@@ -20,7 +20,8 @@ use crate::{
 };
 use core::{
     ffi::CStr,
-    marker::PhantomData, //
+    marker::PhantomData,
+    mem::MaybeUninit, //
 };
 use kernel::{
     prelude::*,
@@ -226,17 +227,17 @@ impl<U: Operations> Table<U> {
     }
 }
 
-/// The caller's buffer; empty if there is none.
+/// The caller's buffer, cleared, as it may be memory that nobody has written yet; empty if there is none.
 ///
 /// # Safety
 ///
 /// `buffer` must be null or point to `size` bytes of kernel memory that nobody else uses for `'a`.
-unsafe fn slice_of<'a>(buffer: *mut u8, size: usize) -> &'a mut [u8] {
-    if buffer.is_null() || size == 0 {
+unsafe fn slice_of<'a>(buffer: *mut MaybeUninit<u8>, size: usize) -> &'a mut [u8] {
+    if buffer.is_null() {
         return &mut [];
     }
-    // SAFETY: As the caller promises. The bytes are only written.
-    unsafe { core::slice::from_raw_parts_mut(buffer, size) }
+    // SAFETY: As the caller promises.
+    buffer::zero(unsafe { core::slice::from_raw_parts_mut(buffer, size) })
 }
 
 /// A length as the positive result of a C function.
