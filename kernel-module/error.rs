@@ -2,8 +2,8 @@
 
 //! What can go wrong, as an errno for the caller and as one line for the log.
 //!
-//! A broken rule keeps its name until it leaves the filesystem: only [`Failure::report`] turns it
-//! into an errno, and says in which image, where, what was found and what was expected.
+//! A broken rule keeps its name until it leaves the filesystem: only `Stats::report` turns it into an
+//! errno, and says in which image, where, what was found and what was expected.
 
 use kernel::{fmt, prelude::*};
 
@@ -79,12 +79,9 @@ impl Failure {
         }
     }
 
-    /// Logs what the image or its backing file is to blame for, and gives the errno.
-    pub(crate) fn report(&self, image: &ImageId) -> Error {
-        if !matches!(self, Failure::Kernel(_)) {
-            crate::pr_err_ratelimited!("{}: {}\n", image, self);
-        }
-        self.errno()
+    /// Whether the image or its backing file is to blame.
+    pub(crate) fn is_of_the_image(&self) -> bool {
+        !matches!(self, Failure::Kernel(_))
     }
 }
 

@@ -49,8 +49,9 @@ module_param_named(require_signatures, require_signatures, bool_enable_only, 064
 MODULE_PARM_DESC(require_signatures,
 		 "Mount only images whose signature verifies (can be turned on, never off)");
 
-/* Shared by every message that an image or a user can trigger at will. */
-static DEFINE_RATELIMIT_STATE(ratelimit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+/* Shared by every message that somebody without rights over the machine can trigger at will. */
+DEFINE_RATELIMIT_STATE(tesserafs_shared_ratelimit, DEFAULT_RATELIMIT_INTERVAL,
+		       DEFAULT_RATELIMIT_BURST);
 
 /*
  * For lockdep: filling a page of an image that lies on another tesserafs takes this lock of an
@@ -299,9 +300,14 @@ const struct cred *tesserafs_override_creds(const struct cred *cred)
 	return override_creds(cred);
 }
 
-bool tesserafs_ratelimit(void)
+void tesserafs_ratelimit_init(struct ratelimit_state *state)
 {
-	return ___ratelimit(&ratelimit, KBUILD_MODNAME);
+	ratelimit_default_init(state);
+}
+
+bool tesserafs_ratelimit(struct ratelimit_state *state)
+{
+	return ___ratelimit(state, KBUILD_MODNAME);
 }
 
 struct folio *tesserafs_readahead_folio(struct readahead_control *rac)

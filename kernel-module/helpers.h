@@ -23,6 +23,7 @@ struct kiocb;
 struct key;
 struct kmem_cache;
 struct kobject;
+struct ratelimit_state;
 struct readahead_control;
 struct shrinker;
 struct super_block;
@@ -35,6 +36,7 @@ struct work_struct;
 #define TESSERAFS_OPT_FLAG	2
 
 extern const struct fs_parameter_spec tesserafs_fs_parameters[];
+extern struct ratelimit_state tesserafs_shared_ratelimit;
 
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
 unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file);
@@ -85,7 +87,8 @@ void tesserafs_mapping_set_large_folios(struct inode *inode);
 unsigned int tesserafs_num_online_cpus(void);
 unsigned int tesserafs_num_possible_cpus(void);
 const struct cred *tesserafs_override_creds(const struct cred *cred);
-bool tesserafs_ratelimit(void);
+void tesserafs_ratelimit_init(struct ratelimit_state *state);
+bool tesserafs_ratelimit(struct ratelimit_state *state);
 struct folio *tesserafs_readahead_folio(struct readahead_control *rac);
 size_t tesserafs_readahead_length(const struct readahead_control *rac);
 loff_t tesserafs_readahead_pos(const struct readahead_control *rac);

@@ -188,13 +188,13 @@ impl FileSystem for Tesserafs {
         sb.set_export::<inode::Handles>();
         sb.enable_posix_acl();
         sb.set_readahead(READAHEAD);
-        let stats = Arc::new(Stats::new(id), GFP_KERNEL)?;
+        let is_common = fc.is_privileged();
+        let stats = Arc::pin_init(Stats::new(id, is_common), GFP_KERNEL)?;
         let tree = MerkleTree::new(backing.clone(), &parsed, stats.clone());
         let layout = &parsed.layout;
         tree.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
         // Nobody compares the bytes of a trusted store with the digests.
-        let is_common = fc.is_privileged();
         let is_verified = !options.private_pages && !options.trusted_backing;
         let shares_pages = is_verified && backing.is_local() && is_common;
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;

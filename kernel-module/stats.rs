@@ -28,6 +28,7 @@ use tesserafs_format::num::{u32_from_usize, u64_from_usize, usize_from_u32};
 use tesserafs_format::Chunk;
 
 use crate::error::{Failure, ImageId};
+use crate::klib::printk::{self, RateLimit};
 use crate::klib::sysfs::{File, Value};
 use crate::klib::trace;
 
@@ -54,9 +55,14 @@ impl Counter {
     }
 }
 
-/// The counters of a mounted image.
+/// The counters of a mounted image, and what it may write to the log.
+#[pin_data]
 pub(crate) struct Stats {
     pub(crate) id: ImageId,
+    /// Whether it has a rate of messages of its own, so that no other image keeps it silent.
+    is_common: bool,
+    #[pin]
+    rate: RateLimit,
     pub(crate) read_bytes: Counter,
     pub(crate) hashed_bytes: Counter,
     pub(crate) decoded_bytes: Counter,
@@ -68,10 +74,13 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Those of an image that is being mounted.
-    pub(crate) fn new(id: ImageId) -> Self {
-        Self {
+    /// Those of an image that is being mounted; `is_common` as in `Mounted`: in user namespaces anybody
+    /// can have as many mounts as he likes, and they share a rate.
+    pub(crate) fn new(id: ImageId, is_common: bool) -> impl PinInit<Self> {
+        pin_init!(Self {
             id,
+            is_common,
+            rate <- RateLimit::new(),
             read_bytes: Counter::new(),
             hashed_bytes: Counter::new(),
             decoded_bytes: Counter::new(),
@@ -80,7 +89,7 @@ impl Stats {
             chunk_misses: Counter::new(),
             shared_files: Counter::new(),
             verification_failures: Counter::new(),
-        }
+        })
     }
 
     /// The first eight bytes of the image ID.
@@ -116,7 +125,18 @@ impl Stats {
             _ => "",
         };
         trace::failure(self.image(), rule, failure.errno());
-        failure.report(&self.id)
+        if failure.is_of_the_image() && self.within_rate() {
+            pr_err!("{}: {}\n", self.id, failure);
+        }
+        failure.errno()
+    }
+
+    fn within_rate(&self) -> bool {
+        if self.is_common {
+            self.rate.permits()
+        } else {
+            printk::within_rate()
+        }
     }
 }
 

@@ -5,30 +5,45 @@
 //! C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
 
 use crate::bindings;
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
 
-/// Whether one more message is within the rate. If not, it is counted, and the count is printed
-/// later.
+/// A rate of its own: ten messages in five seconds.
+#[pin_data]
+pub(crate) struct RateLimit {
+    #[pin]
+    state: Opaque<bindings::ratelimit_state>,
+}
+
+// SAFETY: The state has no owner.
+unsafe impl Send for RateLimit {}
+
+// SAFETY: The state has a lock of its own.
+unsafe impl Sync for RateLimit {}
+
+impl RateLimit {
+    /// A rate of which nothing is used up.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            state <- Opaque::ffi_init(|slot: *mut bindings::ratelimit_state| {
+                // SAFETY: `slot` is memory for a state, which is pinned from here on.
+                unsafe { bindings::tesserafs_ratelimit_init(slot) };
+            }),
+        })
+    }
+
+    /// Whether one more message is within the rate. If not, it is counted, and the count is printed
+    /// later.
+    pub(crate) fn permits(&self) -> bool {
+        // SAFETY: The state was initialised by `new`.
+        unsafe { bindings::tesserafs_ratelimit(self.state.get()) }
+    }
+}
+
+/// As [`RateLimit::permits`], of the rate that all share who have none of their own.
 pub(crate) fn within_rate() -> bool {
     // SAFETY: The state is a static object with a lock of its own.
-    unsafe { bindings::tesserafs_ratelimit() }
-}
-
-/// [`pr_err!`](kernel::pr_err), within the rate.
-#[macro_export]
-macro_rules! pr_err_ratelimited {
-    ($($arg:tt)+) => (
-        if $crate::klib::printk::within_rate() {
-            ::kernel::pr_err!($($arg)+);
-        }
-    );
-}
-
-/// [`pr_warn!`](kernel::pr_warn), within the rate.
-#[macro_export]
-macro_rules! pr_warn_ratelimited {
-    ($($arg:tt)+) => (
-        if $crate::klib::printk::within_rate() {
-            ::kernel::pr_warn!($($arg)+);
-        }
-    );
+    unsafe { bindings::tesserafs_ratelimit(&raw mut bindings::tesserafs_shared_ratelimit) }
 }

@@ -2,10 +2,12 @@
 //! One bit of a signed image is flipped, in two hundred places of each region in turn.
 //!
 //! Either the mount is refused, or what the bit belongs to cannot be read, each with the right errno;
-//! everything else is read right. A wrong byte, a wrong name, a wrong attribute fails the test.
+//! everything else is read right, and the log says so of each image. A wrong byte, a wrong name, a wrong attribute fails the test.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -15,6 +17,7 @@ use tesserafs_guest::manifest::{Entry, Manifest};
 use tesserafs_guest::plan::{Flip, Plan};
 use tesserafs_guest::tree;
 
+use crate::kmsg::Log;
 use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::signatures::{require, trust};
 use crate::suite::Suite;
@@ -35,6 +38,9 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     if let Some(flips) = regions.get("superblock") {
         let options = format!("digest=sha256:{}", plan.signed.good[0].image_id);
         suite.test("superblock-pinned", || run(plan, "superblock", flips, &options));
+    }
+    if let Some(flip) = regions.get("pack").and_then(|flips| flips.first()) {
+        suite.test("one-image-silences-no-other", || log_of_two(plan, flip));
     }
     suite.test("require-signatures", || {
         require()?;
@@ -116,6 +122,49 @@ fn look(region: &str, expected: &Manifest, options: &str) -> Result<Effect> {
     }
     right_as_far_as_read(expected, &scan.manifest)?;
     Ok(Effect::Failed)
+}
+
+/// Two mounts of one broken image: the first fails more often than the log takes lines of it, and the second, which then
+/// fails once, has its line all the same.
+fn log_of_two(plan: &Plan, flip: &Flip) -> Result<String> {
+    const FAILURES: usize = 50;
+    let copies = [Path::new(COPY), Path::new("/tmp/flipped-too.tess")];
+    for copy in copies {
+        std::fs::copy(on_disk(&plan.signed.good[0].image), copy).context("failed to copy the image")?;
+        let file = File::options().read(true).write(true).open(copy).context("failed to open the copy")?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, flip.offset)?;
+        file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset)?;
+    }
+    drop_caches()?;
+    let mount = |copy, target: &str| Mount::image(copy, Path::new(target), "private_pages");
+    let (loud, quiet) = (mount(copies[0], "/mnt/loud")?, mount(copies[1], "/mnt/quiet")?);
+    let broken = tree::scan_damaged(loud.path(), 1).errors;
+    let (path, _) = broken.first().context("nothing is broken")?;
+    let path = Path::new(OsStr::from_bytes(path));
+
+    let mut log = Log::from_now()?;
+    for _ in 0..FAILURES {
+        fails(&loud.path().join(path))?;
+    }
+    let lines = log.said()?.len();
+    ensure!(lines < FAILURES, "each of {FAILURES} failures has its line");
+    fails(&quiet.path().join(path))?;
+    let line = log.expect_line().context("of the other image")?;
+    loud.unmount()?;
+    quiet.unmount()?;
+    for copy in copies {
+        std::fs::remove_file(copy).context("failed to remove a copy")?;
+    }
+    Ok(format!("{lines} lines of {FAILURES} failures; then {line}"))
+}
+
+/// Reads a file, which must not work.
+fn fails(path: &Path) -> Result<()> {
+    match std::fs::read(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::BADMSG.raw_os_error()) => Ok(()),
+        other => bail!("reading {} gives {:?}", path.display(), other.map(|bytes| bytes.len())),
+    }
 }
 
 /// Errnos that a mount may be refused with, by the region that the bit lies in.
