@@ -89,7 +89,7 @@ struct Args {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["metadata_only", "annotation"])]
     extract: Option<PathBuf>,
 
-    /// Print the bytes of an annotation
+    /// Print the bytes of an annotation; to a terminal, only those that it shows
     #[arg(long, value_name = "KEY", conflicts_with = "json")]
     annotation: Option<OsString>,
 
@@ -193,10 +193,14 @@ fn run(config: &Config) -> Result<ExitCode, Error> {
     let stdout = io::stdout();
     let report = check::check_then(&source, &config.options, bar.as_ref(), &cancel, |context, tree| {
         let mut out = BufWriter::new(stdout.lock());
+        if matches!(config.mode, Mode::List(_) | Mode::Annotation(_)) {
+            // Or the bar shares a line with the output, and takes it along.
+            bar.end();
+        }
         let written = match &config.mode {
             Mode::Check => Ok(()),
             Mode::List(listing) => list::list(context, *listing, stdout.is_terminal(), &mut out),
-            Mode::Annotation(key) => list::annotation(context, key, &mut out),
+            Mode::Annotation(key) => list::annotation(context, key, stdout.is_terminal(), &mut out),
             Mode::Extract(dir) => extract::extract(context, tree, dir, &mut extraction),
         };
         written.and_then(|()| out.flush().map_err(list::cannot_write))

@@ -169,15 +169,22 @@ fn mode_text(inode: &Inode) -> String {
     .collect()
 }
 
-/// A line of `sha256sum` with every byte that a terminal might obey replaced.
-fn for_terminal(line: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned();
-    let shown: String = text.chars().map(|c| if text::is_printable(c) { c } else { '?' }).collect();
-    format!("{shown}\n").into_bytes()
+/// The text with every character that a terminal might obey replaced, but for the end of a line.
+fn for_terminal(text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text);
+    text.chars()
+        .map(|c| if text::is_printable(c) || c == '\n' { c } else { '?' })
+        .collect::<String>()
+        .into_bytes()
 }
 
 /// Writes the bytes of the annotation of that key.
-pub(crate) fn annotation(context: &Context<'_>, key: &[u8], out: &mut dyn Write) -> Result<(), Error> {
+pub(crate) fn annotation(
+    context: &Context<'_>,
+    key: &[u8],
+    is_terminal: bool,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let count = context.image.sb.layout.annotations.records();
     for number in 0..count {
         let index = u32::try_from(number).unwrap_or(u32::MAX);
@@ -194,11 +201,29 @@ pub(crate) fn annotation(context: &Context<'_>, key: &[u8], out: &mut dyn Write)
         while at < end {
             context.cancel.check()?;
             let len = (end - at).min(piece.len() as u64) as usize;
-            read(context.image.annotation_bytes(index, at, &mut piece[..len]))?;
-            out.write_all(&piece[..len]).map_err(cannot_write)?;
+            let piece = &mut piece[..len];
+            read(context.image.annotation_bytes(index, at, piece))?;
+            let len = if is_terminal {
+                let whole = whole_characters(piece, at + len as u64 == end);
+                out.write_all(&for_terminal(whole)).map_err(cannot_write)?;
+                whole.len()
+            } else {
+                out.write_all(piece).map_err(cannot_write)?;
+                len
+            };
             at += len as u64;
         }
         return Ok(());
     }
     Err(Error::Refused(format!("the image has no annotation {}", text::escape(key))))
+}
+
+/// The piece without the beginning of a character whose other bytes come with the next piece.
+fn whole_characters(piece: &[u8], is_last: bool) -> &[u8] {
+    let rest = piece.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+    if is_last || rest == piece.len() {
+        piece
+    } else {
+        &piece[..piece.len() - rest]
+    }
 }

@@ -334,6 +334,46 @@ fn assert_plain(output: &Output, what: &str) {
     }
 }
 
+/// What `fsck-tesserafs` with these arguments shows on a terminal.
+fn on_a_terminal(arguments: &str, image: &Path) -> Output {
+    let command = format!("{} {arguments} {}", env!("CARGO_BIN_EXE_fsck-tesserafs"), image.display());
+    let output = Command::new("script").args(["-qefc", &command, "/dev/null"]).stdin(Stdio::null()).output();
+    let Output { status, stdout, stderr } = output.expect("script, of util-linux");
+    // Behind the progress bar, and with ends of lines as before the terminal driver.
+    let shown = text(&stdout).replace("\r\n", "\n");
+    let shown = shown.rsplit_once("\r\x1b[2K").map_or(&*shown, |(_, shown)| shown);
+    Output { status, stdout: shown.as_bytes().to_vec(), stderr }
+}
+
+#[test]
+fn bytes_that_are_wanted_as_they_are_keep_from_the_terminal() {
+    let mut draft = Draft::empty();
+    draft.directory(1, 1, 2, 0);
+    let bytes = pattern(5000, 1);
+    let content = draft.content(&[Piece::Data(&bytes)], &bytes);
+    draft.regular(content, 5000, 1, 0);
+    let name = "f\x1b[31m\u{202e}\u{e4}";
+    draft.dirent(name.as_bytes(), 2, 1);
+    // Characters of two bytes at odd places: one lies across the end of each piece that is read.
+    let letters = "\u{e4}".repeat(100_000);
+    draft.annotation(b"letters", format!("x{letters}\n").as_bytes());
+    draft.annotation(b"worst", EVIL);
+    draft.seal();
+    let bench = Bench::new(&draft.image());
+
+    let plain = bench.run(["--annotation", "worst"]);
+    assert_eq!(plain.stdout, EVIL);
+    let worst = on_a_terminal("--annotation worst", &bench.image);
+    assert!(worst.status.success());
+    assert_plain(&worst, "worst");
+    assert!(text(&worst.stdout).starts_with("?[2J?[31m?e??"), "{}", worst.stdout.escape_ascii());
+    let shown = on_a_terminal("--annotation letters", &bench.image);
+    assert!(text(&shown.stdout) == format!("x{letters}\n"), "a character is broken");
+    let listed = on_a_terminal("--list=sha256", &bench.image);
+    assert_plain(&listed, "list");
+    assert!(text(&listed.stdout).ends_with("  f?[31m?\u{e4}\n"));
+}
+
 #[test]
 fn nothing_that_is_printed_is_obeyed_by_a_terminal() {
     let evil = |what: &str| [EVIL, what.as_bytes()].concat();
