@@ -86,6 +86,8 @@ const HUGE: &str = "srv/cases/sparse/huge";
 /// What all parts work with.
 #[derive(Clone)]
 struct Bench<'a> {
+    /// What everything was built from.
+    commit: String,
     cache: Cache,
     tools: Tools,
     erofs: Erofs,
@@ -121,7 +123,9 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         Some(folder) => folder.canonicalize().with_context(|| format!("no {}", folder.display()))?,
         None => rootfs::debian(&cache)?,
     };
-    let bench = Bench { tools: Tools::build()?, erofs: Erofs { mkfs, version }, cache, source, options };
+    let commit = record::commit()?;
+    let bench =
+        Bench { commit, tools: Tools::build()?, erofs: Erofs { mkfs, version }, cache, source, options };
     let output = options.output.clone().unwrap_or_else(tools::repository);
     let json = output.join("BENCH.json");
 

@@ -97,7 +97,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Built>> {
         "the Debian root of the tests (with its special cases, without the file of terabytes) holds {:.1} MB in files",
         bytes as f64 / 1e6
     )];
-    Measured::new(programs(bench)?, notes, samples)
+    Measured::new(bench, programs(bench)?, notes, samples)
 }
 
 /// Builds once, from nothing.

@@ -67,7 +67,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         version: format!("{}, {}", qemu.lines().next().unwrap_or_default(), machine::versions(&toolchain)),
         command: shown,
     });
-    Measured::new(programs, notes(), samples)
+    Measured::new(bench, programs, notes(), samples)
 }
 
 /// A command line whose files have lost their folders: those are of this machine.

@@ -52,7 +52,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         version: "veritysetup of cryptsetup".to_owned(),
         command: command.clone(),
     }));
-    Measured::new(programs, notes(&plan, &images), samples)
+    Measured::new(bench, programs, notes(&plan, &images), samples)
 }
 
 fn notes(plan: &Plan, images: &Images) -> Vec<String> {

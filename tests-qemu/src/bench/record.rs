@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tesserafs_guest::reading;
 
+use super::Bench;
 use crate::{kernel, run, tools};
 
 /// One run of one builder.
@@ -73,11 +74,16 @@ impl Record {
 }
 
 impl<S> Measured<S> {
-    /// Of this clone on this machine, now.
-    pub(super) fn new(programs: Vec<Program>, notes: Vec<String>, samples: Vec<S>) -> Result<Self> {
+    /// Of this machine.
+    pub(super) fn new(
+        bench: &Bench<'_>,
+        programs: Vec<Program>,
+        notes: Vec<String>,
+        samples: Vec<S>,
+    ) -> Result<Self> {
         let words: Vec<String> = std::env::args().skip(1).collect();
         Ok(Self {
-            commit: commit()?,
+            commit: bench.commit.clone(),
             command: format!("cargo xtask {}", words.join(" ")),
             machine: machine()?,
             programs,
@@ -112,8 +118,8 @@ impl Measured<Built> {
     }
 }
 
-/// The commit of the repository.
-fn commit() -> Result<String> {
+/// The commit of the repository, as it is now.
+pub(super) fn commit() -> Result<String> {
     let git = |arguments: &[&str]| {
         run::capture(run::command("git").arg("-C").arg(tools::repository()).args(arguments))
     };

@@ -126,7 +126,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         command: format!("mount -t erofs -o ro,{SHARE} DEVICE FOLDER"),
     });
     programs.push(machine::program(&linux, &toolchain, shown));
-    Measured::new(programs, notes(&releases, rounds)?, samples)
+    Measured::new(bench, programs, notes(&releases, rounds)?, samples)
 }
 
 fn notes(releases: &Releases, rounds: usize) -> Result<Vec<String>> {

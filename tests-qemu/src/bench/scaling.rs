@@ -79,7 +79,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         version: format!("{qemu}, Linux {}, {}", kernel.key, machine::versions(&toolchain)),
         command: shown,
     });
-    Measured::new(programs, notes(&sizes, accelerator, runs), samples)
+    Measured::new(bench, programs, notes(&sizes, accelerator, runs), samples)
 }
 
 fn notes(sizes: &[u64], accelerator: Accelerator, runs: usize) -> Vec<String> {
