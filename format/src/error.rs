@@ -112,6 +112,7 @@ rules! {
     ContentExtents "content-extents" "the extents of a content are a range of the extent table, not empty";
     ExtentOrder "extent-order" "the extents of a content begin at 0, ascend, and begin before its end";
     ExtentHole "extent-hole" "a hole has no chunk offset";
+    ExtentLength "extent-length" "an extent of a chunk has 4096 bytes at least, or ends at a multiple of 4096 or with its content";
     ExtentRange "extent-range" "an extent lies in its chunk";
 
     // Annotations.

@@ -4,6 +4,7 @@
 
 use crate::chunk::{Chunk, ChunkIndex};
 use crate::error::{ensure, FormatError, Place, Rule};
+use crate::limits::BLOCK_BYTES;
 use crate::raw::RawExtent;
 
 /// The `chunk` of a hole.
@@ -62,8 +63,11 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Parses and proves record `index` of the extent table, which ends at byte `end` of the file.
-    pub fn parse(raw: &RawExtent, index: u32, end: u64) -> Result<Self, FormatError> {
+    /// Parses and proves record `index` of the extent table, which ends at byte `end` of a content of `size` bytes.
+    ///
+    /// What it proves of the length leaves two extents with a chunk in a block: one that begins before it or with
+    /// it, and one that begins within and so reaches its end.
+    pub fn parse(raw: &RawExtent, index: u32, end: u64, size: u64) -> Result<Self, FormatError> {
         let place = Place::Extent(index);
         let start = raw.file_offset.get();
         ensure(start < end, Rule::ExtentOrder, place, start, end)?;
@@ -73,7 +77,12 @@ impl Extent {
                 ensure(offset == 0, Rule::ExtentHole, place, offset.into(), 0)?;
                 Target::Hole
             }
-            chunk => Target::Chunk { index: ChunkIndex(chunk), offset },
+            chunk => {
+                let len = end.saturating_sub(start);
+                let is_long = len >= BLOCK_BYTES || end % BLOCK_BYTES == 0 || end == size;
+                ensure(is_long, Rule::ExtentLength, place, len, BLOCK_BYTES)?;
+                Target::Chunk { index: ChunkIndex(chunk), offset }
+            }
         };
         // INVARIANT: `start < end` was proven first.
         Ok(Self { index, start, end, target })

@@ -236,7 +236,7 @@ impl<'a, M: Metadata> Image<'a, M> {
         ensure(end <= extents.size, Rule::ExtentOrder, place, end, extents.size)?;
         let starts_right = index != extents.first || raw.file_offset.get() == 0;
         ensure(starts_right, Rule::ExtentOrder, place, raw.file_offset.get(), 0)?;
-        Ok(Extent::parse(&raw, index, end)?)
+        Ok(Extent::parse(&raw, index, end, extents.size)?)
     }
 
     /// The extent that covers byte `pos`, which is below the content's size.

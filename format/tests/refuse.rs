@@ -344,6 +344,11 @@ fn cases() -> Vec<(Rule, Place, Read)> {
             Records(|d| d.extents[1].file_offset = 9096.into(), |i| extent_at(i, 0, 9096, 0)),
         ),
         (
+            Rule::ExtentLength,
+            Extent(0),
+            Records(|d| d.extents[1].file_offset = 4095.into(), |i| content(i, 0, 9096)),
+        ),
+        (
             Rule::ExtentHole,
             Extent(3),
             Records(|d| d.extents[3].chunk_offset = 1.into(), |i| content(i, 1, 12388)),

@@ -341,7 +341,7 @@ proptest! {
         };
         let extent = Extent { index: 5, start, end: start + len, target };
         prop_assert_eq!(extent.len(), len);
-        let parse = |raw: &RawExtent| Extent::parse(raw, 5, start + len);
+        let parse = |raw: &RawExtent| Extent::parse(raw, 5, start + len, start + len);
         round_trip(extent, extent.to_raw(), damage, parse, Extent::to_raw);
     }
 

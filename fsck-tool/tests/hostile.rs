@@ -251,15 +251,16 @@ fn contents_that_share_extents_end() {
 }
 
 #[test]
-fn a_chunk_is_read_once_for_extents_of_a_byte() {
-    // Two chunks of 1 MiB, whose bytes a content takes one at a time, from one and from the other.
+fn a_chunk_is_read_once_for_short_extents() {
+    // Two chunks of 1 MiB, of whose bytes a content takes as few at a time as it may, from one and from the other.
     let raw = [pattern(1 << 20, 1), pattern(1 << 20, 2)];
     let mut draft = Draft::empty();
     let chunks = [draft.plain_chunk(&raw[0]), draft.plain_chunk(&raw[1])];
     let places: Vec<(usize, usize)> = (0..50_000).map(|n| (n % 2, n * 7)).collect();
-    let bytes: Vec<u8> = places.iter().map(|(chunk, at)| raw[*chunk][*at]).collect();
+    let bytes: Vec<u8> =
+        places.iter().flat_map(|(chunk, at)| &raw[*chunk][*at..*at + 4096]).copied().collect();
     let part =
-        |(chunk, at): &(usize, usize)| Piece::Part { chunk: chunks[*chunk], offset: *at as u32, len: 1 };
+        |(chunk, at): &(usize, usize)| Piece::Part { chunk: chunks[*chunk], offset: *at as u32, len: 4096 };
     let content = draft.content(&places.iter().map(part).collect::<Vec<_>>(), &bytes);
     draft.directory(1, 1, 2, 0);
     draft.dirent(b"file", 2, 1);

@@ -412,6 +412,13 @@ fn cases() -> Vec<Case> {
             &[Rule::ExtentRange],
             Records(|d| d.extents[1].file_offset = 0.into()),
         ),
+        (
+            Rule::ExtentLength,
+            "extent 0",
+            Some("/big"),
+            &[Rule::ExtentRange],
+            Records(|d| d.extents[1].file_offset = 4095.into()),
+        ),
         (Rule::ExtentHole, "extent 3", Some("/hole"), &[], Records(|d| d.extents[3].chunk_offset = 1.into())),
         (Rule::ExtentRange, "extent 1", Some("/big"), &[], Records(|d| d.extents[1].chunk_offset = 1.into())),
         (Rule::ContentDigest, "content 0", Some("/big"), &[], Records(|d| d.contents[0][0] ^= 1)),
@@ -573,17 +580,17 @@ fn cases() -> Vec<Case> {
         ),
         (
             Rule::MapExtents,
-            "extent 1",
+            "extent 2",
             Some("/big"),
             &[],
             Records(|d| {
-                // The first chunk of /big is two extents.
+                // The second chunk of /big is two extents.
                 let second = tesserafs_format::raw::RawExtent {
-                    file_offset: 100.into(),
-                    chunk: 0.into(),
-                    chunk_offset: 100.into(),
+                    file_offset: 8192.into(),
+                    chunk: 1.into(),
+                    chunk_offset: 3192.into(),
                 };
-                d.extents.insert(1, second);
+                d.extents.insert(2, second);
                 d.content_map
                     .iter_mut()
                     .skip(1)

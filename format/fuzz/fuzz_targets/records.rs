@@ -8,6 +8,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::raw::{
     RawAnnotation, RawAttributes, RawChunk, RawDirent, RawExtent, RawInode, RawPack, RawProfile,
     RawXattrEntry, RawXattrSet,
@@ -15,7 +16,7 @@ use tesserafs_format::raw::{
 use tesserafs_format::xattr::{entry_bytes, is_valid_name};
 use tesserafs_format::{
     Annotation, Attributes, AttributesIndex, Chunk, ChunkIndex, Digest, Directory, Dirent, Extent, FileKind,
-    FormatError, Ino, Inode, Pack, PackIndex, Profile, SuperBlock, XattrEntry, XattrSet, XattrSetIndex,
+    FormatError, Ino, Inode, Pack, PackIndex, Profile, SuperBlock, Target, XattrEntry, XattrSet, XattrSetIndex,
 };
 use tesserafs_fuzz::input::Input;
 use tesserafs_fuzz::tables::Tables;
@@ -110,10 +111,14 @@ fn map_records(sb: &SuperBlock, bytes: &[u8]) {
     }
     let parse = |raw: &RawChunk| Chunk::parse(raw, Digest::default(), ChunkIndex(0), layout);
     round_trip(bytes, parse, Chunk::to_raw);
-    let end = Input(bytes.get(size_of::<RawExtent>()..).unwrap_or_default()).u64();
-    let parse = |raw: &RawExtent| Extent::parse(raw, 0, end);
+    let mut input = Input(bytes.get(size_of::<RawExtent>()..).unwrap_or_default());
+    let (end, size) = (input.u64(), input.u64());
+    let parse = |raw: &RawExtent| Extent::parse(raw, 0, end, size);
     if let Some(extent) = round_trip(bytes, parse, |extent| Some(extent.to_raw())) {
         assert!(extent.start < extent.end && extent.end == end);
+        // The next one of a chunk ends in another block, or with the content.
+        let ends_within = end % BLOCK_BYTES != 0 && end != size;
+        assert!(extent.target == Target::Hole || !ends_within || extent.start / BLOCK_BYTES < end / BLOCK_BYTES);
     }
     let parse = |raw: &RawAnnotation| Annotation::parse(raw, 0, layout);
     if let Some(annotation) = round_trip(bytes, parse, |annotation| Some(annotation.to_raw())) {

@@ -135,7 +135,8 @@ fn extents() -> Vec<Case> {
         fails("extent-at-the-end", Data, Rule::ExtentOrder, |p| { let size = p.inode("holes")?.size.get(); set64(&mut p.extent("holes", 2)?.file_offset, size) }),
         fails("extent-behind-the-end", Data, Rule::ExtentOrder, |p| set64(&mut p.extent("holes", 2)?.file_offset, u64::MAX)),
         fails("extent-longer-than-its-chunk", Data, Rule::ExtentRange, |p| { let at = p.extent("holes", 1)?.file_offset.get(); set64(&mut p.extent("holes", 1)?.file_offset, at + 1) }),
-        canonical("extent-shorter-than-its-chunk", Rule::ContentDigest, |p| set64(&mut p.extent("holes", 1)?.file_offset, 4095)),
+        fails("extent-shorter-than-a-block", Data, Rule::ExtentLength, |p| set64(&mut p.extent("holes", 1)?.file_offset, 4095)),
+        fails("extent-of-a-byte", Data, Rule::ExtentLength, |p| set64(&mut p.extent("holes", 1)?.file_offset, 1)),
         fails("extent-chunk-end", Data, Rule::ChunkIndex, |p| { let end = p.chunks.len() as u32; set32(&mut p.extent("text", 0)?.chunk, end) }),
         fails("extent-chunk-before-hole", Data, Rule::ChunkIndex, |p| set32(&mut p.extent("text", 0)?.chunk, HOLE - 1)),
         fails("extent-of-another-chunk", Data, Rule::ExtentRange, |p| { let other = p.extent("small1", 0)?.chunk; p.extent("text", 0)?.chunk = other; Ok(()) }),
@@ -157,7 +158,7 @@ fn extents() -> Vec<Case> {
         }),
         canonical("extent-in-two", Rule::MapExtents, |p| {
             let (range, mut half) = (p.extents("text")?, *p.extent("text", 0)?);
-            (half.file_offset, half.chunk_offset) = (100.into(), 100.into());
+            (half.file_offset, half.chunk_offset) = (4096.into(), 4096.into());
             p.extents.insert(range.start + 1, half);
             shift(p, "text", 1)
         }),
