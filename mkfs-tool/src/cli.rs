@@ -43,7 +43,7 @@ the files; besides about 200 bytes an inode and 2 MB for 1 GB of distinct data. 
 that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
 
 Exit status: 0 the image is complete; 1 something could not be read, written or
-represented, and there is no image; 2 the command line makes no sense. A signal leaves no
+represented, and there is no image, unless it was the report; 2 the command line makes no sense. A signal leaves no
 image either, unless it was complete already; SIGABRT is what memory that cannot be had ends
 the program with.";
 
@@ -197,6 +197,9 @@ fn run(request: Request, quiet: bool, json: bool) -> Result<()> {
     }
 }
 
+/// More threads wait for each other only.
+const THREADS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
 /// Reads `MIN,AVG,MAX`.
 fn chunk_sizes(text: &str) -> std::result::Result<[u32; 3], String> {
     let sizes: std::result::Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
@@ -246,7 +249,7 @@ fn request(args: Args) -> Result<Request> {
     let filter =
         Filter { exclude: exclude(&args.exclude)?, devices: args.devices, attributes, image: Vec::new() };
     let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let threads = args.threads.unwrap_or(processors.saturating_add(processors.get()));
+    let threads = args.threads.unwrap_or(processors.saturating_add(processors.get())).min(THREADS_MAX);
     Ok(Request::Build(Box::new(Config {
         image: args.image,
         source,
@@ -262,7 +265,7 @@ fn request(args: Args) -> Result<Request> {
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(value) = env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let seconds = value.to_str().and_then(|text| text.parse().ok());
+    let seconds = value.to_str().filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok());
     seconds.map(Some).ok_or_else(|| Error::Usage("SOURCE_DATE_EPOCH is not a number of seconds".into()))
 }
 

@@ -164,6 +164,7 @@ fn paths_that_leave_the_archive_and_other_nonsense_are_refused() {
         (Archive::default().link(b'1', "a", "../../etc/passwd"), "not in the archive"),
         (Archive::default().link(b'1', "a", "nowhere"), "not in the archive"),
         (Archive::default().dir("d").link(b'1', "a", "d"), "a hard link to the directory"),
+        (Archive::default().file(".wh.a", b"").link(b'1', "b", "a").file("a/x", b""), "which is a whiteout"),
         (Archive::default().link(b'2', "a", "d").file("a/x", b""), "no directory"),
         (Archive::default().file(".wh.", b""), "without a name"),
         (Archive::default().file("./", b"x").link(b'2', "/", "x"), "not a directory"),

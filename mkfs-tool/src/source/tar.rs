@@ -170,8 +170,15 @@ impl TarSource {
                 let node = found.ok_or_else(|| {
                     format!("a hard link to {}, which is not in the archive before it", shown())
                 })?;
-                if matches!(self.nodes[node].what, What::Directory { .. }) {
-                    return Err(format!("a hard link to the directory {}", shown()));
+                match self.nodes[node].what {
+                    What::Directory { .. } => {
+                        return Err(format!("a hard link to the directory {}", shown()));
+                    }
+                    // A mark on what lower layers have, and no file; it may become a directory yet.
+                    What::Whiteout { oci: true } => {
+                        return Err(format!("a hard link to {}, which is a whiteout", shown()));
+                    }
+                    _ => {}
                 }
                 self.link(parent, name, node);
                 return Ok(());
@@ -202,7 +209,11 @@ impl TarSource {
                 *opaque = true;
                 return;
             }
-            (Some(_), What::Whiteout { oci: true }) => return,
+            (Some(Node { what, .. }), What::Whiteout { oci: true })
+                if !matches!(what, What::Whiteout { oci: true }) =>
+            {
+                return
+            }
             (Some(old @ Node { what: What::Directory { .. }, .. }), What::Directory { .. }) => {
                 old.attributes = node.attributes;
                 return;
