@@ -38,6 +38,7 @@ Examples:
   fsck-tesserafs --extract out/ root.tess
 
 Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule.
+Of each rule 64 are shown, and how many more there are.
 RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind
 it could be checked), error, or canonical (reads are right, but no builder makes such an image).
 Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
@@ -47,9 +48,10 @@ checked and no contents; nothing of it is listed or extracted.
 In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
 above 64 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
 
-A file that --extract gives its name is complete, whatever ends the extraction. What had its name
-by then stays, and so do the directories, which nobody else may enter: exit status 0 says that the
-tree is complete, and after any other one DIR is to be removed.
+A file that --extract gives its name is complete, whatever ends the extraction (SIGKILL leaves half
+a file where the filesystem of DIR knows no O_TMPFILE). What had its name by then stays, and so do
+the directories, of which nobody else may enter those that are not complete; a DIR that was there
+keeps its mode. Exit status 0 says that the tree is complete; after any other, DIR is to be removed.
 
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
 16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; or a sum of these.

@@ -37,7 +37,7 @@ pub enum Mode {
     Annotation(Vec<u8>),
 }
 
-/// Parses an image ID: 64 hexadecimal digits, with `sha256:` before them or not, as the mount option `digest=` is.
+/// Parses an image ID: 64 hexadecimal digits, with `sha256:` before them or not (the mount option `digest=` wants it).
 pub fn parse_image_id(text: &str) -> Result<Digest, String> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     Digest::from_hex(hex.as_bytes()).ok_or_else(|| "not sha256: and 64 hexadecimal digits".to_owned())

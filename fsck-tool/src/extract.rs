@@ -7,7 +7,7 @@
 //! files, on all threads; the second names of hard-linked files; last the attributes of directories, from the leaves up,
 //! so that nothing that happens in a directory changes what was set.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -70,6 +70,7 @@ pub(crate) fn extract(
         packs,
         directories: Mutex::new(Directories::new(root)),
         chunks: Mutex::default(),
+        compared: Mutex::default(),
         unnamed: AtomicBool::new(Path::new("/proc/self/fd").is_dir()),
         is_root: rustix::process::geteuid().is_root(),
         not_owned: Mutex::default(),
@@ -163,6 +164,8 @@ struct Extractor<'a> {
     packs: Packs<'a>,
     directories: Mutex<Directories>,
     chunks: Mutex<Chunks>,
+    /// Contents that have their digest: files that share one, however long its holes are, cost it once.
+    compared: Mutex<HashSet<ContentIndex>>,
     /// Files can be written before they have a name.
     unnamed: AtomicBool,
     is_root: bool,
@@ -352,13 +355,16 @@ impl Extractor<'_> {
         let ino = inode.ino.get();
         let fail = |source| Error::Io { what: format!("cannot write {}", self.shown(ino)), source };
         let extents = read(self.context.image.extents(content, size))?;
-        let mut hasher = ContentHasher::new(size);
+        let is_compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner).contains(&content);
+        let mut hasher = (!is_compared).then(|| ContentHasher::new(size));
         let mut raw = Vec::new();
         for index in extents.first..extents.end {
             self.context.cancel.check()?;
             let extent = read(self.context.image.extent(&extents, index))?;
             let Target::Chunk { index, offset } = extent.target else {
-                self.zeros(&mut hasher, extent.len())?;
+                if let Some(hasher) = &mut hasher {
+                    hasher.zeros_until(extent.len(), || self.context.cancel.check())?;
+                }
                 continue;
             };
             let chunk = read(self.context.image.chunk(index))?;
@@ -373,23 +379,23 @@ impl Extractor<'_> {
                 shared = self.shared(index, decoder)?;
                 shared.get(start..end)
             };
-            let bytes =
-                bytes.ok_or_else(|| Error::Refused("the image changed while it was read".to_owned()))?;
-            hasher.update(bytes);
+            let bytes = bytes.ok_or_else(|| {
+                Error::Refused(format!("the image changed while {} was read", self.shown(ino)))
+            })?;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(bytes);
+            }
             file.write_all_at(bytes, extent.start).map_err(fail)?;
         }
         file.set_len(size).map_err(fail)?;
-        self.compare(content, hasher)
-    }
-
-    fn zeros(&self, hasher: &mut ContentHasher, len: u64) -> Result<(), Error> {
-        hasher.zeros_until(len, || self.context.cancel.check())
+        hasher.map_or(Ok(()), |hasher| self.compare(content, hasher))
     }
 
     fn compare(&self, content: ContentIndex, hasher: ContentHasher) -> Result<(), FileError> {
         let expected = read(self.context.image.content_digest(content))?;
         let found = hasher.finish().digest;
         if found == expected {
+            self.compared.lock().unwrap_or_else(PoisonError::into_inner).insert(content);
             return Ok(());
         }
         let finding = Finding::new(Rule::ContentDigest, Place::Content(content.0), found, expected);

@@ -46,6 +46,7 @@ impl Severity {
             | Rule::TreeNames
             | Rule::TreeTargets
             | Rule::TreeXattrs
+            | Rule::TreeAttributes
             | Rule::TreeContents
             | Rule::ContentHoles
             | Rule::MapExtents
