@@ -3,7 +3,7 @@
 //! Step 3 of a data read: verified stored bytes become raw bytes.
 //!
 //! Only [`Authentic`] bytes get here: the decompressor never meets bytes that the superblock does
-//! not vouch for.
+//! not vouch for, nor, where the mounter trusts the store, the store.
 
 use core::mem::MaybeUninit;
 

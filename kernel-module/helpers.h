@@ -11,7 +11,6 @@
 
 struct address_space;
 struct attribute;
-struct address_space;
 struct cred;
 struct dir_context;
 struct file;

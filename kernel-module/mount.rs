@@ -167,6 +167,11 @@ impl FileSystem for Tesserafs {
             mount_error!(fc, "{}", failure);
             failure.errno()
         };
+        if backing.len() < BLOCK_BYTES {
+            let found = backing.len();
+            mount_error!(fc, "{} bytes are no image, a superblock has {}", found, BLOCK_BYTES);
+            return Err(EINVAL);
+        }
         let block = read_superblock(&backing).map_err(refuse)?;
         let block: &[u8; BLOCK_SIZE] = block.first_chunk().ok_or(EIO)?;
         let id = check_prefix::<KernelSha256>(block).map_err(|error| refuse(error.into()))?;
@@ -197,6 +202,10 @@ impl FileSystem for Tesserafs {
         // Nobody compares the bytes of a trusted store with the digests.
         let is_verified = !options.private_pages && !options.trusted_backing;
         let shares_pages = is_verified && backing.is_local() && is_common;
+        if layout.packs.records() > 1 {
+            mount_error!(fc, "{}: it has packs in files of their own, which are not read yet", id);
+            return Err(EOPNOTSUPP);
+        }
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
         let folder = &fc.global().folder;
         let shown = if is_common {
@@ -352,13 +361,9 @@ impl Options {
 
 /// Reads the first block of the backing store.
 fn read_superblock(backing: &Backing) -> Result<Buffer<u8>, Failure> {
-    let place = Place::SuperBlock(0);
-    if backing.len() < BLOCK_BYTES {
-        return Err(FormatError::new(Rule::Magic, place, 0, 0).into());
-    }
     backing
         .read(0, BLOCK_SIZE)
-        .map_err(|error| Failure::backing(place, error))
+        .map_err(|error| Failure::backing(Place::SuperBlock(0), error))
 }
 
 /// Whether the backing store holds the whole image.

@@ -13,25 +13,18 @@ use crate::klib::buffer::Buffer;
 use crate::vfs::backing::{Backing, Bytes};
 use crate::vfs::fatal_signal_pending;
 
-/// The packs of an image, opened when it is mounted: a page fault opens nothing.
+/// The packs of an image: pack 0, which is embedded. Images with others are not mounted.
 pub(crate) struct Packs {
     backing: Backing,
     embedded: Pack,
 }
 
 impl Packs {
-    /// Finds the packs that `image` names.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP` where it needs a pack in a file of its own.
+    /// Finds the packs of `image`, which has one.
     pub(crate) fn open<M>(image: Image<'_, M>, backing: Backing) -> Result<Self, Failure>
     where
         M: Metadata<Error = Failure>,
     {
-        if image.sb.layout.packs.records() > 1 {
-            return Err(EOPNOTSUPP.into());
-        }
         Ok(Self {
             backing,
             embedded: image.pack(PackIndex(0))?,

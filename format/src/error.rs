@@ -84,7 +84,7 @@ rules! {
 
     // Xattrs.
     XattrSetRange "xattr-set-range" "an xattr set lies in the xattr entry table";
-    XattrSetCount "xattr-set-count" "an xattr set has an entry at least, and exactly as many as it says";
+    XattrSetCount "xattr-set-count" "an xattr set has between 1 and 9362 entries, and exactly as many as it says";
     XattrEntryRange "xattr-entry-range" "an xattr lies in its set";
     XattrName "xattr-name" "an xattr name has a known prefix, bytes after it, no NUL, and 255 bytes at most";
     XattrValueLength "xattr-value-length" "an xattr value has 65536 bytes at most";

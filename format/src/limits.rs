@@ -63,7 +63,7 @@ pub const MTIME_MAX: i64 = (1 << 34) - (1 << 31) - 1;
 /// and the last value is kept as "none".
 pub const INDEX_MAX: u64 = 0xffff_fffe;
 
-/// Packs in an image: the kernel opens each one when it mounts.
+/// Packs in an image.
 pub const PACKS_MAX: u64 = 1024;
 
 /// Annotations in an image.

@@ -70,7 +70,7 @@ impl<U: Operations> Table<U> {
     /// # Safety
     ///
     /// `folio` must be locked, not up to date, and belong to the page cache of an inode that
-    /// `NewINode::init` gave this table; the lock is handed over.
+    /// `NewINode::init` or `PageCache::get` gave this table; the lock is handed over.
     unsafe extern "C" fn read_folio(
         file: *mut bindings::file,
         folio: *mut bindings::folio,
@@ -92,8 +92,8 @@ impl<U: Operations> Table<U> {
 
     /// # Safety
     ///
-    /// `rac` must be a readahead request of the page cache for an inode that `NewINode::init`
-    /// gave this table.
+    /// `rac` must be a readahead request of the page cache for an inode that `NewINode::init` or
+    /// `PageCache::get` gave this table.
     unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
         // SAFETY: The request is valid for this call, and its mapping is always set.
         let mapping = unsafe { (*rac).mapping };

@@ -88,7 +88,7 @@ pub(crate) trait Operations {
     }
 
     /// What a regular file must have in common with others to share its pages with them; none keeps
-    /// them to itself. Asked when the file is opened, until there is a key.
+    /// them to itself. Asked once, when the inode is opened first.
     fn page_key(_inode: &INode<Self::FileSystem>) -> Option<Key> {
         None
     }

@@ -101,7 +101,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn admit_mounter(fc: &FsContext<Self>) -> Result;
 
     /// Decides whether a superblock that exists may be mounted once more with these options. All that
-    /// [`FileSystem::fill_super`] would refuse is to be refused here.
+    /// [`FileSystem::fill_super`] would refuse, by what it found then, is to be refused here.
     ///
     /// Two mounts of one block device share a superblock; two mounts of one file do not.
     fn admit(fc: &FsContext<Self>, options: &Self::Options, sb: &SuperBlock<Self, Ready>)
