@@ -89,7 +89,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         Ok(String::new())
     });
     suite.test("unknown-option-is-refused", || {
-        refused(&on_disk(&plan.small.image), "no_such_option", &[Errno::INVAL])
+        refused(&on_disk(&plan.small.image), "no_such_option", &[Errno::INVAL], "no_such_option")
     });
     suite.test("digest-right", || {
         let options = format!("digest=sha256:{}", plan.small.image_id);
@@ -100,7 +100,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     });
     suite.test("digest-wrong", || {
         let options = format!("digest=sha256:{}", plan.sparse.image_id);
-        refused(&on_disk(&plan.small.image), &options, &[Errno::BADMSG])
+        refused(&on_disk(&plan.small.image), &options, &[Errno::BADMSG], "image-id @")
     });
     suite.test("digest-malformed", || {
         for options in [
@@ -111,33 +111,41 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
             &format!("digest=sha256:{}0", plan.small.image_id),
             &format!("digest=sha256:x{}", &plan.small.image_id[1..]),
         ] {
-            refused(&on_disk(&plan.small.image), options, &[Errno::INVAL])?;
+            refused(&on_disk(&plan.small.image), options, &[Errno::INVAL], "digest")?;
         }
         Ok(String::new())
     });
     suite.test("not-an-image", || {
         let garbage = Path::new("/tmp/garbage");
         std::fs::write(garbage, vec![0x5a; 1 << 20]).context("failed to write garbage")?;
-        refused(garbage, "", &[Errno::INVAL])
+        refused(garbage, "", &[Errno::INVAL], "magic @")
     });
     suite.test("empty-and-missing-files", || {
         let empty = Path::new("/tmp/empty");
         std::fs::write(empty, b"").context("failed to write an empty file")?;
-        refused(empty, "", &[Errno::INVAL])?;
+        refused(empty, "", &[Errno::INVAL], "0 bytes are no image")?;
         quietly_refused(Path::new("/tmp/missing"), "", &[Errno::NOENT])?;
         quietly_refused(Path::new("/tmp"), "", &[Errno::INVAL, Errno::ISDIR, Errno::NOTBLK])?;
         quietly_refused(Path::new("/dev/null"), "", &[Errno::INVAL, Errno::NOTBLK])
     });
-    suite.test("unknown-feature", || refused(&on_disk(&plan.unknown_feature), "", &[Errno::OPNOTSUPP]));
+    suite.test("unknown-feature", || {
+        refused(&on_disk(&plan.unknown_feature), "", &[Errno::OPNOTSUPP], "incompat @")
+    });
     suite.test("truncated-image", || {
         let image = std::fs::read(on_disk(&plan.small.image)).context("failed to read the image")?;
         let short = Path::new("/tmp/short");
         let mut notes = Vec::new();
-        for length in [4095, 4096, image.len() / 2, image.len() - 4096] {
+        let lengths = [
+            (4095, "4095 bytes are no image"),
+            (4096, "file-length @"),
+            (image.len() / 2, "file-length @"),
+            (image.len() - 4096, "file-length @"),
+        ];
+        for (length, words) in lengths {
             std::fs::write(short, &image[..length]).context("failed to write a short image")?;
             // Structure says more than is there: it contradicts itself, or the read comes up short.
             let allowed = [Errno::UCLEAN, Errno::IO, Errno::INVAL];
-            notes.push(refused(short, "", &allowed).with_context(|| format!("{length} bytes"))?);
+            notes.push(refused(short, "", &allowed, words).with_context(|| format!("{length} bytes"))?);
         }
         Ok(notes.pop().unwrap_or_default())
     });
@@ -162,11 +170,11 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     });
 }
 
-/// Fails unless a mount is refused with one of `allowed`, and with a line in the log.
-fn refused(image: &Path, options: &str, allowed: &[Errno]) -> Result<String> {
+/// Fails unless a mount is refused with one of `allowed`, and with a line in the log that has these words.
+fn refused(image: &Path, options: &str, allowed: &[Errno], words: &str) -> Result<String> {
     let mut log = Log::from_now()?;
     let errno = quietly_refused(image, options, allowed)?;
-    let line = log.expect_line().with_context(|| format!("{options} gives {errno}"))?;
+    let line = log.expect_line(words).with_context(|| format!("{options} gives {errno}"))?;
     Ok(format!("{errno}: {line}"))
 }
 

@@ -83,7 +83,7 @@ fn overlay_on_top(image: &Image) -> Result<String> {
     let lower = mounted(&on_disk(&image.image))?;
     let tmpfs = Mount::new(Path::new("tmpfs"), Path::new("/mnt/layers"), "tmpfs", MountFlags::empty(), "")
         .context("failed to mount a tmpfs")?;
-    let overlay = Mount::overlay(lower.path(), tmpfs.path(), Path::new("/mnt/overlay"))?;
+    let overlay = Mount::overlay(lower.path(), tmpfs.path(), Path::new("/mnt/overlay"), "")?;
     let mut expected = Manifest::load(&on_disk(&image.manifest))?;
     let whiteout = |mode: u32| mode & 0o170_000 == 0o020_000;
     let before = expected.entries.len();
@@ -128,7 +128,8 @@ fn overlay_on_top(image: &Image) -> Result<String> {
 fn image_on_overlay(image: &Image) -> Result<String> {
     let tmpfs = Mount::new(Path::new("tmpfs"), Path::new("/mnt/layers"), "tmpfs", MountFlags::empty(), "")
         .context("failed to mount a tmpfs")?;
-    let overlay = Mount::overlay(Path::new(crate::mounts::DISK), tmpfs.path(), Path::new("/mnt/overlay"))?;
+    let overlay =
+        Mount::overlay(Path::new(crate::mounts::DISK), tmpfs.path(), Path::new("/mnt/overlay"), "")?;
     let mount = mounted(&overlay.path().join(&image.image))?;
     let note = compare(image, mount.path())?;
     mount.unmount()?;

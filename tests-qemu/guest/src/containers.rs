@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
-use rustix::mount::MountFlags;
 use serde::Deserialize;
 use serde_json::{json, Value};
 use tesserafs_guest::plan::OCI_CONFIG;
@@ -149,16 +148,14 @@ impl Bundle {
     /// separated by colons) whose changes belong to `owner`.
     pub(crate) fn new(parent: &Path, name: &str, lower: &str, owner: u32) -> Result<Self> {
         let folder = parent.join(name);
-        for sub in ["rootfs", "upper", "work"] {
-            std::fs::create_dir_all(folder.join(sub)).with_context(|| format!("failed to create {sub}"))?;
+        let (root, upper) = (folder.join("rootfs"), folder.join("upper"));
+        for folder in [&root, &upper] {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        let (upper, work) = (folder.join("upper"), folder.join("work"));
         std::os::unix::fs::chown(&upper, Some(owner), Some(owner))
             .context("failed to give the upper layer away")?;
-        let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
-        let root = folder.join("rootfs");
-        let root = Mount::new(Path::new("overlay"), &root, "overlay", MountFlags::empty(), &options)
-            .with_context(|| format!("failed to mount an overlay with {options}"))?;
+        let root = Mount::overlay(Path::new(lower), &folder, &root, "")?;
         Ok(Self { folder, root })
     }
 

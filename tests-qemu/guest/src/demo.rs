@@ -135,7 +135,7 @@ fn overlay(plan: &Plan, out: &mut Vec<String>) -> Result<()> {
     let mount = mounted(plan)?;
     let tmpfs = Mount::new(Path::new("tmpfs"), Path::new("/mnt/layers"), "tmpfs", MountFlags::empty(), "")
         .context("failed to mount a tmpfs")?;
-    let overlay = Mount::overlay(mount.path(), tmpfs.path(), Path::new("/mnt/container"))?;
+    let overlay = Mount::overlay(mount.path(), tmpfs.path(), Path::new("/mnt/container"), "")?;
     out.push(format!("# mount -t overlay -o lowerdir={MNT},… overlay /mnt/container"));
     let script = "echo changed > /etc/motd && cat /etc/motd && rm /etc/issue && ls /etc | wc -l";
     inside(out, overlay.path(), &["/bin/sh", "-c", script])?;
@@ -151,7 +151,7 @@ fn refusals(plan: &Plan, out: &mut Vec<String>) -> Result<()> {
         let path = on_disk(&image.image);
         let mounted = typed(out, "mount", &["-t", "tesserafs", &path.to_string_lossy(), MNT])?;
         out.push("# dmesg | tail -n 1".to_owned());
-        out.push(log.expect_line()?);
+        out.push(log.expect_line("sign")?);
         ensure!(!mounted, "{} was mounted", image.image);
     }
     Ok(())

@@ -67,19 +67,12 @@ enum Effect {
 fn run(plan: &Plan, region: &str, flips: &[&Flip], options: &str) -> Result<String> {
     let image = &plan.signed.good[0];
     let expected = Manifest::load(&on_disk(&image.manifest))?;
-    std::fs::copy(on_disk(&image.image), COPY).context("failed to copy the image")?;
-    let file = File::options().read(true).write(true).open(COPY).context("failed to open the copy")?;
-    let toggle = |flip: &Flip| -> Result<()> {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, flip.offset)
-            .and_then(|()| file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset))
-            .with_context(|| format!("failed to flip {flip:?}"))
-    };
+    let file = copy(plan, Path::new(COPY))?;
     let (mut refused, mut failed, mut silent) = (BTreeMap::new(), 0, Vec::new());
     for flip in flips {
-        toggle(flip)?;
+        toggle(&file, flip)?;
         let effect = look(region, &expected, options).with_context(|| format!("{flip:?}"))?;
-        toggle(flip)?;
+        toggle(&file, flip)?;
         match effect {
             Effect::Refused(errno) => *refused.entry(errno.raw_os_error()).or_insert(0) += 1,
             Effect::Failed => failed += 1,
@@ -89,16 +82,31 @@ fn run(plan: &Plan, region: &str, flips: &[&Flip], options: &str) -> Result<Stri
     // The untouched image must mount: otherwise every refusal above proves nothing.
     let whole = look(region, &expected, options).context("the image itself")?;
     ensure!(matches!(whole, Effect::Silent), "the image itself is refused or fails");
-    // A chunk is hashed whole, and so is the superblock: nothing in them may go unnoticed.
+    // A chunk is hashed whole, and so are superblock and signature: nothing in them may go unnoticed.
     // Of the other regions, tables that only tools use (digests of contents, raw digests) are never read.
-    if matches!(region, "pack" | "superblock") && !silent.is_empty() {
+    if matches!(region, "pack" | "superblock" | "signature") && !silent.is_empty() {
         bail!("{} bits were not noticed: {silent:?}", silent.len());
     }
+    ensure!(silent.len() < flips.len(), "no bit was noticed");
     Ok(format!(
         "{} flips: refused (by errno) {refused:?}, {failed} fail reading, {} concern only tools",
         flips.len(),
         silent.len()
     ))
+}
+
+/// A copy of the image, open to be changed.
+fn copy(plan: &Plan, to: &Path) -> Result<File> {
+    std::fs::copy(on_disk(&plan.signed.good[0].image), to)
+        .and_then(|_| File::options().read(true).write(true).open(to))
+        .with_context(|| format!("failed to copy the image to {}", to.display()))
+}
+
+fn toggle(file: &File, flip: &Flip) -> Result<()> {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, flip.offset)
+        .and_then(|()| file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset))
+        .with_context(|| format!("failed to flip {flip:?}"))
 }
 
 /// Mounts the copy and reads everything, with nothing in memory from the mount before: what was
@@ -130,14 +138,13 @@ fn log_of_two(plan: &Plan, flip: &Flip) -> Result<String> {
     const FAILURES: usize = 50;
     let copies = [Path::new(COPY), Path::new("/tmp/flipped-too.tess")];
     for copy in copies {
-        std::fs::copy(on_disk(&plan.signed.good[0].image), copy).context("failed to copy the image")?;
-        let file = File::options().read(true).write(true).open(copy).context("failed to open the copy")?;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, flip.offset)?;
-        file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset)?;
+        toggle(&self::copy(plan, copy)?, flip)?;
     }
     drop_caches()?;
-    let mount = |copy, target: &str| Mount::image(copy, Path::new(target), "private_pages");
+    let mount = |copy: &Path, target: &str| {
+        Mount::image(copy, Path::new(target), "private_pages")
+            .with_context(|| format!("failed to mount {}", copy.display()))
+    };
     let (loud, quiet) = (mount(copies[0], "/mnt/loud")?, mount(copies[1], "/mnt/quiet")?);
     let broken = tree::scan_damaged(loud.path(), 1).errors;
     let (path, _) = broken.first().context("nothing is broken")?;
@@ -150,7 +157,7 @@ fn log_of_two(plan: &Plan, flip: &Flip) -> Result<String> {
     let lines = log.said()?.len();
     ensure!(lines < FAILURES, "each of {FAILURES} failures has its line");
     fails(&quiet.path().join(path))?;
-    let line = log.expect_line().context("of the other image")?;
+    let line = log.expect_line("chunk-digest").context("of the other image")?;
     loud.unmount()?;
     quiet.unmount()?;
     for copy in copies {

@@ -91,11 +91,7 @@ impl Layers {
     fn new(image: &Path) -> Result<Self> {
         let image = Mount::image(image, Path::new("/mnt/image"), "").context("failed to mount the image")?;
         let work = tmpfs("/mnt/layers")?;
-        for folder in ["upper", "work"] {
-            std::fs::create_dir(work.path().join(folder))
-                .with_context(|| format!("failed to create {folder}"))?;
-        }
-        let overlay = over(image.path(), work.path(), Path::new(OVERLAY), "")?;
+        let overlay = Mount::overlay(image.path(), work.path(), Path::new(OVERLAY), "")?;
         Ok(Self { overlay, work, image })
     }
 
@@ -109,7 +105,7 @@ impl Layers {
             .context("failed to unmount the overlay")?;
         drop_caches()?;
         // The value that there is stands for this mount, too.
-        std::mem::forget(over(self.image.path(), self.work.path(), self.path(), "")?);
+        std::mem::forget(Mount::overlay(self.image.path(), self.work.path(), self.path(), "")?);
         Ok(())
     }
 
@@ -118,14 +114,6 @@ impl Layers {
         self.work.unmount()?;
         self.image.unmount()
     }
-}
-
-/// An overlay with its upper layer in `work`, with more options, each after a comma.
-fn over(lower: &Path, work: &Path, target: &Path, options: &str) -> Result<Mount> {
-    let (lower, work) = (lower.display(), work.display());
-    let options = format!("lowerdir={lower},upperdir={work}/upper,workdir={work}/work{options}");
-    Mount::new(Path::new("overlay"), target, "overlay", MountFlags::empty(), &options)
-        .with_context(|| format!("failed to mount an overlay with {options}"))
 }
 
 fn tmpfs(target: &str) -> Result<Mount> {
@@ -213,10 +201,15 @@ struct Name {
 
 /// The names from the position of a directory on, with a buffer of this size.
 fn listing(directory: &File, buffer: usize) -> Result<Vec<Name>, Errno> {
+    first_names(directory, buffer, usize::MAX)
+}
+
+/// As [`listing`], and no more than `most`: where somebody else moves the position there may be no end.
+fn first_names(directory: &File, buffer: usize, most: usize) -> Result<Vec<Name>, Errno> {
     let mut buffer = vec![MaybeUninit::uninit(); buffer];
     let mut names = Vec::new();
     let mut entries = RawDir::new(directory, &mut buffer);
-    while let Some(entry) = entries.next() {
+    while let (Some(entry), true) = (entries.next(), names.len() < most) {
         let entry = entry?;
         names.push(Name {
             name: entry.file_name().to_bytes().to_vec(),

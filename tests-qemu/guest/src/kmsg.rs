@@ -48,12 +48,12 @@ impl Log {
         }
     }
 
-    /// Fails unless a line of this file system was said.
-    pub(crate) fn expect_line(&mut self) -> Result<String> {
+    /// Fails unless a line of this file system has these words.
+    pub(crate) fn expect_line(&mut self, words: &str) -> Result<String> {
         let said = self.said()?;
-        match said.last() {
+        match said.iter().rfind(|line| line.contains(words)) {
             Some(line) => Ok(line.clone()),
-            None => bail!("nothing in the kernel's log"),
+            None => bail!("no line with {words:?} in the kernel's log: {said:?}"),
         }
     }
 }

@@ -83,15 +83,15 @@ impl Mount {
         Ok(Self { target: target.to_path_buf() })
     }
 
-    /// An overlay over `lower`, with its upper folder on a tmpfs below `work`.
-    pub(crate) fn overlay(lower: &Path, work: &Path, target: &Path) -> Result<Self> {
+    /// An overlay over `lower`, with its upper folder in `work`, and with more options, each after a comma.
+    pub(crate) fn overlay(lower: &Path, work: &Path, target: &Path, more: &str) -> Result<Self> {
         let (upper, inner) = (work.join("upper"), work.join("work"));
         for folder in [&upper, &inner] {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), inner.display());
+        let (lower, upper, inner) = (lower.display(), upper.display(), inner.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={inner}{more}");
         Self::new(Path::new("overlay"), target, "overlay", MountFlags::empty(), &options)
             .with_context(|| format!("failed to mount an overlay with {options}"))
     }

@@ -91,7 +91,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         let tmpfs =
             Mount::new(Path::new("tmpfs"), Path::new("/mnt/layers"), "tmpfs", MountFlags::empty(), "")
                 .context("failed to mount a tmpfs")?;
-        let overlay = Mount::overlay(mount.path(), tmpfs.path(), Path::new("/mnt/overlay"))?;
+        let overlay = Mount::overlay(mount.path(), tmpfs.path(), Path::new("/mnt/overlay"), "")?;
         let root = Root::new(overlay.path(), false)?;
         for program in &PROGRAMS {
             root.run(program)?;

@@ -120,7 +120,19 @@ fn refused(image: &Image, options: &str, errno: Errno) -> Result<String> {
     refuses(&image.image, options, errno)
 }
 
-/// Fails unless the mount of an image of the data disk is refused with this errno, and with a line that names it.
+/// What the log says of a mount that is refused with this errno.
+pub(crate) fn reason(errno: Errno) -> Result<&'static str> {
+    Ok(match errno {
+        Errno::NODATA => "not signed",
+        Errno::NOKEY => "signed by an unknown key",
+        Errno::KEYREJECTED => "signature @",
+        Errno::BADMSG => "image-id @",
+        Errno::PERM => "signatures are required",
+        other => bail!("{other} is none of the policy"),
+    })
+}
+
+/// Fails unless the mount of an image of the data disk is refused with this errno, and for its reason.
 pub(crate) fn refuses(image: &str, options: &str, errno: Errno) -> Result<String> {
     let mut log = Log::from_now()?;
     match Mount::image(&on_disk(image), Path::new("/mnt/refused"), options) {
@@ -128,6 +140,6 @@ pub(crate) fn refuses(image: &str, options: &str, errno: Errno) -> Result<String
         Err(found) if found == errno => {}
         Err(found) => bail!("{image} was refused with {found}, not {errno}"),
     }
-    let line = log.expect_line()?;
+    let line = log.expect_line(reason(errno)?)?;
     Ok(format!("{errno}: {line}"))
 }

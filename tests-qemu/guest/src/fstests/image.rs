@@ -21,8 +21,8 @@ use rustix::io::Errno;
 use tesserafs_guest::cases;
 
 use super::{
-    alike, attribute, attributes, copied_by_data, holds, kinds, listing, lists, look, open, permissions,
-    refused, same, scratch, Case,
+    alike, attribute, attributes, copied_by_data, first_names, holds, kinds, listing, lists, look, open,
+    permissions, refused, same, scratch, Case,
 };
 use crate::mounts::drop_caches;
 use crate::sys::{self, Mapping, WritableMapping};
@@ -265,7 +265,7 @@ fn small_vectors(image: &Path) -> Result<String> {
 fn mapped_in_the_middle(image: &Path) -> Result<String> {
     let file = open(&image.join("data/file"))?;
     let mapping = Mapping::at(&file, 65_536, 65_536).context("failed to map")?;
-    let mut found = mapping.bytes().to_vec();
+    let mut found = vec![0; mapping.bytes().len()];
     for (place, byte) in mapping.bytes().iter().enumerate().rev() {
         found[place] = *byte;
     }
@@ -352,7 +352,7 @@ fn two_threads_one_directory(image: &Path) -> Result<String> {
         let mut listed = 0;
         let result = (0..200).try_for_each(|_| -> Result<()> {
             (&directory).seek(SeekFrom::Start(0)).context("failed to rewind")?;
-            for entry in listing(&directory, 512).context("failed to list")?.iter().take(5000) {
+            for entry in first_names(&directory, 512, 5000).context("failed to list")? {
                 is_of_the_crowd(&entry.name)?;
                 listed += 1;
             }

@@ -15,7 +15,6 @@ use rustix::fs::{
     OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, CWD, UTIME_NOW,
 };
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
 use tesserafs_guest::cases::{self, acl, For, ACL_ACCESS, ACL_DEFAULT};
 
 use super::{
@@ -780,21 +779,9 @@ fn whiteouts_of_many(layers: &Layers) -> Result<String> {
         let work = |number: usize| -> Result<()> {
             let tmpfs = tmpfs(&format!("/mnt/layers-{number}"))?;
             for round in 0..ROUNDS {
-                let at = |name: &str| tmpfs.path().join(format!("{name}-{round}"));
-                for name in ["upper", "work"] {
-                    std::fs::create_dir(at(name)).context("failed to make a folder")?;
-                }
-                let options = format!(
-                    "lowerdir={},upperdir={},workdir={}",
-                    lower.display(),
-                    at("upper").display(),
-                    at("work").display()
-                );
                 let target = format!("/mnt/merged-{number}");
                 let target = Path::new(&target);
-                let overlay =
-                    Mount::new(Path::new("overlay"), target, "overlay", MountFlags::empty(), &options)
-                        .context("failed to mount an overlay")?;
+                let overlay = Mount::overlay(lower, &tmpfs.path().join(round.to_string()), target, "")?;
                 let (name, moved) = (target.join("data/other"), target.join("data/other.bak"));
                 holds(&name, b"another file\n")?;
                 for _ in 0..2 {
@@ -908,11 +895,8 @@ fn indexed(layers: &Layers) -> Result<String> {
 
 /// A second overlay, while nobody uses the first: the same layer below, another one above.
 fn second_overlay(layers: &Layers, upper: &Mount, options: &str) -> Result<Mount> {
-    for name in ["upper", "work"] {
-        std::fs::create_dir(upper.path().join(name)).context("failed to make a folder")?;
-    }
     let target = Path::new("/mnt/second-overlay");
-    let overlay = super::over(layers.image.path(), upper.path(), target, options)?;
+    let overlay = Mount::overlay(layers.image.path(), upper.path(), target, options)?;
     // overlayfs leaves out what the lower layer cannot do, and says so here.
     let mounts = std::fs::read_to_string("/proc/mounts").context("failed to read /proc/mounts")?;
     let line = mounts.lines().find(|line| line.contains("/mnt/second-overlay")).unwrap_or_default();
@@ -935,7 +919,8 @@ fn frugal(layers: &Layers) -> Result<String> {
     std::fs::rename(at("crowd"), at("kinds/d/crowd")).context("failed to move a large folder")?;
     overlay.unmount()?;
     drop_caches()?;
-    let overlay = super::over(layers.image.path(), upper.path(), Path::new("/mnt/second-overlay"), FRUGAL)?;
+    let overlay =
+        Mount::overlay(layers.image.path(), upper.path(), Path::new("/mnt/second-overlay"), FRUGAL)?;
     let at = |name: &str| overlay.path().join(name);
     holds(&at("data/file"), &cases::bytes(0, cases::FILE))?;
     ensure!(mode(&at("data/file"))? == 0o600, "the mode is lost");
