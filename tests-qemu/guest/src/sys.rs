@@ -403,7 +403,8 @@ impl Mapping {
         Self::at(file, 0, length)
     }
 
-    /// From a multiple of the page size on.
+    /// From a multiple of the page size on, of a file that nobody writes to while it is mapped: one of an image, or of
+    /// an overlay of this test alone.
     pub(crate) fn at(file: &File, offset: i64, length: usize) -> io::Result<Self> {
         let address = map(file, offset, length, libc::PROT_READ, libc::MAP_PRIVATE)?;
         Ok(Self { address, length })
@@ -411,7 +412,7 @@ impl Mapping {
 
     /// The mapped bytes. Touching a page that the file system refuses to read ends the process.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: The mapping is `length` bytes long, lives as long as `self`, and its file is read-only.
+        // SAFETY: The mapping is `length` bytes long and lives as long as `self`; nobody writes to its file, as `at` says.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.length) }
     }
 }
