@@ -65,7 +65,7 @@ fn run() -> Result<()> {
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
         "privilege" => privilege::tests(&mut suite, &plan),
-        "races" => races::tests(&mut suite, &plan, words.period()?),
+        "races" => races::tests(&mut suite, &plan, words.period()?, words.says("guest.leaks")),
         "backing" => backing::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),
         "faults" => faults::tests(&mut suite, &plan),
