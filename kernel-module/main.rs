@@ -3,8 +3,8 @@
 //! tesserafs: a read-only, verified filesystem for container images.
 //!
 //! This file is the table of contents: mounting, metadata, names, data, messages. A read of data goes
-//! from `read` to `fill`, `fetch`, `pack`, `verify` and `decode`. `vfs` and `klib` wrap the kernel's C interfaces and are, with `bindings`, the only
-//! modules in which `unsafe` compiles.
+//! from `read` to `fill`, `fetch`, `pack`, `verify` and `decode`. `vfs` and `klib` wrap the kernel's C
+//! interfaces and are, with `bindings`, the only modules in which `unsafe` compiles.
 
 #![deny(unsafe_code)]
 

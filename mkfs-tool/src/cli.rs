@@ -43,9 +43,9 @@ the files; besides about 200 bytes an inode and 2 MB for 1 GB of distinct data. 
 that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
 
 Exit status: 0 the image is complete; 1 something could not be read, written or
-represented, and there is no image, unless it was the report; 2 the command line makes no sense. A signal leaves no
-image either, unless it was complete already; SIGABRT is what memory that cannot be had ends
-the program with.";
+represented, and there is no image, unless all that could not be written was the report;
+2 the command line makes no sense. A signal leaves no image either, unless it was complete
+already; SIGABRT is what memory that cannot be had ends the program with.";
 
 /// Builds a tesserafs image from a directory or a tar archive.
 #[derive(Debug, Parser)]

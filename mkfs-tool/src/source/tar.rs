@@ -209,11 +209,8 @@ impl TarSource {
                 *opaque = true;
                 return;
             }
-            (Some(Node { what, .. }), What::Whiteout { oci: true })
-                if !matches!(what, What::Whiteout { oci: true }) =>
-            {
-                return
-            }
+            (Some(Node { what: What::Whiteout { oci: true }, .. }), What::Whiteout { oci: true }) => {}
+            (Some(_), What::Whiteout { oci: true }) => return,
             (Some(old @ Node { what: What::Directory { .. }, .. }), What::Directory { .. }) => {
                 old.attributes = node.attributes;
                 return;
