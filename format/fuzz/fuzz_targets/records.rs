@@ -16,7 +16,8 @@ use tesserafs_format::raw::{
 use tesserafs_format::xattr::{entry_bytes, is_valid_name};
 use tesserafs_format::{
     Annotation, Attributes, AttributesIndex, Chunk, ChunkIndex, Digest, Directory, Dirent, Extent, FileKind,
-    FormatError, Ino, Inode, Pack, PackIndex, Profile, SuperBlock, Target, XattrEntry, XattrSet, XattrSetIndex,
+    FormatError, Ino, Inode, Pack, PackIndex, Profile, SuperBlock, Target, XattrEntry, XattrSet,
+    XattrSetIndex,
 };
 use tesserafs_fuzz::input::Input;
 use tesserafs_fuzz::tables::Tables;
@@ -118,7 +119,9 @@ fn map_records(sb: &SuperBlock, bytes: &[u8]) {
         assert!(extent.start < extent.end && extent.end == end);
         // The next one of a chunk ends in another block, or with the content.
         let ends_within = end % BLOCK_BYTES != 0 && end != size;
-        assert!(extent.target == Target::Hole || !ends_within || extent.start / BLOCK_BYTES < end / BLOCK_BYTES);
+        assert!(
+            extent.target == Target::Hole || !ends_within || extent.start / BLOCK_BYTES < end / BLOCK_BYTES
+        );
     }
     let parse = |raw: &RawAnnotation| Annotation::parse(raw, 0, layout);
     if let Some(annotation) = round_trip(bytes, parse, |annotation| Some(annotation.to_raw())) {
