@@ -169,7 +169,12 @@ impl FileSystem for Tesserafs {
         };
         if backing.len() < BLOCK_BYTES {
             let found = backing.len();
-            mount_error!(fc, "{} bytes are no image, a superblock has {}", found, BLOCK_BYTES);
+            mount_error!(
+                fc,
+                "{} bytes are no image, a superblock has {}",
+                found,
+                BLOCK_BYTES
+            );
             return Err(EINVAL);
         }
         let block = read_superblock(&backing).map_err(refuse)?;
@@ -203,7 +208,11 @@ impl FileSystem for Tesserafs {
         let is_verified = !options.private_pages && !options.trusted_backing;
         let shares_pages = is_verified && backing.is_local() && is_common;
         if layout.packs.records() > 1 {
-            mount_error!(fc, "{}: it has packs in files of their own, which are not read yet", id);
+            mount_error!(
+                fc,
+                "{}: it has packs in files of their own, which are not read yet",
+                id
+            );
             return Err(EOPNOTSUPP);
         }
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
