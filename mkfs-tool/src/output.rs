@@ -122,12 +122,12 @@ impl Output {
                 unfinished.paths.retain(|path| *path != *temporary);
                 rename(NamedTempFile::from_parts(file, temporary), &target, force)
             }
-            // A link replaces nothing.
-            None if force => tempfile::Builder::new()
-                .prefix(PREFIX)
-                .make_in(directory(&target), |path| link(&file, path))
-                .and_then(|temporary| rename(temporary, &target, force)),
-            None => link(&file, &target),
+            None => match link(&file, &target) {
+                Err(error) if force && error.kind() == io::ErrorKind::AlreadyExists => {
+                    replace(&file, &target)
+                }
+                linked => linked,
+            },
         };
         unfinished.committed |= named.is_ok();
         named.map_err(Error::io("rename the image to", &target))
@@ -146,6 +146,15 @@ fn unnamed(dir: &Path) -> Option<File> {
 fn link(file: &File, path: &Path) -> io::Result<()> {
     let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Gives a file without a name the one of another, as a link replaces nothing.
+///
+/// SIGKILL between the two leaves all of the image, under the other name.
+fn replace(file: &File, target: &Path) -> io::Result<()> {
+    let directory = directory(target);
+    let linked = tempfile::Builder::new().prefix(PREFIX).make_in(directory, |path| link(file, path))?;
+    rename(linked, target, true)
 }
 
 fn rename<F>(temporary: NamedTempFile<F>, target: &Path, force: bool) -> io::Result<()> {

@@ -575,6 +575,12 @@ fn signals_at_any_moment_leave_all_of_an_image_or_none() {
         }
         let mut names = sandbox.names();
         names.retain(|name| name != "image");
+        // Killed between the link and the rename that replace an image: all of the new one is there, beside the old one.
+        if signal == "KILL" && is_there && is_old && names[0].starts_with(".mkfs-tesserafs-") {
+            let left = sandbox.path(&names.remove(0));
+            assert_eq!(fs::read(&left).unwrap(), image, "{left:?} after {after:?}");
+            fs::remove_file(left).unwrap();
+        }
         assert_eq!(names, ["a.tar.zst", "src"], "{signal} after {after:?}");
     }
 }
