@@ -5,7 +5,7 @@
 use tesserafs_format::{frame, Chunk, Digest, FormatError, Place, Rule, Sha256, Verified};
 
 use crate::error::Failure;
-use crate::klib::sha256::sha256;
+use crate::klib::sha256::{sha256, sha256_2x};
 
 /// The kernel's SHA-256.
 pub(crate) struct KernelSha256;
@@ -13,6 +13,10 @@ pub(crate) struct KernelSha256;
 impl Sha256 for KernelSha256 {
     fn sha256(bytes: &[u8]) -> Digest {
         Digest(sha256(bytes))
+    }
+
+    fn sha256_2x(bytes: [&[u8]; 2]) -> [Digest; 2] {
+        sha256_2x(bytes).map(Digest)
     }
 }
 
@@ -61,7 +65,7 @@ pub(crate) fn verify<'a>(
         // INVARIANT: The image is mounted so.
         return Ok(Authentic(stored));
     }
-    match Verified::check::<KernelSha256>(stored, &chunk.digest) {
+    match Verified::check_chunk::<KernelSha256>(stored, &chunk.digest) {
         // INVARIANT: Just compared, and nobody else has the bytes while they are borrowed.
         Ok(_) => Ok(Authentic(stored)),
         Err(found) => {

@@ -72,7 +72,7 @@ pub struct Chunk {
     pub stored_len: u32,
     /// Number of decoded bytes, 1 at least, [`CHUNK_RAW_MAX`] at most.
     pub raw_len: u32,
-    /// SHA-256 of the stored bytes.
+    /// The digest of the stored bytes, see [`chunk_digest`](crate::chunk_digest).
     pub digest: Digest,
 }
 

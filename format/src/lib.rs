@@ -52,7 +52,7 @@ pub mod xattr;
 pub use annotation::Annotation;
 pub use attributes::{Attributes, AttributesIndex};
 pub use chunk::{Chunk, ChunkIndex, Codec};
-pub use digest::{Digest, Sha256, Verified};
+pub use digest::{chunk_digest, Digest, Sha256, Verified};
 pub use dirent::Dirent;
 pub use error::{FormatError, Place, Rule};
 pub use extent::{ContentIndex, Extent, Target};

@@ -5,8 +5,8 @@
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
 use tesserafs_format::superblock::{check_prefix, image_id};
 use tesserafs_format::{
-    Codec, ContentIndex, Digest, Directory, FileKind, FileType, Image, Ino, PackIndex, PackKind, SuperBlock,
-    Target, XattrSetIndex,
+    chunk_digest, Codec, ContentIndex, Digest, Directory, FileKind, FileType, Image, Ino, PackIndex,
+    PackKind, SuperBlock, Target, Verified, XattrSetIndex,
 };
 use zerocopy::IntoBytes;
 
@@ -29,13 +29,13 @@ const GOLDEN: &str = "\
 00a0  07 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  7 bytes of annotation data
 00c0  00 20 00 00 00 80 00 00 00 00 02 00 00 00 01 00  chunks of 8, 32, 128 KiB, groups of 64 KiB
 00d0  00 40 00 00 00 10 00 00 03 00 00 00 0b 29 00 00  small 16 KiB, holes 4 KiB, level 3, libzstd 1.5.7
-00e0  18 6f b1 07 d9 60 49 16 bf 6d 60 05 8d 8b c8 a5  merkle_root
-00f0  16 1f f7 02 ae 00 dc dd 1f c7 91 af d6 46 65 2d
+00e0  b4 4b 37 7b f3 59 8a 85 72 0d 2b 8b 6a 85 4e d6  merkle_root
+00f0  49 43 60 d7 ee ed 60 99 0a e6 56 87 fd 6f e8 01
 0100  a2 b0 9a 40 a2 c5 a7 3b dc 37 77 df f2 2d d2 3f  tree_id
 0110  db 55 29 ea 2e 9b df 86 c7 d1 59 53 f0 28 c5 e3
 # SHA-256 of the signed prefix
-0200  a8 48 15 06 15 56 d2 5b 44 e2 5f 5b 8d 4c c7 34  the image ID
-0210  03 5d 2a c5 ae f8 b2 2c ad bd 8a 24 b4 bd d8 c7
+0200  30 9e 70 db b4 da c4 e5 a7 d4 fb 0b a6 50 a9 f0  the image ID
+0210  f5 e9 70 3f e3 d7 95 6f e9 82 5b 3f 02 e2 cb 3b
 # pack 0: the plain chunk
 1000  68 65 6c 6c 6f 0a                                hello
 # attributes
@@ -74,8 +74,8 @@ const GOLDEN: &str = "\
 # chunks
 3040  00 00 00 00 00 00 00 00 06 00 00 00 06 00 00 00  pack 0, offset 0, plain, 6 bytes stored, 6 raw
 # chunk digests
-3080  58 91 b5 b5 22 d5 df 08 6d 0f f0 b1 10 fb d9 d2  SHA-256 of the stored bytes
-3090  1b b4 fc 71 63 af 34 d0 82 86 a2 e8 46 f6 be 03
+3080  a8 12 0d 0b 35 d3 c5 19 70 a6 95 15 55 f7 43 a4  digest of the stored bytes: of their halves, and of 6
+3090  b1 82 54 ba 65 4a a1 4a 9a 34 e2 8a 46 b7 de 56
 # content map
 30c0  00 00 00 00                                      first extent 0
 # extents
@@ -90,16 +90,18 @@ const GOLDEN: &str = "\
 # hash region: one level
 4000  6a e4 f4 3a 9e 8a 97 93 94 16 b4 0c 5f 69 3e d9  SHA-256 of the tree region's block
 4010  d7 af 9e 41 d4 64 95 5e 4d 30 d6 13 b9 5f dc 8f
-4020  45 d1 42 0b 00 53 3d cf 38 3e e1 83 ba 84 62 ca  SHA-256 of the map region's block
-4030  ff 9f 71 f1 48 07 ff d2 48 2e 15 7a 85 3c c4 74
+4020  78 b5 11 be ce 1a af 90 44 ca c7 d2 22 7f 8e 2a  SHA-256 of the map region's block
+4030  be d4 be 3d 19 87 74 b6 07 6f 88 9f 0f ef 73 5d
 ";
 
 const IMAGE_BYTES: usize = 0x5000;
-const IMAGE_ID: &str = "a84815061556d25b44e25f5b8d4cc734035d2ac5aef8b22cadbd8a24b4bdd8c7";
+const IMAGE_ID: &str = "309e70dbb4dac4e5a7d4fb0ba650a9f0f5e9703fe3d7956fe9825b3f02e2cb3b";
 const TREE_ID: &str = "a2b09a40a2c5a73bdc3777dff22dd23fdb5529ea2e9bdf86c7d15953f028c5e3";
-const MERKLE_ROOT: &str = "186fb107d9604916bf6d60058d8bc8a5161ff702ae00dcdd1fc791afd646652d";
+const MERKLE_ROOT: &str = "b44b377bf3598a85720d2b8b6a854ed6494360d7eeed60990ae65687fd6fe801";
 /// SHA-256 of "hello\n", as `echo hello | sha256sum` prints it.
 const HELLO: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+/// The digest of a chunk with these stored bytes, by another program: over that of `"hel"`, that of `"lo\n"`, and 6.
+const HELLO_STORED: &str = "a8120d0b35d3c51970a6951555f743a4b18254ba654aa14a9a34e28a46b7de56";
 
 fn golden() -> Vec<u8> {
     let mut image = vec![0; IMAGE_BYTES];
@@ -224,6 +226,24 @@ fn the_tree_is_read() {
 }
 
 #[test]
+fn a_chunk_digest_is_that_of_its_halves_and_its_length() {
+    // The byte in the middle of "hello" is in both halves; those of "a" and of "aa" are the same.
+    let known = [
+        (&b"hello\n"[..], HELLO_STORED),
+        (b"hello", "12f3051b27231d1fecc1f7b9499925704d3dac67e8964ff59de0497ee31ed16a"),
+        (b"a", "3ae06adfbe34035159b57d4ca8deeb8e2e09f59dfa59ef2bd17459bd2c5f034e"),
+        (b"aa", "9055a6d75e1164fb31edcabc672e91d474c219ce2492e7fb62745db888c74658"),
+    ];
+    for (stored, expected) in known {
+        assert_eq!(chunk_digest::<Sha2>(stored), digest(expected));
+        assert_eq!(common::chunk_digest(stored), digest(expected).0);
+        assert!(Verified::check_chunk::<Sha2>(stored, &digest(expected)).is_ok());
+    }
+    let other = Verified::check_chunk::<Sha2>(b"hellO", &digest(known[1].1));
+    assert_eq!(other.err(), Some(chunk_digest::<Sha2>(b"hellO")));
+}
+
+#[test]
 fn the_map_is_read() {
     let bytes = golden();
     let sb = SuperBlock::parse(first_block(&bytes)).expect("a superblock");
@@ -237,7 +257,7 @@ fn the_map_is_read() {
     let Target::Chunk { index, offset: 0 } = extent.target else { panic!("{extent:?}") };
     let chunk = image.chunk(index).expect("a chunk");
     assert_eq!((chunk.pack, chunk.offset, chunk.codec), (PackIndex(0), 0, Codec::Plain));
-    assert_eq!((chunk.stored_len, chunk.raw_len, chunk.digest), (6, 6, digest(HELLO)));
+    assert_eq!((chunk.stored_len, chunk.raw_len, chunk.digest), (6, 6, digest(HELLO_STORED)));
     assert_eq!(image.raw_digest(index).expect("a digest"), digest(HELLO));
     extent.check_range(&chunk).expect("in the chunk");
     let pack = image.pack(chunk.pack).expect("a pack");

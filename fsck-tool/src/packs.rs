@@ -123,7 +123,7 @@ impl<'a> Packs<'a> {
         let place = Place::Chunk(chunk.index.0);
         let finding = |Broken(rule, found, expected)| Finding::new(rule, place, found, expected);
         let broken = |broken| ChunkError::Broken(Box::new(finding(broken)));
-        let verified = Verified::check::<Sha2>(&decoder.stored, &chunk.digest)
+        let verified = Verified::check_chunk::<Sha2>(&decoder.stored, &chunk.digest)
             .map_err(|found: Digest| broken(Broken(Rule::ChunkDigest, found.into(), chunk.digest.into())))?;
         raw.clear();
         if chunk.codec == Codec::Plain {

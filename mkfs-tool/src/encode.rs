@@ -26,7 +26,7 @@ use tesserafs_format::chunk::Chunk;
 use tesserafs_format::extent::HOLE;
 use tesserafs_format::limits::{FRAME_BLOCK, INDEX_MAX, PLAIN_DIGEST_MAX};
 use tesserafs_format::raw::{RawChunk, RawExtent};
-use tesserafs_format::{x86, ChunkIndex, Codec, Digest, PackIndex, Profile};
+use tesserafs_format::{chunk_digest, x86, ChunkIndex, Codec, Digest, PackIndex, Profile};
 use zstd_safe::{CCtx, CParameter, ParamSwitch};
 
 use crate::chunker::{ContentHasher, Cutter, FastCdc, Group, GroupEnd, Piece, Summary};
@@ -544,7 +544,7 @@ impl<'a, F: Send> Worker<'a, F> {
         let nobody = Arc::new(AtomicU64::new(0));
         let stored = if self.scratch.len() < raw.len() {
             Stored {
-                digest: sha256(&self.scratch),
+                digest: chunk_digest::<Sha2>(&self.scratch),
                 raw_len: raw.len() as u32,
                 codec,
                 bytes: StoredBytes::Compressed(self.scratch.as_slice().to_vec()),
@@ -552,7 +552,7 @@ impl<'a, F: Send> Worker<'a, F> {
             }
         } else {
             Stored {
-                digest,
+                digest: chunk_digest::<Sha2>(raw),
                 raw_len: raw.len() as u32,
                 codec: Codec::Plain,
                 bytes: StoredBytes::Plain(job.window.clone(), job.range.clone()),

@@ -189,7 +189,7 @@ fn independent_program() -> Option<PathBuf> {
 }
 
 const GOLDEN_TREE: &str = "sha256:ea8a7983351919c7c6eef9549bdf8d15c0abe5e101e1e6cbace5220c6bfecf80";
-const GOLDEN_IMAGE: &str = "sha256:f9a810cec3b6b057d03f174292c9d3a47e5754473bac5c80f22927cef6f12664";
+const GOLDEN_IMAGE: &str = "sha256:36e8402ff8830539b19de37155bc079140c8cc418e47d80e1d1b81522d622a6c";
 
 /// The tree ID that a program computes that shares nothing with this one but FORMAT.md.
 #[test]

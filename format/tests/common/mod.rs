@@ -30,6 +30,13 @@ impl Sha256 for Sha2 {
     }
 }
 
+/// Of the stored bytes of a chunk, written out as `FORMAT.md` says it.
+pub fn chunk_digest(stored: &[u8]) -> [u8; 32] {
+    let half = stored.len().div_ceil(2);
+    let (first, last) = (&stored[..half], &stored[stored.len() - half..]);
+    sha256(&[&sha256(first)[..], &sha256(last), &(stored.len() as u64).to_le_bytes()].concat())
+}
+
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
@@ -341,7 +348,7 @@ impl Draft {
             stored: (u32::from(codec) << 24 | stored.len() as u32).into(),
             raw_len: raw_len.into(),
         });
-        self.chunk_digests.push(sha256(stored));
+        self.chunk_digests.push(chunk_digest(stored));
         self.raw_digests.push(raw_digest);
         self.pack.extend_from_slice(stored);
         self.chunks.len() as u32 - 1

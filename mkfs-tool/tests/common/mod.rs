@@ -203,7 +203,10 @@ fn walk(image: &Image<'_, Bytes>, bytes: &[u8], ino: Ino, path: &str, items: &mu
                             let chunk = image.chunk(index).expect("a chunk");
                             let start = BLOCK_SIZE + chunk.offset as usize;
                             let stored = &bytes[start..start + chunk.stored_len as usize];
-                            assert_eq!(mkfs_tesserafs::encode::sha256(stored), chunk.digest);
+                            assert_eq!(
+                                tesserafs_format::chunk_digest::<mkfs_tesserafs::encode::Sha2>(stored),
+                                chunk.digest
+                            );
                             let raw = match chunk.codec {
                                 Codec::Plain => stored.to_vec(),
                                 Codec::Zstd | Codec::ZstdX86 => {

@@ -65,8 +65,22 @@ where
     Ok(records.to_vec())
 }
 
+/// SHA-256 by the `sha2` crate.
+pub(crate) struct Sha2;
+
+impl tesserafs_format::Sha256 for Sha2 {
+    fn sha256(bytes: &[u8]) -> tesserafs_format::Digest {
+        tesserafs_format::Digest(sha256(bytes))
+    }
+}
+
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
+}
+
+/// Of the stored bytes of a chunk.
+pub(crate) fn chunk_digest(stored: &[u8]) -> [u8; 32] {
+    tesserafs_format::chunk_digest::<Sha2>(stored).0
 }
 
 impl Parts {
@@ -312,7 +326,7 @@ impl Parts {
 
     /// Makes the digest of a chunk, and of the pack, that of the bytes that are stored.
     pub(crate) fn seal(&mut self, chunk: usize) -> Result<()> {
-        self.chunk_digests[chunk] = sha256(self.stored(chunk)?);
+        self.chunk_digests[chunk] = chunk_digest(self.stored(chunk)?);
         self.seal_pack();
         Ok(())
     }

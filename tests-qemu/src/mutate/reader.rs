@@ -14,12 +14,12 @@ use tesserafs_format::raw::RawExtent;
 use tesserafs_format::superblock::check_prefix;
 use tesserafs_format::{
     frame, x86, Chunk, Codec, ContentIndex, Digest, Dirent, Extent, FileKind, FormatError, Image, Ino, Inode,
-    Pack, PackIndex, Parent, Place, Rule, Sha256, SuperBlock, Target, Verified,
+    Pack, PackIndex, Parent, Place, Rule, SuperBlock, Target, Verified,
 };
 use tesserafs_guest::plan::MISSING;
 use zerocopy::IntoBytes;
 
-use super::parts;
+use super::parts::Sha2;
 
 /// What was being done when a rule was found broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,14 +73,6 @@ pub(crate) struct Reading {
     pub(crate) steps: u64,
     /// Something that no image may bring about: other bytes than those of the chunk.
     pub(crate) wrong: Vec<String>,
-}
-
-struct Sha2;
-
-impl Sha256 for Sha2 {
-    fn sha256(bytes: &[u8]) -> Digest {
-        Digest(parts::sha256(bytes))
-    }
 }
 
 /// The metadata of an image in memory, verified block by block.
@@ -388,7 +380,7 @@ impl Reader<'_> {
         let start = (BLOCK_BYTES + chunk.offset) as usize;
         let stored = &self.image.metadata.image[start..start + chunk.stored_len as usize];
         let place = Place::Chunk(chunk.index.0);
-        let verified = Verified::check::<Sha2>(stored, &chunk.digest).map_err(|found| {
+        let verified = Verified::check_chunk::<Sha2>(stored, &chunk.digest).map_err(|found| {
             let (found, expected) = (found.prefix(), chunk.digest.prefix());
             (At::Data, FormatError::new(Rule::ChunkDigest, place, found, expected))
         })?;

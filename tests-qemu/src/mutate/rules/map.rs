@@ -5,7 +5,7 @@ use anyhow::Result;
 use tesserafs_format::raw::{RawAnnotation, RawChunk, RawContentMap, RawExtent, RawPack};
 use tesserafs_format::Rule;
 
-use super::super::parts::{sha256, Parts};
+use super::super::parts::{chunk_digest, sha256, Parts};
 use super::super::reader::At::Data;
 use super::super::{Case, Kernel};
 use super::{canonical, fails, refused, set32, set64, set8, valid};
@@ -61,6 +61,7 @@ fn chunks() -> Vec<Case> {
         fails("chunk-plain-as-zstd", Data, Rule::ChunkStoredLength, |p| { let stored = p.chunk("big")?.stored.get(); set32(&mut p.chunk("big")?.stored, stored | 1 << 24) }),
         fails("chunk-zstd-as-plain", Data, Rule::ChunkStoredLength, |p| { let stored = p.chunk("text")?.stored.get() & 0xff_ffff; set32(&mut p.chunk("text")?.stored, stored) }),
         fails("chunk-digest", Data, Rule::ChunkDigest, |p| { let chunk = p.chunk_of("big")?; set8(&mut p.chunk_digests[chunk][0], 0) }),
+        fails("chunk-digest-of-the-whole", Data, Rule::ChunkDigest, |p| { let chunk = p.chunk_of("big")?; p.chunk_digests[chunk] = sha256(p.stored(chunk)?); Ok(()) }),
         fails("chunk-digests-swapped", Data, Rule::ChunkDigest, |p| { let (a, b) = (p.chunk_of("big")?, p.chunk_of("text")?); p.chunk_digests.swap(a, b); Ok(()) }),
         fails("chunk-bytes", Data, Rule::ChunkDigest, |p| { p.pack[0] ^= 1; p.seal_pack(); Ok(()) }),
         canonical("chunk-raw-digest", Rule::RawDigest, |p| { let chunk = p.chunk_of("big")?; set8(&mut p.raw_digests[chunk][0], 0) }),
@@ -83,7 +84,7 @@ fn chunks() -> Vec<Case> {
             let (place, bytes) = (p.pack.len() as u64, b"nobody's");
             p.pack.extend(bytes);
             p.chunks.push(RawChunk { place: place.into(), stored: 8.into(), raw_len: 8.into() });
-            p.chunk_digests.push(sha256(bytes));
+            p.chunk_digests.push(chunk_digest(bytes));
             p.raw_digests.push(sha256(bytes));
             p.seal_pack();
             Ok(())
