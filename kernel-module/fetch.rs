@@ -43,6 +43,13 @@ enum Destination<'a> {
     Slot(Claim<'a>, Buffer<u8>),
 }
 
+/// A chunk that is to be decoded, its stored bytes, and where its raw ones go.
+struct Job<'a> {
+    chunk: &'a Chunk,
+    stored: &'a mut [u8],
+    to: Destination<'a>,
+}
+
 /// The chunks of a mounted image.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
@@ -202,17 +209,20 @@ impl<'a> Chunks<'a> {
     ) -> Result<Option<Failure>, Failure> {
         let mut stored = stored.of_each(chunks)?;
         let mut jobs = Buffer::with_capacity(chunks.len())?;
-        // From the last to the first, and so taken from the first to the last.
         for chunk in chunks.iter().rev() {
-            let stored = stored.pop().ok_or(EIO)?;
-            jobs.push((chunk, stored, destinations.pop().ok_or(EIO)?))?;
+            jobs.push(Job {
+                chunk,
+                stored: stored.pop().ok_or(EIO)?,
+                to: destinations.pop().ok_or(EIO)?,
+            })?;
         }
         let width = if self.is_common { jobs.len() } else { 1 };
         pin_init::stack_pin_init!(let jobs = new_mutex!(jobs, "tesserafs chunks to be decoded"));
         let jobs = &*jobs;
         let failed = SetOnce::new();
         workqueue::share(width, &|| {
-            while let Some((chunk, stored, to)) = next(jobs).filter(|_| failed.as_ref().is_none()) {
+            while let Some(job) = next(jobs).filter(|_| failed.as_ref().is_none()) {
+                let Job { chunk, stored, to } = job;
                 match to {
                     Destination::Page(gap) => {
                         if let Err(failure) = gap.fill(|room| self.decode(chunk, stored, room)) {
@@ -266,7 +276,14 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// Takes the last of `list`, which is not locked any more then.
-fn next<T: Unpin>(list: &Mutex<Buffer<T>>) -> Option<T> {
-    list.lock().pop()
+/// Takes the largest chunk of what is left: begun last, it would keep the other processors waiting.
+/// The list is not locked any more then.
+fn next<'a>(jobs: &Mutex<Buffer<Job<'a>>>) -> Option<Job<'a>> {
+    let mut jobs = jobs.lock();
+    let (last, others) = jobs.split_last_mut()?;
+    let largest = others.iter_mut().max_by_key(|job| job.chunk.raw_len);
+    if let Some(largest) = largest.filter(|job| job.chunk.raw_len > last.chunk.raw_len) {
+        core::mem::swap(largest, last);
+    }
+    jobs.pop()
 }
