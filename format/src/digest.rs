@@ -3,12 +3,14 @@
 //! SHA-256 digests, and the type that says that bytes were compared with one.
 
 use core::fmt;
+use core::mem::size_of;
 
-use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
+use zerocopy::IntoBytes as _;
+use zerocopy_derive::{Immutable, IntoBytes};
 
 use crate::limits::DIGEST_SIZE;
 use crate::num::u64_from_usize;
-use crate::raw::RawHalves;
 
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -48,6 +50,20 @@ impl Digest {
     }
 }
 
+/// What the digest of a chunk is the SHA-256 of.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Halves {
+    /// SHA-256 of the first half of the stored bytes; the byte in the middle of an odd number is in both.
+    first: [u8; DIGEST_SIZE],
+    /// SHA-256 of the last half.
+    last: [u8; DIGEST_SIZE],
+    /// How many stored bytes there are.
+    stored_len: U64,
+}
+
+const _: () = assert!(size_of::<Halves>() == 72);
+
 /// The digest of a chunk's stored bytes: over the digests of their halves, as a processor hashes two in not much more than
 /// the time of one, and over their number, so that no other bytes have the same.
 pub fn chunk_digest<H: Sha256>(stored: &[u8]) -> Digest {
@@ -55,7 +71,7 @@ pub fn chunk_digest<H: Sha256>(stored: &[u8]) -> Digest {
     let (first, _) = stored.split_at_checked(half).unwrap_or_default();
     let (_, last) = stored.split_at_checked(stored.len().saturating_sub(half)).unwrap_or_default();
     let [first, last] = H::sha256_2x([first, last]);
-    let halves = RawHalves { first: first.0, last: last.0, stored_len: u64_from_usize(stored.len()).into() };
+    let halves = Halves { first: first.0, last: last.0, stored_len: u64_from_usize(stored.len()).into() };
     H::sha256(halves.as_bytes())
 }
 

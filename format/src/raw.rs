@@ -8,7 +8,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::limits::{BLOCK_SIZE, DIGEST_SIZE, SIGNED_PREFIX};
+use crate::limits::{BLOCK_SIZE, SIGNED_PREFIX};
 
 /// `"TESSRAFS"`: the first eight bytes of an image.
 pub const MAGIC: [u8; 8] = *b"TESSRAFS";
@@ -259,20 +259,6 @@ pub struct RawChunk {
     pub stored: U32,
     /// Bytes once decoded.
     pub raw_len: U32,
-}
-
-/// What the digest of a chunk is the SHA-256 of.
-#[derive(
-    FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug, Default, PartialEq, Eq,
-)]
-#[repr(C)]
-pub struct RawHalves {
-    /// SHA-256 of the first half of the stored bytes; the byte in the middle of an odd number is in both.
-    pub first: [u8; DIGEST_SIZE],
-    /// SHA-256 of the last half.
-    pub last: [u8; DIGEST_SIZE],
-    /// How many stored bytes there are.
-    pub stored_len: U64,
 }
 
 /// Where the extents of one content begin; its extents end where those of the next content begin.

@@ -3,7 +3,8 @@
 """The tesserafs tree ID of a directory, written from FORMAT.md alone ("4.3" below is its section 4.3).
 
 usage: tree_id.py DIRECTORY          prints the tree ID (run as root: trusted.* xattrs and all files have to be readable)
-       tree_id.py --inspect IMAGE    recomputes the tree ID, the Merkle root and the image ID of an image, and prints them
+       tree_id.py --inspect IMAGE    recomputes the tree ID, the Merkle root and the image ID of an image, and prints them;
+                                     compares the stored bytes of each chunk with its digest
 """
 
 import errno
@@ -252,8 +253,28 @@ def tree_id(root, limit):
 # --- an image ----------------------------------------------------------------------------------------------------------
 
 
+def chunk_digest(stored):
+    """The digest of a chunk's stored bytes (section 5)."""
+    half = (len(stored) + 1) // 2
+    digests = [hashlib.sha256(part).digest() for part in (stored[:half], stored[len(stored) - half :])]
+    return hashlib.sha256(b"".join(digests) + struct.pack("<Q", len(stored))).digest()
+
+
+def inspect_chunks(image, records, digests):
+    """Whether the chunks of pack 0, which begins in block 1, have their digests."""
+    good = True
+    for index, (place, stored) in enumerate(struct.iter_unpack("<QI4x", records)):
+        if place >> 48:
+            continue
+        image.seek(BLOCK + place)
+        if chunk_digest(image.read(stored & 0xFFFFFF)) != digests[index * 32 : index * 32 + 32]:
+            print(f"chunk {index} does not have its digest", file=sys.stderr)
+            good = False
+    return good
+
+
 def inspect(path):
-    """Prints the three digests as computed; returns whether they, and the hash region, are those of the image."""
+    """Prints the three digests as computed; whether they, the hash region, and those of chunks, are those of the image."""
     with open(path, "rb") as image:
         head = image.read(BLOCK)
         need(len(head) == BLOCK and head[:8] == b"TESSRAFS", path, "not an image")
@@ -262,8 +283,9 @@ def inspect(path):
         inodes, shared, dirents, names, targets, sets, set_bytes, contents = struct.unpack_from("<8Q", head, 0x40)
         packs, chunks, extents, annotations, annotation_bytes = struct.unpack_from("<5Q", head, 0x80)
         tree_bytes = region_bytes([shared * 16, inodes * 32, dirents * 8, names, targets, sets * 16, set_bytes, contents * 32])
-        map_bytes = region_bytes([packs * 64, chunks * 16, chunks * 32, contents * 4, extents * 16, chunks * 32,
-                                  annotations * 16, annotation_bytes])
+        map_tables = [packs * 64, chunks * 16, chunks * 32, contents * 4, extents * 16, chunks * 32, annotations * 16,
+                      annotation_bytes]
+        map_bytes = region_bytes(map_tables)
         need(tree_offset % BLOCK == 0 and tree_offset + tree_bytes + map_bytes <= image_bytes, path, "corrupt superblock")
 
         tree = hashlib.sha256(head[0x40:0x80])
@@ -286,6 +308,12 @@ def inspect(path):
         good = good and image.read(len(hash_region)) == hash_region
         if not good:
             print("the hash region is not that of the metadata", file=sys.stderr)
+        tables = []
+        for count in (1, 2):
+            before = sum(map_tables[:count])
+            image.seek(tree_offset + tree_bytes + before + -before % 64)
+            tables.append(image.read(map_tables[count]))
+        good = inspect_chunks(image, *tables) and good
 
     for name, digest, stored in (("tree ID", tree.digest(), head[0x100:0x120]),
                                  ("merkle root", hashlib.sha256(level).digest(), head[0xE0:0x100]),

@@ -196,8 +196,29 @@ pub fn remove_on_signal() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
     use super::*;
+
+    /// Killed at any moment, it leaves nothing but the image.
+    #[test]
+    fn what_replaces_nothing_has_one_name_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = inotify::init(CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, dir.path(), WatchFlags::CREATE | WatchFlags::MOVE).unwrap();
+        let target = dir.path().join("image");
+        let Some(file) = unnamed(dir.path()) else { return };
+        Output::begin(target, true, Some(file)).unwrap().commit().unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(watch, &mut buffer);
+        let mut names = Vec::new();
+        while let Ok(event) = events.next() {
+            names.push(event.file_name().unwrap().to_owned());
+        }
+        assert_eq!(names, [c"image".to_owned()]);
+    }
 
     #[test]
     fn with_a_name_or_without_one_a_file_is_there_when_it_is_complete() {
@@ -217,6 +238,9 @@ mod tests {
             assert_eq!((fs::read(&target).unwrap(), names()), (b"first".to_vec(), 1));
             begin(true, b"third").commit().unwrap();
             assert_eq!((fs::read(&target).unwrap(), names()), (b"third".to_vec(), 1));
+            fs::remove_file(&target).unwrap();
+            begin(true, b"fourth").commit().unwrap();
+            assert_eq!((fs::read(&target).unwrap(), names()), (b"fourth".to_vec(), 1));
             // As any program creates files: what the umask leaves of 0666.
             let other = File::create(dir.path().join("other")).unwrap().metadata().unwrap().mode();
             assert_eq!(fs::metadata(&target).unwrap().mode(), other);
