@@ -34,7 +34,7 @@ static bool sha256_finup_2x_arch(const struct __sha256_ctx *ctx,
 				 u8 out1[SHA256_DIGEST_SIZE],
 				 u8 out2[SHA256_DIGEST_SIZE])
 {
-	/* The limit is that of x86's, so that nothing is faster here than there. */
+	/* No more than x86's sha256.h hashes at once. */
 	if (!have_sha_ni || len < SHA256_BLOCK_SIZE || len > 65536)
 		return false;
 	sha256_ni_finup2x(ctx, data1, data2, len, out1, out2);
