@@ -209,6 +209,7 @@ impl<'a> Chunks<'a> {
     ) -> Result<Option<Failure>, Failure> {
         let mut stored = stored.of_each(chunks)?;
         let mut jobs = Buffer::with_capacity(chunks.len())?;
+        // From the last to the first, as the others are taken off their ends.
         for chunk in chunks.iter().rev() {
             jobs.push(Job {
                 chunk,
