@@ -61,9 +61,9 @@ impl Key {
 pub(crate) struct Owner {
     /// What tells it from every other image that is or was mounted.
     pub(crate) number: u64,
-    /// Whether it compares the digests of its chunks, and whoever mounted it has rights over the machine.
-    /// What another one decodes is for itself alone.
-    pub(crate) is_common: bool,
+    /// Whether its readers and those of other images may use each other's decoded chunks: its chunks are
+    /// verified, and its mounter is privileged.
+    pub(crate) exchanges_chunks: bool,
 }
 
 /// One chunk: its raw bytes, or the first of them, once somebody has decoded them.
@@ -93,8 +93,8 @@ impl Slot {
 
     /// Whether the readers of `owner` may use it: it is filled, or they may wait for that.
     fn serves(&self, owner: Owner) -> bool {
-        let is_common = self.owner.is_common && owner.is_common;
-        self.owner == owner || is_common && self.raw().is_some()
+        let exchange = self.owner.exchanges_chunks && owner.exchanges_chunks;
+        self.owner == owner || exchange && self.raw().is_some()
     }
 
     /// Whether it holds the first `wanted` raw bytes.

@@ -59,8 +59,8 @@ pub(crate) struct Chunks<'a> {
     stats: &'a Stats,
     trust: Trust,
     owner: Owner,
-    /// Whether other processors may help.
-    is_common: bool,
+    /// Whether the mounter is privileged: only then do other processors help.
+    mounter_is_privileged: bool,
 }
 
 impl<'a> Chunks<'a> {
@@ -72,10 +72,10 @@ impl<'a> Chunks<'a> {
             decoders: &global.decoders,
             stats: &mounted.stats,
             trust: mounted.trust,
-            is_common: mounted.is_common,
+            mounter_is_privileged: mounted.mounter_is_privileged,
             owner: Owner {
                 number: mounted.number,
-                is_common: mounted.trust == Trust::Digests && mounted.is_common,
+                exchanges_chunks: mounted.trust == Trust::Digests && mounted.mounter_is_privileged,
             },
         }
     }
@@ -217,7 +217,11 @@ impl<'a> Chunks<'a> {
                 to: destinations.pop().ok_or(EIO)?,
             })?;
         }
-        let width = if self.is_common { jobs.len() } else { 1 };
+        let width = if self.mounter_is_privileged {
+            jobs.len()
+        } else {
+            1
+        };
         pin_init::stack_pin_init!(let jobs = new_mutex!(jobs, "tesserafs chunks to be decoded"));
         let jobs = &*jobs;
         let failed = SetOnce::new();

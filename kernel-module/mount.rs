@@ -90,10 +90,10 @@ pub(crate) struct Mounted {
     pub(crate) packs: Packs,
     /// Who vouches for it.
     signer: Signer,
-    /// Whether the mounter has rights over the machine. Who has not could learn from the time that a read
-    /// takes what others have read: such a mount shares neither pages nor chunks, has no folder in
-    /// sysfs, and does its work in the time of who reads.
-    pub(crate) is_common: bool,
+    /// Whether the mounter has rights over the whole machine. An unprivileged mounter could learn from the
+    /// time of a read what others have read: such a mount shares neither pages nor decoded chunks, has no
+    /// folder in sysfs, and is decoded by its readers alone.
+    pub(crate) mounter_is_privileged: bool,
     /// Whether the mounter pinned the ID.
     pinned: bool,
     /// Whether the mounter wants its pages for itself.
@@ -198,15 +198,15 @@ impl FileSystem for Tesserafs {
         sb.set_export::<inode::Handles>();
         sb.enable_posix_acl();
         sb.set_readahead(READAHEAD);
-        let is_common = fc.is_privileged();
-        let stats = Arc::pin_init(Stats::new(id, is_common), GFP_KERNEL)?;
+        let mounter_is_privileged = fc.is_privileged();
+        let stats = Arc::pin_init(Stats::new(id, mounter_is_privileged), GFP_KERNEL)?;
         let tree = MerkleTree::new(backing.clone(), &parsed, stats.clone());
         let layout = &parsed.layout;
         tree.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
         let meta = MetaReader::new(sb.set_meta(tree.len(), tree)?, &parsed);
         // Nobody compares the bytes of a trusted store with the digests.
         let is_verified = !options.private_pages && !options.trusted_backing;
-        let shares_pages = is_verified && backing.is_local() && is_common;
+        let shares_pages = is_verified && backing.is_local() && mounter_is_privileged;
         if layout.packs.records() > 1 {
             mount_error!(
                 fc,
@@ -217,7 +217,7 @@ impl FileSystem for Tesserafs {
         }
         let packs = Packs::open(Image::new(&parsed, &meta), backing).map_err(refuse)?;
         let folder = &fc.global().folder;
-        let shown = if is_common {
+        let shown = if mounter_is_privileged {
             let files = stats::FILES;
             Some(Shown::new(folder, sb.device(), stats.clone(), files)?)
         } else {
@@ -233,7 +233,7 @@ impl FileSystem for Tesserafs {
             shown,
             packs,
             signer,
-            is_common,
+            mounter_is_privileged,
             pinned: options.digest.is_some(),
             private_pages: options.private_pages,
             shares_pages,

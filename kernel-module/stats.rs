@@ -59,8 +59,9 @@ impl Counter {
 #[pin_data]
 pub(crate) struct Stats {
     pub(crate) id: ImageId,
-    /// Whether it has a rate of messages of its own, so that no other image keeps it silent.
-    is_common: bool,
+    /// Whether the mounter is privileged: only then does the image have a rate of messages of its own, so
+    /// that no other image keeps it silent.
+    mounter_is_privileged: bool,
     #[pin]
     rate: RateLimit,
     pub(crate) read_bytes: Counter,
@@ -74,12 +75,12 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Those of an image that is being mounted; `is_common` as in `Mounted`: in user namespaces anybody
-    /// can have as many mounts as he likes, and they share a rate.
-    pub(crate) fn new(id: ImageId, is_common: bool) -> impl PinInit<Self> {
+    /// The counters of an image that is being mounted; `mounter_is_privileged` is as in `Mounted`. Anybody
+    /// can make any number of mounts in user namespaces, so these have one rate of messages together.
+    pub(crate) fn new(id: ImageId, mounter_is_privileged: bool) -> impl PinInit<Self> {
         pin_init!(Self {
             id,
-            is_common,
+            mounter_is_privileged,
             rate <- RateLimit::new(),
             read_bytes: Counter::new(),
             hashed_bytes: Counter::new(),
@@ -132,7 +133,7 @@ impl Stats {
     }
 
     fn within_rate(&self) -> bool {
-        if self.is_common {
+        if self.mounter_is_privileged {
             self.rate.permits()
         } else {
             printk::within_rate()
