@@ -44,7 +44,7 @@ pub(crate) struct Global {
     /// Where chunks are decoded.
     pub(crate) decoders: Pin<KBox<zstd::Pool>>,
     /// The chunks that were decoded last.
-    pub(crate) chunks: shrinker::Registration<ChunkCache>,
+    pub(crate) chunks: shrinker::RegisteredShrinker<ChunkCache>,
     /// The pages that files of equal bytes share.
     pages: PageCache,
     /// `/sys/fs/tesserafs`.
@@ -57,7 +57,7 @@ impl Global {
         Ok(Self {
             keyring: Keyring::new(c".tesserafs")?,
             decoders: KBox::pin_init(zstd::Pool::new(), GFP_KERNEL)?,
-            chunks: shrinker::Registration::new(c"tesserafs-chunks", ChunkCache::new()?)?,
+            chunks: shrinker::RegisteredShrinker::new(c"tesserafs-chunks", ChunkCache::new()?)?,
             pages: PageCache::new(READAHEAD)?,
             folder: sysfs::Root::new(c"tesserafs")?,
         })

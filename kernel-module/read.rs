@@ -21,7 +21,7 @@ use crate::share;
 use crate::vfs::address_space::{self, ReadAhead};
 use crate::vfs::file::{self, Seek};
 use crate::vfs::inode::INode;
-use crate::vfs::page_cache::Key;
+use crate::vfs::page_cache::PageKey;
 use crate::vfs::{fatal_signal_pending, LockedFolio};
 
 /// The file and page cache operations of regular files.
@@ -51,7 +51,7 @@ impl address_space::Operations for RegularFile {
 impl file::Operations for RegularFile {
     type FileSystem = Tesserafs;
 
-    fn page_key(inode: &INode<Tesserafs>) -> Option<Key> {
+    fn page_key(inode: &INode<Tesserafs>) -> Option<PageKey> {
         // What fails here is met again by whoever reads the file, and reported then.
         let key = share::key(inode).ok().flatten()?;
         inode.super_block().data().stats.shared_files.increment();

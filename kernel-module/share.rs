@@ -19,7 +19,7 @@ use crate::error::Failure;
 use crate::klib::{buffer, sha256::sha256};
 use crate::mount::Tesserafs;
 use crate::vfs::inode::INode;
-use crate::vfs::page_cache::Key;
+use crate::vfs::page_cache::PageKey;
 
 /// Extents of a file that shares its pages, at most: with the default profile 128 MiB. Looking at
 /// more would make opening a file slow.
@@ -32,7 +32,7 @@ const RECORD: usize = 96;
 ///
 /// Files of images that are stacked differently do not share: who fills a page waits for the image
 /// below, so a page must not wait for an image above it.
-pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<Key>, Failure> {
+pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<PageKey>, Failure> {
     let sb = inode.super_block();
     let mounted = sb.data();
     let FileKind::Regular {
@@ -71,7 +71,7 @@ pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<Key>, Failure> {
             }
         };
     }
-    Ok(Some(Key(key)))
+    Ok(Some(PageKey(key)))
 }
 
 /// The digest of a few short fields; how many there are and how long each is follows from their

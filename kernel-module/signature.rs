@@ -12,7 +12,7 @@ use tesserafs_format::{FormatError, Place, Rule, SuperBlock, Verified};
 use crate::error::Failure;
 use crate::klib::keyring::Keyring;
 use crate::klib::param::require_signatures;
-use crate::klib::pkcs7::{self, Trust};
+use crate::klib::pkcs7::{self, TrustedKeys};
 use crate::verify::KernelSha256;
 use crate::vfs::Backing;
 
@@ -80,8 +80,8 @@ pub(crate) fn verify(
                 sb.signature_digest.prefix(),
             )
         })?;
-    for trust in [Trust::Keyring(keyring), Trust::System] {
-        match pkcs7::verify(signed_prefix(block), signature.bytes(), trust) {
+    for keys in [TrustedKeys::Keyring(keyring), TrustedKeys::System] {
+        match pkcs7::verify(signed_prefix(block), signature.bytes(), keys) {
             Ok(()) => return Ok(Signer::Trusted),
             // A kernel that lacks the algorithm, or all of PKCS#7, knows no signer either.
             Err(error) if error == ENOKEY || error == ENOPKG || error == EOPNOTSUPP => {}

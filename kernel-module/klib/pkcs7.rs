@@ -9,7 +9,7 @@ use kernel::prelude::*;
 
 /// Whose keys are trusted.
 #[derive(Clone, Copy)]
-pub(crate) enum Trust<'a> {
+pub(crate) enum TrustedKeys<'a> {
     /// The kernel's builtin and secondary trusted keyrings.
     System,
     /// One keyring.
@@ -22,13 +22,13 @@ pub(crate) enum Trust<'a> {
 /// `EKEYREJECTED` if the signature is wrong; `ENOPKG` if an algorithm is missing; `EOPNOTSUPP` if
 /// the kernel cannot verify signatures at all.
 #[cfg(CONFIG_SYSTEM_DATA_VERIFICATION)]
-pub(crate) fn verify(data: &[u8], signature: &[u8], trust: Trust<'_>) -> Result {
+pub(crate) fn verify(data: &[u8], signature: &[u8], keys: TrustedKeys<'_>) -> Result {
     use crate::bindings;
 
-    let keyring = match trust {
+    let keyring = match keys {
         // `VERIFY_USE_SECONDARY_KEYRING`: a number, not an address.
-        Trust::System => core::ptr::without_provenance_mut(1),
-        Trust::Keyring(keyring) => keyring.as_ptr(),
+        TrustedKeys::System => core::ptr::without_provenance_mut(1),
+        TrustedKeys::Keyring(keyring) => keyring.as_ptr(),
     };
     // SAFETY: Both slices are as long as is said; the keyring is valid, or a number that stands
     // for one; there is no callback.
@@ -48,6 +48,6 @@ pub(crate) fn verify(data: &[u8], signature: &[u8], trust: Trust<'_>) -> Result 
 
 /// As the kernel was built without `CONFIG_SYSTEM_DATA_VERIFICATION`: `EOPNOTSUPP`.
 #[cfg(not(CONFIG_SYSTEM_DATA_VERIFICATION))]
-pub(crate) fn verify(_data: &[u8], _signature: &[u8], _trust: Trust<'_>) -> Result {
+pub(crate) fn verify(_data: &[u8], _signature: &[u8], _keys: TrustedKeys<'_>) -> Result {
     Err(EOPNOTSUPP)
 }

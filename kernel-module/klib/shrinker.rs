@@ -33,18 +33,18 @@ pub(crate) trait Shrink: Send + Sync + 'static {
 /// # Invariants
 ///
 /// `shrinker` is registered, and its private data is a reference to a `T` that is owned here.
-pub(crate) struct Registration<T: Shrink> {
+pub(crate) struct RegisteredShrinker<T: Shrink> {
     shrinker: NonNull<bindings::shrinker>,
     cache: Arc<T>,
 }
 
 // SAFETY: A shrinker may be unregistered from any thread, and `T` is `Send` and `Sync`.
-unsafe impl<T: Shrink> Send for Registration<T> {}
+unsafe impl<T: Shrink> Send for RegisteredShrinker<T> {}
 
 // SAFETY: A shared reference gives access to nothing but the cache.
-unsafe impl<T: Shrink> Sync for Registration<T> {}
+unsafe impl<T: Shrink> Sync for RegisteredShrinker<T> {}
 
-impl<T: Shrink> Registration<T> {
+impl<T: Shrink> RegisteredShrinker<T> {
     /// Registers a shrinker for `cache`.
     pub(crate) fn new(name: &'static CStr, cache: Arc<T>) -> Result<Self> {
         // SAFETY: The name is a C string.
@@ -69,7 +69,7 @@ impl<T: Shrink> Registration<T> {
     }
 }
 
-impl<T: Shrink> Drop for Registration<T> {
+impl<T: Shrink> Drop for RegisteredShrinker<T> {
     fn drop(&mut self) {
         // SAFETY: The shrinker is registered. This waits for callbacks that are running; after it
         // there are none, so the cache may go.
@@ -83,7 +83,7 @@ struct Table<T: Shrink>(PhantomData<T>);
 impl<T: Shrink> Table<T> {
     /// # Safety
     ///
-    /// To be called as `->count_objects` of a shrinker that a `Registration<T>` registered.
+    /// To be called as `->count_objects` of a shrinker that a `RegisteredShrinker<T>` registered.
     unsafe extern "C" fn count(
         shrinker: *mut bindings::shrinker,
         _control: *mut bindings::shrink_control,
@@ -101,7 +101,7 @@ impl<T: Shrink> Table<T> {
 
     /// # Safety
     ///
-    /// To be called as `->scan_objects` of a shrinker that a `Registration<T>` registered.
+    /// To be called as `->scan_objects` of a shrinker that a `RegisteredShrinker<T>` registered.
     unsafe extern "C" fn scan(
         shrinker: *mut bindings::shrinker,
         control: *mut bindings::shrink_control,

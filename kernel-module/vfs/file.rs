@@ -8,7 +8,7 @@ use super::{
     inode::INode,
     page_cache::{
         self,
-        Key, //
+        PageKey, //
     },
     registration::FileSystem, //
 };
@@ -89,7 +89,7 @@ pub(crate) trait Operations {
 
     /// What a regular file must have in common with others to share its pages with them; none keeps
     /// them to itself. Asked once, when the inode is opened first.
-    fn page_key(_inode: &INode<Self::FileSystem>) -> Option<Key> {
+    fn page_key(_inode: &INode<Self::FileSystem>) -> Option<PageKey> {
         None
     }
 

@@ -37,7 +37,7 @@ use kernel::{
 
 /// What files must have in common to share pages: two files with one key have the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key(pub(crate) [u8; 32]);
+pub(crate) struct PageKey(pub(crate) [u8; 32]);
 
 /// The mount that the shared inodes are on.
 ///
@@ -106,7 +106,7 @@ unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
 /// What a shared inode keeps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Identity {
-    key: Key,
+    key: PageKey,
     /// The filesystem whose files share it, and that its table of operations is of.
     fs: *mut bindings::file_system_type,
 }
@@ -175,7 +175,7 @@ impl PageCache {
     /// The inode whose pages are those of every file with that key.
     ///
     /// `like` is such a file: its size is part of what the key stands for.
-    fn get<T: FileSystem>(&self, key: Key, like: &INode<T>) -> Result<Shared> {
+    fn get<T: FileSystem>(&self, key: PageKey, like: &INode<T>) -> Result<Shared> {
         let [a, b, c, d, e, f, g, h, ..] = key.0;
         let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         // SAFETY: `s_type` is assigned once.
@@ -322,7 +322,7 @@ pub(super) unsafe fn source<'a, T: FileSystem>(
 /// or memory is short. It is decided when the first of them is opened: all have the same.
 pub(super) fn mapping<T: FileSystem>(
     inode: &INode<T>,
-    key: impl FnOnce() -> Option<Key>,
+    key: impl FnOnce() -> Option<PageKey>,
 ) -> *mut bindings::address_space {
     let once = inode.shared();
     if once.as_ref().is_none() {
