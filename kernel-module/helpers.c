@@ -350,6 +350,21 @@ struct shrinker *tesserafs_shrinker_alloc(const char *name)
 	return shrinker_alloc(0, "%s", name);
 }
 
+void tesserafs_super_get_passive(struct super_block *sb)
+{
+	refcount_inc(&sb->s_passive);
+}
+
+void tesserafs_super_lock_shared(struct super_block *sb)
+{
+	down_read(&sb->s_umount);
+}
+
+unsigned int tesserafs_super_passive_count(const struct super_block *sb)
+{
+	return refcount_read(&sb->s_passive);
+}
+
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)
 {
 	super_set_uuid(sb, uuid, len);

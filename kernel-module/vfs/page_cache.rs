@@ -32,8 +32,15 @@ use kernel::{
         to_result, //
     },
     prelude::*,
-    str::as_char_ptr_in_const_context, //
+    str::as_char_ptr_in_const_context,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
+
+/// How often unloading looks whether those who walk all superblocks are done with ours.
+const WALKERS_POLL: Delta = Delta::from_millis(10);
 
 /// What files must have in common to share pages: two files with one key have the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +67,8 @@ struct Type(UnsafeCell<bindings::file_system_type>);
 // SAFETY: What is in it is for the VFS, which locks it.
 unsafe impl Sync for Type {}
 
-/// It has no owner: the mount is the module's own, and would keep it from ever being unloaded.
+/// It has no owner: the mount is the module's own, and would keep it from ever being unloaded. So dropping
+/// the mount waits for all references to the type.
 static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
     name: as_char_ptr_in_const_context(c"tesserafs_pages"),
     init_fs_context: Some(init_fs_context),
@@ -231,10 +239,34 @@ impl PageCache {
 }
 
 impl Drop for PageCache {
+    /// Unmounts, and waits until nothing in the kernel refers to [`TYPE`] or its tables any more.
+    ///
+    /// Whatever walks all superblocks, as sync(2) does, keeps the one that it looked at last until it is
+    /// done with the next. A superblock is taken off its type's list by whoever drops the last of these
+    /// passive references, which may be such a walker; then it reads the owner of the type. That must not
+    /// happen when the module's memory is gone, and [`TYPE`] has no owner that would keep it. So a
+    /// reference of our own is the last one. To unload the module waits for the walk.
     fn drop(&mut self) {
+        let sb = self.super_block();
+        // SAFETY: The mount keeps the superblock, which has passive references as long as it is active.
+        unsafe { bindings::tesserafs_super_get_passive(sb) };
         // SAFETY: The mount is ours. No inode of it is in use: each is held by one of a superblock
         // that holds the module.
         unsafe { bindings::kern_unmount(self.mount.as_ptr()) };
+        // Nothing tells when it happens. New references are only taken to superblocks that are not
+        // dying, and those that are active have two besides ours.
+        //
+        // SAFETY: Our reference keeps the superblock.
+        while unsafe { bindings::tesserafs_super_passive_count(sb) } > 1 {
+            fsleep(WALKERS_POLL);
+        }
+        // Of the functions that drop a passive reference, those that modules may call unlock the
+        // superblock, too.
+        //
+        // SAFETY: Our reference keeps the superblock.
+        unsafe { bindings::tesserafs_super_lock_shared(sb) };
+        // SAFETY: The lock and the reference are ours. The reference is the last one.
+        unsafe { bindings::drop_super(sb) };
         // `free_inode` runs after a grace period, and must have run before the module goes.
         //
         // SAFETY: This may sleep.
