@@ -79,6 +79,11 @@ impl Failure {
         }
     }
 
+    /// Whether the same may succeed at once, for another task or with more memory.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Failure::Kernel(error) if *error == EINTR || *error == ENOMEM)
+    }
+
     /// Whether the image or its backing file is to blame.
     pub(crate) fn is_of_the_image(&self) -> bool {
         !matches!(self, Failure::Kernel(_))

@@ -220,9 +220,9 @@ void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct w
 	INIT_WORK_ONSTACK(work, func);
 }
 
-void tesserafs_inode_lock(struct inode *inode)
+int tesserafs_inode_lock_killable(struct inode *inode)
 {
-	inode_lock(inode);
+	return inode_lock_killable(inode);
 }
 
 void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec)
@@ -240,7 +240,7 @@ void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
 	inode_set_ctime(inode, sec, nsec);
 }
 
-/* Whoever reads it does so without a lock. */
+/* It is read without a lock. */
 void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapping)
 {
 	WRITE_ONCE(inode->i_mapping, mapping);

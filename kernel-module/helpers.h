@@ -70,7 +70,7 @@ void tesserafs_i_uid_write(struct inode *inode, uid_t uid);
 struct user_namespace *tesserafs_i_user_ns(const struct inode *inode);
 void tesserafs_init_sync_kiocb(struct kiocb *kiocb, struct file *file);
 void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct work_struct *work));
-void tesserafs_inode_lock(struct inode *inode);
+int tesserafs_inode_lock_killable(struct inode *inode);
 void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec);
 void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen);
 void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec);

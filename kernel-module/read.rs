@@ -51,11 +51,16 @@ impl address_space::Operations for RegularFile {
 impl file::Operations for RegularFile {
     type FileSystem = Tesserafs;
 
-    fn page_key(inode: &INode<Tesserafs>) -> Option<PageKey> {
-        // What fails here is met again by whoever reads the file, and reported then.
-        let key = share::key(inode).ok().flatten()?;
-        inode.super_block().data().stats.shared_files.increment();
-        Some(key)
+    fn page_key(inode: &INode<Tesserafs>) -> Result<Option<PageKey>> {
+        let key = match share::key(inode) {
+            Err(failure) if failure.is_transient() => return Err(failure.errno()),
+            // A reader of the file meets the same failure, which is reported then.
+            key => key.unwrap_or(None),
+        };
+        if key.is_some() {
+            inode.super_block().data().stats.shared_files.increment();
+        }
+        Ok(key)
     }
 
     fn seek(inode: &INode<Tesserafs>, offset: u64, seek: Seek) -> Result<u64> {

@@ -88,9 +88,11 @@ pub(crate) trait Operations {
     }
 
     /// What a regular file must have in common with others to share its pages with them; none keeps
-    /// them to itself. Asked once, when the inode is opened first.
-    fn page_key(_inode: &INode<Self::FileSystem>) -> Option<PageKey> {
-        None
+    /// them to itself. Asked when the inode is opened first.
+    ///
+    /// An error is what that open fails with, and the next one asks again.
+    fn page_key(_inode: &INode<Self::FileSystem>) -> Result<Option<PageKey>> {
+        Ok(None)
     }
 
     /// Finds the next data or hole at or after `offset`, which lies before the end of the file.
@@ -164,14 +166,16 @@ impl<U: Operations> Table<U> {
     ///
     /// To be called by the VFS as `->open` of a file whose inode `NewINode::init` gave this table.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the file
-        // holds the inode.
-        let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
-        let mapping = page_cache::mapping(inode, || U::page_key(inode));
-        // SAFETY: The file is being opened, so nobody else looks at it; the mapping lives as long
-        // as the inode, which the file holds.
-        unsafe { (*file).f_mapping = mapping };
-        0
+        from_result(|| {
+            // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the file
+            // holds the inode.
+            let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
+            let mapping = page_cache::mapping(inode, || U::page_key(inode))?;
+            // SAFETY: The file is being opened, so nobody else looks at it; the mapping lives as long
+            // as the inode, which the file holds.
+            unsafe { (*file).f_mapping = mapping };
+            Ok(0)
+        })
     }
 
     /// # Safety

@@ -350,34 +350,55 @@ pub(super) unsafe fn source<'a, T: FileSystem>(
     Ok(unsafe { INode::from_raw(inode) })
 }
 
-/// The mapping that open files of `inode` read and map: a shared one, or its own if `key` has none,
-/// or memory is short. It is decided when the first of them is opened: all have the same.
+/// The mapping that open files of `inode` read and map: a shared one, or its own if `key` has none.
+///
+/// It is decided when the first of them is opened: all have the same. An open that fails decides nothing.
+///
+/// # Errors
+///
+/// `EINTR` if the task is being killed, `ENOMEM` if memory is short, and what `key` answers.
 pub(super) fn mapping<T: FileSystem>(
     inode: &INode<T>,
-    key: impl FnOnce() -> Option<PageKey>,
-) -> *mut bindings::address_space {
-    let once = inode.shared();
-    if once.as_ref().is_none() {
-        // SAFETY: The inode is valid, and whoever opens a file for reading does not hold its lock.
-        unsafe { bindings::tesserafs_inode_lock(inode.as_ptr()) };
-        if once.as_ref().is_none() {
-            let pages = T::page_cache(inode.super_block().global());
-            let shared = key().and_then(|key| pages.get(key, inode).ok());
-            if let Some(shared) = &shared {
-                // Whoever looks for the file's pages from outside, such as uprobes, finds these; its
-                // own mapping never had any.
-                //
-                // SAFETY: The inode is valid and locked; the mapping lives until it is destroyed.
-                unsafe { bindings::tesserafs_inode_set_mapping(inode.as_ptr(), shared.mapping()) };
-            }
-            once.populate(shared);
-        }
+    key: impl FnOnce() -> Result<Option<PageKey>>,
+) -> Result<*mut bindings::address_space> {
+    if inode.shared().as_ref().is_none() {
+        // The task that holds the lock may be waiting for the image's store.
+        //
+        // SAFETY: The inode is valid, and a task that opens a file for reading does not hold its lock.
+        to_result(unsafe { bindings::tesserafs_inode_lock_killable(inode.as_ptr()) })?;
+        let decided = decide(inode, key);
         // SAFETY: It was locked above.
         unsafe { bindings::tesserafs_inode_unlock(inode.as_ptr()) };
+        decided?;
     }
-    match once.as_ref() {
+    Ok(match inode.shared().as_ref() {
         Some(Some(shared)) => shared.mapping(),
         // SAFETY: The inode is valid.
         _ => unsafe { &raw mut (*inode.as_ptr()).i_data },
+    })
+}
+
+/// Decides which mapping the open files of `inode`, which is locked, read and map; unless that is done.
+fn decide<T: FileSystem>(
+    inode: &INode<T>,
+    key: impl FnOnce() -> Result<Option<PageKey>>,
+) -> Result {
+    let once = inode.shared();
+    if once.as_ref().is_some() {
+        return Ok(());
     }
+    let pages = T::page_cache(inode.super_block().global());
+    let shared = match key()? {
+        Some(key) => Some(pages.get(key, inode)?),
+        None => None,
+    };
+    if let Some(shared) = &shared {
+        // Users of the file's pages that have not opened it, such as uprobes, find these; its own mapping
+        // never had any.
+        //
+        // SAFETY: The inode is valid and locked; the mapping lives until it is destroyed.
+        unsafe { bindings::tesserafs_inode_set_mapping(inode.as_ptr(), shared.mapping()) };
+    }
+    once.populate(shared);
+    Ok(())
 }
