@@ -165,7 +165,12 @@ fn wanted(extent: &Extent, chunk: &Chunk, pos: u64, end: u64) -> u32 {
         return chunk.raw_len;
     }
     let wanted = u32::try_from(in_chunk(extent, extent.end.min(end))).unwrap_or(u32::MAX);
-    wanted.min(chunk.raw_len)
+    // The window ends in the chunk's last page, which the next chunk shares: whoever goes on wants
+    // the rest of this one, and should not have to decode it again.
+    if u64::from(chunk.raw_len.saturating_sub(wanted)) < BLOCK_BYTES {
+        return chunk.raw_len;
+    }
+    wanted
 }
 
 /// Where the byte at `pos` of the file, in `extent`, lies in the raw bytes of the chunk.

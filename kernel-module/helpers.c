@@ -16,6 +16,7 @@
 #include <linux/key.h>
 #include <linux/lockdep.h>
 #include <linux/major.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
@@ -24,6 +25,8 @@
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/uio.h>
+#include <linux/vmstat.h>
 #include <linux/workqueue.h>
 
 #include "helpers.h"
@@ -84,6 +87,11 @@ bool tesserafs_capable_noaudit(int cap)
 	return ns_capable_noaudit(&init_user_ns, cap);
 }
 
+void tesserafs_count_major_fault(void)
+{
+	count_vm_event(PGMAJFAULT);
+}
+
 void tesserafs_destroy_work_on_stack(struct work_struct *work)
 {
 	destroy_work_on_stack(work);
@@ -105,6 +113,17 @@ bool tesserafs_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
+bool tesserafs_fault_has_advice(const struct vm_fault *vmf)
+{
+	return vmf->vma->vm_flags & (VM_SEQ_READ | VM_RAND_READ | VM_HUGEPAGE);
+}
+
+bool tesserafs_fault_may_unlock(const struct vm_fault *vmf)
+{
+	return fault_flag_allow_retry_first(vmf->flags) &&
+	       !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
+}
+
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message)
 {
 	logfc(fc->log.log, fc->fs_type->name, level, "%s", message);
@@ -118,6 +137,21 @@ bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 bool tesserafs_file_is_dax(const struct file *file)
 {
 	return IS_DAX(file->f_mapping->host);
+}
+
+bool tesserafs_file_is_filled_on_access(const struct file *file)
+{
+	return FMODE_FSNOTIFY_HSM(file->f_mode);
+}
+
+struct inode *tesserafs_file_real_inode(const struct file *file)
+{
+	return d_real_inode(file->f_path.dentry);
+}
+
+void tesserafs_file_set_noatime(struct file *file)
+{
+	file->f_flags |= O_NOATIME;
 }
 
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index)
@@ -143,6 +177,11 @@ void tesserafs_flush_dcache_folio(struct folio *folio)
 void *tesserafs_folio_address(struct folio *folio)
 {
 	return folio_address(folio);
+}
+
+void tesserafs_folio_clear_readahead(struct folio *folio)
+{
+	folio_clear_readahead(folio);
 }
 
 struct inode *tesserafs_folio_inode(struct folio *folio)
@@ -261,6 +300,11 @@ void tesserafs_inode_unlock(struct inode *inode)
 	inode_unlock(inode);
 }
 
+size_t tesserafs_iov_iter_count(const struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
 struct key *tesserafs_keyring_alloc(const char *description)
 {
 	return keyring_alloc(description, KUIDT_INIT(0), KGIDT_INIT(0), current_cred(),
@@ -323,6 +367,11 @@ size_t tesserafs_readahead_length(const struct readahead_control *rac)
 loff_t tesserafs_readahead_pos(const struct readahead_control *rac)
 {
 	return readahead_pos(rac);
+}
+
+void tesserafs_release_fault_lock(struct vm_fault *vmf)
+{
+	release_fault_lock(vmf);
 }
 
 bool tesserafs_require_signatures(void)

@@ -18,6 +18,7 @@ struct folio;
 struct fs_context;
 struct fs_parameter;
 struct inode;
+struct iov_iter;
 struct kiocb;
 struct key;
 struct kmem_cache;
@@ -27,6 +28,7 @@ struct readahead_control;
 struct shrinker;
 struct super_block;
 struct user_namespace;
+struct vm_fault;
 struct work_struct;
 
 /* What tesserafs_fs_parse() answers for `source`; every other option is read by its name; flags have no value. */
@@ -42,19 +44,26 @@ unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file);
 unsigned int tesserafs_bdev_logical_block_size(struct file *bdev_file);
 void tesserafs_cache_no_acl(struct inode *inode);
 bool tesserafs_capable_noaudit(int cap);
+void tesserafs_count_major_fault(void);
 void tesserafs_destroy_work_on_stack(struct work_struct *work);
 bool tesserafs_dir_emit(struct dir_context *ctx, const char *name, int namelen, u64 ino,
 			unsigned int type);
 bool tesserafs_dir_emit_dots(struct file *file, struct dir_context *ctx);
 bool tesserafs_fatal_signal_pending(void);
+bool tesserafs_fault_has_advice(const struct vm_fault *vmf);
+bool tesserafs_fault_may_unlock(const struct vm_fault *vmf);
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message);
 bool tesserafs_fc_log_is_printk(struct fs_context *fc);
 bool tesserafs_file_is_dax(const struct file *file);
+bool tesserafs_file_is_filled_on_access(const struct file *file);
+struct inode *tesserafs_file_real_inode(const struct file *file);
+void tesserafs_file_set_noatime(struct file *file);
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index);
 void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping);
 void tesserafs_filemap_invalidate_unlock_shared(struct address_space *mapping);
 void tesserafs_flush_dcache_folio(struct folio *folio);
 void *tesserafs_folio_address(struct folio *folio);
+void tesserafs_folio_clear_readahead(struct folio *folio);
 struct inode *tesserafs_folio_inode(struct folio *folio);
 struct address_space *tesserafs_folio_mapping(struct folio *folio);
 loff_t tesserafs_folio_pos(struct folio *folio);
@@ -78,6 +87,7 @@ void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapp
 void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec);
 bool tesserafs_inode_state_is_new(struct inode *inode);
 void tesserafs_inode_unlock(struct inode *inode);
+size_t tesserafs_iov_iter_count(const struct iov_iter *iter);
 struct key *tesserafs_keyring_alloc(const char *description);
 struct kmem_cache *tesserafs_kmem_cache_create(const char *name, unsigned int size,
 					       void (*ctor)(void *));
@@ -91,6 +101,7 @@ bool tesserafs_ratelimit(struct ratelimit_state *state);
 struct folio *tesserafs_readahead_folio(struct readahead_control *rac);
 size_t tesserafs_readahead_length(const struct readahead_control *rac);
 loff_t tesserafs_readahead_pos(const struct readahead_control *rac);
+void tesserafs_release_fault_lock(struct vm_fault *vmf);
 bool tesserafs_require_signatures(void);
 void tesserafs_revert_creds(const struct cred *cred);
 bool tesserafs_sb_is_anon(const struct super_block *sb);

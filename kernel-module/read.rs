@@ -5,6 +5,8 @@
 //! A short readahead window is widened to whole chunks first, so that what was decoded is used; then
 //! its folios are filled.
 
+use core::ops::Range;
+
 use kernel::prelude::*;
 
 use tesserafs_format::extent::Extents;
@@ -61,6 +63,14 @@ impl file::Operations for RegularFile {
             inode.super_block().data().stats.shared_files.increment();
         }
         Ok(key)
+    }
+
+    fn widen(inode: &INode<Tesserafs>, range: Range<u64>) -> Result<Range<u64>> {
+        let mounted = inode.super_block().data();
+        let meta = mounted.meta(inode.super_block());
+        Reader::new(inode, &meta)
+            .and_then(|reader| reader.decoded_with(range))
+            .map_err(|failure| failure.errno())
     }
 
     fn seek(inode: &INode<Tesserafs>, offset: u64, seek: Seek) -> Result<u64> {
@@ -128,35 +138,47 @@ impl<'a> Reader<'a> {
         filled
     }
 
-    /// Widens a readahead window to the first and last byte of the extents at its ends.
+    /// Widens a readahead window to what is decoded for it.
     fn widen(&self, window: &mut ReadAhead<'_>) -> Result<(), Failure> {
-        let Some(extents) = self.extents else {
-            return Ok(());
-        };
         let (pos, behind) = (window.pos(), end(window.pos(), window.len()));
-        let last = behind.min(self.size).saturating_sub(1);
-        if pos > last {
-            return Ok(());
-        }
-        let first = self.image.extent_at(&extents, pos)?;
-        let last = self.image.extent_at(&extents, last)?;
-        // A hole costs nothing now and nothing later.
-        let is_data = |extent: &Extent| extent.target != Target::Hole;
-        let start = Some(first).filter(is_data).map_or(pos, |first| first.start);
-        let start = start.saturating_sub(start % BLOCK_BYTES);
-        let behind = Some(last)
-            .filter(is_data)
-            .map_or(0, |last| last.end)
-            .max(behind);
-        let behind = behind
-            .checked_next_multiple_of(BLOCK_BYTES)
-            .unwrap_or(behind);
+        let range = self.decoded_with(pos..behind.min(self.size))?;
+        let behind = behind.max(range.end);
         let len = |from: u64| usize::try_from(behind.saturating_sub(from)).unwrap_or(0);
         // The end first: the page cache gives up at the first page that is there already, and the
         // page in which a chunk begins was part of the window before.
         window.expand(pos, len(pos));
-        window.expand(start, len(start));
+        window.expand(range.start, len(range.start));
         Ok(())
+    }
+
+    /// `range`, widened to the pages that lie as a whole in the extents at its ends: their chunks are
+    /// decoded for `range` anyway. A page that needs another chunk, too, is none of them.
+    fn decoded_with(&self, range: Range<u64>) -> Result<Range<u64>, Failure> {
+        let Some(extents) = self.extents.filter(|_| !range.is_empty()) else {
+            return Ok(range);
+        };
+        // A hole costs nothing now and nothing later.
+        let is_data = |extent: &Extent| extent.target != Target::Hole;
+        let first = self.image.extent_at(&extents, range.start)?;
+        let start = Some(first)
+            .filter(is_data)
+            .and_then(|first| first.start.checked_next_multiple_of(BLOCK_BYTES))
+            .map_or(range.start, |start| start.min(range.start));
+        let last = self
+            .image
+            .extent_at(&extents, range.end.saturating_sub(1))?;
+        let end = Some(last)
+            .filter(is_data)
+            .map(|last| last.end)
+            .map(|end| {
+                if end < self.size {
+                    end.saturating_sub(end % BLOCK_BYTES)
+                } else {
+                    end
+                }
+            })
+            .map_or(range.end, |end| end.max(range.end));
+        Ok(start..end)
     }
 
     /// The next data or hole at or after `offset`, which is below the size.

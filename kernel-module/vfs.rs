@@ -45,6 +45,7 @@ pub(crate) mod file;
 pub(crate) mod folio;
 pub(crate) mod inode;
 pub(crate) mod meta_inode;
+mod mmap;
 pub(crate) mod page_cache;
 pub(crate) mod registration;
 pub(crate) mod super_block;

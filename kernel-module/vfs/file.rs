@@ -6,6 +6,7 @@
 
 use super::{
     inode::INode,
+    mmap,
     page_cache::{
         self,
         PageKey, //
@@ -13,7 +14,10 @@ use super::{
     registration::FileSystem, //
 };
 use crate::bindings;
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ops::Range, //
+};
 use kernel::{
     error::from_result,
     prelude::*, //
@@ -95,6 +99,12 @@ pub(crate) trait Operations {
         Ok(None)
     }
 
+    /// The bytes that have to be read together with `range`, which is not empty and lies in the file,
+    /// as whole pages: a part of them costs what all of them cost. May sleep.
+    fn widen(_inode: &INode<Self::FileSystem>, range: Range<u64>) -> Result<Range<u64>> {
+        Ok(range)
+    }
+
     /// Finds the next data or hole at or after `offset`, which lies before the end of the file.
     ///
     /// The end of the file counts as a hole; `ENXIO` if there is no more data. Without this method
@@ -155,7 +165,7 @@ impl<U: Operations> Table<U> {
             Some(bindings::generic_file_llseek)
         },
         read_iter: Some(bindings::generic_file_read_iter),
-        mmap_prepare: Some(bindings::generic_file_readonly_mmap_prepare),
+        mmap_prepare: Some(mmap::Table::<U>::mmap_prepare),
         splice_read: Some(bindings::filemap_splice_read),
         #[cfg(CONFIG_FILE_LOCKING)]
         setlease: Some(bindings::generic_setlease),

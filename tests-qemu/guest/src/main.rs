@@ -25,6 +25,7 @@ mod module;
 mod mounts;
 mod mutants;
 mod observe;
+mod paging;
 mod policy;
 mod privilege;
 mod programs;

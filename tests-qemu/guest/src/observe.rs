@@ -24,7 +24,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
 }
 
 /// The folder of a mount.
-fn folder(mount: &Mount) -> Result<PathBuf> {
+pub(crate) fn folder(mount: &Mount) -> Result<PathBuf> {
     Ok(folder_of(std::fs::metadata(mount.path()).context("failed to stat the mount")?.dev()))
 }
 
@@ -40,7 +40,7 @@ fn text(folder: &Path, name: &str) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-fn number(folder: &Path, name: &str) -> Result<u64> {
+pub(crate) fn number(folder: &Path, name: &str) -> Result<u64> {
     let text = text(folder, name)?;
     text.parse().with_context(|| format!("{name} is {text:?}"))
 }

@@ -376,6 +376,17 @@ impl Drop for Directory {
     }
 }
 
+/// Page faults of this process so far that had to wait for something to be read.
+pub(crate) fn major_faults() -> io::Result<u64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: The call writes a `struct rusage`, for which there is room; zeros are one, too.
+    let usage = unsafe {
+        checked(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()).into())?;
+        usage.assume_init()
+    };
+    Ok(usage.ru_majflt.unsigned_abs())
+}
+
 /// A file mapped for reading.
 pub(crate) struct Mapping {
     address: *mut libc::c_void,

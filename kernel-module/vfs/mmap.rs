@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mapped files: how much a page fault reads.
+//!
+//! `filemap_fault()` answers a miss with a window of the readahead size around the page. Programs
+//! fault here and there, and of such a window every byte has to be verified and decoded. So a miss
+//! reads what is decoded for its page anyway ([`Operations::widen`]), before `filemap_fault()` sees
+//! it. Where the pages before it are cached, the mapping is probably read in order: then the window
+//! is twice as long as that run of pages, up to [`IN_ORDER`].
+//!
+//! `madvise(2)` is respected: with `MADV_SEQUENTIAL`, `MADV_RANDOM` or `MADV_HUGEPAGE` the page
+//! cache decides.
+//!
+//! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+
+use super::{
+    file::Operations,
+    inode::INode,
+    page_cache, //
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::from_err_ptr,
+    fs::File,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        rcu, //
+    }, //
+};
+
+/// Pages of the longest window of a mapping that is read in order: 2 MiB, as `read()` gets it.
+const IN_ORDER: c_ulong = 512;
+
+/// Bytes of a page.
+const PAGE: u64 = bindings::PAGE_SIZE as u64;
+
+/// The operations of a mapping of a file with the table of `U`.
+pub(super) struct Table<U: Operations>(PhantomData<U>);
+
+impl<U: Operations> Table<U> {
+    const TABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        fault: Some(Self::fault),
+        map_pages: Some(bindings::filemap_map_pages),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->mmap_prepare` of a file whose inode `NewINode::init` gave a
+    /// table of `U`.
+    pub(super) unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
+        // SAFETY: The description is valid for this call, and of a file whose mapping can be read.
+        let answer = unsafe { bindings::generic_file_readonly_mmap_prepare(desc) };
+        if answer == 0 {
+            // SAFETY: As above; the table is static, and the mapping holds the file, which holds the
+            // module.
+            unsafe { (*desc).vm_ops = &Self::TABLE };
+        }
+        answer
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the memory management as `->fault` of an area that [`Self::mmap_prepare`]
+    /// gave this table, with the lock of the fault held.
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: As the caller promises; the fault's lock is not released before the `Miss` is made.
+        let Some(miss) = (unsafe { Miss::of::<U>(vmf) }) else {
+            // SAFETY: As the caller promises.
+            return unsafe { bindings::filemap_fault(vmf) };
+        };
+        // SAFETY: Only looks at the flags of the fault.
+        let may_unlock = unsafe { bindings::tesserafs_fault_may_unlock(vmf) };
+        if may_unlock {
+            // As `filemap_fault()` does: nobody should wait for our store to change a mapping.
+            //
+            // SAFETY: The lock is held, and the answer is that the fault is to be tried again.
+            unsafe { bindings::tesserafs_release_fault_lock(vmf) };
+        }
+        // Errors are not reported from here: `filemap_fault()` reads the page again, and reports.
+        let _ = miss.read::<U>();
+        // SAFETY: Has no arguments, and counts only.
+        unsafe { bindings::tesserafs_count_major_fault() };
+        if may_unlock {
+            return bindings::vm_fault_reason_VM_FAULT_MAJOR
+                | bindings::vm_fault_reason_VM_FAULT_RETRY;
+        }
+        // SAFETY: As the caller promises; the lock was not released.
+        bindings::vm_fault_reason_VM_FAULT_MAJOR | unsafe { bindings::filemap_fault(vmf) }
+    }
+}
+
+/// A fault on a page that is not cached, of a mapping without advice.
+struct Miss {
+    file: ARef<File>,
+    index: c_ulong,
+}
+
+impl Miss {
+    /// The miss that `vmf` is; none if it is for `filemap_fault()` alone.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Table::<U>::fault`].
+    unsafe fn of<U: Operations>(vmf: *mut bindings::vm_fault) -> Option<Self> {
+        // SAFETY: The fault is valid, and its lock held.
+        if unsafe { bindings::tesserafs_fault_has_advice(vmf) } {
+            return None;
+        }
+        // SAFETY: As above.
+        let index = unsafe { (*vmf).__bindgen_anon_1.pgoff };
+        // SAFETY: As above.
+        let vma = unsafe { (*vmf).__bindgen_anon_1.vma };
+        // SAFETY: The lock of the fault keeps the area, whose file does not change.
+        let file = unsafe { (*vma).vm_file };
+        // SAFETY: An area with this table has a file, and holds it.
+        let mapping = unsafe { (*file).f_mapping };
+        // SAFETY: The file holds its mapping.
+        let folio = unsafe { bindings::tesserafs_filemap_get_folio(mapping, index) };
+        if let Some(folio) = from_err_ptr(folio).ok().and_then(NonNull::new) {
+            // A `read()` of the same file may have left the mark that begins the next window of its
+            // stream. Mapped pages are no stream: a program whose header was read would wait here
+            // for a window that it may never need.
+            //
+            // SAFETY: The reference to the folio is ours.
+            unsafe { bindings::tesserafs_folio_clear_readahead(folio.as_ptr()) };
+            // SAFETY: As above.
+            unsafe { bindings::tesserafs_folio_put(folio.as_ptr()) };
+            return None;
+        }
+        // SAFETY: An open file has an inode, which does not change.
+        let inode = unsafe { (*file).f_inode };
+        // SAFETY: Only files of `U::FileSystem` have areas with this table; the file holds the inode.
+        let inode = unsafe { INode::<U::FileSystem>::from_raw(inode) };
+        // CAST: A page index is 64 bits long at most.
+        if index as u64 >= inode.size().div_ceil(PAGE) {
+            return None;
+        }
+        // SAFETY: The area holds the file, which has no position that is used here.
+        let file = ARef::from(unsafe { File::from_raw_file(file) });
+        Some(Self { file, index })
+    }
+
+    /// Reads the page, and what belongs to it.
+    fn read<U: Operations>(&self) -> Result {
+        let file = self.file.as_ptr();
+        // SAFETY: The mapping of an open file does not change.
+        let mapping = unsafe { (*file).f_mapping };
+        // SAFETY: The file's inode has a table of `U`, so its mapping has one of the same
+        // filesystem; both stay while we hold the file.
+        let inode = unsafe { page_cache::source::<U::FileSystem>(mapping, file) }?;
+        let pages = self.in_order(mapping).saturating_mul(2).clamp(1, IN_ORDER);
+        let pos = (self.index as u64).saturating_mul(PAGE);
+        let end = pos.saturating_add((pages as u64).saturating_mul(PAGE));
+        let range = U::widen(inode, pos..end.min(inode.size()))?;
+        let first = range.start / PAGE;
+        let pages = range
+            .end
+            .min(inode.size())
+            .div_ceil(PAGE)
+            .saturating_sub(first);
+
+        // What a stream of `read()` calls has found out about itself stays as it is.
+        let mut state = bindings::file_ra_state::default();
+        let mut rac = bindings::readahead_control {
+            file,
+            mapping,
+            ra: &raw mut state,
+            _index: first as c_ulong,
+            ..pin_init::zeroed()
+        };
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::tesserafs_filemap_invalidate_lock_shared(mapping) };
+        // SAFETY: The request is for a mapping with our operations, whose `invalidate_lock` is held;
+        // it ends with the file.
+        unsafe { bindings::page_cache_ra_unbounded(&raw mut rac, pages as c_ulong, 0) };
+        // SAFETY: It was locked above.
+        unsafe { bindings::tesserafs_filemap_invalidate_unlock_shared(mapping) };
+        Ok(())
+    }
+
+    /// How many pages before this one are cached without a gap, up to [`IN_ORDER`].
+    fn in_order(&self, mapping: *mut bindings::address_space) -> c_ulong {
+        let Some(before) = self.index.checked_sub(1) else {
+            return 0;
+        };
+        let _rcu = rcu::read_lock();
+        // SAFETY: The mapping is valid, and the read side of RCU is locked.
+        let miss = unsafe { bindings::page_cache_prev_miss(mapping, before, IN_ORDER) };
+        before.wrapping_sub(miss)
+    }
+}
