@@ -4,6 +4,7 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
+use super::c_bytes;
 use crate::{
     bindings,
     klib::buffer::Buffer, //
@@ -18,6 +19,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    error::to_result,
     fs::File,
     prelude::*,
     sync::aref::ARef, //
@@ -28,9 +30,12 @@ use kernel::{
 /// Bytes are read into memory of the kernel's own, by copy or by the device: the file may be written
 /// by others at any time, so what was verified must not be read again. Cloning shares the open file.
 ///
-/// A read happens in page faults too, with `mmap_lock` held. Filesystems that take `i_rwsem` for a
-/// buffered read (XFS, NFS) can then deadlock with a writer of the image file that waits for it, if
-/// the fault comes from a `read()` of that same image file into a mapping of a file inside it.
+/// Reads happen in page faults, with folios locked, of a task that may be in the middle of a system
+/// call on the very file or filesystem. So a file is read as a mapping of it would be, from its page
+/// cache: no lock of its filesystem is taken, such as the `i_rwsem` that XFS and NFS take in
+/// `->read_iter`; nobody who listens for accesses is asked each time, but once, when the image is
+/// mounted; and the access time stays. [`Reading`] has what follows for filesystems without a page
+/// cache of their own.
 ///
 /// # Invariants
 ///
@@ -40,35 +45,129 @@ use kernel::{
 pub(crate) struct Backing {
     file: ARef<File>,
     len: u64,
-    is_block_device: bool,
     /// Whether it is on this machine, and no program serves it.
     is_local: bool,
-    once: Once,
+    /// The device that it lies on.
+    device: u32,
+    reading: Reading,
+    /// The flags for requests of bytes that the store need not keep.
+    once: c_int,
 }
 
-/// How bytes are read that the store need not keep.
-#[derive(Clone, Copy)]
-enum Once {
-    /// Past the page cache, in whole pages.
+/// How bytes are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// From the page cache, by `filemap_read()`.
+    PageCache,
+    /// As [`PageCache`](Self::PageCache), after a program that fills the file when it is accessed was
+    /// asked to: a pre-content listener, for which the file was marked before it was opened.
+    Filled,
+    /// By the `->read_iter` of its filesystem, which is known to take no lock that a writer holds:
+    /// tmpfs, which has no `->read_folio`; FUSE, as a server that wants no page cache may change the
+    /// bytes; overlayfs over a filesystem that is as good.
+    Filesystem,
+    /// Of a block device, past the page cache, in whole pages where bytes need not be kept.
     Direct,
-    /// Through the page cache, with these flags of a request.
-    Cached(c_int),
 }
 
 impl Backing {
-    /// Takes a regular file, which must be open for reading.
+    /// Takes a regular file, which must be open for reading, by us alone.
+    ///
+    /// `EOPNOTSUPP` if its filesystem is one that [`refusal`](Self::refusal) names; else what a
+    /// security module or a listener answers to the question whether it may be read.
     pub(super) fn from_file(file: ARef<File>) -> Result<Self> {
+        let reading = Self::reading(&file).map_err(|_| EOPNOTSUPP)?;
+        let raw = file.as_ptr();
         // SAFETY: An open file has an inode, which does not change.
-        let inode = unsafe { (*file.as_ptr()).f_inode };
+        let inode = unsafe { (*raw).f_inode };
         // SAFETY: The file keeps the inode.
         let len = unsafe { bindings::tesserafs_i_size_read(inode) };
+        // SAFETY: The file is open, and nobody else has it.
+        unsafe { bindings::tesserafs_file_set_noatime(raw) };
+        // The one question for all that will be read: what is shown later is what the image ID stands
+        // for now, whatever is written to the file.
+        //
+        // SAFETY: The file is open, and the position is one of ours.
+        to_result(unsafe {
+            bindings::rw_verify_area(bindings::READ as c_int, raw, &0, len as usize)
+        })?;
+        // SAFETY: The file keeps the inode; its superblock does not change.
+        let sb = unsafe { (*inode).i_sb };
         Ok(Self {
             is_local: is_local(&file),
-            once: Once::Cached(uncached_flags(&file)),
-            file,
+            // SAFETY: The file keeps the superblock, whose device number is set before it has files.
+            device: unsafe { (*sb).s_dev },
+            reading,
+            once: uncached_flags(&file),
             len: u64::try_from(len).map_err(|_| EIO)?,
-            is_block_device: false,
+            file,
         })
+    }
+
+    /// Why a file cannot be what an image lies on, after the name of its filesystem; none if it can.
+    pub(super) fn refusal(file: &File) -> Option<&'static str> {
+        Self::reading(file).err()
+    }
+
+    /// The name of the filesystem of a file.
+    pub(super) fn filesystem_name(file: &File) -> &[u8] {
+        // SAFETY: An open file has an inode, which does not change.
+        let inode = unsafe { (*file.as_ptr()).f_inode };
+        // SAFETY: The file keeps the inode; its superblock does not change.
+        let sb = unsafe { (*inode).i_sb };
+        // SAFETY: The file keeps the superblock; its type is assigned once.
+        let fs_type = unsafe { (*sb).s_type };
+        // SAFETY: A superblock that is in use keeps its type; a type has a name.
+        let name = unsafe { (*fs_type).name };
+        // SAFETY: The name is a C string that stays as long as the type.
+        unsafe { c_bytes(name) }
+    }
+
+    /// How a file is read, or why it cannot be.
+    fn reading(file: &File) -> Result<Reading, &'static str> {
+        let raw = file.as_ptr();
+        // SAFETY: The file is open.
+        if unsafe { bindings::tesserafs_file_is_dax(raw) } {
+            return Err("in DAX mode, where reading takes the lock that writers hold");
+        }
+        match magic_of(file) {
+            bindings::FUSE_SUPER_MAGIC | bindings::TMPFS_MAGIC => Ok(Reading::Filesystem),
+            bindings::OVERLAYFS_SUPER_MAGIC => {
+                // SAFETY: The file is open.
+                let inode = unsafe { bindings::tesserafs_file_real_inode(raw) };
+                // SAFETY: The overlay keeps the inode for its own.
+                let sb = unsafe { (*inode).i_sb };
+                // SAFETY: As above; it is set before the superblock has inodes.
+                let magic = unsafe { (*sb).s_magic };
+                // CAST: A 32-bit number.
+                if LOCKLESS.iter().any(|own| *own as c_ulong == magic) {
+                    Ok(Reading::Filesystem)
+                } else {
+                    Err("over a filesystem whose reads take the lock that writers hold")
+                }
+            }
+            bindings::OCFS2_SUPER_MAGIC | GFS2_MAGIC | bindings::CEPH_SUPER_MAGIC => {
+                Err("where a file must not be read without a lock of its cluster")
+            }
+            _ => {
+                // SAFETY: The mapping of an open file does not change.
+                let mapping = unsafe { (*raw).f_mapping };
+                // SAFETY: The file keeps the mapping, whose operations do not change.
+                let operations = unsafe { (*mapping).a_ops };
+                // SAFETY: They are static, or of a module that the open file keeps.
+                if unsafe { (*operations).read_folio }.is_none() {
+                    return Err("which has no page cache to read from");
+                }
+                // SAFETY: The file is open.
+                Ok(
+                    if unsafe { bindings::tesserafs_file_is_filled_on_access(raw) } {
+                        Reading::Filled
+                    } else {
+                        Reading::PageCache
+                    },
+                )
+            }
+        }
     }
 
     /// Takes the block device of a superblock.
@@ -92,17 +191,24 @@ impl Backing {
         let host = unsafe { (*mapping).host };
         // SAFETY: The open file keeps the inode.
         let len = unsafe { bindings::tesserafs_i_size_read(host) };
+        // SAFETY: The file is that of a block device, which is open.
+        let is_direct = unsafe { takes_pages(&file) };
         Ok(Self {
             is_local: true,
-            // SAFETY: The file is that of a block device, which is open.
-            once: if unsafe { takes_pages(&file) } {
-                Once::Direct
+            // SAFETY: The superblock has the number of its device.
+            device: unsafe { (*sb).s_dev },
+            reading: if is_direct {
+                Reading::Direct
             } else {
-                Once::Cached(uncached_flags(&file))
+                Reading::PageCache
+            },
+            once: if is_direct {
+                bindings::TESSERAFS_CONST_IOCB_DIRECT
+            } else {
+                uncached_flags(&file)
             },
             file,
             len: u64::try_from(len).map_err(|_| EIO)?,
-            is_block_device: true,
         })
     }
 
@@ -110,6 +216,11 @@ impl Backing {
     /// filesystem, nor for another machine. Of block devices that is assumed.
     pub(crate) fn is_local(&self) -> bool {
         self.is_local
+    }
+
+    /// The device that it lies on: of a file, that of its filesystem.
+    pub(crate) fn device(&self) -> u32 {
+        self.device
     }
 
     /// The length in bytes when it was opened.
@@ -157,13 +268,13 @@ impl Backing {
     /// its page cache, if it can do without. Errors as for [`read_run`](Self::read_run).
     ///
     /// A block device is read past the page cache, with requests as long as its driver takes; a task
-    /// that waits for one cannot be killed. A file is not: for a direct read ext4 takes `i_rwsem`, as
-    /// above. Of its pages, those go that this has brought there, where its filesystem knows
-    /// `IOCB_DONTCACHE`.
+    /// that waits for one cannot be killed. A file is not, as a direct read takes `i_rwsem`. Of its
+    /// pages, those go that this has brought there, where its filesystem knows `IOCB_DONTCACHE`.
     pub(crate) fn read_once(&self, pos: u64, len: usize) -> Result<Bytes> {
-        let (multiple, flags) = match self.once {
-            Once::Direct => (bindings::PAGE_SIZE, bindings::TESSERAFS_CONST_IOCB_DIRECT),
-            Once::Cached(flags) => (1, flags),
+        let flags = self.once;
+        let multiple = match self.reading {
+            Reading::Direct => bindings::PAGE_SIZE,
+            _ => 1,
         };
         let before = pos.checked_rem(multiple as u64).ok_or(EIO)?;
         let start = pos.checked_sub(before).ok_or(EIO)?;
@@ -253,61 +364,90 @@ impl Backing {
 
     /// Reads once; the request and `to` advance by what there was.
     ///
+    /// Of a block device nobody asks security modules: it is the filesystem that reads its device,
+    /// whoever the task is and whatever it may. Nor is its `->read_iter` called for what is cached: that
+    /// takes `i_rwsem`, to keep `set_blocksize()` away, and a page fault may come from a read of the same
+    /// device, which holds it. This superblock has claimed the device, so its block size does not change.
+    ///
     /// # Safety
     ///
     /// As for [`fill`](Self::fill); `kiocb` must be a request to our file.
     unsafe fn read_some(&self, kiocb: &mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
-        if self.is_block_device {
-            // SAFETY: As the caller promises.
-            return unsafe { self.read_device(kiocb, to) };
-        }
         let raw = self.file.as_ptr();
+        // A server is told who reads: it is the mounter, as it was when the file was opened.
+        //
         // SAFETY: The file is open; its credentials do not change.
         let cred = unsafe { (*raw).f_cred };
         // SAFETY: They live as long as the file, which is longer than they are in force here.
         let old = unsafe { bindings::tesserafs_override_creds(cred) };
-        // SAFETY: The file is open for reading by the type invariants; the caller promises the rest.
-        let n = unsafe { bindings::vfs_iocb_iter_read(raw, kiocb, to) };
+        // SAFETY: As the caller promises.
+        let n = unsafe { self.read_as_mounter(kiocb, to) };
         // SAFETY: `old` is what was in force before.
         unsafe { bindings::tesserafs_revert_creds(old) };
         n
     }
 
-    /// As [`read_some`](Self::read_some), from the block device.
-    ///
-    /// Nobody asks security modules, as `vfs_iocb_iter_read()` would: it is the filesystem that reads
-    /// its device, whoever the task is and whatever it may.
-    ///
     /// # Safety
     ///
     /// As for [`read_some`](Self::read_some).
-    unsafe fn read_device(
+    unsafe fn read_as_mounter(
         &self,
         kiocb: &mut bindings::kiocb,
         to: *mut bindings::iov_iter,
     ) -> isize {
+        let raw = self.file.as_ptr();
+        if self.reading == Reading::Filled {
+            // SAFETY: The iterator is valid.
+            let len = unsafe { bindings::tesserafs_iov_iter_count(to) };
+            // SAFETY: The file is open.
+            let answer = unsafe {
+                bindings::rw_verify_area(bindings::READ as c_int, raw, &kiocb.ki_pos, len)
+            };
+            if answer != 0 {
+                return answer as isize;
+            }
+        }
         let is_direct = kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT != 0;
         // SAFETY: The operations of an open file do not change.
-        let operations = unsafe { (*self.file.as_ptr()).f_op };
+        let operations = unsafe { (*raw).f_op };
         // SAFETY: They are static, or of a module that the open file keeps.
         let read_iter = unsafe { (*operations).read_iter };
-        match read_iter.filter(|_| is_direct) {
-            // For what a direct read leaves over this takes the `i_rwsem` of the device, as below; one
-            // of whole blocks, into one segment, fails or leaves nothing.
+        match read_iter.filter(|_| is_direct || self.reading == Reading::Filesystem) {
+            // A direct read of whole blocks, into one segment, fails or leaves nothing that this would
+            // read from the page cache, with the lock.
             //
             // SAFETY: The function belongs to the file that the request is to; the caller promises
             // the rest.
             Some(read_iter) => unsafe { read_iter(kiocb, to) },
-            // Not `->read_iter`: that takes the lock, to keep `set_blocksize()` away. A page fault must
-            // not: it may come from a read of the same device into a private mapping of a file of
-            // this filesystem, which holds it already.
-            //
-            // SAFETY: This superblock has claimed the device, so its block size does not change; the
-            // caller promises the rest.
+            // SAFETY: The mapping has a `->read_folio`; the caller promises the rest.
             None => unsafe { bindings::filemap_read(kiocb, to, 0) },
         }
     }
 }
+
+/// The magic number of the filesystem of `file`.
+fn magic_of(file: &File) -> u32 {
+    // SAFETY: An open file has an inode, which does not change.
+    let inode = unsafe { (*file.as_ptr()).f_inode };
+    // SAFETY: The file keeps the inode; its superblock does not change.
+    let sb = unsafe { (*inode).i_sb };
+    // SAFETY: The file keeps the superblock, whose number is set before it has files. CAST: All of them
+    // are 32-bit numbers.
+    unsafe { (*sb).s_magic as u32 }
+}
+
+/// Filesystems whose `->read_iter` takes no lock that their writers hold.
+const LOCKLESS: [u32; 6] = [
+    bindings::EXT4_SUPER_MAGIC,
+    bindings::BTRFS_SUPER_MAGIC,
+    bindings::TMPFS_MAGIC,
+    bindings::EROFS_SUPER_MAGIC_V1,
+    bindings::SQUASHFS_MAGIC,
+    OWN_MAGIC,
+];
+
+/// `"TESS"` on a little endian machine.
+const OWN_MAGIC: u32 = 0x5353_4554;
 
 /// Whether the filesystem of `file` keeps its files in memory, or on a device that is this machine's alone.
 fn is_local(file: &File) -> bool {
@@ -317,14 +457,12 @@ fn is_local(file: &File) -> bool {
     let sb = unsafe { (*inode).i_sb };
     // SAFETY: The file keeps the superblock, whose device is set before it has files.
     let device = unsafe { (*sb).s_bdev };
-    // SAFETY: As above.
-    let magic = unsafe { (*sb).s_magic };
-    // CAST: A 32-bit number.
-    let is = |number: u32| magic == number as c_ulong;
-    // The first has a program that serves it, whatever it lies on; the others have other machines.
-    let is_served =
-        is(bindings::FUSE_SUPER_MAGIC) || is(bindings::OCFS2_SUPER_MAGIC) || is(GFS2_MAGIC);
-    !device.is_null() && !is_served || is(bindings::TMPFS_MAGIC)
+    match magic_of(file) {
+        // It has a program that serves it, even if it lies on a device.
+        bindings::FUSE_SUPER_MAGIC => false,
+        bindings::TMPFS_MAGIC => true,
+        _ => !device.is_null(),
+    }
 }
 
 /// The flags for a read of `file` whose bytes it need not keep: none if it cannot, as tmpfs, or if

@@ -453,6 +453,15 @@ impl<T: FileSystem> Table<T> {
                     let depth = Self::check_file(log, &file)?;
                     // SAFETY: The superblock is ours.
                     unsafe { (*sb).s_stack_depth = depth };
+                    if let Some(reason) = Backing::refusal(&file) {
+                        let name = Backing::filesystem_name(&file);
+                        mount_error!(
+                            log,
+                            "no image can lie on {}, {}",
+                            BStr::from_bytes(name),
+                            reason
+                        );
+                    }
                     let backing = Backing::from_file(file)?;
                     // Until it has a root, whoever walks all superblocks waits for this one.
                     if !log.is_privileged() && !backing.is_local() {
