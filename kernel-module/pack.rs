@@ -31,6 +31,11 @@ impl Packs {
         })
     }
 
+    /// The device that they lie on.
+    pub(crate) fn device(&self) -> u32 {
+        self.backing.device()
+    }
+
     /// Reads the stored bytes of each of `chunks`: those that lie side by side in the pack with one
     /// request. They are not verified yet.
     pub(crate) fn read(&self, chunks: &[Chunk]) -> Result<Stored, Failure> {

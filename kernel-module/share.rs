@@ -7,9 +7,10 @@
 //! file has verified the very bytes that all others would have: an image that claims another one's
 //! file without having its chunks has another key, or cannot be read.
 //!
-//! Who fills a page holds its lock while the image's store is read, and others who want the page wait
-//! for that store then. So images share only if their stores are not served by a program or another
-//! machine: that might need the very page.
+//! The task that fills a page holds its lock while the store of its image is read, and others who want
+//! the page wait for that store. So only images on one device share: a device that answers late, or
+//! never, stops those who read from it anyway, as it stops two readers of one file. And none share whose
+//! store is served by a program or by another machine: that might need the very page.
 
 use kernel::prelude::*;
 
@@ -51,7 +52,12 @@ pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<PageKey>, Failure> 
     if extents.end.saturating_sub(extents.first) > EXTENTS_MAX {
         return Ok(None);
     }
-    let mut key = digest(&[&size.to_le_bytes(), &sb.stack_depth().to_le_bytes()])?;
+    let (depth, device) = (sb.stack_depth(), mounted.packs.device());
+    let mut key = digest(&[
+        &size.to_le_bytes(),
+        &depth.to_le_bytes(),
+        &device.to_le_bytes(),
+    ])?;
     for index in extents.first..extents.end {
         let extent = image.extent(&extents, index)?;
         let start = extent.start.to_le_bytes();
