@@ -46,7 +46,8 @@ pub(crate) fn decode_beginning(
         Codec::ZstdX86 => x86::UNSURE,
     };
     let shortened = stored.shorten(chunk.raw_len, wanted.saturating_add(unsure));
-    let mut raw = Buffer::with_capacity(usize_from_u32(shortened.unwrap_or(chunk.raw_len)))?;
+    let len = usize_from_u32(shortened.unwrap_or(chunk.raw_len));
+    let mut raw = Buffer::with_capacity_for_all(len)?;
     let Some(len) = shortened else {
         raw.fill(|room| decode(decoders, chunk, stored, room))?;
         return Ok(raw);

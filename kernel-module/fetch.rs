@@ -193,7 +193,7 @@ impl<'a> Chunks<'a> {
             Found::Claim(claim) => {
                 // All memory is allocated here: a worker has neither our memory cgroup nor our place
                 // in the filesystem, so it may not enter reclaim for us.
-                let raw = Buffer::with_capacity(usize_from_u32(chunk.raw_len))?;
+                let raw = Buffer::with_capacity_for_all(usize_from_u32(chunk.raw_len))?;
                 let slot = claim.slot().clone();
                 Ok((Some(slot), Some(Destination::Slot(claim, raw))))
             }

@@ -59,6 +59,12 @@ impl<T, A: Allocator> Array<T, A> {
         Self::allocate(capacity, GFP_KERNEL_ACCOUNT)
     }
 
+    /// As [`with_capacity`](Self::with_capacity), for what is kept for all tasks: charged to nobody, as
+    /// the group of the task that happened to come first could not get rid of it.
+    pub(crate) fn with_capacity_for_all(capacity: usize) -> Result<Self> {
+        Self::allocate(capacity, GFP_KERNEL)
+    }
+
     fn allocate(capacity: usize, flags: Flags) -> Result<Self> {
         let layout = Layout::array::<T>(capacity).map_err(|_| ENOMEM)?;
         let ptr = if layout.size() == 0 {

@@ -20,11 +20,10 @@ use kernel::{
 /// Both methods run wherever memory is allocated, with whatever locks are held there: among them
 /// the cache's own, if it allocates under a lock. So they only ever try to take a lock.
 pub(crate) trait Shrink: Send + Sync + 'static {
-    /// How many objects could be freed now.
+    /// How many pages could be freed now.
     fn count(&self) -> usize;
 
-    /// Looks at up to `n` objects and frees what it can; returns how many it freed, or `None` if it
-    /// cannot work now.
+    /// Frees `n` pages, or what it can; returns how many it freed, or `None` if it cannot work now.
     fn scan(&self, n: usize) -> Option<usize>;
 }
 
@@ -55,8 +54,6 @@ impl<T: Shrink> RegisteredShrinker<T> {
         raw.count_objects = Some(Table::<T>::count);
         raw.scan_objects = Some(Table::<T>::scan);
         raw.seeks = bindings::DEFAULT_SEEKS as c_int;
-        // A few large objects: one is worth a scan.
-        raw.batch = 1;
         raw.private_data = (&raw const *cache).cast_mut().cast();
         // SAFETY: The shrinker is set up. INVARIANT: Its private data is `cache`, which we keep.
         unsafe { bindings::shrinker_register(shrinker.as_ptr()) };
