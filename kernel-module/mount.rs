@@ -108,7 +108,7 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     /// The metadata of the image, which `sb` is the superblock of.
-    pub(crate) fn meta<'a>(&self, sb: &'a VfsSuperBlock<Tesserafs, Ready>) -> MetaReader<'a> {
+    pub(crate) fn meta<'a>(&'a self, sb: &'a VfsSuperBlock<Tesserafs, Ready>) -> MetaReader<'a> {
         MetaReader::new(sb.meta(), &self.sb)
     }
 }
