@@ -10,6 +10,8 @@
 //! A reader walks from the root down: it holds the parent, verified, while it reads the child. So nothing
 //! that fills a folio waits for another one, and the stack does not grow with the tree.
 
+use core::cell::Cell;
+
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -57,19 +59,6 @@ impl MerkleTree {
         self.geometry.total_blocks().saturating_mul(BLOCK_BYTES)
     }
 
-    /// Asks the store for the blocks with the first bytes of each of `tables`, and for those that
-    /// they are verified with: to read one after the other takes a round trip each.
-    pub(crate) fn ask_for(&self, tables: &[Table]) {
-        for table in tables {
-            let pos = table.offset().saturating_sub(self.tree_offset);
-            for block in path(&self.geometry, pos / BLOCK_BYTES) {
-                let pos = block.saturating_mul(BLOCK_BYTES);
-                self.backing
-                    .ask_for(self.tree_offset.saturating_add(pos), BLOCK_SIZE);
-            }
-        }
-    }
-
     /// The digest that block `block` must have. Its parent is cached: whatever reads a block holds it.
     fn expected(&self, meta: Meta<'_>, block: u64) -> Result<Digest, Failure> {
         match self.geometry.parent(block) {
@@ -83,7 +72,7 @@ impl MerkleTree {
                 let buf = meta.cached(pos)?.ok_or(EIO)?;
                 Ok(Digest(*buf.bytes_from(pos).first_chunk().ok_or(EIO)?))
             }
-            None => Err(FormatError::new(Rule::HashBlock, Place::Block(block), 0, 0).into()),
+            None => Err(no_parent(block)),
         }
     }
 
@@ -95,13 +84,7 @@ impl MerkleTree {
         self.backing
             .read_run(pos, core::slice::from_mut(folio))
             .map_err(|error| Failure::backing(Place::Block(block), error))?;
-        self.stats.read_bytes.add(BLOCK_SIZE);
-        self.stats.hashed_bytes.add(BLOCK_SIZE);
-        Verified::check::<KernelSha256>(folio.bytes(), &expected).map_err(|found| {
-            let (found, expected) = (found.prefix(), expected.prefix());
-            FormatError::new(Rule::HashBlock, Place::Block(block), found, expected)
-        })?;
-        Ok(())
+        check(&self.stats, block, folio.bytes(), &expected)
     }
 
     /// Fills the folios of a window: read with one request, and verified two at once.
@@ -155,6 +138,22 @@ impl MetaSource for MerkleTree {
         // What fails here is read again by `read_folio`, which reports it.
         let _ = self.fill_ahead(meta, window);
     }
+}
+
+/// Compares a block that was read with the digest that it must have.
+fn check(stats: &Stats, block: u64, bytes: &[u8], expected: &Digest) -> Result<(), Failure> {
+    stats.read_bytes.add(BLOCK_SIZE);
+    stats.hashed_bytes.add(BLOCK_SIZE);
+    Verified::check::<KernelSha256>(bytes, expected).map_err(|found| {
+        let (found, expected) = (found.prefix(), expected.prefix());
+        FormatError::new(Rule::HashBlock, Place::Block(block), found, expected)
+    })?;
+    Ok(())
+}
+
+/// Why a block behind the last one cannot be read.
+fn no_parent(block: u64) -> Failure {
+    FormatError::new(Rule::HashBlock, Place::Block(block), 0, 0).into()
 }
 
 /// The hash blocks that vouch for `block`, from the root's down, and then `block` itself.
@@ -244,6 +243,120 @@ impl Metadata for MetaReader<'_> {
             pos = pos.checked_add(n).ok_or(EINVAL)?;
         }
         Ok(())
+    }
+}
+
+/// Metadata straight from the store, verified in the same way: for what has to be known before there is a
+/// superblock, and so a page cache.
+///
+/// It keeps the few blocks that it has read.
+pub(crate) struct EarlyReader<'a> {
+    backing: &'a Backing,
+    sb: &'a ImageSuperBlock,
+    stats: &'a Stats,
+    /// None while a block is being read.
+    blocks: Cell<Option<Buffer<EarlyBlock>>>,
+}
+
+/// A block that was verified.
+struct EarlyBlock {
+    number: u64,
+    bytes: Buffer<u8>,
+}
+
+impl<'a> EarlyReader<'a> {
+    /// Reads the metadata of the image with that superblock.
+    pub(crate) fn new(backing: &'a Backing, sb: &'a ImageSuperBlock, stats: &'a Stats) -> Self {
+        Self {
+            backing,
+            sb,
+            stats,
+            blocks: Cell::new(None),
+        }
+    }
+
+    /// Asks the store for the blocks with the first bytes of each of `tables`, and for those that
+    /// they are verified with: to read one after the other takes a round trip each.
+    pub(crate) fn ask_for(&self, tables: &[Table]) {
+        for table in tables {
+            let pos = table.offset().saturating_sub(self.sb.layout.tree_offset);
+            for block in path(&self.sb.layout.geometry, pos / BLOCK_BYTES) {
+                self.backing.ask_for(self.offset(block), BLOCK_SIZE);
+            }
+        }
+    }
+
+    /// Where a block begins in the image.
+    fn offset(&self, block: u64) -> u64 {
+        let pos = block.saturating_mul(BLOCK_BYTES);
+        self.sb.layout.tree_offset.saturating_add(pos)
+    }
+
+    /// Adds to `blocks` what is not there of `wanted`, and of what vouches for it: from the root down.
+    fn load(&self, blocks: &mut Buffer<EarlyBlock>, wanted: u64) -> Result<(), Failure> {
+        let geometry = &self.sb.layout.geometry;
+        for number in path(geometry, wanted) {
+            if find(blocks, number).is_some() {
+                continue;
+            }
+            let expected = match geometry.parent(number) {
+                Some(Parent::Root) => self.sb.merkle_root,
+                Some(Parent::Slot { block, offset }) => {
+                    let parent = find(blocks, block).ok_or(EIO)?;
+                    let digest = parent.get(usize::try_from(offset).map_err(|_| EIO)?..);
+                    Digest(*digest.and_then(<[u8]>::first_chunk).ok_or(EIO)?)
+                }
+                None => return Err(no_parent(number)),
+            };
+            let bytes = self
+                .backing
+                .read(self.offset(number), BLOCK_SIZE)
+                .map_err(|error| Failure::backing(Place::Block(number), error))?;
+            check(self.stats, number, &bytes, &expected)?;
+            blocks.push(EarlyBlock { number, bytes })?;
+        }
+        Ok(())
+    }
+
+    /// As [`Metadata::read`], with the blocks that were read before.
+    fn read_with(
+        &self,
+        blocks: &mut Buffer<EarlyBlock>,
+        offset: u64,
+        mut to: &mut [u8],
+    ) -> Result<(), Failure> {
+        let mut pos = offset
+            .checked_sub(self.sb.layout.tree_offset)
+            .ok_or(EINVAL)?;
+        while !to.is_empty() {
+            let block = pos / BLOCK_BYTES;
+            self.load(blocks, block)?;
+            let bytes = find(blocks, block).ok_or(EIO)?;
+            let from = usize::try_from(pos % BLOCK_BYTES).map_err(|_| EIO)?;
+            let n = copy_beginning(bytes.get(from..).ok_or(EIO)?, &mut to)?;
+            pos = pos.checked_add(n).ok_or(EINVAL)?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a block, if it was read.
+fn find(blocks: &[EarlyBlock], number: u64) -> Option<&[u8]> {
+    let block = blocks.iter().find(|block| block.number == number)?;
+    Some(&block.bytes)
+}
+
+impl Metadata for EarlyReader<'_> {
+    type Error = Failure;
+
+    fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), Failure> {
+        let mut blocks = match self.blocks.take() {
+            Some(blocks) => blocks,
+            None => Buffer::with_capacity(0)?,
+        };
+        let result = self.read_with(&mut blocks, offset, to);
+        self.blocks.set(Some(blocks));
+        result
     }
 }
 

@@ -47,7 +47,9 @@ pub(crate) mod inode;
 pub(crate) mod meta_inode;
 pub(crate) mod page_cache;
 pub(crate) mod registration;
+mod source;
 pub(crate) mod super_block;
+mod tree;
 pub(crate) mod xattr;
 
 pub(crate) use self::{

@@ -165,6 +165,13 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
         flags & flag(bindings::TESSERAFS_CONST_SB_POSIXACL) != 0
     }
 
+    /// Whether the mount that made it is complete: others may have mounted it, too.
+    pub(super) fn is_born(&self) -> bool {
+        // SAFETY: The superblock is valid; a remount may write the word, but not change this bit.
+        let flags = unsafe { (&raw const (*self.as_ptr()).s_flags).read_volatile() };
+        flags & flag(bindings::TESSERAFS_CONST_SB_BORN) != 0
+    }
+
     /// Whether the backing store is a block device, rather than a file.
     pub(crate) fn is_block_device(&self) -> bool {
         // SAFETY: The superblock is valid; `s_bdev` is set before it is filled.
@@ -258,9 +265,9 @@ pub(crate) struct StatFs {
 }
 
 /// The superblock operations of `T`.
-pub(super) struct Table<T: FileSystem>(PhantomData<T>);
+pub(super) struct Callbacks<T: FileSystem>(PhantomData<T>);
 
-impl<T: FileSystem> Table<T> {
+impl<T: FileSystem> Callbacks<T> {
     pub(super) const TABLE: bindings::super_operations = bindings::super_operations {
         alloc_inode: Some(Self::alloc_inode),
         destroy_inode: Some(INodeWithData::<T>::destroy),
@@ -370,7 +377,7 @@ impl<T: FileSystem> Table<T> {
             // SAFETY: It came from `get_tree_nodev()`.
             unsafe { bindings::kill_anon_super(sb) };
         } else {
-            // SAFETY: It came from `get_tree_bdev_flags()`.
+            // SAFETY: It came from `get_tree_bdev()`.
             unsafe { bindings::kill_block_super(sb) };
         }
         // SAFETY: All inodes are gone, so nobody uses the information.
@@ -400,7 +407,7 @@ pub(super) unsafe fn set_up<'a, T: FileSystem>(
     let read_only = flag(bindings::TESSERAFS_CONST_SB_RDONLY);
     let no_atime = flag(bindings::TESSERAFS_CONST_SB_NOATIME);
     // SAFETY: The superblock is new: nobody but this thread writes it, as the caller promises.
-    unsafe { (*sb).s_op = &Table::<T>::TABLE };
+    unsafe { (*sb).s_op = &Callbacks::<T>::TABLE };
     // SAFETY: As above.
     unsafe { (*sb).s_magic = flag(T::MAGIC) };
     // SAFETY: As above.
