@@ -35,6 +35,7 @@
 const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
 	fsparam_string("digest", TESSERAFS_OPT_OTHER),
+	fsparam_flag_no("acl", TESSERAFS_OPT_FLAG),
 	fsparam_flag("private_pages", TESSERAFS_OPT_FLAG),
 	fsparam_flag("trusted_backing", TESSERAFS_OPT_FLAG),
 	{}
@@ -363,6 +364,11 @@ void tesserafs_super_lock_shared(struct super_block *sb)
 unsigned int tesserafs_super_passive_count(const struct super_block *sb)
 {
 	return refcount_read(&sb->s_passive);
+}
+
+void tesserafs_super_set_sysfs_name(struct super_block *sb)
+{
+	super_set_sysfs_name_generic(sb, "%u:%u", MAJOR(sb->s_dev), MINOR(sb->s_dev));
 }
 
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)

@@ -165,19 +165,16 @@ impl FileSystem for Tesserafs {
         sb.set_uuid(&uuid(&stats.id.0));
         sb.set_xattr::<Xattrs>();
         sb.set_export::<inode::Handles>();
-        sb.enable_posix_acl();
+        sb.set_posix_acl(options.acl());
         sb.set_readahead(READAHEAD);
         let tree = MerkleTree::new(backing.clone(), &image_sb, stats.clone());
         sb.set_meta(tree.len(), tree)?;
         let mounter_is_privileged = fc.is_privileged();
         let shown = if mounter_is_privileged {
             let folder = &fc.global().folder;
-            Some(Shown::new(
-                folder,
-                sb.device(),
-                stats.clone(),
-                stats::FILES,
-            )?)
+            let shown = Shown::new(folder, sb.device(), stats.clone(), stats::FILES)?;
+            sb.set_sysfs_name();
+            Some(shown)
         } else {
             None
         };
@@ -218,7 +215,7 @@ impl FileSystem for Tesserafs {
     ) -> Result {
         let mounted = sb.data();
         let id = mounted.stats.id;
-        options.check_same(fc, mounted)?;
+        options.check_same(fc, sb)?;
         options.check_trust(fc, id)?;
         head::check_signer(fc, id, mounted.signer)
     }
@@ -228,7 +225,7 @@ impl FileSystem for Tesserafs {
         options: &Options,
         sb: &SuperBlock<Self, Ready>,
     ) -> Result {
-        options.check_remount(fc, sb.data())
+        options.remount(fc, sb.data())
     }
 
     fn statfs(sb: &SuperBlock<Self, Ready>) -> Result<StatFs> {

@@ -23,6 +23,8 @@ pub(crate) struct Options {
     trusted_backing: bool,
     /// `private_pages`: share no page with other mounts.
     private_pages: bool,
+    /// `acl` or `noacl`: whether POSIX ACLs count.
+    acl: Option<bool>,
 }
 
 /// What a mount keeps of its options.
@@ -42,6 +44,8 @@ impl Options {
         match key {
             b"trusted_backing" => self.trusted_backing = true,
             b"private_pages" => self.private_pages = true,
+            b"acl" => self.acl = Some(true),
+            b"noacl" => self.acl = Some(false),
             b"digest" => {
                 let Some(digest) = value.strip_prefix(b"sha256:").and_then(Digest::from_hex) else {
                     mount_error!(fc, "digest= takes sha256: and 64 hexadecimal digits");
@@ -76,10 +80,24 @@ impl Options {
         Ok(())
     }
 
+    /// Whether POSIX ACLs count for a new mount.
+    pub(crate) fn acl(&self) -> bool {
+        self.acl.unwrap_or(true)
+    }
+
+    /// Changes what can be changed of a mount.
+    pub(crate) fn remount(&self, fc: &FsContext<Tesserafs>, mounted: &Mounted) -> Result {
+        self.check_remount(fc, mounted)?;
+        if let Some(acl) = self.acl {
+            fc.set_posix_acl(acl);
+        }
+        Ok(())
+    }
+
     /// Refuses what cannot be changed of a mount.
     ///
     /// What is mounted stays readable whatever the machine asks for by now, so only the options count.
-    pub(crate) fn check_remount(&self, fc: &FsContext<Tesserafs>, mounted: &Mounted) -> Result {
+    fn check_remount(&self, fc: &FsContext<Tesserafs>, mounted: &Mounted) -> Result {
         let (id, kept) = (mounted.stats.id, &mounted.options);
         let more_trust = self.trusted_backing && kept.trust != Trust::Backing;
         if more_trust || self.private_pages && !kept.private_pages {
@@ -97,7 +115,12 @@ impl Options {
     }
 
     /// Refuses to mount once more what is mounted with other options.
-    pub(crate) fn check_same(&self, fc: &FsContext<Tesserafs>, mounted: &Mounted) -> Result {
+    pub(crate) fn check_same(
+        &self,
+        fc: &FsContext<Tesserafs>,
+        sb: &SuperBlock<Tesserafs>,
+    ) -> Result {
+        let mounted = sb.data();
         self.check_remount(fc, mounted)?;
         let (id, kept) = (mounted.stats.id, &mounted.options);
         let trusts = kept.trust == Trust::Backing;
@@ -107,6 +130,10 @@ impl Options {
                 "{}: it is mounted already, with another `trusted_backing` or `private_pages`",
                 id
             );
+            return Err(EBUSY);
+        }
+        if cfg!(CONFIG_FS_POSIX_ACL) && self.acl() != sb.has_posix_acl() {
+            mount_error!(fc, "{}: it is mounted already, with another `acl`", id);
             return Err(EBUSY);
         }
         Ok(())
@@ -146,5 +173,9 @@ pub(crate) fn show(sb: &SuperBlock<Tesserafs>, seq: &SeqFile) {
     }
     if kept.trust == Trust::Backing {
         seq_print!(seq, ",trusted_backing");
+    }
+    if cfg!(CONFIG_FS_POSIX_ACL) {
+        let acl = if sb.has_posix_acl() { "acl" } else { "noacl" };
+        seq_print!(seq, ",{}", acl);
     }
 }

@@ -72,6 +72,22 @@ impl<T: FileSystem> FsContext<T> {
         is_initial(user_ns)
     }
 
+    /// Lets a remount switch POSIX ACLs on or off, where the kernel has them.
+    pub(crate) fn set_posix_acl(&self, on: bool) {
+        if !cfg!(CONFIG_FS_POSIX_ACL) {
+            return;
+        }
+        let acl = bindings::TESSERAFS_CONST_SB_POSIXACL;
+        // SAFETY: The context is valid, and used by this thread alone.
+        let fc = unsafe { &mut *self.as_ptr() };
+        fc.sb_flags_mask |= acl;
+        if on {
+            fc.sb_flags |= acl;
+        } else {
+            fc.sb_flags &= !acl;
+        }
+    }
+
     /// What was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
         // SAFETY: The context is valid; `fs_type` is assigned once.

@@ -160,7 +160,7 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
 
     /// Whether POSIX ACLs are enabled.
     pub(crate) fn has_posix_acl(&self) -> bool {
-        // SAFETY: The superblock is valid; a remount may write the word, but not change this bit.
+        // SAFETY: The superblock is valid; a remount may write the word at any time, as a whole.
         let flags = unsafe { (&raw const (*self.as_ptr()).s_flags).read_volatile() };
         flags & flag(bindings::TESSERAFS_CONST_SB_POSIXACL) != 0
     }
@@ -207,14 +207,25 @@ impl<T: FileSystem> SuperBlock<T, New> {
         unsafe { (*self.as_ptr()).s_export_op = (&raw const *export::ops::<U>()).cast() };
     }
 
-    /// Enables POSIX ACLs: the kernel applies those that [`xattr::Operations::get`] returns.
-    pub(crate) fn enable_posix_acl(&self) {
-        if cfg!(CONFIG_FS_POSIX_ACL) {
-            // SAFETY: The superblock is valid and ours.
-            unsafe {
-                (*self.as_ptr()).s_flags |= flag(bindings::TESSERAFS_CONST_SB_POSIXACL);
-            }
+    /// Switches POSIX ACLs on or off: the kernel applies those that [`xattr::Operations::get`] returns.
+    /// They are off where the kernel has none.
+    pub(crate) fn set_posix_acl(&self, on: bool) {
+        let acl = flag(bindings::TESSERAFS_CONST_SB_POSIXACL);
+        // SAFETY: The superblock is valid and ours.
+        let flags = unsafe { &mut (*self.as_ptr()).s_flags };
+        // mount(2) has a flag for it, too, so it may be set already.
+        if on && cfg!(CONFIG_FS_POSIX_ACL) {
+            *flags |= acl;
+        } else {
+            *flags &= !acl;
         }
+    }
+
+    /// Says by `FS_IOC_GETFSSYSFSPATH` that its folder below that of its type in `/sys/fs` has the name that
+    /// `sysfs::Folder` gives it: `MAJOR:MINOR` of its device number.
+    pub(crate) fn set_sysfs_name(&self) {
+        // SAFETY: The superblock is valid and ours.
+        unsafe { bindings::tesserafs_super_set_sysfs_name(self.as_ptr()) };
     }
 
     /// How far ahead of a sequential reader the page cache reads. Only for a backing file: that of
