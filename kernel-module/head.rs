@@ -25,12 +25,12 @@ use crate::stats::Stats;
 use crate::verify::KernelSha256;
 use crate::vfs::{Backing, FsContext};
 
-/// What a mount has read, verified and not refused.
+/// The head of an image, read and verified, and not refused.
 pub(crate) struct Head {
     pub(crate) backing: Backing,
     /// The superblock of the image.
     pub(crate) sb: KBox<ImageSuperBlock>,
-    /// What is known of its signature.
+    /// The finding about its signature.
     pub(crate) signer: Signer,
     /// Its ID, and what is counted for it.
     pub(crate) stats: Arc<Stats>,
@@ -78,7 +78,7 @@ impl Head {
         // 3. Whether it is the one that the mounter wants.
         options.check_digest(id).map_err(refuse)?;
 
-        // 4. Whether the machine allows it: who signed it, and what the mounter vouches for.
+        // 4. Whether the machine allows it: by its signature, and by what the mounter vouches for.
         let signer =
             signature::verify(&backing, block, &sb, &fc.global().keyring).map_err(refuse)?;
         check_signer(fc, id, signer)?;

@@ -50,7 +50,7 @@ module_param_named(require_signatures, require_signatures, bool_enable_only, 064
 MODULE_PARM_DESC(require_signatures,
 		 "Mount only images whose signature verifies (can be turned on, never off)");
 
-/* Shared by every message that somebody without rights over the machine can trigger at will. */
+/* Shared by every message that a user without rights over the machine can trigger at will. */
 DEFINE_RATELIMIT_STATE(tesserafs_shared_ratelimit, DEFAULT_RATELIMIT_INTERVAL,
 		       DEFAULT_RATELIMIT_BURST);
 

@@ -81,7 +81,7 @@ fn init<'a>(
     Ok(new.init(kind, Ops::new::<Directory>(), attributes, inode)?)
 }
 
-/// What `stat` shows as the size: of a directory the number of its entries.
+/// The size that `stat` shows: of a directory the number of its entries.
 fn size(inode: &Inode) -> u64 {
     match inode.kind {
         FileKind::Regular { size, .. } => size,

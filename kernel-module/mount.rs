@@ -40,7 +40,7 @@ use crate::xattr::Xattrs;
 /// The filesystem.
 pub(crate) struct Tesserafs;
 
-/// What there is once for all mounts.
+/// The state that all mounts share.
 pub(crate) struct Global {
     /// The keys that root trusts to sign images, beside the kernel's own.
     pub(crate) keyring: Keyring,
@@ -76,13 +76,13 @@ pub(crate) struct Mounted {
     pub(crate) sb: KBox<ImageSuperBlock>,
     /// Its root directory.
     pub(crate) root: Inode,
-    /// What is counted for it, and its ID.
+    /// Its counters and its ID.
     pub(crate) stats: Arc<Stats>,
-    /// Where that is shown, until the device number is given back.
+    /// Where the counters are shown, until the device number is given back.
     shown: Pin<KBox<Mutex<Option<Shown>>>>,
     /// Where its chunks are.
     pub(crate) packs: Packs,
-    /// What was known of its signature when it was mounted.
+    /// The finding about its signature when it was mounted.
     signer: Signer,
     /// Whether the mounter has rights over the whole machine. An unprivileged mounter could learn from the
     /// time of a read what others have read: such a mount shares neither pages nor decoded chunks, has no
@@ -92,7 +92,7 @@ pub(crate) struct Mounted {
     pub(crate) options: Kept,
     /// Whether its files share pages with others.
     pub(crate) shares_pages: bool,
-    /// What tells it from every other one that is or was mounted.
+    /// A number that tells it from every other one that is or was mounted.
     pub(crate) number: u64,
 }
 
@@ -131,8 +131,8 @@ impl FileSystem for Tesserafs {
         options.parse(fc, key, value)
     }
 
-    /// In a user namespace anybody can mount: only images of those whom the machine trusts, and only
-    /// where it has said, for good, that it trusts nobody else.
+    /// In a user namespace any user can be a mounter: of signed images only, and only where the machine
+    /// requires signatures, which cannot be switched off again.
     fn check_mounter(fc: &FsContext<Self>) -> Result {
         if !fc.is_privileged() && !require_signatures() {
             mount_error!(

@@ -14,12 +14,12 @@ use crate::mount_error;
 use crate::verify::Trust;
 use crate::vfs::{FsContext, SuperBlock};
 
-/// The mount options, but for the source.
+/// The mount options, except the source.
 #[derive(Default)]
 pub(crate) struct Options {
     /// `digest=sha256:HEX`: the image ID that the image must have.
     digest: Option<Digest>,
-    /// `trusted_backing`: what the image lies on vouches for the bytes of its chunks.
+    /// `trusted_backing`: the store vouches for the bytes of its chunks.
     trusted_backing: bool,
     /// `private_pages`: share no page with other mounts.
     private_pages: bool,
@@ -27,14 +27,14 @@ pub(crate) struct Options {
     acl: Option<bool>,
 }
 
-/// What a mount keeps of its options.
+/// The options as a mount keeps them.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
     /// Whether the mounter pinned the ID.
     is_pinned: bool,
     /// Whether the mounter wants its pages for itself.
     private_pages: bool,
-    /// What vouches for the bytes of its chunks.
+    /// Whether the bytes of its chunks are trusted for their digests or for the store.
     pub(crate) trust: Trust,
 }
 
@@ -96,7 +96,8 @@ impl Options {
 
     /// Refuses what cannot be changed of a mount.
     ///
-    /// What is mounted stays readable whatever the machine asks for by now, so only the options count.
+    /// A mounted image stays readable even if the machine has required signatures since, so only the options
+    /// count.
     fn check_remount(&self, fc: &FsContext<Tesserafs>, mounted: &Mounted) -> Result {
         let (id, kept) = (mounted.stats.id, &mounted.options);
         let more_trust = self.trusted_backing && kept.trust != Trust::Backing;
@@ -139,7 +140,7 @@ impl Options {
         Ok(())
     }
 
-    /// What a mount keeps.
+    /// The options as a mount keeps them.
     pub(crate) fn kept(&self) -> Kept {
         Kept {
             is_pinned: self.digest.is_some(),
@@ -154,7 +155,7 @@ impl Options {
 }
 
 impl Kept {
-    /// Whether the options let files share their pages: nobody compares the bytes of a trusted store with
+    /// Whether the options let files share their pages: the bytes of a trusted store are not compared with
     /// the digests.
     pub(crate) fn may_share_pages(&self) -> bool {
         !self.private_pages && self.trust == Trust::Digests

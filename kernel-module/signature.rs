@@ -16,7 +16,7 @@ use crate::klib::pkcs7::{self, TrustedKeys};
 use crate::verify::KernelSha256;
 use crate::vfs::Backing;
 
-/// What the kernel found about the signature of an image.
+/// The finding of the kernel about the signature of an image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signer {
     /// A trusted key signed it.

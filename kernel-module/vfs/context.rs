@@ -88,7 +88,7 @@ impl<T: FileSystem> FsContext<T> {
         }
     }
 
-    /// What was given to [`Registration::new`].
+    /// The value that was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
         // SAFETY: The context is valid; `fs_type` is assigned once.
         let fs_type = unsafe { (*self.as_ptr()).fs_type };
@@ -137,17 +137,17 @@ pub(super) fn parameters() -> *const bindings::fs_parameter_spec {
     (&raw const bindings::tesserafs_fs_parameters).cast()
 }
 
-/// What `fs_private` points to.
+/// The private data of a context: `fs_private` points to it.
 pub(super) struct Context<T: FileSystem> {
     pub(super) options: T::Options,
     /// The source, if the mounter has passed an open file.
     pub(super) file: Option<ARef<File>>,
-    /// What was read of the source, until the superblock has it.
+    /// The image that was read from the source, until the superblock has it.
     pub(super) opened: Option<Opened<T>>,
 }
 
 impl<T: FileSystem> Context<T> {
-    /// What [`init_fs_context`] put there.
+    /// The private data that [`init_fs_context`] set.
     ///
     /// # Safety
     ///

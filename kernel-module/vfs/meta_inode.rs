@@ -4,7 +4,7 @@
 //!
 //! Each superblock may have one private inode. It is in no directory and not hashed, so nothing in
 //! userspace can open, map or write it; its page cache holds the filesystem's metadata, filled by a
-//! [`MetaSource`], which verifies what it fills. Up to date then means verified, and because nobody
+//! [`MetaSource`], which verifies what it fills. Up to date then means verified, and because no task
 //! can write those folios, a reader may keep a `&[u8]` into one for as long as it holds the
 //! [`MetaBuf`].
 //!

@@ -43,22 +43,22 @@ use kernel::{
 /// `struct super_operations` ask of it.
 #[vtable]
 pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
-    /// What there is once for the loaded module, such as keyrings and pools.
+    /// The state that the loaded module has once, such as keyrings and pools.
     type Global: Send + Sync + 'static;
 
     /// The mount options, as they are collected before there is a superblock.
     type Options: Default + Send + 'static;
 
-    /// What is read of an image before there is a superblock.
+    /// An image of which all that a mount needs was read, before there is a superblock.
     type Image: Send + 'static;
 
-    /// What a superblock keeps. It is dropped after the superblock's last inode.
+    /// The data of a superblock. It is dropped after the superblock's last inode.
     type Data: Send + Sync + 'static;
 
     /// Where a superblock's metadata comes from; see [`SuperBlock::set_meta`].
     type Meta: MetaSource;
 
-    /// What an inode keeps, next to the `struct inode`. It is dropped in process context.
+    /// The data of an inode, next to the `struct inode`. It is dropped in process context.
     type INodeData: Send + Sync + 'static;
 
     /// The name that `mount -t` uses.
@@ -67,7 +67,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The name of the inode slab, in `/proc/slabinfo`.
     const INODE_CACHE: &'static CStr;
 
-    /// What `statfs` shows as the type.
+    /// The type that `statfs` shows.
     const MAGIC: u32;
 
     /// The logarithm of the block size.
@@ -195,7 +195,7 @@ impl<T: FileSystem> Registration<T> {
         unsafe { kernel::container_of!(fs, Self, fs) }
     }
 
-    /// What was given to [`Registration::new`].
+    /// The value that was given to [`Registration::new`].
     ///
     /// # Safety
     ///

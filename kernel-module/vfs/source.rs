@@ -31,7 +31,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// What is to be mounted.
+/// A source, found.
 pub(super) enum Source {
     /// The block device that the context names as its source.
     Device,

@@ -58,7 +58,7 @@ pub(crate) struct SuperBlock<T: FileSystem, S = Ready> {
 // excluded: its setters must not race with each other.
 unsafe impl<T: FileSystem> Sync for SuperBlock<T, Ready> {}
 
-/// What `s_fs_info` points to.
+/// The private data of a superblock: `s_fs_info` points to it.
 pub(super) struct SbInfo<T: FileSystem> {
     /// The metadata inode, with a reference; null before it is made and after shutdown.
     meta_inode: UnsafeCell<*mut bindings::inode>,
@@ -144,7 +144,7 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
         unsafe { Meta::from_raw(self.info().meta_inode()) }
     }
 
-    /// What was given to [`Registration::new`].
+    /// The value that was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
         // SAFETY: The superblock is valid; `s_type` is assigned once.
         let fs_type = unsafe { (*self.as_ptr()).s_type };
@@ -254,7 +254,7 @@ impl<T: FileSystem> SuperBlock<T, New> {
 }
 
 impl<T: FileSystem> SuperBlock<T, Ready> {
-    /// What [`FileSystem::fill_super`] returned.
+    /// The data that [`FileSystem::fill_super`] returned.
     pub(crate) fn data(&self) -> &T::Data {
         match self.info().data.as_ref() {
             Some(data) => data,
@@ -264,7 +264,7 @@ impl<T: FileSystem> SuperBlock<T, Ready> {
     }
 }
 
-/// What `statfs` says.
+/// The answer to `statfs`.
 #[derive(Default)]
 pub(crate) struct StatFs {
     /// The size of a block in bytes.
@@ -406,7 +406,7 @@ const fn flag(flag: u32) -> c_ulong {
     flag as c_ulong
 }
 
-/// What is common to all superblocks of `T`.
+/// Sets what is common to all superblocks of `T`.
 ///
 /// # Safety
 ///

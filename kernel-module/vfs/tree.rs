@@ -10,10 +10,10 @@
 //!
 //! From the beginning of step 5 on the superblock is on the list of all superblocks, and until its end
 //! everything that walks that list waits: sync(2), for example. So nothing is read there: a store that
-//! does not answer keeps its own mounter waiting, and nobody else.
+//! does not answer keeps its own mounter waiting, and no other task.
 //!
-//! A block device is opened by the VFS for a superblock, so there step 4 comes within step 5. It is for
-//! privileged mounters only, and the same goes for every filesystem that is on a device.
+//! A block device is opened by the VFS for a superblock, so there step 4 comes within step 5. Only
+//! privileged mounters mount devices, and every filesystem reads them in this way.
 //!
 //! C headers: [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h)
 
@@ -49,7 +49,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// What step 4 gives to step 5.
+/// The result of step 4, for step 5.
 pub(super) struct Opened<T: FileSystem> {
     image: T::Image,
     stack_depth: c_int,
