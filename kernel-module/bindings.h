@@ -35,6 +35,7 @@ static const unsigned int TESSERAFS_CONST_FOP_IMMUTABLE = (__force unsigned int)
 static const int TESSERAFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
 static const int TESSERAFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
 static const loff_t TESSERAFS_CONST_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
+static const unsigned int TESSERAFS_CONST_SB_BORN = SB_BORN;
 static const unsigned int TESSERAFS_CONST_SB_NOATIME = SB_NOATIME;
 static const unsigned int TESSERAFS_CONST_SB_POSIXACL = SB_POSIXACL;
 static const unsigned int TESSERAFS_CONST_SB_RDONLY = SB_RDONLY;

@@ -71,11 +71,12 @@ impl<'a> Chunks<'a> {
             cache: global.chunks.cache(),
             decoders: &global.decoders,
             stats: &mounted.stats,
-            trust: mounted.trust,
+            trust: mounted.options.trust,
             mounter_is_privileged: mounted.mounter_is_privileged,
             owner: Owner {
                 number: mounted.number,
-                exchanges_chunks: mounted.trust == Trust::Digests && mounted.mounter_is_privileged,
+                exchanges_chunks: mounted.options.trust == Trust::Digests
+                    && mounted.mounter_is_privileged,
             },
         }
     }

@@ -38,6 +38,7 @@
 const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
 	fsparam_string("digest", TESSERAFS_OPT_OTHER),
+	fsparam_flag_no("acl", TESSERAFS_OPT_FLAG),
 	fsparam_flag("private_pages", TESSERAFS_OPT_FLAG),
 	fsparam_flag("trusted_backing", TESSERAFS_OPT_FLAG),
 	{}
@@ -52,7 +53,7 @@ module_param_named(require_signatures, require_signatures, bool_enable_only, 064
 MODULE_PARM_DESC(require_signatures,
 		 "Mount only images whose signature verifies (can be turned on, never off)");
 
-/* Shared by every message that somebody without rights over the machine can trigger at will. */
+/* Shared by every message that a user without rights over the machine can trigger at will. */
 DEFINE_RATELIMIT_STATE(tesserafs_shared_ratelimit, DEFAULT_RATELIMIT_INTERVAL,
 		       DEFAULT_RATELIMIT_BURST);
 
@@ -412,6 +413,11 @@ void tesserafs_super_lock_shared(struct super_block *sb)
 unsigned int tesserafs_super_passive_count(const struct super_block *sb)
 {
 	return refcount_read(&sb->s_passive);
+}
+
+void tesserafs_super_set_sysfs_name(struct super_block *sb)
+{
+	super_set_sysfs_name_generic(sb, "%u:%u", MAJOR(sb->s_dev), MINOR(sb->s_dev));
 }
 
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)

@@ -110,6 +110,7 @@ struct shrinker *tesserafs_shrinker_alloc(const char *name);
 void tesserafs_super_get_passive(struct super_block *sb);
 void tesserafs_super_lock_shared(struct super_block *sb);
 unsigned int tesserafs_super_passive_count(const struct super_block *sb);
+void tesserafs_super_set_sysfs_name(struct super_block *sb);
 void tesserafs_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
 void tesserafs_sysfs_attr_init(struct attribute *attribute);
 int tesserafs_sysfs_emit_digest(char *to, const u8 *digest);

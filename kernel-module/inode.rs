@@ -9,9 +9,10 @@ use tesserafs_format::{FileKind, Image, Ino, Inode};
 use crate::dir::Directory;
 use crate::error::Failure;
 use crate::klib::buffer::Array;
+use crate::meta::MetaReader;
 use crate::mount::Tesserafs;
 use crate::read::RegularFile;
-use crate::vfs::inode::{Attributes, INode, Iget, Kind, Ops, Ref, Target};
+use crate::vfs::inode::{Attributes, INode, Iget, Kind, NewINode, Ops, Ref, Target};
 use crate::vfs::{address_space, export, file, Ready, SuperBlock};
 
 /// The inode of that number, from the inode cache or the image.
@@ -27,6 +28,26 @@ pub(crate) fn iget(
     let meta = mounted.meta(sb);
     let image = Image::new(&mounted.sb, &meta);
     let inode = image.inode(ino)?;
+    init(new, &image, inode)
+}
+
+/// The root directory, from what was read before there was a superblock.
+pub(crate) fn root(sb: &SuperBlock<Tesserafs, Ready>) -> Result<Ref<'_, Tesserafs>, Failure> {
+    let new = match sb.iget(Ino::ROOT.get().into())? {
+        Iget::Cached(inode) => return Ok(inode),
+        Iget::New(new) => new,
+    };
+    let mounted = sb.data();
+    let meta = mounted.meta(sb);
+    init(new, &Image::new(&mounted.sb, &meta), mounted.root)
+}
+
+/// Makes the inode that a record describes. Of the image only the target of a symbolic link is read.
+fn init<'a>(
+    new: NewINode<'a, Tesserafs>,
+    image: &Image<'_, MetaReader<'_>>,
+    inode: Inode,
+) -> Result<Ref<'a, Tesserafs>, Failure> {
     let size = size(&inode);
     let kind = match inode.kind {
         FileKind::Regular { .. } => Kind::Regular {
@@ -38,7 +59,7 @@ pub(crate) fn iget(
         },
         FileKind::Symlink { offset, len } => {
             let mut target = Array::zeroed(usize::try_from(len).map_err(|_| EFSCORRUPTED)?)?;
-            image.target(ino, offset, &mut target)?;
+            image.target(inode.ino, offset, &mut target)?;
             Kind::Symlink(Target::from_bytes(target)?)
         }
         FileKind::Fifo => Kind::Fifo,
@@ -60,7 +81,7 @@ pub(crate) fn iget(
     Ok(new.init(kind, Ops::new::<Directory>(), attributes, inode)?)
 }
 
-/// What `stat` shows as the size: of a directory the number of its entries.
+/// The size that `stat` shows: of a directory the number of its entries.
 fn size(inode: &Inode) -> u64 {
     match inode.kind {
         FileKind::Regular { size, .. } => size,

@@ -8,7 +8,9 @@
 
 #![deny(unsafe_code)]
 
+mod head;
 mod mount;
+mod options;
 mod signature;
 
 mod meta;

@@ -6,7 +6,7 @@ use kernel::prelude::*;
 
 use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::num::usize_from_u32;
-use tesserafs_format::{Chunk, Image, Metadata, Pack, PackIndex, Place};
+use tesserafs_format::{Chunk, Pack, Place};
 
 use crate::error::Failure;
 use crate::klib::buffer::Buffer;
@@ -20,15 +20,9 @@ pub(crate) struct Packs {
 }
 
 impl Packs {
-    /// Finds the packs of `image`, which has one.
-    pub(crate) fn open<M>(image: Image<'_, M>, backing: Backing) -> Result<Self, Failure>
-    where
-        M: Metadata<Error = Failure>,
-    {
-        Ok(Self {
-            backing,
-            embedded: image.pack(PackIndex(0))?,
-        })
+    /// The one pack of an image, which is embedded in it.
+    pub(crate) fn new(backing: Backing, embedded: Pack) -> Self {
+        Self { backing, embedded }
     }
 
     /// The device that they lie on.

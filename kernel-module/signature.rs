@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who vouches for an image: the signature of its signed prefix, and what the machine asks for.
+//! The signature of an image, over its signed prefix, and what the machine asks for.
 
 use kernel::prelude::*;
 
 use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::num::usize_from_u32;
 use tesserafs_format::superblock::signed_prefix;
-use tesserafs_format::{FormatError, Place, Rule, SuperBlock, Verified};
+use tesserafs_format::{FormatError, Place, Rule, SuperBlock as ImageSuperBlock, Verified};
 
 use crate::error::Failure;
 use crate::klib::keyring::Keyring;
@@ -16,7 +16,7 @@ use crate::klib::pkcs7::{self, TrustedKeys};
 use crate::verify::KernelSha256;
 use crate::vfs::Backing;
 
-/// What the kernel found about the signature of an image.
+/// The finding of the kernel about the signature of an image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signer {
     /// A trusted key signed it.
@@ -28,12 +28,12 @@ pub(crate) enum Signer {
 }
 
 impl Signer {
-    /// Whether the machine admits images with such a signature now.
+    /// Refuses images with such a signature if the machine does not allow them now.
     ///
     /// # Errors
     ///
     /// Where signatures are required: `ENOKEY` for an unknown signer, `ENODATA` for none.
-    pub(crate) fn admit(self) -> Result {
+    pub(crate) fn check_policy(self) -> Result {
         match self {
             Signer::Unknown if require_signatures() => Err(ENOKEY),
             Signer::Nobody if require_signatures() => Err(ENODATA),
@@ -61,7 +61,7 @@ impl Signer {
 pub(crate) fn verify(
     backing: &Backing,
     block: &[u8; BLOCK_SIZE],
-    sb: &SuperBlock,
+    sb: &ImageSuperBlock,
     keyring: &Keyring,
 ) -> Result<Signer, Failure> {
     if sb.signature_bytes == 0 {

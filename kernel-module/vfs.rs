@@ -11,7 +11,7 @@
 //! | C                                  | here                                              |
 //! |------------------------------------|---------------------------------------------------|
 //! | `file_system_type`                 | [`FileSystem`], [`Registration`]                  |
-//! | `fs_context`                       | [`FsContext`]                                     |
+//! | `fs_context`                       | [`FsContext`]; its steps: `source`, `tree`        |
 //! | `super_block`                      | [`SuperBlock`] in the states [`New`] and [`Ready`]|
 //! | `inode`, `inode_operations`        | [`inode::INode`], [`inode::Operations`]           |
 //! | `dentry`                           | [`dentry::Unhashed`]                              |
@@ -23,7 +23,8 @@
 //!
 //! What outlives what, which the types express as lifetimes:
 //!
-//! 1. The module outlives every superblock: `file_system_type.owner`.
+//! 1. The module outlives every superblock: `file_system_type.owner`. The type of the [`page_cache`] has no
+//!    owner, so when the module goes it waits for that type's superblock.
 //! 2. [`Registration::global`](Registration) outlives every superblock.
 //! 3. A superblock's data ([`FileSystem::Data`]) outlives every inode of the superblock; it is
 //!    dropped in `kill_sb`, after the last of them was evicted.
@@ -48,7 +49,9 @@ pub(crate) mod meta_inode;
 mod mmap;
 pub(crate) mod page_cache;
 pub(crate) mod registration;
+mod source;
 pub(crate) mod super_block;
+mod tree;
 pub(crate) mod xattr;
 
 pub(crate) use self::{
@@ -99,7 +102,7 @@ fn is_initial(user_ns: *const bindings::user_namespace) -> bool {
     core::ptr::eq(user_ns, &raw const bindings::init_user_ns)
 }
 
-/// Whether the current task is being killed, so that nobody waits for what it does.
+/// Whether the current task is being killed, so that its work is not wanted any more.
 pub(crate) fn fatal_signal_pending() -> bool {
     // SAFETY: Only looks at the current task.
     unsafe { bindings::tesserafs_fatal_signal_pending() }

@@ -174,7 +174,7 @@ impl Backing {
     ///
     /// # Safety
     ///
-    /// `sb` must be a superblock that `get_tree_bdev_flags()` is filling.
+    /// `sb` must be a superblock that `get_tree_bdev()` is filling.
     pub(super) unsafe fn from_bdev(sb: *mut bindings::super_block) -> Result<Self> {
         // SAFETY: The superblock is valid.
         let file = NonNull::new(unsafe { (*sb).s_bdev_file }).ok_or(ENOTBLK)?;

@@ -4,7 +4,7 @@
 //!
 //! Each superblock may have one private inode. It is in no directory and not hashed, so nothing in
 //! userspace can open, map or write it; its page cache holds the filesystem's metadata, filled by a
-//! [`MetaSource`], which verifies what it fills. Up to date then means verified, and because nobody
+//! [`MetaSource`], which verifies what it fills. Up to date then means verified, and because no task
 //! can write those folios, a reader may keep a `&[u8]` into one for as long as it holds the
 //! [`MetaBuf`].
 //!
@@ -16,10 +16,7 @@ use super::{
     registration::FileSystem,
     super_block::SbInfo, //
 };
-use crate::{
-    bindings,
-    klib::buffer, //
-};
+use crate::bindings;
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
@@ -43,16 +40,15 @@ const WINDOW_MAX: c_ulong = 32;
 pub(crate) trait MetaSource: Send + Sync + Sized + 'static {
     /// Fills one folio with verified content, and completes it.
     ///
-    /// `meta` is the inode itself, for what has to be read to verify this folio. Folios are locked
-    /// while they are filled: to wait for another one here is only safe in one direction, from the
-    /// leaves of a hash tree to its root.
+    /// `meta` is the inode itself, for what this folio is verified with: folios that are
+    /// [cached](Meta::cached), as the reader of this one has read them before and holds them. To read
+    /// them here would take a stack as deep as the hash tree.
     fn read_folio(&self, meta: Meta<'_>, folio: LockedFolio<'_>) -> Result;
 
     /// Fills the folios of a window, as many as it likes, and completes them.
     ///
-    /// Errors are not reported from here: what is not completed is read again if it is needed. All
-    /// folios of the window are locked, so none of them may be waited for here: those that others
-    /// of the window depend on have to be let go first.
+    /// As for [`read_folio`](Self::read_folio). Errors are not reported from here: what is not completed
+    /// is read again if it is needed.
     fn readahead(&self, meta: Meta<'_>, window: ReadAhead<'_>);
 }
 
@@ -97,23 +93,11 @@ impl<'a> Meta<'a> {
         len as u64
     }
 
-    /// The folio that holds the byte at `pos`, read and verified if it was not there; then others
-    /// near it are too.
-    ///
-    /// `EINVAL` beyond the end; else what the [`MetaSource`] answered. May sleep. Not for a
-    /// [`MetaSource`].
-    pub(crate) fn buf(self, pos: u64) -> Result<MetaBuf<'a>> {
-        if let Some(buf) = self.cached(pos)? {
-            return Ok(buf);
-        }
-        self.read_ahead(pos)?;
-        self.single(pos)
-    }
-
     /// The folio that holds the byte at `pos`, read and verified alone if it was not there.
     ///
-    /// As [`buf`](Self::buf), and for a [`MetaSource`] too.
-    pub(crate) fn single(self, pos: u64) -> Result<MetaBuf<'a>> {
+    /// `EINVAL` beyond the end; else what the [`MetaSource`] answered. What the source verifies it with must
+    /// be held. May sleep. Not for a [`MetaSource`].
+    pub(crate) fn read(self, pos: u64) -> Result<MetaBuf<'a>> {
         let (mapping, index) = self.place(pos)?;
         // SAFETY: The mapping has `MetaTable` as its operations, which read a folio without a
         // `struct file`.
@@ -124,8 +108,8 @@ impl<'a> Meta<'a> {
         Ok(unsafe { MetaBuf::from_raw(folio) })
     }
 
-    /// The folio that holds the byte at `pos`, if it is there and verified.
-    fn cached(self, pos: u64) -> Result<Option<MetaBuf<'a>>> {
+    /// The folio that holds the byte at `pos`, if it is there and verified; `EINVAL` beyond the end.
+    pub(crate) fn cached(self, pos: u64) -> Result<Option<MetaBuf<'a>>> {
         let (mapping, index) = self.place(pos)?;
         // SAFETY: The mapping is valid.
         let folio = unsafe { bindings::tesserafs_filemap_get_folio(mapping, index) };
@@ -144,13 +128,13 @@ impl<'a> Meta<'a> {
         Ok(Some(unsafe { MetaBuf::from_raw(folio) }))
     }
 
-    /// Reads what is not there of a window from `pos` on, with one call of
-    /// [`MetaSource::readahead`] if the window has no gap.
+    /// Reads what is not there of a window from `pos` on, but not beyond `end`, with one call of
+    /// [`MetaSource::readahead`] if the window has no gap. As for [`read`](Self::read).
     ///
-    /// As the page cache's own readahead does, it looks at what is cached before `pos` to tell one
-    /// who reads all from one who looks something up: the inode table, the entries and the names
-    /// are read at the same time, so one state for all of them would tell nothing.
-    fn read_ahead(self, pos: u64) -> Result {
+    /// As the page cache's own readahead does, it looks at what is cached before `pos` to tell a listing
+    /// from a look-up: the inode table, the entries and the names are read at the same time, so one state
+    /// for all of them would tell nothing.
+    pub(crate) fn read_ahead(self, pos: u64, end: u64) -> Result {
         let (mapping, index) = self.place(pos)?;
         let run = match index.checked_sub(1) {
             Some(before) => {
@@ -166,7 +150,7 @@ impl<'a> Meta<'a> {
         }
         let pages = run.saturating_mul(2).min(WINDOW_MAX);
         // CAST: As in `place`.
-        let end = self.len().div_ceil(bindings::PAGE_SIZE as u64) as c_ulong;
+        let end = self.len().min(end).div_ceil(bindings::PAGE_SIZE as u64) as c_ulong;
         let mut rac = bindings::readahead_control {
             mapping,
             _index: index,
@@ -194,30 +178,9 @@ impl<'a> Meta<'a> {
         // SAFETY: `len` is not zero, so the inode is not null; it is valid by the type invariants.
         Ok((unsafe { (*self.inode).i_mapping }, index))
     }
-
-    /// Copies the bytes at `pos` to `to`, across folios if need be. `EINVAL` beyond the end.
-    ///
-    /// As [`buf`](Self::buf), not for a [`MetaSource`].
-    pub(crate) fn read_exact(self, mut pos: u64, mut to: &mut [u8]) -> Result {
-        while !to.is_empty() {
-            let buf = self.buf(pos)?;
-            let from = buf.bytes_from(pos);
-            let n = from.len().min(to.len());
-            let (head, tail) = core::mem::take(&mut to)
-                .split_at_mut_checked(n)
-                .ok_or(EIO)?;
-            buffer::copy(head, from.get(..n).ok_or(EIO)?)?;
-            to = tail;
-            pos = pos.checked_add(n as u64).ok_or(EINVAL)?;
-            if n == 0 {
-                return Err(EIO);
-            }
-        }
-        Ok(())
-    }
 }
 
-/// A folio of verified metadata. Holding it keeps the memory.
+/// A folio of verified metadata. Holding it keeps the memory, and keeps it in the page cache.
 ///
 /// # Invariants
 ///

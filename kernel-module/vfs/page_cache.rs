@@ -8,11 +8,11 @@
 //! devices do with theirs. A page is filled through the file that asks for it: no shared inode needs
 //! to know which mounts it serves, and one that cannot deliver fails its own readers only.
 //!
-//! While a page is filled its lock is held, and everybody who wants it waits: for the store of the
-//! mount that fills it. Who may share is for the filesystem to decide, with that in mind.
+//! While a page is filled its lock is held, and all tasks that want it wait for the store of the mount that
+//! fills it. The filesystem decides with that in mind which files may share.
 //!
 //! A shared inode is held by the inodes that were opened with its key. When the last of them goes it
-//! stays in the inode cache, with its pages, until memory is wanted: who mounts again finds them.
+//! stays in the inode cache, with its pages, until memory is wanted: the next mount finds them.
 //!
 //! C headers: [`include/linux/pseudo_fs.h`](srctree/include/linux/pseudo_fs.h)
 
@@ -39,10 +39,10 @@ use kernel::{
     }, //
 };
 
-/// How often unloading looks whether those who walk all superblocks are done with ours.
+/// How often unloading looks whether all walkers of superblocks are done with ours.
 const WALKERS_POLL: Delta = Delta::from_millis(10);
 
-/// What files must have in common to share pages: two files with one key have the same bytes.
+/// The name of shared pages: two files with one key have the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PageKey(pub(crate) [u8; 32]);
 
@@ -111,7 +111,7 @@ unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
     unsafe { bindings::free_inode_nonrcu(inode) };
 }
 
-/// What a shared inode keeps.
+/// The private data of a shared inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Identity {
     key: PageKey,
@@ -119,7 +119,7 @@ struct Identity {
     fs: *mut bindings::file_system_type,
 }
 
-/// What is looked for in the inode cache.
+/// A search in the inode cache.
 struct Wanted {
     identity: Identity,
     /// The same, for the inode that is made if there is none.
@@ -242,8 +242,8 @@ impl Drop for PageCache {
     /// Unmounts, and waits until nothing in the kernel refers to [`TYPE`] or its tables any more.
     ///
     /// Whatever walks all superblocks, as sync(2) does, keeps the one that it looked at last until it is
-    /// done with the next. A superblock is taken off its type's list by whoever drops the last of these
-    /// passive references, which may be such a walker; then it reads the owner of the type. That must not
+    /// done with the next. A superblock is taken off its type's list when the last of these passive
+    /// references is dropped, by such a walker perhaps, which reads the owner of the type after that. That must not
     /// happen when the module's memory is gone, and [`TYPE`] has no owner that would keep it. So a
     /// reference of our own is the last one. To unload the module waits for the walk.
     fn drop(&mut self) {
@@ -303,7 +303,7 @@ impl Drop for Shared {
 
 /// The inode that a page of `mapping` is filled from, when `file`, which may be null, asks for it.
 ///
-/// A private mapping is filled from its host, whoever asks: filesystems that stack on this one may
+/// A private mapping is always filled from its host: filesystems that stack on this one may
 /// have borrowed the mapping. A shared one is filled from the inode of the file.
 ///
 /// # Safety

@@ -43,19 +43,22 @@ use kernel::{
 /// `struct super_operations` ask of it.
 #[vtable]
 pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
-    /// What there is once for the loaded module, such as keyrings and pools.
+    /// The state that the loaded module has once, such as keyrings and pools.
     type Global: Send + Sync + 'static;
 
     /// The mount options, as they are collected before there is a superblock.
     type Options: Default + Send + 'static;
 
-    /// What a superblock keeps. It is dropped after the superblock's last inode.
+    /// An image of which all that a mount needs was read, before there is a superblock.
+    type Image: Send + 'static;
+
+    /// The data of a superblock. It is dropped after the superblock's last inode.
     type Data: Send + Sync + 'static;
 
     /// Where a superblock's metadata comes from; see [`SuperBlock::set_meta`].
     type Meta: MetaSource;
 
-    /// What an inode keeps, next to the `struct inode`. It is dropped in process context.
+    /// The data of an inode, next to the `struct inode`. It is dropped in process context.
     type INodeData: Send + Sync + 'static;
 
     /// The name that `mount -t` uses.
@@ -64,7 +67,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The name of the inode slab, in `/proc/slabinfo`.
     const INODE_CACHE: &'static CStr;
 
-    /// What `statfs` shows as the type.
+    /// The type that `statfs` shows.
     const MAGIC: u32;
 
     /// The logarithm of the block size.
@@ -82,32 +85,43 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         value: &[u8],
     ) -> Result;
 
-    /// Reads the image in `backing`, sets the superblock up, and returns its data.
+    /// Decides whether the mounter may mount anything at all. Called before anything is opened.
+    fn check_mounter(fc: &FsContext<Self>) -> Result;
+
+    /// Reads and verifies all of the image in `backing` that a mount takes: nothing is read after this
+    /// until the superblock has its root. What is not to be mounted is refused here.
+    fn open_image(
+        fc: &FsContext<Self>,
+        options: &Self::Options,
+        backing: Backing,
+    ) -> Result<Self::Image>;
+
+    /// Sets the superblock up for `image`, without reading, and returns its data.
     fn fill_super(
         fc: &FsContext<Self>,
         options: &Self::Options,
         sb: &SuperBlock<Self, New>,
-        backing: Backing,
+        image: Self::Image,
     ) -> Result<Self::Data>;
+
+    /// The root directory, without reading. Called once, after [`FileSystem::fill_super`].
+    fn root(sb: &SuperBlock<Self, Ready>) -> Result<Ref<'_, Self>>;
 
     /// Ends what depends on the superblock's device number. Its files are closed, and the data stays
     /// for the inodes that are left.
     fn shut_down(data: &Self::Data);
 
-    /// The root directory. Called once, after [`FileSystem::fill_super`].
-    fn root<'a>(fc: &FsContext<Self>, sb: &'a SuperBlock<Self, Ready>) -> Result<Ref<'a, Self>>;
-
-    /// Decides whether whoever mounts may mount anything at all. Called before there is a superblock.
-    fn admit_mounter(fc: &FsContext<Self>) -> Result;
-
     /// Decides whether a superblock that exists may be mounted once more with these options. All that
-    /// [`FileSystem::fill_super`] would refuse, by what it found then, is to be refused here.
+    /// [`FileSystem::open_image`] would refuse, by what it found then, is to be refused here.
     ///
     /// Two mounts of one block device share a superblock; two mounts of one file do not.
-    fn admit(fc: &FsContext<Self>, options: &Self::Options, sb: &SuperBlock<Self, Ready>)
-        -> Result;
+    fn check_second_mount(
+        fc: &FsContext<Self>,
+        options: &Self::Options,
+        sb: &SuperBlock<Self, Ready>,
+    ) -> Result;
 
-    /// Decides whether these options are those of a superblock that is being remounted.
+    /// Changes what these options can change of a superblock that is being remounted, and refuses the rest.
     fn reconfigure(
         fc: &FsContext<Self>,
         options: &Self::Options,
@@ -160,7 +174,7 @@ impl<T: FileSystem> Registration<T> {
                 raw.owner = this_module::<T::OwnerModule>().as_ptr();
                 raw.init_fs_context = Some(context::init_fs_context::<T>);
                 raw.parameters = context::parameters();
-                raw.kill_sb = Some(super_block::Table::<T>::kill_sb);
+                raw.kill_sb = Some(super_block::Callbacks::<T>::kill_sb);
                 // SAFETY: `fs` is initialised, and stays where it is until it is unregistered:
                 // it is pinned.
                 to_result(unsafe { bindings::register_filesystem(fs) })
@@ -181,7 +195,7 @@ impl<T: FileSystem> Registration<T> {
         unsafe { kernel::container_of!(fs, Self, fs) }
     }
 
-    /// What was given to [`Registration::new`].
+    /// The value that was given to [`Registration::new`].
     ///
     /// # Safety
     ///

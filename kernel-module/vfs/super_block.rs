@@ -58,7 +58,7 @@ pub(crate) struct SuperBlock<T: FileSystem, S = Ready> {
 // excluded: its setters must not race with each other.
 unsafe impl<T: FileSystem> Sync for SuperBlock<T, Ready> {}
 
-/// What `s_fs_info` points to.
+/// The private data of a superblock: `s_fs_info` points to it.
 pub(super) struct SbInfo<T: FileSystem> {
     /// The metadata inode, with a reference; null before it is made and after shutdown.
     meta_inode: UnsafeCell<*mut bindings::inode>,
@@ -144,7 +144,7 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
         unsafe { Meta::from_raw(self.info().meta_inode()) }
     }
 
-    /// What was given to [`Registration::new`].
+    /// The value that was given to [`Registration::new`].
     pub(crate) fn global(&self) -> &T::Global {
         // SAFETY: The superblock is valid; `s_type` is assigned once.
         let fs_type = unsafe { (*self.as_ptr()).s_type };
@@ -160,9 +160,16 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
 
     /// Whether POSIX ACLs are enabled.
     pub(crate) fn has_posix_acl(&self) -> bool {
-        // SAFETY: The superblock is valid; a remount may write the word, but not change this bit.
+        // SAFETY: The superblock is valid; a remount may write the word at any time, as a whole.
         let flags = unsafe { (&raw const (*self.as_ptr()).s_flags).read_volatile() };
         flags & flag(bindings::TESSERAFS_CONST_SB_POSIXACL) != 0
+    }
+
+    /// Whether the mount that made it is complete: others may have mounted it, too.
+    pub(super) fn is_born(&self) -> bool {
+        // SAFETY: The superblock is valid; a remount may write the word, but not change this bit.
+        let flags = unsafe { (&raw const (*self.as_ptr()).s_flags).read_volatile() };
+        flags & flag(bindings::TESSERAFS_CONST_SB_BORN) != 0
     }
 
     /// Whether the backing store is a block device, rather than a file.
@@ -200,14 +207,25 @@ impl<T: FileSystem> SuperBlock<T, New> {
         unsafe { (*self.as_ptr()).s_export_op = (&raw const *export::ops::<U>()).cast() };
     }
 
-    /// Enables POSIX ACLs: the kernel applies those that [`xattr::Operations::get`] returns.
-    pub(crate) fn enable_posix_acl(&self) {
-        if cfg!(CONFIG_FS_POSIX_ACL) {
-            // SAFETY: The superblock is valid and ours.
-            unsafe {
-                (*self.as_ptr()).s_flags |= flag(bindings::TESSERAFS_CONST_SB_POSIXACL);
-            }
+    /// Switches POSIX ACLs on or off: the kernel applies those that [`xattr::Operations::get`] returns.
+    /// They are off where the kernel has none.
+    pub(crate) fn set_posix_acl(&self, on: bool) {
+        let acl = flag(bindings::TESSERAFS_CONST_SB_POSIXACL);
+        // SAFETY: The superblock is valid and ours.
+        let flags = unsafe { &mut (*self.as_ptr()).s_flags };
+        // mount(2) has a flag for it, too, so it may be set already.
+        if on && cfg!(CONFIG_FS_POSIX_ACL) {
+            *flags |= acl;
+        } else {
+            *flags &= !acl;
         }
+    }
+
+    /// Says by `FS_IOC_GETFSSYSFSPATH` that its folder below that of its type in `/sys/fs` has the name that
+    /// `sysfs::Folder` gives it: `MAJOR:MINOR` of its device number.
+    pub(crate) fn set_sysfs_name(&self) {
+        // SAFETY: The superblock is valid and ours.
+        unsafe { bindings::tesserafs_super_set_sysfs_name(self.as_ptr()) };
     }
 
     /// How far ahead of a sequential reader the page cache reads. Only for a backing file: that of
@@ -236,7 +254,7 @@ impl<T: FileSystem> SuperBlock<T, New> {
 }
 
 impl<T: FileSystem> SuperBlock<T, Ready> {
-    /// What [`FileSystem::fill_super`] returned.
+    /// The data that [`FileSystem::fill_super`] returned.
     pub(crate) fn data(&self) -> &T::Data {
         match self.info().data.as_ref() {
             Some(data) => data,
@@ -246,7 +264,7 @@ impl<T: FileSystem> SuperBlock<T, Ready> {
     }
 }
 
-/// What `statfs` says.
+/// The answer to `statfs`.
 #[derive(Default)]
 pub(crate) struct StatFs {
     /// The size of a block in bytes.
@@ -258,9 +276,9 @@ pub(crate) struct StatFs {
 }
 
 /// The superblock operations of `T`.
-pub(super) struct Table<T: FileSystem>(PhantomData<T>);
+pub(super) struct Callbacks<T: FileSystem>(PhantomData<T>);
 
-impl<T: FileSystem> Table<T> {
+impl<T: FileSystem> Callbacks<T> {
     pub(super) const TABLE: bindings::super_operations = bindings::super_operations {
         alloc_inode: Some(Self::alloc_inode),
         destroy_inode: Some(INodeWithData::<T>::destroy),
@@ -370,7 +388,7 @@ impl<T: FileSystem> Table<T> {
             // SAFETY: It came from `get_tree_nodev()`.
             unsafe { bindings::kill_anon_super(sb) };
         } else {
-            // SAFETY: It came from `get_tree_bdev_flags()`.
+            // SAFETY: It came from `get_tree_bdev()`.
             unsafe { bindings::kill_block_super(sb) };
         }
         // SAFETY: All inodes are gone, so nobody uses the information.
@@ -388,7 +406,7 @@ const fn flag(flag: u32) -> c_ulong {
     flag as c_ulong
 }
 
-/// What is common to all superblocks of `T`.
+/// Sets what is common to all superblocks of `T`.
 ///
 /// # Safety
 ///
@@ -400,7 +418,7 @@ pub(super) unsafe fn set_up<'a, T: FileSystem>(
     let read_only = flag(bindings::TESSERAFS_CONST_SB_RDONLY);
     let no_atime = flag(bindings::TESSERAFS_CONST_SB_NOATIME);
     // SAFETY: The superblock is new: nobody but this thread writes it, as the caller promises.
-    unsafe { (*sb).s_op = &Table::<T>::TABLE };
+    unsafe { (*sb).s_op = &Callbacks::<T>::TABLE };
     // SAFETY: As above.
     unsafe { (*sb).s_magic = flag(T::MAGIC) };
     // SAFETY: As above.

@@ -88,6 +88,8 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         mount.unmount()?;
         Ok(String::new())
     });
+    suite.test("acl-and-noacl", || acl(plan));
+    suite.test("names-of-a-superblock", || names(plan));
     suite.test("unknown-option-is-refused", || {
         refused(&on_disk(&plan.small.image), "no_such_option", &[Errno::INVAL], "no_such_option")
     });
@@ -168,6 +170,63 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         mount.unmount()?;
         Ok(format!("{} errors, as there must be", errors.len()))
     });
+}
+
+/// ACLs count unless the mounter or a remount says that they do not.
+fn acl(plan: &Plan) -> Result<String> {
+    let image = on_disk(&plan.cases.image);
+    let expect = |mount: &Mount, counts: bool, when: &str| -> Result<()> {
+        let mut value = [0; 1024];
+        let listed = mount.path().join("acl/owner-only");
+        let found = rustix::fs::lgetxattr(&listed, "system.posix_acl_access", &mut value);
+        match found {
+            Ok(_) if counts => {}
+            Err(Errno::OPNOTSUPP) if !counts => {}
+            other => bail!("{when}: the list of {} is {other:?}", listed.display()),
+        }
+        let mounts = std::fs::read_to_string("/proc/mounts").context("failed to read /proc/mounts")?;
+        let line = mounts.lines().find(|line| line.contains(" tesserafs ")).context("no mount is shown")?;
+        let word = if counts { "acl" } else { "noacl" };
+        ensure!(line.split([' ', ',']).any(|shown| shown == word), "{when}: {word} is not shown: {line}");
+        Ok(())
+    };
+    for (options, counts) in [("", true), ("acl", true), ("noacl", false), ("noacl,acl", true)] {
+        let mount = Mount::image(&image, Path::new("/mnt/image"), options)
+            .with_context(|| format!("failed to mount with {options:?}"))?;
+        expect(&mount, counts, options)?;
+        for (again, counts) in [(c"noacl", false), (c"acl", true), (c"", true)] {
+            rustix::mount::mount_remount(mount.path(), MountFlags::RDONLY, again)
+                .with_context(|| format!("failed to remount with {again:?}"))?;
+            expect(&mount, counts, "remounted")?;
+        }
+        mount.unmount()?;
+    }
+    // mount(2) has a flag of its own.
+    let flag = MountFlags::from_bits_retain(1 << 16);
+    let mount = Mount::new(&image, Path::new("/mnt/image"), "tesserafs", flag, "noacl")
+        .context("failed to mount with MS_POSIXACL")?;
+    expect(&mount, false, "MS_POSIXACL and noacl")?;
+    mount.unmount()?;
+    quietly_refused(&image, "acl=yes", &[Errno::INVAL])
+}
+
+/// The UUID, and the folder in sysfs.
+fn names(plan: &Plan) -> Result<String> {
+    let mount = Mount::image(&on_disk(&plan.small.image), Path::new("/mnt/image"), "")
+        .context("failed to mount the image")?;
+    let root = File::open(mount.path()).context("failed to open the root")?;
+    let uuid = sys::uuid_of(&root).context("there is no UUID")?;
+    let id = &plan.small.image_id;
+    let begins = format!("{:02x}{:02x}{:02x}{:02x}", uuid[0], uuid[1], uuid[2], uuid[3]);
+    ensure!(id.starts_with(&begins), "the UUID begins with {begins}, the image ID is {id}");
+    let name = sys::sysfs_path_of(&root).context("there is no name in sysfs")?;
+    let folder = Path::new("/sys/fs").join(&name);
+    let shown = std::fs::read_to_string(folder.join("image_id"))
+        .with_context(|| format!("there is no {}", folder.display()))?;
+    ensure!(shown.trim() == format!("sha256:{id}"), "{} is of another image", folder.display());
+    drop(root);
+    mount.unmount()?;
+    Ok(name)
 }
 
 /// Fails unless a mount is refused with one of `allowed`, and with a line in the log that has these words.

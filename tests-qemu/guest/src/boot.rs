@@ -15,7 +15,7 @@ use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
     api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, paging, privilege,
-    programs, races, readers, sharing, signatures,
+    programs, races, readers, sharing, signatures, waits,
 };
 
 /// Everything; does not return.
@@ -66,7 +66,10 @@ fn run() -> Result<()> {
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
         "privilege" => privilege::tests(&mut suite, &plan),
-        "races" => races::tests(&mut suite, &plan, words.period()?, words.says("guest.leaks")),
+        "races" => {
+            waits::tests(&mut suite, &plan);
+            races::tests(&mut suite, &plan, words.period()?, words.says("guest.leaks"));
+        }
         "backing" => backing::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),
         "faults" => faults::tests(&mut suite, &plan),

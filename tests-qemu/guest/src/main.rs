@@ -3,7 +3,7 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`waits`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod api;
@@ -35,6 +35,7 @@ mod sharing;
 mod signatures;
 mod suite;
 mod sys;
+mod waits;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [manifest, root])) if verb == "read-and-grow" => {
             races::read_and_grow(Path::new(manifest), Path::new(root))
         }
+        Some((verb, [file])) if verb == "open" => waits::open(Path::new(file)),
         Some((verb, [seconds])) if verb == "take-memory" => races::take_memory(seconds),
         Some((verb, [group, rest @ ..])) if verb == "within" => {
             races::join(Path::new(group))?;

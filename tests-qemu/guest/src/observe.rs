@@ -21,6 +21,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("counters", || counters(plan));
     suite.test("large-folios-are-filled-in-place", || in_place(plan));
     suite.test("tracepoints", || tracepoints(plan));
+    suite.test("metadata-is-read-without-recursion", || no_recursion(plan));
 }
 
 /// The folder of a mount.
@@ -132,4 +133,41 @@ fn tracepoints(plan: &Plan) -> Result<String> {
     mount.unmount()?;
     tracing.unmount()?;
     Ok(format!("{} events", trace.lines().filter(|line| line.contains("tesserafs_")).count()))
+}
+
+/// However deep the hash tree is, no metadata folio is read while another one is being filled: each page that enters the
+/// page cache is recorded with the stack of the task that reads it.
+fn no_recursion(plan: &Plan) -> Result<String> {
+    let tracing = Mount::new(Path::new("tracefs"), Path::new(TRACING), "tracefs", MountFlags::empty(), "")
+        .context("failed to mount tracefs")?;
+    let set = |name: &str, value: &str| {
+        std::fs::write(tracing.path().join(name), value).with_context(|| format!("failed to set {name}"))
+    };
+    let added = "events/filemap/mm_filemap_add_to_page_cache/enable";
+    let mount = Mount::image(&on_disk(&plan.root.image), Path::new("/mnt/image"), "")
+        .context("failed to mount the image")?;
+    drop_caches()?;
+    set("trace", "")?;
+    set("options/stacktrace", "1")?;
+    set(added, "1")?;
+    let folder = mount.path().join(&plan.big_directory);
+    for number in [0, 33_333, 66_666, 99_999] {
+        let name = folder.join(format!("entry-{number:06}"));
+        std::fs::symlink_metadata(&name).with_context(|| format!("failed to find {}", name.display()))?;
+    }
+    set(added, "0")?;
+    set("options/stacktrace", "0")?;
+    let trace = std::fs::read_to_string(tracing.path().join("trace")).context("failed to read the trace")?;
+    set("trace", "")?;
+    let fills = |stack: &str| {
+        let is_fill = |line: &&str| line.contains("MetaTable") && line.contains("read_folio");
+        stack.lines().filter(is_fill).count()
+    };
+    let stacks: Vec<&str> = trace.split("<stack trace>").skip(1).collect();
+    let deepest = stacks.iter().max_by_key(|stack| fills(stack)).context("no stack in the trace")?;
+    ensure!(fills(deepest) > 0, "no metadata is read: the test proves nothing:\n{trace}");
+    ensure!(fills(deepest) == 1, "metadata is read while metadata is filled:\n{deepest}");
+    mount.unmount()?;
+    tracing.unmount()?;
+    Ok(format!("{} stacks", stacks.len()))
 }

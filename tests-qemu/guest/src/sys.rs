@@ -61,6 +61,32 @@ struct LoopConfig {
     rest: [u64; 30],
 }
 
+/// The UUID of the filesystem that `file` lies on.
+pub(crate) fn uuid_of(file: &File) -> io::Result<[u8; 16]> {
+    /// `_IOR(0x15, 0, struct fsuuid2)`
+    const GET_UUID: libc::Ioctl = 0x8011_1500_u32 as libc::Ioctl;
+    let mut found = [0_u8; 17];
+    // SAFETY: `struct fsuuid2` is a length and 16 bytes.
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), GET_UUID, found.as_mut_ptr()) }.into())?;
+    let [length, uuid @ ..] = found;
+    if length != 16 {
+        return Err(io::Error::other(format!("a UUID of {length} bytes")));
+    }
+    Ok(uuid)
+}
+
+/// The folder below `/sys/fs` of the filesystem that `file` lies on.
+pub(crate) fn sysfs_path_of(file: &File) -> io::Result<String> {
+    /// `_IOR(0x15, 1, struct fs_sysfs_path)`
+    const GET_SYSFS_PATH: libc::Ioctl = 0x8081_1501_u32 as libc::Ioctl;
+    let mut found = [0_u8; 129];
+    // SAFETY: `struct fs_sysfs_path` is a length and 128 bytes.
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), GET_SYSFS_PATH, found.as_mut_ptr()) }.into())?;
+    let [length, name @ ..] = found;
+    let name = name.get(..usize::from(length)).ok_or_else(|| io::Error::other("a name that is too long"))?;
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
 /// A loop device over `file`: its path, and the first of its users. It goes with the last.
 pub(crate) fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
     const GET_FREE: libc::Ioctl = 0x4c82;

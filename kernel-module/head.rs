@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The head of an image: all that a mount reads of it, in the order in which it is read and checked.
+//!
+//! It is read before there is a superblock. Until the signature is checked, nothing of the image is looked
+//! at but its superblock, which is parsed in place, and the signature itself.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
+use tesserafs_format::superblock::check_prefix;
+use tesserafs_format::{
+    FormatError, Image, Ino, Inode, Pack, PackIndex, Place, Rule, SuperBlock as ImageSuperBlock,
+};
+
+use crate::error::{Failure, ImageId};
+use crate::klib::buffer::Buffer;
+use crate::meta::EarlyReader;
+use crate::mount::Tesserafs;
+use crate::mount_error;
+use crate::options::Options;
+use crate::signature::{self, Signer};
+use crate::stats::Stats;
+use crate::verify::KernelSha256;
+use crate::vfs::{Backing, FsContext};
+
+/// The head of an image, read and verified, and not refused.
+pub(crate) struct Head {
+    pub(crate) backing: Backing,
+    /// The superblock of the image.
+    pub(crate) sb: KBox<ImageSuperBlock>,
+    /// The finding about its signature.
+    pub(crate) signer: Signer,
+    /// Its ID, and what is counted for it.
+    pub(crate) stats: Arc<Stats>,
+    /// Where its chunks are.
+    pub(crate) pack: Pack,
+    /// Its root directory.
+    pub(crate) root: Inode,
+}
+
+impl Head {
+    /// Reads the head of the image in `backing`.
+    pub(crate) fn read(
+        fc: &FsContext<Tesserafs>,
+        options: &Options,
+        backing: Backing,
+    ) -> Result<KBox<Self>> {
+        let refuse = |failure: Failure| {
+            mount_error!(fc, "{}", failure);
+            failure.errno()
+        };
+
+        // 1. The superblock, which is proven by its own digest: the image ID.
+        if backing.len() < BLOCK_BYTES {
+            mount_error!(
+                fc,
+                "{} bytes are no image, a superblock has {}",
+                backing.len(),
+                BLOCK_BYTES
+            );
+            return Err(EINVAL);
+        }
+        let block = read_superblock(&backing).map_err(refuse)?;
+        let block: &[u8; BLOCK_SIZE] = block.first_chunk().ok_or(EIO)?;
+        let id = check_prefix::<KernelSha256>(block).map_err(|error| refuse(error.into()))?;
+        let id = ImageId(id);
+        let sb = parse(block).map_err(refuse)?;
+        let refuse = |failure: Failure| {
+            mount_error!(fc, "{}: {}", id, failure);
+            failure.errno()
+        };
+
+        // 2. Whether the image is all there.
+        check_length(&backing, &sb).map_err(refuse)?;
+
+        // 3. Whether it is the one that the mounter wants.
+        options.check_digest(id).map_err(refuse)?;
+
+        // 4. Whether the machine allows it: by its signature, and by what the mounter vouches for.
+        let signer =
+            signature::verify(&backing, block, &sb, &fc.global().keyring).map_err(refuse)?;
+        check_signer(fc, id, signer)?;
+        options.check_trust(fc, id)?;
+
+        // 5. Whether this driver can read it.
+        if sb.layout.packs.records() > 1 {
+            mount_error!(
+                fc,
+                "{}: it has packs in files of their own, which are not read yet",
+                id
+            );
+            return Err(EOPNOTSUPP);
+        }
+
+        // 6. The first metadata, which the superblock vouches for.
+        let stats = Arc::pin_init(Stats::new(id, fc.is_privileged()), GFP_KERNEL)?;
+        let reader = EarlyReader::new(&backing, &sb, &stats);
+        let layout = &sb.layout;
+        reader.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
+        let image = Image::new(&sb, &reader);
+        let pack = image.pack(PackIndex(0)).map_err(refuse)?;
+        let root = image.inode(Ino::ROOT).map_err(refuse)?;
+
+        Ok(KBox::new(
+            Self {
+                backing,
+                sb,
+                signer,
+                stats,
+                pack,
+                root,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+}
+
+/// Reads the first block of the backing store.
+fn read_superblock(backing: &Backing) -> Result<Buffer<u8>, Failure> {
+    backing
+        .read(0, BLOCK_SIZE)
+        .map_err(|error| Failure::backing(Place::SuperBlock(0), error))
+}
+
+/// Parses the superblock, which is too large to be passed by value.
+#[inline(never)]
+fn parse(block: &[u8; BLOCK_SIZE]) -> Result<KBox<ImageSuperBlock>, Failure> {
+    let sb = ImageSuperBlock::parse(block)?;
+    Ok(KBox::new(sb, GFP_KERNEL).map_err(Error::from)?)
+}
+
+/// Refuses an image of which the backing store does not hold all.
+fn check_length(backing: &Backing, sb: &ImageSuperBlock) -> Result<(), Failure> {
+    let (found, expected) = (backing.len(), sb.file_bytes());
+    if found < expected {
+        return Err(FormatError::new(Rule::FileLength, Place::Byte(found), found, expected).into());
+    }
+    Ok(())
+}
+
+/// Refuses an image with such a signature if the machine does not allow it, and says why.
+pub(crate) fn check_signer(fc: &FsContext<Tesserafs>, id: ImageId, signer: Signer) -> Result {
+    signer.check_policy().inspect_err(|_| {
+        mount_error!(
+            fc,
+            "{}: {}, and signatures are required",
+            id,
+            signer.describe()
+        );
+    })
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sources: which backing store a mounter has named.
+//!
+//! A source is a block device; or a regular file that is opened here, once, with the mounter's
+//! credentials; or a file that the mounter has opened and passes by `fsconfig(FSCONFIG_SET_FD)`. In a user
+//! namespace it is a file.
+//!
+//! C headers: [`include/linux/fs_parser.h`](srctree/include/linux/fs_parser.h),
+//! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+
+use super::{
+    c_bytes,
+    context::FsContext,
+    registration::FileSystem, //
+};
+use crate::{
+    bindings,
+    klib::buffer::Buffer,
+    mount_error, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    fs::File,
+    prelude::*,
+    str::BStr,
+    sync::aref::ARef, //
+};
+
+/// A source, found.
+pub(super) enum Source {
+    /// The block device that the context names as its source.
+    Device,
+    /// This regular file, which nobody else has open.
+    File(ARef<File>),
+}
+
+/// A regular file needs no more; `O_NONBLOCK` keeps what is not a regular file from waiting for a peer
+/// before it is refused.
+const OPEN_FLAGS: c_int =
+    (bindings::O_RDONLY | bindings::O_LARGEFILE | bindings::O_NONBLOCK) as c_int;
+
+/// Takes the option `source`: a name is kept in the context; an open file is named there and opened once
+/// more, and returned.
+///
+/// # Safety
+///
+/// `param` must be the parameter that `->parse_param` was called with for `fc`, and `fs_parse()` have
+/// accepted it as a file or a string.
+pub(super) unsafe fn take<T: FileSystem>(
+    fc: &FsContext<T>,
+    param: *mut bindings::fs_parameter,
+) -> Result<Option<ARef<File>>> {
+    let raw = fc.as_ptr();
+    // SAFETY: The context is valid.
+    if unsafe { !(*raw).source.is_null() } {
+        mount_error!(fc, "more than one source");
+        return Err(EINVAL);
+    }
+    // SAFETY: The parameter is valid.
+    if unsafe { !bindings::tesserafs_fs_parameter_is_file(param) } {
+        // SAFETY: It is a string then.
+        let string = unsafe { (*param).__bindgen_anon_1.string };
+        // SAFETY: The context is valid, takes the string over, and frees it.
+        unsafe { (*raw).source = string };
+        // SAFETY: The parameter is valid, and gives the string away.
+        unsafe { (*param).__bindgen_anon_1.string = core::ptr::null_mut() };
+        return Ok(None);
+    }
+    // SAFETY: It is an open file that stays for this call.
+    let file = unsafe { (*param).__bindgen_anon_1.file };
+    // SAFETY: `f_mode` does not change once a file is open.
+    if unsafe { (*file).f_mode } & bindings::TESSERAFS_CONST_FMODE_READ == 0 {
+        mount_error!(fc, "the source is not open for reading");
+        return Err(EBADF);
+    }
+    // SAFETY: The file is open.
+    if unsafe { type_of(file) } != bindings::S_IFREG {
+        mount_error!(fc, "the source is open, and no regular file");
+        return Err(ENOTBLK);
+    }
+    // SAFETY: The file is open; the place of its path in it is taken, and nothing is read.
+    let location = unsafe { &raw const (*file).__bindgen_anon_1.f_path };
+    // SAFETY: The credentials of a context do not change.
+    let cred = unsafe { (*raw).cred };
+    // Opened once more: the mounter may change the flags of the file that it has.
+    //
+    // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
+    let own = from_err_ptr(unsafe { bindings::dentry_open(location, OPEN_FLAGS, cred) })?;
+    // SAFETY: `dentry_open()` returned a new file with a reference for us; nobody else has it, so there is no
+    // `fdget_pos` of it.
+    let own = unsafe { ARef::from_raw(NonNull::new(own).ok_or(ENOMEM)?.cast()) };
+
+    let mut path = Buffer::<u8>::zeroed(bindings::PATH_MAX as usize)?;
+    let room = c_int::try_from(path.len())?;
+    // SAFETY: The file is valid, and `path` as long as is said.
+    let name = from_err_ptr(unsafe { bindings::file_path(file, path.as_mut_ptr().cast(), room) })?;
+    // SAFETY: `file_path()` returned a C string within `path`.
+    let name = unsafe { bindings::kstrdup(name, bindings::GFP_KERNEL) };
+    if name.is_null() {
+        return Err(ENOMEM);
+    }
+    // SAFETY: The context is valid, has no source, and frees the string in the end.
+    unsafe { (*raw).source = name };
+    Ok(Some(own))
+}
+
+/// Finds out what the mounter has named, and opens it if it is a file. `opened` is what [`take`] returned.
+pub(super) fn find<T: FileSystem>(fc: &FsContext<T>, opened: Option<ARef<File>>) -> Result<Source> {
+    if let Some(file) = opened {
+        return Ok(Source::File(file));
+    }
+    let raw = fc.as_ptr();
+    // SAFETY: The context is valid.
+    let name = unsafe { (*raw).source };
+    if name.is_null() {
+        mount_error!(fc, "no source");
+        return Err(EINVAL);
+    }
+    if fc.is_privileged() {
+        let mut device = 0;
+        // SAFETY: The source is a C string that stays as long as the context.
+        match to_result(unsafe { bindings::lookup_bdev(name, &mut device) }) {
+            Ok(()) => return Ok(Source::Device),
+            // Something else has that name.
+            Err(error) if error == ENOTBLK => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let file = open(fc, name)?;
+    // SAFETY: The file is open.
+    match unsafe { type_of(file.as_ptr()) } {
+        bindings::S_IFREG => Ok(Source::File(file)),
+        bindings::S_IFBLK if !fc.is_privileged() => {
+            mount_error!(fc, "in a user namespace no block device is mounted");
+            Err(EPERM)
+        }
+        _ => {
+            mount_error!(
+                fc,
+                "the source is neither a block device nor a regular file"
+            );
+            Err(ENOTBLK)
+        }
+    }
+}
+
+/// Opens the file with that name, which is the context's source, as the mounter.
+fn open<T: FileSystem>(fc: &FsContext<T>, name: *const c_char) -> Result<ARef<File>> {
+    // SAFETY: The credentials of a context do not change.
+    let cred = unsafe { (*fc.as_ptr()).cred };
+    // The task that made the context is the mounter, whichever task has it now.
+    //
+    // SAFETY: They live as long as the context, which is longer than they are in force here.
+    let old = unsafe { bindings::tesserafs_override_creds(cred) };
+    // SAFETY: The source is a C string.
+    let file = unsafe { bindings::filp_open(name, OPEN_FLAGS, 0) };
+    // SAFETY: `old` is what was in force before.
+    unsafe { bindings::tesserafs_revert_creds(old) };
+    // SAFETY: The source is a C string that stays as long as the context.
+    let name = BStr::from_bytes(unsafe { c_bytes(name) });
+    let file =
+        from_err_ptr(file).inspect_err(|e| mount_error!(fc, "cannot open {}: {:?}", name, e))?;
+    // SAFETY: `filp_open()` returned a new file with a reference for us; nobody else has it, so there is no
+    // `fdget_pos` of it.
+    Ok(unsafe { ARef::from_raw(NonNull::new(file).ok_or(ENOENT)?.cast()) })
+}
+
+/// On how many filesystems one is stacked whose image is `file`; `EINVAL` if that is one too many.
+pub(super) fn stack_depth<T: FileSystem>(fc: &FsContext<T>, file: &File) -> Result<c_int> {
+    // SAFETY: An open file has an inode, which does not change.
+    let inode = unsafe { (*file.as_ptr()).f_inode };
+    // SAFETY: The file keeps the inode; `i_sb` is assigned once.
+    let sb = unsafe { (*inode).i_sb };
+    // SAFETY: The file keeps the superblock, whose depth is set before it has files.
+    let depth = unsafe { (*sb).s_stack_depth };
+    let limit = bindings::FILESYSTEM_MAX_STACK_DEPTH as c_int;
+    match depth.checked_add(1) {
+        Some(depth) if depth <= limit => Ok(depth),
+        _ => {
+            mount_error!(
+                fc,
+                "the source lies {} filesystems deep, at most {} can be stacked",
+                depth,
+                limit
+            );
+            Err(EINVAL)
+        }
+    }
+}
+
+/// The type of an open file, as one of the constants `S_IF…`.
+///
+/// # Safety
+///
+/// `file` must be open.
+unsafe fn type_of(file: *const bindings::file) -> u32 {
+    // SAFETY: An open file has an inode, which does not change.
+    let inode = unsafe { (*file).f_inode };
+    // SAFETY: The file keeps the inode.
+    let mode = unsafe { (*inode).i_mode };
+    u32::from(mode) & bindings::S_IFMT
+}
