@@ -29,6 +29,8 @@ pub const TWO_CPUS: &str = "two CPUs";
 pub enum Task {
     /// Reading one tree.
     Read(Plan),
+    /// Page faults in the same tree, and starts of programs.
+    Faults(Plan),
     /// Memory after reading two trees that have much in common.
     Releases(Releases),
     /// One reader, with one processor and with two.
@@ -54,6 +56,10 @@ pub struct Plan {
     pub big_directory: String,
     /// The largest file.
     pub large: String,
+    /// The largest program.
+    pub program: String,
+    /// Places of single pages in it.
+    pub program_pages: Vec<Page>,
     /// Places of single pages, drawn from all data by size.
     pub pages: Vec<Page>,
     /// Small files, in random order.
@@ -158,4 +164,7 @@ pub struct Sample {
     pub count: u64,
     /// See `count`.
     pub bytes: u64,
+    /// Bytes that tesserafs decoded for it, where that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<u64>,
 }
