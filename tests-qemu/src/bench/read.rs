@@ -10,7 +10,7 @@ use tesserafs_guest::tree;
 
 use super::images::{self, Images};
 use super::machine::{self, MEMORY};
-use super::record::{Measured, Program};
+use super::record::Measured;
 use super::{build, uml, Bench};
 use crate::kernel::Toolchain;
 use crate::{rootfs, run, trees};
@@ -62,17 +62,15 @@ fn in_user_mode(
     let initramfs = machine::initramfs(scratch.path(), &task(plan.clone()), None, &[])?;
 
     let command = machine::user_mode(bench, &linux.program, &initramfs, &images.devices, &images.verity);
-    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
+    let shown = [scratch.path(), &images.folder]
+        .iter()
+        .fold(run::shown(&command), |shown, folder| shown.replace(&format!("{}/", folder.display()), ""));
     run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
     let samples = machine::samples(command, bench, log, LIMIT * plan.rounds.max(1) as u32)?;
 
     let mut programs = build::programs(bench)?;
     programs.push(machine::program(&linux, &toolchain, shown));
-    programs.extend(images.commands.iter().map(|command| Program {
-        name: "dm-verity".to_owned(),
-        version: "veritysetup of cryptsetup".to_owned(),
-        command: command.clone(),
-    }));
+    programs.push(images::veritysetup());
     Measured::new(bench, programs, notes(&plan, &images), samples)
 }
 
