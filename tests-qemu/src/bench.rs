@@ -7,6 +7,7 @@
 //! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
 
 mod build;
+mod faults;
 mod fleet;
 mod images;
 mod machine;
@@ -72,6 +73,8 @@ enum Part {
     Read,
     /// Page faults, and starts of programs.
     Fault,
+    /// The same with two processors.
+    FaultTwo,
     /// Memory after reading two releases of one distribution.
     Releases,
     /// One reader on one processor and on two.
@@ -115,8 +118,9 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     // What is written down is of the defaults.
     anyhow::ensure!(options.mkfs.is_empty() || !options.measure.is_empty(), "--mkfs needs --measure");
     anyhow::ensure!(
-        options.measure.is_empty() || matches!(options.only, None | Some(Part::Read | Part::Fault)),
-        "--measure names measures of reading, or with `--only fault` of faults"
+        options.measure.is_empty()
+            || matches!(options.only, None | Some(Part::Read | Part::Fault | Part::FaultTwo)),
+        "--measure names measures of reading, or with `--only fault` and `--only fault-two` of faults"
     );
     let cache = Cache::open()?;
     setup::ensure(&cache, &[Need::Kernel, Need::Machine, Need::Bench])?;
@@ -153,8 +157,14 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.read = Some(read::measure(&bench)?);
         save(&record)?;
     }
-    if options.only == Some(Part::Fault) || wants(Part::Fault) && options.measure.is_empty() {
+    // With --measure and no part, only reading is meant.
+    let wants_fault = |part| options.only == Some(part) || wants(part) && options.measure.is_empty();
+    if wants_fault(Part::Fault) {
         record.fault = Some(read::faults(&bench)?);
+        save(&record)?;
+    }
+    if wants_fault(Part::FaultTwo) {
+        record.fault_two = Some(faults::measure(&bench)?);
         save(&record)?;
     }
     if !options.measure.is_empty() {

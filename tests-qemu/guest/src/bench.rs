@@ -4,6 +4,7 @@
 mod decoded;
 mod faults;
 mod fleet;
+mod loops;
 mod measures;
 mod memory;
 mod releases;
@@ -17,10 +18,12 @@ use anyhow::{Context, Result};
 use rustix::mount::MountFlags;
 use tesserafs_guest::reading::{Line, Plan, Sample, System, Task, IMAGES, MARK, PLAN};
 
+use crate::boot;
 use crate::mounts::{drop_caches, Mount};
 
 use self::decoded::Decoded;
 use self::faults::FAULTS;
+use self::loops::Devices;
 use self::measures::{Cache, Measure, Subject, MEASURES};
 
 /// Where a system is mounted.
@@ -41,6 +44,11 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     match serde_json::from_slice(&text).context("the task is damaged")? {
         Task::Read(plan) => read(&plan, &MEASURES)?,
         Task::Faults(plan) => read(&plan, &FAULTS)?,
+        Task::FaultsTwo(task) => {
+            boot::load()?;
+            let _devices = Devices::make(&task.loops)?;
+            read(&task.plan, &FAULTS)?;
+        }
         Task::Releases(plan) => releases::run(&plan)?,
         Task::Scaling(plan) => scaling::run(&plan)?,
         Task::Fleet(plan) => fleet::run(&plan)?,
@@ -52,8 +60,9 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
 fn read(plan: &Plan, measures: &[Measure]) -> Result<()> {
     measures::allow_open_files()?;
     memory::touch().context("failed to touch all memory")?;
-    let images = Mount::new(Path::new(&plan.images), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "")
-        .context("failed to mount the disk with images")?;
+    let mount = |disk| Mount::new(Path::new(disk), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "");
+    let images =
+        plan.images.as_ref().map(mount).transpose().context("failed to mount the disk with images")?;
     for round in 1..=plan.rounds {
         for measure in measures.iter().filter(|measure| measure.name.starts_with(&plan.filter)) {
             let mut work = None;
@@ -72,7 +81,7 @@ fn read(plan: &Plan, measures: &[Measure]) -> Result<()> {
             }
         }
     }
-    images.unmount()
+    images.map_or(Ok(()), Mount::unmount)
 }
 
 /// Measures once, from a fresh mount and empty caches.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tesserafs_guest::reading::{System, IMAGES};
+use tesserafs_guest::reading::{Loop, LoopVerity, System, IMAGES, LOOPS, LOOP_HASHES, LOOP_IMAGE};
 
 use super::record::Program;
 use super::{build, Bench};
@@ -41,6 +41,18 @@ pub(super) struct Images {
     pub(super) verity: String,
     /// Where all of this lies.
     pub(super) folder: PathBuf,
+}
+
+/// Everything that a machine needs of images that has them in files of its first root.
+pub(super) struct Loops {
+    /// What the guest mounts.
+    pub(super) systems: Vec<System>,
+    /// Size of each image, in bytes.
+    pub(super) sizes: Vec<(&'static str, u64)>,
+    /// What the guest makes block devices of.
+    pub(super) loops: Vec<Loop>,
+    /// Files, by their names in the first root.
+    pub(super) files: Vec<(String, PathBuf)>,
 }
 
 /// Name in the guest of the block device of this number.
@@ -154,6 +166,41 @@ pub(super) fn prepare(bench: &Bench<'_>, scratch: &Path) -> Result<Images> {
         .with_context(|| format!("failed to read {}", device.display()))?;
     }
     Ok(Images { systems, sizes: sizes(&folder)?, devices: devices.into(), verity, folder })
+}
+
+/// Provides everything that the machine with two processors reads.
+pub(super) fn prepare_loops(bench: &Bench<'_>, scratch: &Path) -> Result<Loops> {
+    let folder = built(bench, scratch)?;
+    let device = |name: &str| format!("{LOOPS}/{name}");
+    let systems = vec![
+        system(OURS, "tesserafs", device(TESSERAFS)),
+        trusted(device(TESSERAFS)),
+        system("EROFS", "erofs", device(EROFS)),
+        system(EROFS_VERITY, "erofs", device(EROFS_VERITY)),
+        system("squashfs", "squashfs", device(SQUASHFS)),
+        system(SQUASHFS_VERITY, "squashfs", device(SQUASHFS_VERITY)),
+        system(OURS_FILE, "tesserafs", format!("/{TESSERAFS}")),
+    ];
+    let plain = |image: &str| Loop { name: image.to_owned(), image: image.to_owned(), verity: None };
+    let verity = |name: &str, image: &str, hashes: &str| -> Result<Loop> {
+        let verity = Verity::load(&folder.join(hashes))?;
+        let table = LoopVerity {
+            hashes: hashes.to_owned(),
+            sectors: verity.sectors(),
+            parameters: verity.parameters(LOOP_IMAGE, LOOP_HASHES),
+        };
+        Ok(Loop { name: name.to_owned(), image: image.to_owned(), verity: Some(table) })
+    };
+    let loops = vec![
+        plain(TESSERAFS),
+        plain(EROFS),
+        verity(EROFS_VERITY, EROFS, EROFS_HASHES)?,
+        plain(SQUASHFS),
+        verity(SQUASHFS_VERITY, SQUASHFS, SQUASHFS_HASHES)?,
+    ];
+    let files = [TESSERAFS, EROFS, EROFS_HASHES, SQUASHFS, SQUASHFS_HASHES]
+        .map(|name| (name.to_owned(), folder.join(name)));
+    Ok(Loops { systems, sizes: sizes(&folder)?, loops, files: files.into() })
 }
 
 /// Size of each image, in bytes.

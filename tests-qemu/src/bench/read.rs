@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tesserafs_guest::manifest::{Entry, Manifest};
-use tesserafs_guest::reading::{Page, Plan, Sample, Task};
+use tesserafs_guest::reading::{Page, Plan, Sample, System, Task};
 use tesserafs_guest::tree;
 
 use super::images::{self, Images};
@@ -58,7 +58,8 @@ fn in_user_mode(
     let linux = uml::build(&bench.cache, &toolchain, scratch.path())?;
     let images = images::prepare(bench, scratch.path())?;
     let manifest = trees::described(&bench.source)?;
-    let plan = plan(bench, &images, &manifest)?;
+    let disk = images::device(images.devices.len() - 1);
+    let plan = plan(bench, &images.systems, Some(disk), &manifest)?;
     let initramfs = machine::initramfs(scratch.path(), &task(plan.clone()), None, &[])?;
 
     let command = machine::user_mode(bench, &linux.program, &initramfs, &images.devices, &images.verity);
@@ -76,8 +77,6 @@ fn in_user_mode(
 
 /// What holds for all that the user-mode kernel measures.
 fn circumstances(plan: &Plan, images: &Images) -> Vec<String> {
-    let sizes: Vec<String> =
-        images.sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();
     vec![
         format!(
             "one process, a kernel for one processor, bound by `taskset`, {MEMORY} of memory; {} rounds; each sample after \
@@ -90,8 +89,15 @@ fn circumstances(plan: &Plan, images: &Images) -> Vec<String> {
          large folios (no huge pages), and a system call costs some µs: compare systems with each other, verified with \
          verified, and not with other machines"
             .to_owned(),
-        format!("images, MB: {}", sizes.join(", ")),
+        sizes_of(&images.sizes),
     ]
+}
+
+/// How large the images are.
+pub(super) fn sizes_of(sizes: &[(&str, u64)]) -> String {
+    let sizes: Vec<String> =
+        sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();
+    format!("images, MB: {}", sizes.join(", "))
 }
 
 fn notes(plan: &Plan, images: &Images) -> Vec<String> {
@@ -143,7 +149,13 @@ pub(super) fn is_left_out(entry: &Entry) -> bool {
 }
 
 /// Decides what is read: the same for all systems, and the same at every run on the same tree.
-fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan> {
+/// `images` is the device with images as files.
+pub(super) fn plan(
+    bench: &Bench<'_>,
+    systems: &[System],
+    images: Option<String>,
+    manifest: &Manifest,
+) -> Result<Plan> {
     let inside = |entry: &&Entry| !is_left_out(entry);
     let name = |entry: &Entry| String::from_utf8(entry.path.clone()).ok();
     // Names that are no text are in the folder that is left out.
@@ -163,8 +175,8 @@ fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan>
     small.truncate(SMALL_FILES);
     let all_pages = pages(&files, PAGES, &mut random);
     Ok(Plan {
-        systems: images.systems.clone(),
-        images: images::device(images.devices.len() - 1),
+        systems: systems.to_vec(),
+        images,
         rounds: bench.options.rounds,
         filter: bench.options.measure.clone(),
         leave_out: LEAVE_OUT.to_owned(),

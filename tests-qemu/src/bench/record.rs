@@ -52,6 +52,8 @@ pub(super) struct Record {
     pub(super) read: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) fault: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) fault_two: Option<Measured<reading::Sample>>,
     pub(super) releases: Option<Measured<reading::Sample>>,
     pub(super) scaling: Option<Measured<reading::Sample>>,
     #[serde(default)]
