@@ -7,6 +7,7 @@
 //! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
 
 mod build;
+mod faults;
 mod fleet;
 mod images;
 mod machine;
@@ -46,7 +47,7 @@ pub(crate) struct Options {
     /// Rounds of reading, and a quarter of the runs with one and with two processors
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only measures of reading whose names begin with this; prints, and writes nothing
+    /// Only measures of reading (with `--only fault`, of faults) whose names begin with this; prints, and writes nothing
     #[arg(long, value_name = "NAME", default_value = "")]
     measure: String,
     /// Another argument for mkfs-tesserafs, with --measure: `--mkfs=--chunk-size=8,32,64`
@@ -70,6 +71,10 @@ enum Part {
     Build,
     /// Reading them.
     Read,
+    /// Page faults, and starts of programs.
+    Fault,
+    /// The same with two processors.
+    FaultTwo,
     /// Memory after reading two releases of one distribution.
     Releases,
     /// One reader on one processor and on two.
@@ -113,8 +118,9 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     // What is written down is of the defaults.
     anyhow::ensure!(options.mkfs.is_empty() || !options.measure.is_empty(), "--mkfs needs --measure");
     anyhow::ensure!(
-        options.measure.is_empty() || matches!(options.only, None | Some(Part::Read)),
-        "--measure names measures of reading"
+        options.measure.is_empty()
+            || matches!(options.only, None | Some(Part::Read | Part::Fault | Part::FaultTwo)),
+        "--measure names measures of reading, or with `--only fault` and `--only fault-two` of faults"
     );
     let cache = Cache::open()?;
     setup::ensure(&cache, &[Need::Kernel, Need::Machine, Need::Bench])?;
@@ -149,6 +155,16 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     // Reading comes first: it is the shorter one.
     if wants(Part::Read) {
         record.read = Some(read::measure(&bench)?);
+        save(&record)?;
+    }
+    // With --measure and no part, only reading is meant.
+    let wants_fault = |part| options.only == Some(part) || wants(part) && options.measure.is_empty();
+    if wants_fault(Part::Fault) {
+        record.fault = Some(read::faults(&bench)?);
+        save(&record)?;
+    }
+    if wants_fault(Part::FaultTwo) {
+        record.fault_two = Some(faults::measure(&bench)?);
         save(&record)?;
     }
     if !options.measure.is_empty() {

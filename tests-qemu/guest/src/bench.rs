@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The benchmark: every measure on every system in turn, round after round.
 
+mod decoded;
+mod faults;
 mod fleet;
+mod loops;
 mod measures;
 mod memory;
 mod releases;
@@ -15,8 +18,12 @@ use anyhow::{Context, Result};
 use rustix::mount::MountFlags;
 use tesserafs_guest::reading::{Line, Plan, Sample, System, Task, IMAGES, MARK, PLAN};
 
+use crate::boot;
 use crate::mounts::{drop_caches, Mount};
 
+use self::decoded::Decoded;
+use self::faults::FAULTS;
+use self::loops::Devices;
 use self::measures::{Cache, Measure, Subject, MEASURES};
 
 /// Where a system is mounted.
@@ -35,7 +42,13 @@ struct Work {
 pub(crate) fn run(folder: &Path) -> Result<()> {
     let text = std::fs::read(folder.join(PLAN)).context("failed to read the task")?;
     match serde_json::from_slice(&text).context("the task is damaged")? {
-        Task::Read(plan) => read(&plan)?,
+        Task::Read(plan) => read(&plan, &MEASURES)?,
+        Task::Faults(plan) => read(&plan, &FAULTS)?,
+        Task::FaultsTwo(task) => {
+            boot::load()?;
+            let _devices = Devices::make(&task.loops)?;
+            read(&task.plan, &FAULTS)?;
+        }
         Task::Releases(plan) => releases::run(&plan)?,
         Task::Scaling(plan) => scaling::run(&plan)?,
         Task::Fleet(plan) => fleet::run(&plan)?,
@@ -44,13 +57,14 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
 }
 
 /// Reads one tree in many ways.
-fn read(plan: &Plan) -> Result<()> {
+fn read(plan: &Plan, measures: &[Measure]) -> Result<()> {
     measures::allow_open_files()?;
     memory::touch().context("failed to touch all memory")?;
-    let images = Mount::new(Path::new(&plan.images), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "")
-        .context("failed to mount the disk with images")?;
+    let mount = |disk| Mount::new(Path::new(disk), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "");
+    let images =
+        plan.images.as_ref().map(mount).transpose().context("failed to mount the disk with images")?;
     for round in 1..=plan.rounds {
-        for measure in MEASURES.iter().filter(|measure| measure.name.starts_with(&plan.filter)) {
+        for measure in measures.iter().filter(|measure| measure.name.starts_with(&plan.filter)) {
             let mut work = None;
             // Another one begins each round: what the one before leaves behind meets all alike.
             let start = round % plan.systems.len();
@@ -67,7 +81,7 @@ fn read(plan: &Plan) -> Result<()> {
             }
         }
     }
-    images.unmount()
+    images.map_or(Ok(()), Mount::unmount)
 }
 
 /// Measures once, from a fresh mount and empty caches.
@@ -80,42 +94,51 @@ fn sample(plan: &Plan, measure: &Measure, system: &System, round: usize) -> Resu
     let start = Instant::now();
     let mount = mounted(system, &system.source, TARGET)?;
     let subject = Subject::new(measure, plan, mount.path())?;
-    let (work, seconds) = match measure.cache {
-        Cache::Unmounted => ((measure.run)(&subject)?, start.elapsed()),
+    let (work, time, decoded) = match measure.cache {
+        Cache::Unmounted => ((measure.run)(&subject)?, start.elapsed(), None),
         Cache::Cold => {
             drop_caches()?;
-            timed(measure, &subject)?
+            timed(measure, system, &subject)?
         }
         Cache::Warm => {
             (measure.run)(&subject)?;
-            timed(measure, &subject)?
+            timed(measure, system, &subject)?
         }
     };
-    report(measure.name, &system.name, round, seconds.as_secs_f64(), work)?;
+    let sample = new_sample(measure.name, &system.name, round, time.as_secs_f64(), work);
+    say(&Line::Sample(Sample { decoded, ..sample }))?;
     if measure.memory {
         memory::report(&before, &system.name, round, work)?;
     }
-    drop(subject);
+    subject.end()?;
     mount.unmount()?;
     Ok(work)
 }
 
-fn timed(measure: &Measure, subject: &Subject<'_>) -> Result<(Work, Duration)> {
+/// Runs a measure; returns how long it took, and the bytes that were decoded for it where that is counted.
+fn timed(measure: &Measure, system: &System, subject: &Subject<'_>) -> Result<(Work, Duration, Option<u64>)> {
+    let decoded = Decoded::start(system, subject.root)?;
     let start = Instant::now();
     let work = (measure.run)(subject)?;
-    Ok((work, start.elapsed()))
+    let time = start.elapsed();
+    Ok((work, time, decoded.map(|decoded| decoded.bytes()).transpose()?))
 }
 
 /// Tells the host of one sample.
 fn report(measure: &str, system: &str, round: usize, value: f64, work: Work) -> Result<()> {
-    say(&Line::Sample(Sample {
+    say(&Line::Sample(new_sample(measure, system, round, value, work)))
+}
+
+fn new_sample(measure: &str, system: &str, round: usize, value: f64, work: Work) -> Sample {
+    Sample {
         measure: measure.to_owned(),
         system: system.to_owned(),
         round,
         value,
         count: work.count,
         bytes: work.bytes,
-    }))
+        decoded: None,
+    }
 }
 
 fn say(line: &Line) -> Result<()> {

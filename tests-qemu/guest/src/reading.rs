@@ -29,6 +29,10 @@ pub const TWO_CPUS: &str = "two CPUs";
 pub enum Task {
     /// Reading one tree.
     Read(Plan),
+    /// Page faults in the same tree, and starts of programs.
+    Faults(Plan),
+    /// The same as `Faults`, in a machine that makes its block devices itself.
+    FaultsTwo(FaultsTwo),
     /// Memory after reading two trees that have much in common.
     Releases(Releases),
     /// One reader, with one processor and with two.
@@ -42,8 +46,8 @@ pub enum Task {
 pub struct Plan {
     /// What is compared, in the order of the tables.
     pub systems: Vec<System>,
-    /// Block device with an ext4 that holds the images which are mounted as files.
-    pub images: String,
+    /// Block device with an ext4 that holds the images which are mounted as files, if there are any.
+    pub images: Option<String>,
     /// Rounds; each measures everything once, on every system in turn.
     pub rounds: usize,
     /// Only the measures whose names begin with this.
@@ -54,6 +58,10 @@ pub struct Plan {
     pub big_directory: String,
     /// The largest file.
     pub large: String,
+    /// The largest program.
+    pub program: String,
+    /// Places of single pages in it.
+    pub program_pages: Vec<Page>,
     /// Places of single pages, drawn from all data by size.
     pub pages: Vec<Page>,
     /// Small files, in random order.
@@ -81,6 +89,45 @@ pub struct System {
     /// What is mounted: a block device, or a file of the disk with images.
     pub source: String,
 }
+
+/// Everything the guest needs to know of page faults with two processors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FaultsTwo {
+    /// What is compared and read.
+    pub plan: Plan,
+    /// Block devices to make first.
+    pub loops: Vec<Loop>,
+}
+
+/// Where the block devices of [`FaultsTwo`] are found.
+pub const LOOPS: &str = "/dev/bench";
+
+/// A loop device with a file of the first root, or dm-verity over two of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Loop {
+    /// Name below [`LOOPS`].
+    pub name: String,
+    /// File with the image.
+    pub image: String,
+    /// How it is verified, if it is.
+    pub verity: Option<LoopVerity>,
+}
+
+/// How dm-verity verifies an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LoopVerity {
+    /// File with the hashes.
+    pub hashes: String,
+    /// Length of the image, in sectors.
+    pub sectors: u64,
+    /// Parameters of the target; [`LOOP_IMAGE`] and [`LOOP_HASHES`] stand for the loop devices.
+    pub parameters: String,
+}
+
+/// What stands for the loop device with the image in the parameters of a [`LoopVerity`].
+pub const LOOP_IMAGE: &str = "IMAGE";
+/// What stands for the one with the hashes.
+pub const LOOP_HASHES: &str = "HASHES";
 
 /// Everything the guest needs to know of two releases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -158,4 +205,7 @@ pub struct Sample {
     pub count: u64,
     /// See `count`.
     pub bytes: u64,
+    /// Bytes that tesserafs decoded for it, where that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<u64>,
 }

@@ -114,6 +114,93 @@ pub(crate) fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
 
 const _: () = assert!(size_of::<LoopConfig>() == 304);
 
+/// `struct dm_ioctl` with room for one target.
+#[repr(C)]
+struct MapperCall {
+    version: [u32; 3],
+    /// Length of all, and where the targets begin.
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_nr: u32,
+    padding: u32,
+    dev: u64,
+    name: [u8; 128],
+    uuid: [u8; 129],
+    rest: [u8; 7],
+    target: MapperTarget,
+}
+
+/// `struct dm_target_spec` with its parameters, which end in NUL.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MapperTarget {
+    sector_start: u64,
+    length: u64,
+    status: i32,
+    next: u32,
+    target_type: [u8; 16],
+    parameters: [u8; 512],
+}
+
+const _: () = assert!(std::mem::offset_of!(MapperCall, target) == 312);
+const _: () = assert!(std::mem::offset_of!(MapperTarget, parameters) == 40);
+
+/// Copies a text to the beginning of a field, which is to end in NUL.
+fn put(field: &mut [u8], text: &str) -> io::Result<()> {
+    if text.len() >= field.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    field[..text.len()].copy_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// Makes a device of dm-verity with this name; it stays. Returns the number in the name of its node.
+pub(crate) fn verity_device(name: &str, sectors: u64, parameters: &str) -> io::Result<u32> {
+    const CREATE: libc::Ioctl = 0xc138_fd03u32 as libc::Ioctl;
+    const LOAD: libc::Ioctl = 0xc138_fd09u32 as libc::Ioctl;
+    /// Of a device that is not suspended but resumed.
+    const SUSPEND: libc::Ioctl = 0xc138_fd06u32 as libc::Ioctl;
+    const READ_ONLY: u32 = 1;
+    let control = File::open("/dev/mapper/control")?;
+    let mut target = MapperTarget {
+        sector_start: 0,
+        length: sectors,
+        status: 0,
+        next: 0,
+        target_type: [0; 16],
+        parameters: [0; 512],
+    };
+    put(&mut target.target_type, "verity")?;
+    put(&mut target.parameters, parameters)?;
+    let mut device = 0;
+    for request in [CREATE, LOAD, SUSPEND] {
+        let mut call = MapperCall {
+            version: [4, 0, 0],
+            data_size: size_of::<MapperCall>() as u32,
+            data_start: std::mem::offset_of!(MapperCall, target) as u32,
+            target_count: u32::from(request == LOAD),
+            open_count: 0,
+            flags: if request == LOAD { READ_ONLY } else { 0 },
+            event_nr: 0,
+            padding: 0,
+            dev: 0,
+            name: [0; 128],
+            uuid: [0; 129],
+            rest: [0; 7],
+            target,
+        };
+        put(&mut call.name, name)?;
+        // SAFETY: `call` has the layout of `struct dm_ioctl`, and is as long as it says; the kernel reads and writes
+        // no more than that, and keeps nothing of it.
+        checked(unsafe { libc::ioctl(control.as_raw_fd(), request, std::ptr::from_mut(&mut call)) }.into())?;
+        device = call.dev;
+    }
+    Ok(rustix::fs::minor(device))
+}
+
 /// `struct file_handle` with room for the largest handle.
 #[repr(C)]
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tesserafs_guest::reading::{System, IMAGES};
+use tesserafs_guest::reading::{Loop, LoopVerity, System, IMAGES, LOOPS, LOOP_HASHES, LOOP_IMAGE};
 
+use super::record::Program;
 use super::{build, Bench};
+use crate::cache::{key, sha256_of};
 use crate::{disk, run};
 
 /// The level of all that is compressed.
@@ -23,6 +25,9 @@ pub(super) const OURS: &str = "tesserafs";
 pub(super) const OURS_FILE: &str = "tesserafs, file";
 /// The same, mounted as on a backing that is authenticated already.
 pub(super) const OURS_TRUSTED: &str = "tesserafs, trusted";
+/// The others that verify what they read.
+pub(super) const EROFS_VERITY: &str = "EROFS on dm-verity";
+pub(super) const SQUASHFS_VERITY: &str = "squashfs on dm-verity";
 
 /// Everything that a start of the reading kernel needs of images.
 pub(super) struct Images {
@@ -34,8 +39,20 @@ pub(super) struct Images {
     pub(super) devices: Vec<PathBuf>,
     /// Word for the kernel's command line that sets up dm-verity.
     pub(super) verity: String,
-    /// What did it, as one would type it.
-    pub(super) commands: Vec<String>,
+    /// Where all of this lies.
+    pub(super) folder: PathBuf,
+}
+
+/// Everything that a machine needs of images that has them in files of its first root.
+pub(super) struct Loops {
+    /// What the guest mounts.
+    pub(super) systems: Vec<System>,
+    /// Size of each image, in bytes.
+    pub(super) sizes: Vec<(&'static str, u64)>,
+    /// What the guest makes block devices of.
+    pub(super) loops: Vec<Loop>,
+    /// Files, by their names in the first root.
+    pub(super) files: Vec<(String, PathBuf)>,
 }
 
 /// Name in the guest of the block device of this number.
@@ -43,81 +60,103 @@ pub(super) fn device(index: usize) -> String {
     format!("/dev/ubd{}", ('a'..='z').nth(index).unwrap_or('?'))
 }
 
+/// Names of the files in the folder of [`built`]; those with hashes have what veritysetup printed beside them.
+const TESSERAFS: &str = "tesserafs";
+const EROFS: &str = "erofs";
+const EROFS_HASHES: &str = "erofs-hashes";
+const PLAIN: &str = "erofs-uncompressed";
+const SQUASHFS: &str = "squashfs";
+const SQUASHFS_HASHES: &str = "squashfs-hashes";
+const DISK: &str = "disk";
+
+/// The folder with all images, which is below `scratch` unless it can be kept for other runs.
+fn built(bench: &Bench<'_>, scratch: &Path) -> Result<PathBuf> {
+    let make = |folder: &Path| {
+        run::say("building the images to read");
+        make(bench, folder)
+    };
+    // A tree of the user's may change, and the images of a trial are not wanted again.
+    if bench.options.source.is_some() || !bench.options.mkfs.is_empty() {
+        let folder = scratch.join("images");
+        std::fs::create_dir(&folder).context("failed to create a folder")?;
+        make(&folder)?;
+        return Ok(folder);
+    }
+    let mkfs = sha256_of(&bench.tools.mkfs)?;
+    let versions: String = build::programs(bench)?.iter().map(|program| program.version.as_str()).collect();
+    let inputs = [
+        bench.source.as_os_str().as_encoded_bytes(),
+        mkfs.as_bytes(),
+        versions.as_bytes(),
+        include_bytes!("images.rs"),
+        include_bytes!("build.rs"),
+    ];
+    let folder = bench.cache.once(&format!("bench-images-{}", key(&inputs)), make)?;
+    bench.cache.forget_others(&folder, "bench-images-")?;
+    Ok(folder)
+}
+
 /// Builds all images into `folder`.
-pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
-    run::say("building the images to read");
+fn make(bench: &Bench<'_>, folder: &Path) -> Result<()> {
     let image = |name: &str| folder.join(name);
-    let (tesserafs, erofs, plain, squashfs) =
-        (image("tesserafs"), image("erofs"), image("erofs-uncompressed"), image("squashfs"));
     for mut command in [
-        build::tesserafs(bench, LEVEL, &tesserafs),
-        build::erofs(bench, Some(LEVEL), &erofs),
-        build::erofs(bench, None, &plain),
-        build::squashfs(bench, LEVEL, &squashfs),
+        build::tesserafs(bench, LEVEL, &image(TESSERAFS)),
+        build::erofs(bench, Some(LEVEL), &image(EROFS)),
+        build::erofs(bench, None, &image(PLAIN)),
+        build::squashfs(bench, LEVEL, &image(SQUASHFS)),
     ] {
         run::capture(&mut command)?;
     }
-    let erofs_verity = verity(&erofs, &image("erofs-hashes"))?;
-    let squashfs_verity = verity(&squashfs, &image("squashfs-hashes"))?;
+    hash(&image(EROFS), &image(EROFS_HASHES))?;
+    hash(&image(SQUASHFS), &image(SQUASHFS_HASHES))?;
+    // A file-backed EROFS wants a file system with `read_folio`, which tmpfs has not.
+    let contents = image("files");
+    std::fs::create_dir(&contents).context("failed to create a folder")?;
+    for name in [TESSERAFS, EROFS] {
+        std::fs::hard_link(image(name), contents.join(name))
+            .with_context(|| format!("failed to link {name}"))?;
+    }
+    disk::write(&image(DISK), &contents)?;
+    std::fs::remove_dir_all(&contents).context("failed to remove a folder")
+}
 
-    let size = |path: &Path| -> Result<u64> {
-        Ok(std::fs::metadata(path).with_context(|| format!("there is no {}", path.display()))?.len())
-    };
+fn system(name: &str, kind: &str, source: String) -> System {
+    System { name: name.to_owned(), kind: kind.to_owned(), options: String::new(), source }
+}
+
+/// The same image, mounted as on a backing that is authenticated already; never at the same time.
+fn trusted(source: String) -> System {
+    System { options: "trusted_backing".to_owned(), ..system(OURS_TRUSTED, "tesserafs", source) }
+}
+
+/// Provides everything that the user-mode kernel reads.
+pub(super) fn prepare(bench: &Bench<'_>, scratch: &Path) -> Result<Images> {
+    let folder = built(bench, scratch)?;
+    let image = |name: &str| folder.join(name);
     let file = |name: &str| format!("{IMAGES}/{name}");
-    let system = |name: &str, kind: &str, source: String| System {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        options: String::new(),
-        source,
-    };
     let systems = vec![
         system(OURS, "tesserafs", device(0)),
-        // Never at the same time.
-        System { options: "trusted_backing".to_owned(), ..system(OURS_TRUSTED, "tesserafs", device(0)) },
+        trusted(device(0)),
         system("EROFS", "erofs", device(1)),
-        system("EROFS on dm-verity", "erofs", "/dev/dm-0".to_owned()),
+        system(EROFS_VERITY, "erofs", "/dev/dm-0".to_owned()),
         system("EROFS uncompressed", "erofs", device(4)),
         system("squashfs", "squashfs", device(5)),
-        system("squashfs on dm-verity", "squashfs", "/dev/dm-1".to_owned()),
-        system(OURS_FILE, "tesserafs", file("tesserafs")),
-        system("EROFS, file", "erofs", file("erofs")),
+        system(SQUASHFS_VERITY, "squashfs", "/dev/dm-1".to_owned()),
+        system(OURS_FILE, "tesserafs", file(TESSERAFS)),
+        system("EROFS, file", "erofs", file(EROFS)),
     ];
-    let verity_word = format!(
+    let table = |hashes: &str, image: u32, number: u32| -> Result<String> {
+        let device = |index: u32| format!("{}:{}", UBD.0, UBD.1 * index);
+        Ok(Verity::load(&folder.join(hashes))?.table(&device(image), &device(number)))
+    };
+    let verity = format!(
         "dm-mod.create=\"erofs-verity,,0,ro,{};squashfs-verity,,1,ro,{}\"",
-        erofs_verity.table(2, 3),
-        squashfs_verity.table(6, 7)
+        table(EROFS_HASHES, 2, 3)?,
+        table(SQUASHFS_HASHES, 6, 7)?
     );
-    let sizes = [
-        ("tesserafs", &tesserafs),
-        ("EROFS", &erofs),
-        ("its hashes", &erofs_verity.hashes),
-        ("EROFS uncompressed", &plain),
-        ("squashfs", &squashfs),
-        ("its hashes", &squashfs_verity.hashes),
-    ]
-    .into_iter()
-    .map(|(name, path)| Ok((name, size(path)?)))
-    .collect::<Result<_>>()?;
     // A device that dm-verity lies on cannot be mounted: those images are on two.
-    // A file-backed EROFS wants a file system with `read_folio`, which tmpfs has not.
-    let (contents, disk) = (image("files"), image("disk"));
-    std::fs::create_dir(&contents).context("failed to create a folder")?;
-    for path in [&tesserafs, &erofs] {
-        std::fs::hard_link(path, contents.join(path.file_name().unwrap_or_default()))
-            .with_context(|| format!("failed to link {}", path.display()))?;
-    }
-    disk::write(&disk, &contents)?;
-    let devices = vec![
-        tesserafs,
-        erofs.clone(),
-        erofs,
-        erofs_verity.hashes,
-        plain,
-        squashfs.clone(),
-        squashfs,
-        squashfs_verity.hashes,
-        disk,
-    ];
+    let devices =
+        [TESSERAFS, EROFS, EROFS, EROFS_HASHES, PLAIN, SQUASHFS, SQUASHFS, SQUASHFS_HASHES, DISK].map(image);
     for device in &devices {
         // The host holds all images in memory: what is measured is the reading kernel, not this disk.
         std::io::copy(
@@ -126,15 +165,69 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
         )
         .with_context(|| format!("failed to read {}", device.display()))?;
     }
-    let commands = vec![format!("veritysetup format IMAGE HASHES {}", verity_options().join(" "))];
-    Ok(Images { systems, sizes, devices, verity: verity_word, commands })
+    Ok(Images { systems, sizes: sizes(&folder)?, devices: devices.into(), verity, folder })
 }
 
-/// The hash tree of an image, for dm-verity.
-struct Verity {
-    hashes: PathBuf,
-    root: String,
-    blocks: u64,
+/// Provides everything that the machine with two processors reads.
+pub(super) fn prepare_loops(bench: &Bench<'_>, scratch: &Path) -> Result<Loops> {
+    let folder = built(bench, scratch)?;
+    let device = |name: &str| format!("{LOOPS}/{name}");
+    let systems = vec![
+        system(OURS, "tesserafs", device(TESSERAFS)),
+        trusted(device(TESSERAFS)),
+        system("EROFS", "erofs", device(EROFS)),
+        system(EROFS_VERITY, "erofs", device(EROFS_VERITY)),
+        system("squashfs", "squashfs", device(SQUASHFS)),
+        system(SQUASHFS_VERITY, "squashfs", device(SQUASHFS_VERITY)),
+        system(OURS_FILE, "tesserafs", format!("/{TESSERAFS}")),
+    ];
+    let plain = |image: &str| Loop { name: image.to_owned(), image: image.to_owned(), verity: None };
+    let verity = |name: &str, image: &str, hashes: &str| -> Result<Loop> {
+        let verity = Verity::load(&folder.join(hashes))?;
+        let table = LoopVerity {
+            hashes: hashes.to_owned(),
+            sectors: verity.sectors(),
+            parameters: verity.parameters(LOOP_IMAGE, LOOP_HASHES),
+        };
+        Ok(Loop { name: name.to_owned(), image: image.to_owned(), verity: Some(table) })
+    };
+    let loops = vec![
+        plain(TESSERAFS),
+        plain(EROFS),
+        verity(EROFS_VERITY, EROFS, EROFS_HASHES)?,
+        plain(SQUASHFS),
+        verity(SQUASHFS_VERITY, SQUASHFS, SQUASHFS_HASHES)?,
+    ];
+    let files = [TESSERAFS, EROFS, EROFS_HASHES, SQUASHFS, SQUASHFS_HASHES]
+        .map(|name| (name.to_owned(), folder.join(name)));
+    Ok(Loops { systems, sizes: sizes(&folder)?, loops, files: files.into() })
+}
+
+/// Size of each image, in bytes.
+fn sizes(folder: &Path) -> Result<Vec<(&'static str, u64)>> {
+    [
+        ("tesserafs", TESSERAFS),
+        ("EROFS", EROFS),
+        ("its hashes", EROFS_HASHES),
+        ("EROFS uncompressed", PLAIN),
+        ("squashfs", SQUASHFS),
+        ("its hashes", SQUASHFS_HASHES),
+    ]
+    .into_iter()
+    .map(|(name, file)| {
+        let metadata = std::fs::metadata(folder.join(file)).with_context(|| format!("there is no {file}"))?;
+        Ok((name, metadata.len()))
+    })
+    .collect()
+}
+
+/// What makes the hash trees.
+pub(super) fn veritysetup() -> Program {
+    Program {
+        name: "dm-verity".to_owned(),
+        version: "veritysetup of cryptsetup".to_owned(),
+        command: format!("veritysetup format IMAGE HASHES {}", verity_options().join(" ")),
+    }
 }
 
 fn verity_options() -> [String; 5] {
@@ -147,7 +240,8 @@ fn verity_options() -> [String; 5] {
     ]
 }
 
-fn verity(image: &Path, hashes: &Path) -> Result<Verity> {
+/// Makes the hash tree of an image, for dm-verity; what veritysetup prints is written beside it.
+fn hash(image: &Path, hashes: &Path) -> Result<()> {
     let output = run::capture(
         run::command("veritysetup")
             .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
@@ -156,36 +250,55 @@ fn verity(image: &Path, hashes: &Path) -> Result<Verity> {
             .arg(hashes)
             .args(verity_options()),
     )?;
-    let field = |name: &str| {
-        field_of(&output, name).with_context(|| format!("veritysetup printed no {name}: {output}"))
-    };
-    let blocks = field("Data blocks")?;
-    Ok(Verity {
-        hashes: hashes.to_path_buf(),
-        root: field("Root hash")?.to_owned(),
-        blocks: blocks.parse().with_context(|| format!("{blocks:?} is no number of blocks"))?,
-    })
+    std::fs::write(hashes.with_extension("txt"), output).context("failed to write down a root hash")
+}
+
+/// What dm-verity wants to know of a hash tree.
+struct Verity {
+    root: String,
+    blocks: u64,
+}
+
+impl Verity {
+    /// Of the tree that [`hash`] made.
+    fn load(hashes: &Path) -> Result<Self> {
+        let path = hashes.with_extension("txt");
+        let output =
+            std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        Self::parse(&output)
+    }
+
+    fn parse(output: &str) -> Result<Self> {
+        let field = |name: &str| {
+            field_of(output, name).with_context(|| format!("veritysetup printed no {name}: {output}"))
+        };
+        let blocks = field("Data blocks")?;
+        Ok(Self {
+            root: field("Root hash")?.to_owned(),
+            blocks: blocks.parse().with_context(|| format!("{blocks:?} is no number of blocks"))?,
+        })
+    }
+
+    /// Length of the device, in sectors of 512 bytes.
+    fn sectors(&self) -> u64 {
+        self.blocks * 8
+    }
+
+    /// The parameters of the target, with image and hashes on these block devices.
+    fn parameters(&self, image: &str, hashes: &str) -> String {
+        // The hashes follow veritysetup's own header, which takes one block.
+        format!("1 {image} {hashes} 4096 4096 {} 1 sha256 {} {SALT}", self.blocks, self.root)
+    }
+
+    /// The whole table.
+    fn table(&self, image: &str, hashes: &str) -> String {
+        format!("0 {} verity {}", self.sectors(), self.parameters(image, hashes))
+    }
 }
 
 /// A field of what veritysetup prints: a name, a colon, the value.
 fn field_of<'o>(output: &'o str, name: &str) -> Option<&'o str> {
     output.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.strip_prefix(':')?.trim()))
-}
-
-impl Verity {
-    /// The table of the target, with image and hashes on these block devices.
-    fn table(&self, image: u32, hashes: u32) -> String {
-        let device = |index: u32| format!("{}:{}", UBD.0, UBD.1 * index);
-        // Sectors of 512 bytes; the hashes follow veritysetup's own header, which takes one block.
-        format!(
-            "0 {} verity 1 {} {} 4096 4096 {} 1 sha256 {} {SALT}",
-            self.blocks * 8,
-            device(image),
-            device(hashes),
-            self.blocks,
-            self.root
-        )
-    }
 }
 
 #[cfg(test)]
@@ -196,8 +309,8 @@ mod tests {
     fn a_table_says_what_veritysetup_printed() {
         let output = "VERITY header information for h\nData blocks:        \t5\nRoot hash:      \tabc\n";
         assert_eq!(field_of(output, "Data blocks"), Some("5"));
-        let verity = Verity { hashes: "h".into(), root: "abc".to_owned(), blocks: 5 };
-        let table = verity.table(1, 2);
+        let table = Verity::parse(output).unwrap().table("98:16", "98:32");
         assert!(table.starts_with("0 40 verity 1 98:16 98:32 4096 4096 5 1 sha256 abc "), "{table}");
+        assert!(Verity::parse("Data blocks: 5\n").is_err());
     }
 }

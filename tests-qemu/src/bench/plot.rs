@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use tesserafs_guest::reading::Sample;
+
 use super::images::OURS;
 use super::record::Record;
 use super::report::{baseline, names, of, systems};
@@ -22,8 +24,9 @@ const COLOURS: [&str; 8] =
 
 /// The whole drawing.
 pub(super) fn svg(record: &Record) -> String {
-    let samples = record.read.as_ref().map(|read| read.samples.as_slice()).unwrap_or_default();
-    let (measures, systems) = (names(samples, |sample| &sample.measure), systems(samples));
+    let parts = [&record.read, &record.fault].into_iter().flatten();
+    let samples: Vec<Sample> = parts.flat_map(|part| part.samples.iter().cloned()).collect();
+    let (measures, systems) = (names(&samples, |sample| &sample.measure), systems(&samples));
     let mut body = String::new();
     let mut y = 10;
     for (index, system) in systems.iter().enumerate() {
@@ -37,7 +40,7 @@ pub(super) fn svg(record: &Record) -> String {
         let _ = writeln!(body, r#"<text x="10" y="{}">{measure}</text>"#, y + 10);
         for (index, system) in systems.iter().enumerate() {
             let (Some(theirs), Some(ours)) =
-                (of(samples, measure, system), of(samples, measure, baseline(system)))
+                (of(&samples, measure, system), of(&samples, measure, baseline(system)))
             else {
                 continue;
             };

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tesserafs_guest::manifest::{Entry, Manifest};
-use tesserafs_guest::reading::{Page, Plan, Sample, Task};
+use tesserafs_guest::reading::{Page, Plan, Sample, System, Task};
 use tesserafs_guest::tree;
 
 use super::images::{self, Images};
 use super::machine::{self, MEMORY};
-use super::record::{Measured, Program};
+use super::record::Measured;
 use super::{build, uml, Bench};
 use crate::kernel::Toolchain;
 use crate::{rootfs, run, trees};
@@ -29,34 +29,55 @@ const PAGE: u64 = 4096;
 /// How long a round may take on a slow machine that others use, too.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs everything.
+/// Where the programs lie of which one is the large one.
+const PROGRAMS: &str = "usr/";
+
+/// Random pages of the large program.
+const PROGRAM_PAGES: usize = 32;
+
+/// Reads the tree in many ways.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
+    in_user_mode(bench, Task::Read, "bench", notes)
+}
+
+/// Page faults in the tree, and starts of programs.
+pub(super) fn faults(bench: &Bench<'_>) -> Result<Measured<Sample>> {
+    in_user_mode(bench, Task::Faults, "bench-faults", fault_notes)
+}
+
+/// Runs a task in the user-mode kernel, on all systems.
+fn in_user_mode(
+    bench: &Bench<'_>,
+    task: fn(Plan) -> Task,
+    log: &str,
+    notes: fn(&Plan, &Images) -> Vec<String>,
+) -> Result<Measured<Sample>> {
     let toolchain = Toolchain::find(&bench.cache)?;
     let scratch =
         tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
     let linux = uml::build(&bench.cache, &toolchain, scratch.path())?;
     let images = images::prepare(bench, scratch.path())?;
     let manifest = trees::described(&bench.source)?;
-    let plan = plan(bench, &images, &manifest)?;
-    let initramfs = machine::initramfs(scratch.path(), &Task::Read(plan.clone()), None, &[])?;
+    let disk = images::device(images.devices.len() - 1);
+    let plan = plan(bench, &images.systems, Some(disk), &manifest)?;
+    let initramfs = machine::initramfs(scratch.path(), &task(plan.clone()), None, &[])?;
 
     let command = machine::user_mode(bench, &linux.program, &initramfs, &images.devices, &images.verity);
-    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
+    let shown = [scratch.path(), &images.folder]
+        .iter()
+        .fold(run::shown(&command), |shown, folder| shown.replace(&format!("{}/", folder.display()), ""));
     run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
-    let samples = machine::samples(command, bench, "bench", LIMIT * plan.rounds.max(1) as u32)?;
+    let samples = machine::samples(command, bench, log, LIMIT * plan.rounds.max(1) as u32)?;
 
     let mut programs = build::programs(bench)?;
     programs.push(machine::program(&linux, &toolchain, shown));
-    programs.extend(images.commands.iter().map(|command| Program {
-        name: "dm-verity".to_owned(),
-        version: "veritysetup of cryptsetup".to_owned(),
-        command: command.clone(),
-    }));
+    programs.push(images::veritysetup());
     Measured::new(bench, programs, notes(&plan, &images), samples)
 }
 
-fn notes(plan: &Plan, images: &Images) -> Vec<String> {
-    let mut notes = vec![
+/// What holds for all that the user-mode kernel measures.
+fn circumstances(plan: &Plan, images: &Images) -> Vec<String> {
+    vec![
         format!(
             "one process, a kernel for one processor, bound by `taskset`, {MEMORY} of memory; {} rounds; each sample after \
              `drop_caches` and a fresh mount; the clock is the guest's `CLOCK_MONOTONIC`",
@@ -68,6 +89,20 @@ fn notes(plan: &Plan, images: &Images) -> Vec<String> {
          large folios (no huge pages), and a system call costs some µs: compare systems with each other, verified with \
          verified, and not with other machines"
             .to_owned(),
+        sizes_of(&images.sizes),
+    ]
+}
+
+/// How large the images are.
+pub(super) fn sizes_of(sizes: &[(&str, u64)]) -> String {
+    let sizes: Vec<String> =
+        sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();
+    format!("images, MB: {}", sizes.join(", "))
+}
+
+fn notes(plan: &Plan, images: &Images) -> Vec<String> {
+    let mut notes = circumstances(plan, images);
+    notes.extend([
         format!(
             "walks and random reads leave `{LEAVE_OUT}` out, where the tests keep noise, holes and a directory of 100,000 \
              files; that directory has a row of its own"
@@ -81,11 +116,31 @@ fn notes(plan: &Plan, images: &Images) -> Vec<String> {
             plan.large
         ),
         "`grep -r` maps each file in turn and looks for a string in all of it, as `rg --mmap` does".to_owned(),
-    ];
-    let sizes: Vec<String> =
-        images.sizes.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / 1e6)).collect();
-    notes.push(format!("images, MB: {}", sizes.join(", ")));
+    ]);
     notes
+}
+
+fn fault_notes(plan: &Plan, images: &Images) -> Vec<String> {
+    let mut notes = circumstances(plan, images);
+    notes.extend(about_faults(plan));
+    notes
+}
+
+/// What is meant by a fault, and by a start.
+pub(super) fn about_faults(plan: &Plan) -> [String; 3] {
+    [
+        format!(
+            "a fault: a file that is open already is mapped as a whole (`MAP_PRIVATE`, read-only) when its first page is wanted, \
+             and one byte of the page is read; pages at random are the same for all systems, from all files by their size \
+             without `{LEAVE_OUT}`, or from the large program, `{}`",
+            plan.program
+        ),
+        "a start: fork, chroot, execve and the end of the program, which reads its libraries and files from the mount; python3 \
+         runs `pass` unless said, perl loads POSIX, gcc compiles a file of two lines that includes `stdio.h`, to a tmpfs"
+            .to_owned(),
+        "decoded: what the counter `decoded_bytes` of the mount has grown by, for each page of a fault, or for all of a start"
+            .to_owned(),
+    ]
 }
 
 /// Whether an entry is one of the special cases.
@@ -94,7 +149,13 @@ pub(super) fn is_left_out(entry: &Entry) -> bool {
 }
 
 /// Decides what is read: the same for all systems, and the same at every run on the same tree.
-fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan> {
+/// `images` is the device with images as files.
+pub(super) fn plan(
+    bench: &Bench<'_>,
+    systems: &[System],
+    images: Option<String>,
+    manifest: &Manifest,
+) -> Result<Plan> {
     let inside = |entry: &&Entry| !is_left_out(entry);
     let name = |entry: &Entry| String::from_utf8(entry.path.clone()).ok();
     // Names that are no text are in the folder that is left out.
@@ -105,23 +166,32 @@ fn plan(bench: &Bench<'_>, images: &Images, manifest: &Manifest) -> Result<Plan>
         .filter(|entry| tree::is_file(entry.mode) && entry.size > 0)
         .filter_map(|entry| Some((name(entry)?, entry.size)))
         .collect();
-    let (large, _) = files.iter().max_by_key(|(_, size)| *size).context("the tree has no files")?;
+    let (large, _) = largest(&files, "").context("the tree has no files")?;
+    let program = largest(&files, PROGRAMS).context("the tree has no programs")?;
     let mut small: Vec<String> =
         files.iter().filter(|(_, size)| *size <= SMALL).map(|(name, _)| name.clone()).collect();
     let mut random = Random::new(1);
     random.shuffle(&mut small);
     small.truncate(SMALL_FILES);
+    let all_pages = pages(&files, PAGES, &mut random);
     Ok(Plan {
-        systems: images.systems.clone(),
-        images: images::device(images.devices.len() - 1),
+        systems: systems.to_vec(),
+        images,
         rounds: bench.options.rounds,
         filter: bench.options.measure.clone(),
         leave_out: LEAVE_OUT.to_owned(),
         big_directory: rootfs::BIG_DIRECTORY.to_owned(),
         large: large.clone(),
-        pages: pages(&files, PAGES, &mut random),
+        program: program.0.clone(),
+        program_pages: pages(std::slice::from_ref(program), PROGRAM_PAGES, &mut random),
+        pages: all_pages,
         small,
     })
+}
+
+/// The largest of the files whose names begin so.
+fn largest<'f>(files: &'f [(String, u64)], folder: &str) -> Option<&'f (String, u64)> {
+    files.iter().filter(|(name, _)| name.starts_with(folder)).max_by_key(|(_, size)| *size)
 }
 
 /// Draws whole pages from all of the files' data.

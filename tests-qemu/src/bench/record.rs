@@ -50,6 +50,10 @@ pub(super) struct Program {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) read: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) fault: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) fault_two: Option<Measured<reading::Sample>>,
     pub(super) releases: Option<Measured<reading::Sample>>,
     pub(super) scaling: Option<Measured<reading::Sample>>,
     #[serde(default)]

@@ -6,17 +6,18 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use memchr::memmem::Finder;
 use rustix::fs::{Mode, OFlags, CWD};
+use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
 use tesserafs_guest::reading::Plan;
 
+use super::faults::SOURCE;
 use super::walk::{read_to_end, walk, Visit};
 use super::Work;
-use crate::sys;
+use crate::mounts::Mount;
 
 /// What lies in the caches when the clock starts.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,16 @@ pub(super) enum Cache {
     Warm,
 }
 
+/// What a measure finds open.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Opens {
+    Nothing,
+    /// The files of the random pages.
+    FilesOfPages,
+    /// The large program.
+    Program,
+}
+
 /// One measure.
 pub(super) struct Measure {
     /// Name in the samples and tables.
@@ -36,35 +47,64 @@ pub(super) struct Measure {
     pub(super) cache: Cache,
     /// Whether what it leaves in memory is measured, too.
     pub(super) memory: bool,
-    /// Whether the files of the random pages are open when the clock starts: their names are not meant.
-    pub(super) opens: bool,
+    /// Files that are open when the clock starts: looking up their names is not what is measured.
+    pub(super) opens: Opens,
+    /// Whether it writes: a tmpfs lies on `/tmp` of the root then, with a program to compile.
+    pub(super) scratch: bool,
     pub(super) run: fn(&Subject<'_>) -> Result<Work>,
 }
 
 /// A mounted tree to measure.
 pub(super) struct Subject<'a> {
-    plan: &'a Plan,
-    root: &'a Path,
+    pub(super) plan: &'a Plan,
+    pub(super) root: &'a Path,
     opened: HashMap<&'a str, File>,
+    scratch: Option<Mount>,
 }
 
 impl<'a> Subject<'a> {
-    /// Opens what `measure` wants open.
+    /// Opens what `measure` wants open, and gives it room to write.
     pub(super) fn new(measure: &Measure, plan: &'a Plan, root: &'a Path) -> Result<Self> {
+        let paths: Vec<&str> = match measure.opens {
+            Opens::Nothing => Vec::new(),
+            Opens::FilesOfPages => plan.pages.iter().map(|page| page.path.as_str()).collect(),
+            Opens::Program => vec![&plan.program],
+        };
         let mut opened = HashMap::new();
-        for page in plan.pages.iter().filter(|_| measure.opens) {
-            if !opened.contains_key(page.path.as_str()) {
-                opened.insert(page.path.as_str(), File::from(open(&root.join(&page.path))?));
+        for path in paths {
+            if !opened.contains_key(path) {
+                opened.insert(path, File::from(open(&root.join(path))?));
             }
         }
-        Ok(Self { plan, root, opened })
+        let scratch = measure.scratch.then(|| scratch(root)).transpose()?;
+        Ok(Self { plan, root, opened, scratch })
     }
+
+    /// A file that was opened before the clock started.
+    pub(super) fn opened(&self, path: &str) -> Result<&File> {
+        self.opened.get(path).with_context(|| format!("{path} was not opened before"))
+    }
+
+    /// Closes everything.
+    pub(super) fn end(self) -> Result<()> {
+        drop(self.opened);
+        self.scratch.map_or(Ok(()), Mount::unmount)
+    }
+}
+
+/// A tmpfs on `/tmp` of a root, with a program to compile.
+fn scratch(root: &Path) -> Result<Mount> {
+    let tmpfs = Mount::new(Path::new("tmpfs"), &root.join("tmp"), "tmpfs", MountFlags::empty(), "mode=1777")
+        .context("failed to mount a tmpfs")?;
+    let (name, text) = SOURCE;
+    std::fs::write(root.join(name), text).with_context(|| format!("failed to write {name}"))?;
+    Ok(tmpfs)
 }
 
 /// Bytes asked for at a time by readers of whole files.
 pub(super) const BUFFER: usize = 128 << 10;
 
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 /// What is looked for: some files of any system have it.
 const NEEDLE: &str = "GNU General Public License";
@@ -72,7 +112,7 @@ const NEEDLE: &str = "GNU General Public License";
 /// Readers at once, where there are several.
 const READERS: usize = 4;
 
-pub(super) const MEASURES: [Measure; 14] = [
+pub(super) const MEASURES: [Measure; 12] = [
     cold("mount to first stat", first_stat).unmounted(),
     cold("stat of all", stat_all),
     cold("stat of all, warm", stat_all).warm(),
@@ -80,17 +120,15 @@ pub(super) const MEASURES: [Measure; 14] = [
     cold("sequential, all files", read_all).with_memory(),
     cold("grep -r, mapped files", grep_all),
     cold("sequential, one large file", read_large),
-    cold("random 4 KiB", |at| random_pages(at, 1)).opened(),
-    cold("random 4 KiB, four readers", |at| random_pages(at, READERS)).opened(),
+    cold("random 4 KiB", |at| random_pages(at, 1)).with_open(Opens::FilesOfPages),
+    cold("random 4 KiB, four readers", |at| random_pages(at, READERS)).with_open(Opens::FilesOfPages),
     cold("small files", |at| small_files(at, 1)),
     cold("small files, four readers", |at| small_files(at, READERS)),
     cold("sequential, one large file, warm", read_large).warm(),
-    cold("start of bash", |at| start(at.root, &["/bin/bash", "-c", ":"])),
-    cold("start of python3", |at| start(at.root, &["/usr/bin/python3", "-c", "pass"])),
 ];
 
-const fn cold(name: &'static str, run: fn(&Subject<'_>) -> Result<Work>) -> Measure {
-    Measure { name, cache: Cache::Cold, memory: false, opens: false, run }
+pub(super) const fn cold(name: &'static str, run: fn(&Subject<'_>) -> Result<Work>) -> Measure {
+    Measure { name, cache: Cache::Cold, memory: false, opens: Opens::Nothing, scratch: false, run }
 }
 
 impl Measure {
@@ -102,8 +140,12 @@ impl Measure {
         Self { cache: Cache::Warm, ..self }
     }
 
-    const fn opened(self) -> Self {
-        Self { opens: true, ..self }
+    pub(super) const fn with_open(self, opens: Opens) -> Self {
+        Self { opens, ..self }
+    }
+
+    pub(super) const fn with_scratch(self) -> Self {
+        Self { scratch: true, ..self }
     }
 
     const fn with_memory(self) -> Self {
@@ -139,7 +181,7 @@ fn grep_all(at: &Subject<'_>) -> Result<Work> {
     walk(at.root, &at.plan.leave_out, &mut Visit::Search(&Finder::new(NEEDLE)))
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
+pub(super) fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("failed to open {}", path.display()))
 }
@@ -174,8 +216,8 @@ fn at_once<T: Sync>(items: &[T], readers: usize, one: impl Fn(&T) -> Result<u64>
 
 fn random_pages(at: &Subject<'_>, readers: usize) -> Result<Work> {
     at_once(&at.plan.pages, readers, |page| {
-        let file = at.opened.get(page.path.as_str()).context("a file was not opened before")?;
-        file.read_exact_at(&mut [0; PAGE], page.offset)
+        at.opened(&page.path)?
+            .read_exact_at(&mut [0; PAGE], page.offset)
             .with_context(|| format!("failed to read {} at {}", page.path, page.offset))?;
         Ok(PAGE as u64)
     })
@@ -184,19 +226,4 @@ fn random_pages(at: &Subject<'_>, readers: usize) -> Result<Work> {
 fn small_files(at: &Subject<'_>, readers: usize) -> Result<Work> {
     // Larger than any of them: one call reads it, one meets its end.
     at_once(&at.plan.small, readers, |path| read_whole(&at.root.join(path), &mut [0; 65 << 10]))
-}
-
-/// Starts a program of the mount and waits for its end.
-fn start(root: &Path, command: &[&str]) -> Result<Work> {
-    let mut program = Command::new(command[0]);
-    program
-        .args(&command[1..])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    sys::enter_root(&mut program, root).context("the root cannot be entered")?;
-    let status = program.status().with_context(|| format!("failed to start {}", command[0]))?;
-    ensure!(status.success(), "{} ended with {status}", command[0]);
-    Ok(Work { count: 1, ..Work::default() })
 }
