@@ -200,8 +200,8 @@ impl Appliance {
         let tampered = tampered(tools, &root, &at("tampered.tess"))?;
         let refused = refused(tools, &folder, &root, &roots, &vendor)?;
         Ok(Self {
-            accelerator: qemu::accelerator(&kernel.image(), &guest)?,
-            kernel: kernel.image(),
+            accelerator: qemu::accelerator(&kernel.image, &guest)?,
+            kernel: kernel.image,
             logs: cache.folder("logs")?,
             initramfs,
             root,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The verbs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
-use crate::kernel::{self, Flavour, Toolchain};
+use crate::kernel::{self, Compilers, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
+use crate::stock::{self, Stock};
 use crate::{audit, bench, demo, fuzz, install, run, test};
 
 /// Kernels, virtual machines and everything else that is more than `cargo test`
@@ -38,6 +39,9 @@ enum Verb {
         /// On a kernel that looks for defects: KASAN, lockdep, UBSAN, kmemleak and more; an hour or two under emulation
         #[arg(long)]
         debug_kernel: bool,
+        /// On Debian's own kernel, as `module --stock`
+        #[arg(long, conflicts_with = "debug_kernel")]
+        stock_kernel: bool,
     },
     /// Mount, read, unmount, load and unload at once, for a long time
     Soak {
@@ -57,6 +61,9 @@ enum Verb {
         /// Finished kernel build folder to build against, instead of the test machine's kernel
         #[arg(long, value_name = "DIR")]
         build: Option<PathBuf>,
+        /// For Debian's own kernel, out of its packages; KERNEL_RELEASE= names another one than the newest
+        #[arg(long, conflicts_with_all = ["build", "clippy"])]
+        stock: bool,
         /// With the kernel's clippy lints
         #[arg(long)]
         clippy: bool,
@@ -74,7 +81,8 @@ enum Verb {
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Demo => demo::demo(),
-        Verb::Test { filter, debug_kernel } => test::test(filter, flavour(debug_kernel)),
+        Verb::Test { filter, stock_kernel: true, .. } => test::test(filter, Flavour::Stock),
+        Verb::Test { filter, debug_kernel, .. } => test::test(filter, flavour(debug_kernel)),
         Verb::Soak { minutes, debug_kernel } => {
             test::soak(Duration::from_secs(minutes * 60), flavour(debug_kernel))
         }
@@ -83,7 +91,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Fuzz(options) => fuzz::fuzz(&options),
-        Verb::Module { build, clippy, output } => module(build, clippy, output),
+        Verb::Module { build, stock, clippy, output } => module(build, stock, clippy, output),
         Verb::Install(options) => install::install(&options),
         Verb::Bench(options) => bench::bench(&options),
     }
@@ -97,17 +105,24 @@ fn flavour(debug_kernel: bool) -> Flavour {
     }
 }
 
-fn module(build: Option<PathBuf>, clippy: bool, output: Option<PathBuf>) -> Result<ExitCode> {
+fn module(build: Option<PathBuf>, stock: bool, clippy: bool, output: Option<PathBuf>) -> Result<ExitCode> {
     let cache = Cache::open()?;
-    setup::ensure(&cache, &[Need::Kernel])?;
-    let toolchain = Toolchain::find(&cache)?;
-    let build = match build {
-        Some(folder) => folder.canonicalize().with_context(|| format!("there is no {}", folder.display()))?,
-        None => kernel::build(&cache, &toolchain, Flavour::Plain)?.build,
-    };
     let lint = if clippy { Lint::Clippy } else { Lint::Plain };
-    let module = module::build(&cache, &toolchain, &build, lint)?;
-    module::check_panic_free(&toolchain, &module)?;
+    let module = if stock {
+        setup::ensure(&cache, &[Need::Stock])?;
+        let Stock { kernel, builder } = stock::prepare(&cache)?;
+        checked_module(&cache, &builder, &kernel.build, lint)?
+    } else {
+        setup::ensure(&cache, &[Need::Kernel])?;
+        let toolchain = Toolchain::find(&cache)?;
+        let build = match build {
+            Some(folder) => {
+                folder.canonicalize().with_context(|| format!("there is no {}", folder.display()))?
+            }
+            None => kernel::build(&cache, &toolchain, Flavour::Plain)?.build,
+        };
+        checked_module(&cache, &toolchain, &build, lint)?
+    };
     let module = match output {
         Some(output) => {
             std::fs::copy(&module, &output)
@@ -119,6 +134,13 @@ fn module(build: Option<PathBuf>, clippy: bool, output: Option<PathBuf>) -> Resu
     run::say("no warning, and no path to a panic");
     println!("{}", module.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The module for this kernel, which cannot panic.
+fn checked_module(cache: &Cache, compilers: &dyn Compilers, build: &Path, lint: Lint) -> Result<PathBuf> {
+    let module = module::build(cache, compilers, build, lint)?;
+    module::check_panic_free(compilers, &module)?;
+    Ok(module)
 }
 
 #[cfg(test)]

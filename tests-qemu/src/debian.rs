@@ -157,12 +157,33 @@ impl Suite {
 
     /// Downloads the newest package whose name is `prefix` and a version, e.g. `linux-source-7.`.
     pub(crate) fn download_newest(&self, prefix: &str) -> Result<PathBuf> {
-        let names = run::capture(self.apt("apt-cache").args(["pkgnames", prefix]))?;
-        let name = newest(&names, prefix)
+        let name = newest(&self.names(prefix)?, prefix)
             .with_context(|| format!("{} has no package {prefix}* any more", self.name))?;
         run::say(format_args!("fetching {name} of {}", self.name));
-        run::logged(self.apt("apt-get").args(["download", &name]), &self.folder.join("download.log"))?;
-        let start = format!("{name}_");
+        self.download(&name, None)
+    }
+
+    /// The names of packages that begin with `prefix`, one in a line.
+    pub(crate) fn names(&self, prefix: &str) -> Result<String> {
+        run::capture(self.apt("apt-cache").args(["pkgnames", prefix]))
+    }
+
+    /// The newest version of a package.
+    pub(crate) fn version(&self, package: &str) -> Result<String> {
+        let about = run::capture(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
+            .with_context(|| format!("{} has no package {package}", self.name))?;
+        about
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))
+            .map(ToOwned::to_owned)
+            .with_context(|| format!("apt tells no version of {package}"))
+    }
+
+    /// Downloads a package, of this version if one is given.
+    pub(crate) fn download(&self, package: &str, version: Option<&str>) -> Result<PathBuf> {
+        let wanted = version.map_or(package.to_owned(), |version| format!("{package}={version}"));
+        run::logged(self.apt("apt-get").args(["download", &wanted]), &self.folder.join("download.log"))?;
+        let start = format!("{package}_");
         for entry in self.folder.read_dir().context("failed to list downloads")? {
             let path = entry.context("failed to list downloads")?.path();
             let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -170,7 +191,7 @@ impl Suite {
                 return Ok(path);
             }
         }
-        bail!("apt downloaded no file of {name}")
+        bail!("apt downloaded no file of {package}")
     }
 }
 

@@ -22,13 +22,22 @@ const DEBUG_FRAGMENT: &str = include_str!("../kernel/debug.config");
 const APPLIANCE_FRAGMENT: &str = include_str!("../kernel/appliance.config");
 
 /// Where the newest kernel of the archive is.
-const SUITE: &str = "trixie-backports";
+pub(crate) const SUITE: &str = "trixie-backports";
 const SOURCE: &str = "linux-source-7.";
 
 /// LLVM of this version is asked for by name, so that all suites have the same.
 const LLVM: &str = "/usr/lib/llvm-19/bin";
 
-/// What builds kernels and modules.
+/// What compiles modules for a kernel.
+pub(crate) trait Compilers {
+    /// `make` in a build folder of the kernel.
+    fn make(&self, build: &Path) -> Command;
+
+    /// `nm`, whose long options LLVM and GNU spell differently.
+    fn nm(&self) -> Command;
+}
+
+/// What builds kernels of this project's own configuration, and modules for them.
 #[derive(Debug, Clone)]
 pub(crate) struct Toolchain {
     rustc: PathBuf,
@@ -70,8 +79,14 @@ impl Toolchain {
         Ok(Self { rustc, library, bindgen, path, versions })
     }
 
-    /// `make` as the kernel's build system wants it.
-    pub(crate) fn make(&self, folder: &Path) -> Command {
+    /// Everything that compiles, with its version: a part of the key of what it made.
+    pub(crate) fn versions(&self) -> &str {
+        &self.versions
+    }
+}
+
+impl Compilers for Toolchain {
+    fn make(&self, folder: &Path) -> Command {
         let mut command = run::command("make");
         command
             .env("PATH", &self.path)
@@ -90,14 +105,8 @@ impl Toolchain {
         command
     }
 
-    /// Everything that compiles, with its version: a part of the key of what it made.
-    pub(crate) fn versions(&self) -> &str {
-        &self.versions
-    }
-
-    /// A tool of the same LLVM, such as `llvm-nm`.
-    pub(crate) fn llvm(&self, tool: &str) -> Command {
-        run::command(Path::new(LLVM).join(tool))
+    fn nm(&self) -> Command {
+        run::command(Path::new(LLVM).join("llvm-nm"))
     }
 }
 
@@ -115,24 +124,26 @@ pub(crate) enum Flavour {
     Debug,
     /// With the driver and the vendor's certificates built in, for a machine that boots from an image.
     Appliance,
+    /// Debian's own, as it comes out of its packages.
+    Stock,
 }
 
 impl Flavour {
-    /// What its configuration has on top of `tinyconfig`.
-    fn fragment(self) -> String {
+    /// How it is built; nothing for one that is not.
+    fn recipe(self) -> Option<Recipe> {
+        let fragment = |more: &str| format!("{FRAGMENT}\n{more}");
         match self {
-            Self::Plain => FRAGMENT.to_owned(),
-            Self::Debug => format!("{FRAGMENT}\n{DEBUG_FRAGMENT}"),
-            Self::Appliance => format!("{FRAGMENT}\n{APPLIANCE_FRAGMENT}"),
-        }
-    }
-
-    /// What of the configuration decides about the build.
-    fn key(self) -> String {
-        match self {
-            Self::Plain => FRAGMENT.to_owned(),
-            // Nobody should wait a quarter of an hour for a comment.
-            Self::Debug | Self::Appliance => options(&self.fragment()).collect::<Vec<_>>().join("\n"),
+            Self::Plain => Some(Recipe {
+                fragment: FRAGMENT.to_owned(),
+                key: FRAGMENT.to_owned(),
+                folder: "build",
+                time: "5 to 12 minutes",
+            }),
+            Self::Debug => Some(Recipe::new(fragment(DEBUG_FRAGMENT), "debug", "10 to 20 minutes")),
+            Self::Appliance => {
+                Some(Recipe::new(fragment(APPLIANCE_FRAGMENT), "appliance", "5 to 12 minutes"))
+            }
+            Self::Stock => None,
         }
     }
 
@@ -140,6 +151,8 @@ impl Flavour {
     pub(crate) fn parameters(self) -> &'static str {
         match self {
             Self::Plain | Self::Appliance => "",
+            // As the configuration of the others has it: what is wrong once is not to be worked with.
+            Self::Stock => "oops=panic",
             // The first report of KASAN need not be the worst one. With page tables of five levels KASAN takes all
             // addresses for wild ones while the kernel finds out what its processor has: an interrupt at that
             // moment, which only a slow machine gets, is nothing but reports. SLUB keeps no traces: unwinding stacks
@@ -151,7 +164,7 @@ impl Flavour {
     /// Memory that the guest needs, in MiB: KASAN takes an eighth, and pads and describes each object.
     pub(crate) fn memory(self) -> u32 {
         match self {
-            Self::Plain | Self::Appliance => 3072,
+            Self::Plain | Self::Appliance | Self::Stock => 3072,
             Self::Debug => 4096,
         }
     }
@@ -159,7 +172,7 @@ impl Flavour {
     /// How many times as long everything may take on it.
     pub(crate) fn slowness(self) -> u32 {
         match self {
-            Self::Plain | Self::Appliance => 1,
+            Self::Plain | Self::Appliance | Self::Stock => 1,
             Self::Debug => 8,
         }
     }
@@ -169,35 +182,44 @@ impl Flavour {
         match self {
             Self::Plain | Self::Appliance => "",
             Self::Debug => "debug-",
-        }
-    }
-
-    /// What its build folder is called, and how long a build takes on two processors.
-    fn build(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Plain => ("build", "5 to 12 minutes"),
-            Self::Debug => ("debug", "10 to 20 minutes"),
-            Self::Appliance => ("appliance", "5 to 12 minutes"),
+            Self::Stock => "stock-",
         }
     }
 }
 
-/// A kernel that was built.
+/// How a kernel of this project's own is built.
+struct Recipe {
+    /// What its configuration has on top of `tinyconfig`.
+    fragment: String,
+    /// What of that decides about the build.
+    key: String,
+    /// What its build folder is called.
+    folder: &'static str,
+    /// How long a build takes on two processors.
+    time: &'static str,
+}
+
+impl Recipe {
+    fn new(fragment: String, folder: &'static str, time: &'static str) -> Self {
+        // Nobody should wait a quarter of an hour for a comment.
+        let key = options(&fragment).collect::<Vec<_>>().join("\n");
+        Self { fragment, key, folder, time }
+    }
+}
+
+/// A kernel that can be started, and that modules can be built for.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     /// Which one.
     pub(crate) flavour: Flavour,
+    /// What QEMU starts.
+    pub(crate) image: PathBuf,
     /// Output folder of the build: what a module is built against.
     pub(crate) build: PathBuf,
+    /// Folder of its own modules, if there is anything that the test machine needs and it has not built in.
+    pub(crate) modules: Option<PathBuf>,
     /// Short name of source, compilers and configuration together.
     pub(crate) key: String,
-}
-
-impl Kernel {
-    /// What QEMU starts.
-    pub(crate) fn image(&self) -> PathBuf {
-        self.build.join("arch/x86/boot/bzImage")
-    }
 }
 
 /// The source tree: `KERNEL_SRC`, else the newest of the archive.
@@ -276,13 +298,13 @@ fn compile(
     version: &str,
     more: &str,
 ) -> Result<Kernel> {
-    let configuration = flavour.key() + more;
+    let recipe = flavour.recipe().context("this kernel comes from packages, and is not built")?;
+    let configuration = recipe.key + more;
     let inputs =
         [source.as_os_str().as_encoded_bytes(), toolchain.versions.as_bytes(), configuration.as_bytes()];
     let key = format!("{version}-{}", key(&inputs));
-    let (folder, time) = flavour.build();
-    let build = cache.once(&format!("kernel/{folder}-{key}"), |build| {
-        run::say(format_args!("building Linux {version} ({time} on two processors, once)"));
+    let build = cache.once(&format!("kernel/{}-{key}", recipe.folder), |build| {
+        run::say(format_args!("building Linux {version} ({} on two processors, once)", recipe.time));
         let make = || {
             let mut make = toolchain.make(source);
             make.arg(format!("O={}", build.display()));
@@ -290,11 +312,11 @@ fn compile(
         };
         let log = log_of(build);
         run::logged(make().arg("tinyconfig"), &log)?;
-        let fragment = format!("{}\n{more}", flavour.fragment());
+        let fragment = format!("{}\n{more}", recipe.fragment);
         configure(build, &fragment, || run::logged(make().arg("olddefconfig"), &log))?;
         run::logged(&mut make(), &log)
     })?;
-    Ok(Kernel { flavour, build, key })
+    Ok(Kernel { flavour, image: build.join("arch/x86/boot/bzImage"), build, modules: None, key })
 }
 
 /// The version of a source tree.
@@ -362,7 +384,8 @@ mod tests {
     fn a_comment_in_the_debug_fragment_makes_no_other_kernel() {
         let fragment = "# CONFIG_A is why\nCONFIG_B=y\n\n# CONFIG_C is not set\n";
         assert_eq!(options(fragment).collect::<Vec<_>>(), ["CONFIG_B=y", "# CONFIG_C is not set"]);
-        assert_ne!(Flavour::Plain.key(), Flavour::Debug.key());
+        let key = |flavour: Flavour| flavour.recipe().unwrap().key;
+        assert_ne!(key(Flavour::Plain), key(Flavour::Debug));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::initramfs::{self, Contents};
 use crate::kernel::{Flavour, Kernel};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
 use crate::stage::Stage;
-use crate::tools;
+use crate::{drivers, tools};
 
 /// How long one boot may take on a processor; emulation gets more, and so does a kernel that checks more.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -38,11 +38,15 @@ impl Lab {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
         let initramfs = scratch.path().join("initramfs.cpio");
         let init = tools::guest()?;
-        let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &[] };
+        let drivers = match &kernel.modules {
+            Some(modules) => drivers::unpack(modules, scratch.path())?,
+            None => Vec::new(),
+        };
+        let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &drivers };
         initramfs::write(&initramfs, &contents)?;
         Ok(Self {
-            accelerator: qemu::accelerator(&kernel.image(), &init)?,
-            kernel: kernel.image(),
+            accelerator: qemu::accelerator(&kernel.image, &init)?,
+            kernel: kernel.image.clone(),
             flavour: kernel.flavour,
             initramfs,
             logs: cache.folder("logs")?,

@@ -2,8 +2,8 @@
 //! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
-//! ([`kernel`], [`linked`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
-//! the machine ([`lab`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
+//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
+//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
 //! [`install`]).
 
 mod appliance;
@@ -11,12 +11,14 @@ mod audit;
 mod bench;
 mod cache;
 mod cases;
+mod chroot;
 mod cli;
 mod console;
 mod corrupt;
 mod debian;
 mod demo;
 mod disk;
+mod drivers;
 mod erofs;
 mod fuzz;
 mod initramfs;
@@ -35,6 +37,7 @@ mod run;
 mod setup;
 mod sign;
 mod stage;
+mod stock;
 mod test;
 mod tools;
 mod trees;

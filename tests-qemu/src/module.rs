@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 
 use crate::cache::{key, log_of, Cache};
-use crate::kernel::Toolchain;
+use crate::kernel::Compilers;
 use crate::{run, tools};
 
 /// How the module is compiled.
@@ -22,7 +22,7 @@ pub(crate) enum Lint {
 ///
 /// All output goes to a folder of the cache (`MO=`), so that the repository stays clean. A build with
 /// a warning fails and is forgotten: an incremental build would not repeat the warning.
-pub(crate) fn build(cache: &Cache, toolchain: &Toolchain, build: &Path, lint: Lint) -> Result<PathBuf> {
+pub(crate) fn build(cache: &Cache, compilers: &dyn Compilers, build: &Path, lint: Lint) -> Result<PathBuf> {
     let repository = tools::repository();
     let kind = match lint {
         Lint::Plain => "module",
@@ -35,7 +35,7 @@ pub(crate) fn build(cache: &Cache, toolchain: &Toolchain, build: &Path, lint: Li
     let _lock = cache.lock(&name)?;
     let output = cache.folder(&name)?;
     let log = log_of(&output);
-    let mut make = toolchain.make(build);
+    let mut make = compilers.make(build);
     make.arg(format!("M={}", repository.display())).arg(format!("MO={}", output.display()));
     if lint == Lint::Clippy {
         make.arg("CLIPPY=1");
@@ -67,10 +67,8 @@ fn warnings(log: &str) -> Vec<&str> {
 }
 
 /// Fails if the module could panic: no symbol of `core::panicking` may be referenced.
-pub(crate) fn check_panic_free(toolchain: &Toolchain, module: &Path) -> Result<()> {
-    let symbols = run::capture(
-        toolchain.llvm("llvm-nm").args(["--undefined-only", "--demangle", "--just-symbol-name"]).arg(module),
-    )?;
+pub(crate) fn check_panic_free(compilers: &dyn Compilers, module: &Path) -> Result<()> {
+    let symbols = run::capture(compilers.nm().args(["-u", "-C", "-j"]).arg(module))?;
     let panics: Vec<&str> = symbols
         .lines()
         .filter(|symbol| symbol.contains("panicking") || symbol.contains("rust_begin_unwind"))
@@ -85,13 +83,11 @@ pub(crate) fn check_panic_free(toolchain: &Toolchain, module: &Path) -> Result<(
 }
 
 /// Fails unless KASAN watches what the objects of Rust do to memory.
-pub(crate) fn check_instrumented(toolchain: &Toolchain, module: &Path) -> Result<()> {
+pub(crate) fn check_instrumented(compilers: &dyn Compilers, module: &Path) -> Result<()> {
     let folder = module.parent().context("the module is in no folder")?;
     for object in ["kernel-module/main.o", "format/src/lib.o"] {
         let object = folder.join(object);
-        let symbols = run::capture(
-            toolchain.llvm("llvm-nm").args(["--undefined-only", "--just-symbol-name"]).arg(&object),
-        )?;
+        let symbols = run::capture(compilers.nm().args(["-u", "-j"]).arg(&object))?;
         if !symbols.lines().any(|symbol| symbol.starts_with("__asan_report_")) {
             bail!("{} is compiled without KASAN", object.display());
         }

@@ -13,6 +13,8 @@ use crate::{debian, run};
 pub(crate) enum Need {
     /// To build a kernel and the module.
     Kernel,
+    /// To build the module for Debian's own kernel.
+    Stock,
     /// To make test input and run the virtual machine.
     Machine,
     /// To build the fuzz targets.
@@ -42,6 +44,8 @@ const KERNEL: &[&str] = &[
     "xz-utils",
     "zstd",
 ];
+/// Compilers are not among them: they are in a root of their own.
+const STOCK: &[&str] = &["debian-archive-keyring", "debootstrap", "kmod", "xz-utils"];
 const MACHINE: &[&str] = &[
     "acl",
     "attr",
@@ -76,6 +80,7 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
                 wanted.extend(KERNEL);
                 wanted.extend(rust_packages(&codename));
             }
+            Need::Stock => wanted.extend(STOCK),
             Need::Machine => wanted.extend(MACHINE),
             Need::Fuzz => wanted.extend(FUZZ),
             Need::Bench => wanted.extend(BENCH),

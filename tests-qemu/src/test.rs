@@ -10,13 +10,14 @@ use tesserafs_guest::plan::Flip;
 
 use crate::appliance::Appliance;
 use crate::cache::Cache;
-use crate::kernel::{self, Flavour, Kernel, Toolchain};
+use crate::kernel::{self, Compilers, Flavour, Kernel, Toolchain};
 use crate::lab::Lab;
 use crate::module::{self, Lint};
 use crate::qemu::Outcome;
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
+use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
 use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
 
@@ -45,7 +46,7 @@ const APPLIANCE_GROUPS: [&str; 5] = ["boot", "boot-from-file", "tampered", "cont
 /// The groups that a kernel can run.
 fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
     let (groups, more): (&[&str], &[&str]) = match flavour {
-        Flavour::Plain => (&GROUPS, &[]),
+        Flavour::Plain | Flavour::Stock => (&GROUPS, &[]),
         Flavour::Debug => (&GROUPS, &DEBUG_GROUPS),
         Flavour::Appliance => (&APPLIANCE_GROUPS, &[]),
     };
@@ -211,29 +212,46 @@ fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
 /// Kernel and module, with the tests of the latter; a module that does not build is a failed test, and the
 /// images are tested all the same.
 fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kernel, Result<PathBuf>)> {
+    if flavour == Flavour::Stock {
+        setup::ensure(cache, &[Need::Stock])?;
+        let Stock { kernel, builder } = stock::prepare(cache)?;
+        let built = module_for(cache, report, &kernel, &builder);
+        return Ok((kernel, built));
+    }
     setup::ensure(cache, &[Need::Kernel])?;
     let toolchain = Toolchain::find(cache)?;
     let kernel = kernel::build(cache, &toolchain, flavour)?;
     run::say(format_args!("kernel {}", kernel.key));
-    let built = module::build(cache, &toolchain, &kernel.build, Lint::Plain);
+    let built = module_for(cache, report, &kernel, &toolchain);
+    report.test("module/lints", || {
+        module::build(cache, &toolchain, &kernel.build, Lint::Clippy).map(|_| String::new())
+    });
+    Ok((kernel, built))
+}
+
+/// The module for a kernel, with the tests of what it is.
+fn module_for(
+    cache: &Cache,
+    report: &mut Report,
+    kernel: &Kernel,
+    compilers: &dyn Compilers,
+) -> Result<PathBuf> {
+    let built = module::build(cache, compilers, &kernel.build, Lint::Plain);
     report.test("module/builds-without-a-warning", || match &built {
         Ok(_) => Ok(String::new()),
         Err(error) => bail!("{error:#}"),
     });
     let existing = || built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"));
-    match flavour {
-        Flavour::Plain | Flavour::Appliance => report.test("module/cannot-panic", || {
-            module::check_panic_free(&toolchain, existing()?).map(|()| String::new())
+    match kernel.flavour {
+        Flavour::Plain | Flavour::Appliance | Flavour::Stock => report.test("module/cannot-panic", || {
+            module::check_panic_free(compilers, existing()?).map(|()| String::new())
         }),
         // With debug assertions it can, and shall. What it must not lack is what this kernel is for.
         Flavour::Debug => report.test("module/is-instrumented", || {
-            module::check_instrumented(&toolchain, existing()?).map(|()| String::new())
+            module::check_instrumented(compilers, existing()?).map(|()| String::new())
         }),
     }
-    report.test("module/lints", || {
-        module::build(cache, &toolchain, &kernel.build, Lint::Clippy).map(|_| String::new())
-    });
-    Ok((kernel, built))
+    built
 }
 
 /// One boot: its tests are counted as they end.

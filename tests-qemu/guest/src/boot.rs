@@ -38,6 +38,7 @@ fn run() -> Result<()> {
             .with_context(|| format!("failed to mount {kind} on {target}"))?;
     }
     std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    load_drivers().context("failed to load what the kernel has as modules")?;
     let words = CommandLine::read()?;
     if words.says("guest.bench") {
         return bench::run(Path::new("/"));
@@ -92,6 +93,29 @@ fn run() -> Result<()> {
     suite.finish()
 }
 
+/// Loads what the host found missing in the kernel, in the order of the names that it gave.
+fn load_drivers() -> Result<()> {
+    let folder = Path::new("/lib/modules");
+    if !folder.exists() {
+        return Ok(());
+    }
+    let entries = folder.read_dir().and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let mut paths: Vec<PathBuf> =
+        entries.context("failed to list the modules")?.iter().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        insert(&path)?;
+    }
+    Ok(())
+}
+
+/// Loads a module.
+fn insert(path: &Path) -> Result<()> {
+    let module = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    rustix::system::finit_module(&module, c"", 0)
+        .with_context(|| format!("failed to load {}", path.display()))
+}
+
 /// What the kernel was started with.
 pub(crate) struct CommandLine(String);
 
@@ -125,10 +149,9 @@ impl CommandLine {
     }
 }
 
-/// Loads the module.
+/// Loads the module under test.
 pub(crate) fn load() -> Result<String> {
-    let module = File::open("/lib/tesserafs.ko").context("failed to open the module")?;
-    rustix::system::finit_module(&module, c"", 0).context("failed to load the module")?;
+    insert(Path::new("/lib/tesserafs.ko"))?;
     let types = std::fs::read_to_string("/proc/filesystems").context("failed to read /proc/filesystems")?;
     if !types.lines().any(|line| line.trim_start_matches("nodev").trim() == "tesserafs") {
         bail!("the module is loaded and registered no file system");

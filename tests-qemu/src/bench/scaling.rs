@@ -58,15 +58,15 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let image = scratch.path().join(IMAGE);
     run::capture(&mut build::tesserafs(&bench.of(&root), LEVEL, &image))?;
 
-    let accelerator = qemu::accelerator(&kernel.image(), &tools::guest()?)?;
+    let accelerator = qemu::accelerator(&kernel.image, &tools::guest()?)?;
     let runs = RUNS * bench.options.rounds;
     let task = Task::Scaling(Scaling { files, runs });
     let packed = [(IMAGE.to_owned(), image)];
     let initramfs = machine::initramfs(scratch.path(), &task, Some(&module), &packed)?;
     let command =
-        qemu::machine(accelerator, &kernel.image(), Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
+        qemu::machine(accelerator, &kernel.image, Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
     let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
-    let shown = shown.replace(&format!("{}", kernel.image().display()), "bzImage");
+    let shown = shown.replace(&format!("{}", kernel.image.display()), "bzImage");
     run::say(format_args!("one reader on one processor and on two: {runs} runs"));
     let samples = machine::samples(command, bench, "bench-scaling", LIMIT * runs.max(1) as u32)?;
 

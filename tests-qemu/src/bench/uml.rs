@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::cache::{key, log_of, Cache};
-use crate::kernel::{self, Toolchain};
+use crate::kernel::{self, Compilers, Toolchain};
 use crate::{linked, run};
 
 /// What the kernel needs on top of `tinyconfig`.

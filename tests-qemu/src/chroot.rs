@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Programs of another Debian than this machine's, run in a root that holds it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::run;
+
+/// What the programs of a root find by.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Enters the root, its arguments: the root, the folders to show in it, `--`, the program with its arguments.
+const ENTER: &str = r#"
+set -e
+root=$1
+shift
+mount -t proc proc "$root/proc"
+while [ "$1" != -- ]; do
+    mkdir -p "$root$1"
+    mount --bind "$1" "$root$1"
+    shift
+done
+shift
+exec chroot "$root" "$@"
+"#;
+
+/// A root, and the folders of this machine that its programs see at the same paths.
+#[derive(Debug, Clone)]
+pub(crate) struct Chroot {
+    root: PathBuf,
+    shared: Vec<PathBuf>,
+}
+
+impl Chroot {
+    pub(crate) fn new(root: PathBuf, shared: Vec<PathBuf>) -> Self {
+        Self { root, shared }
+    }
+
+    /// A program of the root, with nothing of this machine's environment.
+    ///
+    /// What is mounted for it is seen by it alone: it goes with the program, however that ends.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = run::command("unshare");
+        command.env_clear().env("PATH", PATH).env("LC_ALL", "C");
+        command.args(["--mount", "--", "sh", "-c", ENTER, "sh"]).arg(&self.root);
+        command.args(&self.shared).args(["--", program]);
+        command
+    }
+}
