@@ -32,13 +32,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let images = images::prepare_loops(bench, scratch.path())?;
     let plan = read::plan(bench, &images.systems, None, &trees::described(&bench.source)?)?;
 
-    let accelerator = qemu::accelerator(&kernel.image(), &tools::guest()?)?;
+    let accelerator = qemu::accelerator(&kernel.image, &tools::guest()?)?;
     let task = Task::FaultsTwo(FaultsTwo { plan: plan.clone(), loops: images.loops.clone() });
     let initramfs = machine::initramfs(scratch.path(), &task, Some(&module), &images.files)?;
     let command =
-        qemu::machine(accelerator, &kernel.image(), Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
+        qemu::machine(accelerator, &kernel.image, Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
     let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
-    let shown = shown.replace(&format!("{}", kernel.image().display()), "bzImage");
+    let shown = shown.replace(&format!("{}", kernel.image.display()), "bzImage");
     run::say(format_args!("page faults with two processors: {} rounds", plan.rounds));
     let limit = LIMIT * plan.rounds.max(1) as u32;
     let samples = machine::samples(command, bench, "bench-faults-two", limit)?;
