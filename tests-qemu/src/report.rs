@@ -11,6 +11,7 @@ use tesserafs_guest::message::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     filter: Option<String>,
+    prefix: &'static str,
     passed: usize,
     failures: Vec<String>,
 }
@@ -21,21 +22,35 @@ impl Report {
         Self { filter, ..Self::default() }
     }
 
+    /// Does something whose tests have this before their names; those who ask and tell leave it out.
+    pub(crate) fn under<T>(&mut self, prefix: &'static str, work: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.prefix, prefix);
+        let result = work(self);
+        self.prefix = outer;
+        result
+    }
+
+    /// The name of a test as the filter and the reader know it.
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// Whether a test of this name is wanted.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| name.starts_with(filter.as_str()))
+        self.filter.as_ref().is_none_or(|filter| self.full(name).starts_with(filter.as_str()))
     }
 
     /// Whether any test of a group is wanted: the filter may name several groups, one, or a test in it.
     pub(crate) fn wants_group(&self, group: &str) -> bool {
+        let group = self.full(group);
         self.filter.as_ref().is_none_or(|filter| {
             group.starts_with(filter.as_str()) || filter.starts_with(&format!("{group}/"))
         })
     }
 
-    /// The filter, for those that count tests themselves.
+    /// The filter, for those that count tests themselves: nothing where it ends within the prefix.
     pub(crate) fn filter(&self) -> Option<&str> {
-        self.filter.as_deref()
+        self.filter.as_deref()?.strip_prefix(self.prefix)
     }
 
     /// Runs one test, if it is wanted.
@@ -55,7 +70,7 @@ impl Report {
     /// Counts a success.
     pub(crate) fn passed(&mut self, name: &str, seconds: f64, note: &str) {
         self.passed += 1;
-        println!("ok    {seconds:7.1} s  {name}  {note}");
+        println!("ok    {seconds:7.1} s  {}  {note}", self.full(name));
     }
 
     /// Counts what a machine says of its tests.
@@ -71,13 +86,14 @@ impl Report {
     /// Counts successes that another program has found.
     pub(crate) fn add_passed(&mut self, name: &str, count: usize) {
         self.passed += count;
-        println!("ok               {name}  {count} passed");
+        println!("ok               {}  {count} passed", self.full(name));
     }
 
     /// Counts a failure.
     pub(crate) fn failed(&mut self, name: &str, error: &str) {
+        let name = self.full(name);
         println!("FAIL             {name}\n      {}", error.replace('\n', "\n      "));
-        self.failures.push(name.to_owned());
+        self.failures.push(name);
     }
 
     /// Prints the last lines of a run.
@@ -94,5 +110,24 @@ impl Report {
         } else {
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+
+    #[test]
+    fn a_prefix_is_a_part_of_every_name() {
+        let wants = |filter: &str, group: &str, test: &str| {
+            Report::new(Some(filter.to_owned())).under("stock/", |report| {
+                (report.wants_group(group), report.wants(test), report.filter().map(ToOwned::to_owned))
+            })
+        };
+        assert_eq!(wants("compare", "compare", "compare/root"), (false, false, None));
+        assert_eq!(wants("sto", "compare", "compare/root"), (true, true, None));
+        let one = Some("compare/root".to_owned());
+        assert_eq!(wants("stock/compare/root", "compare", "compare/root"), (true, true, one.clone()));
+        assert_eq!(wants("stock/compare/root", "compare", "compare/other"), (true, false, one));
     }
 }

@@ -53,6 +53,13 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
     groups.iter().chain(more).copied()
 }
 
+/// Groups that every run has on Debian's own kernel, too: what differs with a kernel is how files are read and what
+/// they lie on.
+const STOCK_GROUPS: [&str; 4] = ["compare", "programs", "signatures", "backing"];
+
+/// What the names of tests begin with that run on the second kernel of a run.
+const STOCK_PREFIX: &str = "stock/";
+
 /// Tests that go on for as long as they are told.
 const ENDLESS: &str = "races/storm-of-";
 
@@ -79,7 +86,11 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
             report.failed("preparation of the fuzz targets", &format!("{error:#}"));
         }
     }
-    if ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group)) {
+    let own = ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group));
+    if own
+        || wants_stock(&mut report, flavour, &STOCK_GROUPS)
+        || wants_stock(&mut report, flavour, &["module"])
+    {
         // What cannot be prepared makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report, flavour, period) {
             report.failed("preparation", &format!("{error:#}"));
@@ -153,13 +164,32 @@ fn tally(text: &str) -> (usize, usize) {
     })
 }
 
+/// Whether any of these groups is wanted on the second kernel of a run.
+fn wants_stock(report: &mut Report, flavour: Flavour, groups: &[&str]) -> bool {
+    flavour == Flavour::Plain
+        && report.under(STOCK_PREFIX, |report| groups.iter().any(|group| report.wants_group(group)))
+}
+
 /// Everything that needs a kernel, root, or both.
 fn machine(cache: &Cache, report: &mut Report, flavour: Flavour, period: Option<Duration>) -> Result<()> {
     let wants_guest = groups(flavour).any(|group| report.wants_group(group));
-    let wants_image = report.wants_group("image") || wants_guest;
+    let wants_stock_guest = wants_stock(report, flavour, &STOCK_GROUPS);
+    let wants_image = report.wants_group("image") || wants_guest || wants_stock_guest;
     let wants_module = report.wants_group("module") || wants_guest;
 
     let built = if wants_module { Some(module(cache, report, flavour)?) } else { None };
+    let stock = if wants_stock_guest || wants_stock(report, flavour, &["module"]) {
+        report.under(STOCK_PREFIX, |report| match module(cache, report, Flavour::Stock) {
+            Ok(built) => Some(built),
+            // No reason not to test on the other kernel.
+            Err(error) => {
+                report.failed("preparation", &format!("{error:#}"));
+                None
+            }
+        })
+    } else {
+        None
+    };
     if !wants_image {
         return Ok(());
     }
@@ -176,19 +206,30 @@ fn machine(cache: &Cache, report: &mut Report, flavour: Flavour, period: Option<
     report
         .test("image/fsck-names-every-flipped-bit", || fsck_flips(&tools, &stage, &signers.rsa.certificate));
 
-    if !wants_guest {
-        return Ok(());
+    let lab = |built: Option<(Kernel, Result<PathBuf>)>| -> Result<Lab> {
+        let (kernel, module) = built.context("the guest tests did not run: there is no kernel")?;
+        let module = module.context("the guest tests did not run: there is no module")?;
+        Lab::open(cache, &kernel, &module, &debian)
+    };
+    if wants_guest {
+        let mut lab = lab(built)?;
+        lab.period = period.unwrap_or(lab.period);
+        boot_all(&lab, &stage, report, groups(flavour));
     }
-    let (kernel, module) = built.context("the guest tests did not run: there is no kernel")?;
-    let module = module.context("the guest tests did not run: there is no module")?;
-    let mut lab = Lab::open(cache, &kernel, &module, &debian)?;
-    lab.period = period.unwrap_or(lab.period);
-    for group in groups(flavour) {
-        if report.wants_group(group) {
-            boot(&lab, &stage, report, group);
-        }
+    if wants_stock_guest && stock.is_some() {
+        let lab = lab(stock)?;
+        report.under(STOCK_PREFIX, |report| boot_all(&lab, &stage, report, STOCK_GROUPS.into_iter()));
     }
     Ok(())
+}
+
+/// The boots of those groups that are wanted.
+fn boot_all(lab: &Lab, stage: &Stage, report: &mut Report, groups: impl Iterator<Item = &'static str>) {
+    for group in groups {
+        if report.wants_group(group) {
+            boot(lab, stage, report, group);
+        }
+    }
 }
 
 /// What needs a machine that boots from an image.
