@@ -239,8 +239,9 @@ impl Metadata for MetaReader<'_> {
             .ok_or(EINVAL)?;
         while !to.is_empty() {
             let block = self.block(pos)?;
-            let n = copy_beginning(block.bytes_from(pos), &mut to)?;
+            let (n, rest) = copy_beginning(block.bytes_from(pos), to)?;
             pos = pos.checked_add(n).ok_or(EINVAL)?;
+            to = rest;
         }
         Ok(())
     }
@@ -333,8 +334,9 @@ impl<'a> EarlyReader<'a> {
             self.load(blocks, block)?;
             let bytes = find(blocks, block).ok_or(EIO)?;
             let from = usize::try_from(pos % BLOCK_BYTES).map_err(|_| EIO)?;
-            let n = copy_beginning(bytes.get(from..).ok_or(EIO)?, &mut to)?;
+            let (n, rest) = copy_beginning(bytes.get(from..).ok_or(EIO)?, to)?;
             pos = pos.checked_add(n).ok_or(EINVAL)?;
+            to = rest;
         }
         Ok(())
     }
@@ -360,15 +362,14 @@ impl Metadata for EarlyReader<'_> {
     }
 }
 
-/// Copies as much of `from` as there is room for to the beginning of `to`, which is then the rest; gives how
-/// many bytes that was: one at least.
-fn copy_beginning(from: &[u8], to: &mut &mut [u8]) -> Result<u64> {
+/// Copies as much of `from` as there is room for to the beginning of `to`; gives how many bytes that was, one
+/// at least, and the rest of `to`.
+fn copy_beginning<'a>(from: &[u8], to: &'a mut [u8]) -> Result<(u64, &'a mut [u8])> {
     let n = from.len().min(to.len());
     if n == 0 {
         return Err(EIO);
     }
-    let (head, tail) = core::mem::take(to).split_at_mut_checked(n).ok_or(EIO)?;
-    buffer::copy(head, from.get(..n).ok_or(EIO)?)?;
-    *to = tail;
-    Ok(u64_from_usize(n))
+    let (beginning, rest) = to.split_at_mut_checked(n).ok_or(EIO)?;
+    buffer::copy(beginning, from.get(..n).ok_or(EIO)?)?;
+    Ok((u64_from_usize(n), rest))
 }

@@ -149,6 +149,19 @@ pub(crate) fn open(path: &Path) -> Result<()> {
     File::open(path).map(drop).with_context(|| format!("failed to open {}", path.display()))
 }
 
+/// Unloads the module; the kernel may let go of the last files and mounts a little later than they are closed.
+fn unload() -> Result<()> {
+    let end = Instant::now() + SOON;
+    loop {
+        match rustix::system::delete_module(c"tesserafs", 0) {
+            Err(Errno::WOULDBLOCK | Errno::BUSY) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result.context("failed to unload the module"),
+        }
+    }
+}
+
 /// sync(2) has looked at the superblock of the module's own mount and holds it, while it waits for the next one:
 /// an ext4 that is being mounted from a store that stalls. The module is unloaded meanwhile.
 fn walked(plan: &Plan) -> Result<String> {
@@ -156,7 +169,7 @@ fn walked(plan: &Plan) -> Result<String> {
     let file = File::open(served.file()).context("failed to open the served file")?;
     let (device, user) = sys::loop_device(&file).context("failed to make a loop device")?;
     // So the module's superblock is the last on the list, and the next mount the one behind it.
-    rustix::system::delete_module(c"tesserafs", 0).context("failed to unload the module")?;
+    unload()?;
     boot::load()?;
     served.arm(Fault::Stalls, Lasts::Everywhere, 0);
     let mounter =
