@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Step 3 of a data read: verified stored bytes become raw bytes.
+//! Step 6 of a read: verified stored bytes become raw bytes.
 //!
 //! Only [`Authentic`] bytes get here: the decompressor never meets bytes that the superblock does
 //! not vouch for, nor, where the mounter trusts the store, the store.

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From a chunk to its raw bytes: found in the chunk cache, or else read, verified and decoded.
-
-use core::mem::MaybeUninit;
+//! Step 3 of a read: a plan is carried out. Each chunk is found in the chunk cache, or waited for while
+//! another reader decodes it, or read, verified and decoded here: steps 4 to 6.
+//!
+//! One rule keeps readers from waiting for each other in a circle: no reader waits for another one
+//! while it has a claim on a chunk itself. So [`Chunks::carry_out`] first claims all that nobody has,
+//! then settles all claims, and only then waits.
 
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
@@ -15,40 +18,11 @@ use crate::decode::{decode, decode_beginning};
 use crate::error::Failure;
 use crate::klib::{buffer::Buffer, workqueue, zstd};
 use crate::mount::{Global, Mounted};
-use crate::pack::{Packs, Stored};
+use crate::pack::Packs;
+use crate::plan::{Copied, Part, Plan};
 use crate::stats::Stats;
-use crate::verify::{verify, Authentic, Trust};
+use crate::verify::{verify, Trust};
 use crate::vfs::folio::Gap;
-
-/// A chunk that is wanted.
-pub(crate) struct Want<'a> {
-    pub(crate) chunk: Chunk,
-    /// How many of its raw bytes, from the first on.
-    pub(crate) wanted: u32,
-    /// Memory of a folio for all of its raw bytes; else they go to a slot.
-    pub(crate) gap: Option<Gap<'a>>,
-}
-
-/// What became of the chunks that were wanted.
-pub(crate) struct Fetched {
-    /// The slot of each, unless its bytes went to a page.
-    pub(crate) slots: Buffer<Option<Arc<Slot>>>,
-    /// Why one of those that go to pages could not be had, if that is so.
-    pub(crate) failed: Option<Failure>,
-}
-
-/// Where the raw bytes of a chunk go.
-enum Destination<'a> {
-    Page(Gap<'a>),
-    Slot(Claim<'a>, Buffer<u8>),
-}
-
-/// A chunk that is to be decoded, its stored bytes, and where its raw ones go.
-struct Job<'a> {
-    chunk: &'a Chunk,
-    stored: &'a mut [u8],
-    to: Destination<'a>,
-}
 
 /// The chunks of a mounted image.
 #[derive(Clone, Copy)]
@@ -61,6 +35,20 @@ pub(crate) struct Chunks<'a> {
     owner: Owner,
     /// Whether the mounter is privileged: only then do other processors help.
     mounter_is_privileged: bool,
+}
+
+/// A chunk that is to be decoded, and what becomes of its raw bytes.
+struct Job<'a> {
+    chunk: Chunk,
+    to: Destination<'a>,
+}
+
+/// Where the raw bytes of a chunk go.
+enum Destination<'a> {
+    /// To a folio: all of them.
+    Page(Gap<'a>),
+    /// To a slot of the chunk cache: so many at least.
+    Slot(Claim<'a>, u32),
 }
 
 impl<'a> Chunks<'a> {
@@ -81,215 +69,195 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// The first `wanted` raw bytes of `chunk` at least, in a slot that is filled.
-    pub(crate) fn get(&self, chunk: &Chunk, wanted: u32) -> Result<Arc<Slot>, Failure> {
+    /// Fills the memory of `plan`. Where that fails, some of it is filled.
+    pub(crate) fn carry_out(&self, plan: Plan<'_>) -> Result<(), Failure> {
+        let Plan { mut parts, copies } = plan;
+        let mut slots = Buffer::with_capacity(parts.len())?;
+        let mut jobs = Buffer::with_capacity(parts.len())?;
+        for part in parts.iter_mut() {
+            let (slot, job) = self.find(part)?;
+            slots.push(slot)?;
+            if let Some(job) = job {
+                jobs.push(job)?;
+            }
+        }
+        let decoded = self.decode_all(jobs);
+        // There is no claim any more.
+        let copied = self.copy_all(&parts, &mut slots, copies, decoded.is_err());
+        decoded.and(copied)
+    }
+
+    /// The slot of a chunk, unless it goes to a page, and a job if nobody decodes it yet.
+    fn find<'b>(
+        &'b self,
+        part: &mut Part<'b>,
+    ) -> Result<(Option<Arc<Slot>>, Option<Job<'b>>), Failure> {
+        let chunk = part.chunk;
+        if let Some(gap) = part.in_place.take() {
+            let Some(slot) = self.cache.find_filled(&chunk, self.owner) else {
+                // No claim is needed: the page is locked, and everybody else waits for it.
+                let to = Destination::Page(gap);
+                return Ok((None, Some(Job { chunk, to })));
+            };
+            self.stats.chunk_hits.increment();
+            self.copy(slot.raw().ok_or(EIO)?, gap)?;
+            self.cache.forget(&slot);
+            return Ok((None, None));
+        }
+        match self.cache.find(&chunk, part.wanted, self.owner)? {
+            Found::Slot(slot) => {
+                self.stats.chunk_hits.increment();
+                Ok((Some(slot), None))
+            }
+            Found::Claim(claim) => {
+                let slot = claim.slot().clone();
+                let to = Destination::Slot(claim, part.wanted);
+                Ok((Some(slot), Some(Job { chunk, to })))
+            }
+        }
+    }
+
+    /// Does all jobs, on several processors, until one fails. Their claims are settled, in any case.
+    fn decode_all(&self, jobs: Buffer<Job<'_>>) -> Result<(), Failure> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        // Step 4: all stored bytes are read before the first is decoded.
+        let mut stored = self.packs.read(jobs.iter().map(|job| job.chunk))?;
+        let mut stored = stored.of_each(jobs.iter().map(|job| job.chunk))?;
+        let width = if self.mounter_is_privileged {
+            jobs.len()
+        } else {
+            1
+        };
+        let mut work = Buffer::with_capacity(jobs.len())?;
+        let mut jobs = jobs;
+        while let (Some(job), Some(stored)) = (jobs.pop(), stored.pop()) {
+            self.stats.has_read(&job.chunk);
+            work.push((job, stored))?;
+        }
+        pin_init::stack_pin_init!(let work = new_mutex!(work, "tesserafs chunks to be decoded"));
+        let work = &*work;
+        let failed = SetOnce::new();
+        workqueue::share(width, &|| {
+            while let Some((job, stored)) = next(work).filter(|_| failed.as_ref().is_none()) {
+                if let Err(failure) = self.decode(job, stored) {
+                    failed.populate(failure);
+                }
+            }
+        });
+        failed.copy().map_or(Ok(()), Err)
+    }
+
+    /// Verifies and decodes the stored bytes of a chunk. Waits for nobody but a decoder.
+    fn decode(&self, job: Job<'_>, stored: &mut [u8]) -> Result<(), Failure> {
+        let Job { chunk, to } = job;
+        // Step 5.
+        if self.trust == Trust::Digests {
+            self.stats.hashed_bytes.add(stored.len());
+        }
+        let stored = verify(self.trust, &chunk, stored)?;
+        // Step 6.
+        let len = match to {
+            Destination::Page(gap) => {
+                gap.fill(|room| decode(self.decoders, &chunk, stored, room))?;
+                usize_from_u32(chunk.raw_len)
+            }
+            Destination::Slot(claim, wanted) => {
+                // A reader that comes for more of a chunk may come again.
+                let wanted = if claim.is_for_more() {
+                    chunk.raw_len
+                } else {
+                    wanted
+                };
+                let raw = decode_beginning(self.decoders, &chunk, wanted, stored)?;
+                let len = raw.len();
+                claim.fill(raw);
+                len
+            }
+        };
+        self.stats.has_decoded(&chunk, len);
+        Ok(())
+    }
+
+    /// Copies what does not go to a page at once. If a job `has_failed`, the slots that nobody filled stay
+    /// as they are.
+    fn copy_all(
+        &self,
+        parts: &[Part<'_>],
+        slots: &mut [Option<Arc<Slot>>],
+        mut copies: Buffer<Copied<'_>>,
+        has_failed: bool,
+    ) -> Result<(), Failure> {
+        // From the last to the first, as they are taken off the end.
+        while let Some(copied) = copies.pop() {
+            let part = parts.get(copied.part).ok_or(EIO)?;
+            let slot = slots.get_mut(copied.part).ok_or(EIO)?;
+            let found = slot.take().ok_or(EIO)?;
+            found.wait()?;
+            let filled = if found.has(part.wanted) {
+                found
+            } else if has_failed {
+                continue;
+            } else {
+                // The previous claimant asked for fewer bytes or abandoned its claim, as a task does that
+                // is killed.
+                self.get(&part.chunk, part.wanted)?
+            };
+            let raw = filled.raw().ok_or(EIO)?;
+            let raw = bytes_at(raw, copied.offset, copied.gap.len()).ok_or(EIO)?;
+            self.copy(raw, copied.gap)?;
+            if copied.is_end {
+                self.cache.forget(&filled);
+            }
+            *slot = Some(filled);
+        }
+        Ok(())
+    }
+
+    /// The first `wanted` raw bytes of one chunk at least, in a slot that is filled.
+    fn get(&self, chunk: &Chunk, wanted: u32) -> Result<Arc<Slot>, Failure> {
         loop {
             let slot = match self.cache.find(chunk, wanted, self.owner)? {
-                Found::Slot(slot) => {
-                    self.stats.chunk_hits.increment();
-                    slot
-                }
+                Found::Slot(slot) => slot,
                 Found::Claim(claim) => {
-                    let chunks = core::slice::from_ref(chunk);
-                    let mut stored = self.read(chunks)?;
-                    let stored = stored.of_each(chunks)?.pop();
-                    let stored = self.verify(chunk, stored.ok_or(EIO)?)?;
-                    // Who comes for more of a chunk may come again.
-                    let wanted = if claim.is_for_more() {
-                        chunk.raw_len
-                    } else {
-                        wanted
-                    };
-                    let raw = decode_beginning(self.decoders, chunk, wanted, stored)?;
-                    self.stats.has_decoded(chunk, raw.len());
-                    return Ok(claim.fill(raw));
+                    let slot = claim.slot().clone();
+                    let mut jobs = Buffer::with_capacity(1)?;
+                    jobs.push(Job {
+                        chunk: *chunk,
+                        to: Destination::Slot(claim, wanted),
+                    })?;
+                    self.decode_all(jobs)?;
+                    slot
                 }
             };
             slot.wait()?;
             if slot.has(wanted) {
                 return Ok(slot);
             }
-            // Who had the claim wanted less, or gave it up, for reasons of his own perhaps: he was
-            // killed.
         }
-    }
-
-    /// As [`get`](Self::get), where `slot` is what [`get_all`](Self::get_all) gave for it.
-    pub(crate) fn filled(
-        &self,
-        want: &Want<'_>,
-        slot: Option<Arc<Slot>>,
-    ) -> Result<Arc<Slot>, Failure> {
-        if let Some(slot) = slot {
-            slot.wait()?;
-            if slot.has(want.wanted) {
-                return Ok(slot);
-            }
-        }
-        self.get(&want.chunk, want.wanted)
-    }
-
-    /// Says that all of a chunk is in the page cache of a file now.
-    pub(crate) fn spent(&self, slot: &Arc<Slot>) {
-        self.cache.forget(slot);
-    }
-
-    /// Gets what is wanted, each where it is wanted: first all stored bytes are read, then they are
-    /// verified and decoded on several processors.
-    ///
-    /// A slot that could not be filled is left empty, and [`get`](Self::get) finds out why. Nor does
-    /// this wait for those that others fill: it must not, while it has claims itself. There are none
-    /// on chunks that go to pages: the page of a file is its own claim.
-    pub(crate) fn get_all<'b>(&'b self, wants: &mut [Want<'b>]) -> Result<Fetched, Failure> {
-        let mut slots = Buffer::with_capacity(wants.len())?;
-        if let [Want {
-            chunk,
-            wanted,
-            gap: None,
-        }] = wants
-        {
-            // No more than its beginning, perhaps.
-            slots.push(Some(self.get(chunk, *wanted)?))?;
-            return Ok(Fetched {
-                slots,
-                failed: None,
-            });
-        }
-        let mut chunks = Buffer::with_capacity(wants.len())?;
-        let mut destinations = Buffer::with_capacity(wants.len())?;
-        for want in wants {
-            let (slot, destination) = self.find(want)?;
-            slots.push(slot)?;
-            if let Some(destination) = destination {
-                chunks.push(want.chunk)?;
-                destinations.push(destination)?;
-            }
-        }
-        let stored = self.read(&chunks)?;
-        let failed = self.decode_all(&chunks, stored, destinations)?;
-        Ok(Fetched { slots, failed })
-    }
-
-    /// The slot of a chunk that is wanted there, and where it is to be decoded to unless it is decoded
-    /// already, or by somebody else.
-    fn find<'b>(
-        &'b self,
-        want: &mut Want<'b>,
-    ) -> Result<(Option<Arc<Slot>>, Option<Destination<'b>>), Failure> {
-        let chunk = &want.chunk;
-        if let Some(gap) = want.gap.take() {
-            let Some(slot) = self.cache.find_filled(chunk, self.owner) else {
-                return Ok((None, Some(Destination::Page(gap))));
-            };
-            self.stats.chunk_hits.increment();
-            self.copy(slot.raw().ok_or(EIO)?, gap)?;
-            self.spent(&slot);
-            return Ok((None, None));
-        }
-        match self.cache.find(chunk, chunk.raw_len, self.owner)? {
-            Found::Slot(slot) => {
-                self.stats.chunk_hits.increment();
-                Ok((Some(slot), None))
-            }
-            Found::Claim(claim) => {
-                // All memory is allocated here: a worker has neither our memory cgroup nor our place
-                // in the filesystem, so it may not enter reclaim for us.
-                let raw = Buffer::with_capacity_for_all(usize_from_u32(chunk.raw_len))?;
-                let slot = claim.slot().clone();
-                Ok((Some(slot), Some(Destination::Slot(claim, raw))))
-            }
-        }
-    }
-
-    /// Verifies and decodes `chunks` to their destinations, until one that goes to a page fails.
-    fn decode_all(
-        &self,
-        chunks: &[Chunk],
-        mut stored: Stored,
-        mut destinations: Buffer<Destination<'_>>,
-    ) -> Result<Option<Failure>, Failure> {
-        let mut stored = stored.of_each(chunks)?;
-        let mut jobs = Buffer::with_capacity(chunks.len())?;
-        // From the last to the first, as the others are taken off their ends.
-        for chunk in chunks.iter().rev() {
-            jobs.push(Job {
-                chunk,
-                stored: stored.pop().ok_or(EIO)?,
-                to: destinations.pop().ok_or(EIO)?,
-            })?;
-        }
-        let width = if self.mounter_is_privileged {
-            jobs.len()
-        } else {
-            1
-        };
-        pin_init::stack_pin_init!(let jobs = new_mutex!(jobs, "tesserafs chunks to be decoded"));
-        let jobs = &*jobs;
-        let failed = SetOnce::new();
-        workqueue::share(width, &|| {
-            while let Some(job) = next(jobs).filter(|_| failed.as_ref().is_none()) {
-                let Job { chunk, stored, to } = job;
-                match to {
-                    Destination::Page(gap) => {
-                        if let Err(failure) = gap.fill(|room| self.decode(chunk, stored, room)) {
-                            failed.populate(failure);
-                        }
-                    }
-                    Destination::Slot(claim, mut raw) => {
-                        if raw.fill(|room| self.decode(chunk, stored, room)).is_ok() {
-                            claim.fill(raw);
-                        }
-                    }
-                }
-            }
-        });
-        Ok(failed.copy())
     }
 
     /// Copies raw bytes to the page cache.
-    pub(crate) fn copy(&self, raw: &[u8], gap: Gap<'_>) -> Result {
+    fn copy(&self, raw: &[u8], gap: Gap<'_>) -> Result {
         self.stats.copied_bytes.add(raw.len());
         gap.write(raw)
-    }
-
-    /// The stored bytes of `chunks`.
-    fn read(&self, chunks: &[Chunk]) -> Result<Stored, Failure> {
-        let stored = self.packs.read(chunks)?;
-        for chunk in chunks {
-            self.stats.has_read(chunk);
-        }
-        Ok(stored)
-    }
-
-    /// From stored bytes to raw bytes. Allocates nothing, and waits for nobody but a decoder.
-    fn decode<'r>(
-        &self,
-        chunk: &Chunk,
-        stored: &mut [u8],
-        room: &'r mut [MaybeUninit<u8>],
-    ) -> Result<&'r mut [u8], Failure> {
-        let stored = self.verify(chunk, stored)?;
-        let raw = decode(self.decoders, chunk, stored, room)?;
-        self.stats.has_decoded(chunk, raw.len());
-        Ok(raw)
-    }
-
-    fn verify<'b>(&self, chunk: &Chunk, stored: &'b mut [u8]) -> Result<Authentic<'b>, Failure> {
-        if self.trust == Trust::Digests {
-            self.stats.hashed_bytes.add(stored.len());
-        }
-        verify(self.trust, chunk, stored)
     }
 }
 
 /// Takes the largest chunk of what is left: begun last, it would keep the other processors waiting.
 /// The list is not locked any more then.
-fn next<'a>(jobs: &Mutex<Buffer<Job<'a>>>) -> Option<Job<'a>> {
-    let mut jobs = jobs.lock();
-    let (last, others) = jobs.split_last_mut()?;
-    let largest = others.iter_mut().max_by_key(|job| job.chunk.raw_len);
-    if let Some(largest) = largest.filter(|job| job.chunk.raw_len > last.chunk.raw_len) {
+fn next<'a, 'b>(work: &Mutex<Buffer<(Job<'a>, &'b mut [u8])>>) -> Option<(Job<'a>, &'b mut [u8])> {
+    let mut work = work.lock();
+    let (last, others) = work.split_last_mut()?;
+    let largest = others.iter_mut().max_by_key(|(job, _)| job.chunk.raw_len);
+    if let Some(largest) = largest.filter(|(job, _)| job.chunk.raw_len > last.0.chunk.raw_len) {
         core::mem::swap(largest, last);
     }
-    jobs.pop()
+    work.pop()
+}
+
+/// `len` bytes of `raw` from `from`.
+fn bytes_at(raw: &[u8], from: u64, len: usize) -> Option<&[u8]> {
+    raw.get(usize::try_from(from).ok()?..)?.get(..len)
 }

@@ -2,8 +2,8 @@
 
 //! tesserafs: a read-only, verified filesystem for container images.
 //!
-//! This file is the table of contents: mounting, metadata, names, data, messages. A read of data goes
-//! from `read` to `fill`, `fetch`, `pack`, `verify` and `decode`. `vfs` and `klib` wrap the kernel's C
+//! This file is the table of contents: mounting, metadata, names, data, messages. A read of data
+//! goes from `read` to `window`, `plan`, `fetch`, `pack`, `verify` and `decode`. `vfs` and `klib` wrap the kernel's C
 //! interfaces and are, with `bindings`, the only modules in which `unsafe` compiles.
 
 #![deny(unsafe_code)]
@@ -22,11 +22,12 @@ mod xattr;
 mod chunk_cache;
 mod decode;
 mod fetch;
-mod fill;
 mod pack;
+mod plan;
 mod read;
 mod share;
 mod verify;
+mod window;
 
 mod error;
 mod stats;

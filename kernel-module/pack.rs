@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Step 1 of a data read: the stored bytes of chunks, from their pack into private memory.
+//! Step 4 of a read: the stored bytes of chunks, from their pack into private memory.
 
 use kernel::prelude::*;
 
 use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::num::usize_from_u32;
-use tesserafs_format::{Chunk, Pack, Place};
+use tesserafs_format::{Chunk, ChunkIndex, Pack, Place};
 
 use crate::error::Failure;
 use crate::klib::buffer::Buffer;
@@ -32,30 +32,61 @@ impl Packs {
 
     /// Reads the stored bytes of each of `chunks`: those that lie side by side in the pack with one
     /// request. They are not verified yet.
-    pub(crate) fn read(&self, chunks: &[Chunk]) -> Result<Stored, Failure> {
+    pub(crate) fn read(&self, chunks: impl Iterator<Item = Chunk>) -> Result<Stored, Failure> {
         let mut runs = Buffer::with_capacity(1)?;
-        let mut chunks = chunks;
-        while let Some(first) = chunks.first() {
-            // Requests to a device cannot be interrupted.
-            if fatal_signal_pending() {
-                return Err(EINTR.into());
+        let mut run: Option<Run> = None;
+        for chunk in chunks {
+            chunk.check_range(&self.embedded)?;
+            if let Some(run) = run.as_mut().filter(|run| run.end == chunk.offset) {
+                run.add(&chunk);
+                continue;
             }
-            let (run, rest) = chunks.split_at_checked(adjoining(chunks)).ok_or(EIO)?;
-            let mut len = 0_usize;
-            for chunk in run {
-                chunk.check_range(&self.embedded)?;
-                len = len.saturating_add(usize_from_u32(chunk.stored_len));
+            if let Some(run) = run.replace(Run::new(&chunk)) {
+                runs.push(self.read_run(&run)?)?;
             }
-            // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region.
-            let pos = BLOCK_BYTES.saturating_add(first.offset);
-            let bytes = self
-                .backing
-                .read_once(pos, len)
-                .map_err(|error| Failure::backing(Place::Chunk(first.index.0), error))?;
-            runs.push(bytes)?;
-            chunks = rest;
+        }
+        if let Some(run) = run {
+            runs.push(self.read_run(&run)?)?;
         }
         Ok(Stored { runs })
+    }
+
+    /// Reads the bytes of a run with one request.
+    fn read_run(&self, run: &Run) -> Result<Bytes, Failure> {
+        // Requests to a device cannot be interrupted.
+        if fatal_signal_pending() {
+            return Err(EINTR.into());
+        }
+        // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region.
+        let pos = BLOCK_BYTES.saturating_add(run.start);
+        let len = usize::try_from(run.end.saturating_sub(run.start)).map_err(|_| EIO)?;
+        self.backing
+            .read_once(pos, len)
+            .map_err(|error| Failure::backing(Place::Chunk(run.first.0), error))
+    }
+}
+
+/// Chunks that lie side by side in the pack, and are asked for in this order.
+struct Run {
+    first: ChunkIndex,
+    start: u64,
+    end: u64,
+}
+
+impl Run {
+    fn new(chunk: &Chunk) -> Self {
+        let mut run = Self {
+            first: chunk.index,
+            start: chunk.offset,
+            end: chunk.offset,
+        };
+        run.add(chunk);
+        run
+    }
+
+    /// Adds the chunk that begins where it ends.
+    fn add(&mut self, chunk: &Chunk) {
+        self.end = self.end.saturating_add(chunk.stored_len.into());
     }
 }
 
@@ -67,8 +98,11 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// The stored bytes of each of `chunks`, which are those that were read.
-    pub(crate) fn of_each(&mut self, chunks: &[Chunk]) -> Result<Buffer<&mut [u8]>> {
-        let mut each = Buffer::with_capacity(chunks.len())?;
+    pub(crate) fn of_each(
+        &mut self,
+        chunks: impl Iterator<Item = Chunk>,
+    ) -> Result<Buffer<&mut [u8]>> {
+        let mut each = Buffer::with_capacity(chunks.size_hint().0)?;
         let mut runs = self.runs.iter_mut();
         let mut run: &mut [u8] = &mut [];
         for chunk in chunks {
@@ -83,16 +117,4 @@ impl Stored {
         }
         Ok(each)
     }
-}
-
-/// How many of `chunks`, from the first on, lie side by side.
-fn adjoining(chunks: &[Chunk]) -> usize {
-    chunks
-        .iter()
-        .zip(chunks.get(1..).unwrap_or(&[]))
-        .take_while(|(chunk, next)| {
-            let end = chunk.offset.saturating_add(chunk.stored_len.into());
-            chunk.pack == next.pack && end == next.offset
-        })
-        .fold(1, |run: usize, _| run.saturating_add(1))
 }

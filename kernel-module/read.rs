@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading regular files into the page cache.
+//! Reading regular files into the page cache, in six steps:
 //!
-//! A short readahead window is widened to whole chunks first, so that what was decoded is used; then
-//! its folios are filled.
+//! 1. [`window`](crate::window): which bytes of the file are read together;
+//! 2. [`plan`](crate::plan): which chunk fills which memory;
+//! 3. [`fetch`](crate::fetch): a chunk is found in the [`chunk_cache`](crate::chunk_cache), waited for, or
+//! 4. [`pack`](crate::pack): read into private memory,
+//! 5. [`verify`](crate::verify): compared with its digest, and
+//! 6. [`decode`](crate::decode): decoded, into a page or for a copy.
 
 use core::ops::Range;
 
 use kernel::prelude::*;
 
 use tesserafs_format::extent::Extents;
-use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
-use tesserafs_format::num::u64_from_usize;
+use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::{Extent, FileKind, Image, Target};
 
 use crate::error::Failure;
@@ -22,6 +25,7 @@ use crate::mount::Tesserafs;
 use crate::share;
 use crate::vfs::address_space::{self, ReadAhead};
 use crate::vfs::file::{self, Seek};
+use crate::vfs::folio::Gaps;
 use crate::vfs::inode::INode;
 use crate::vfs::page_cache::PageKey;
 use crate::vfs::{fatal_signal_pending, LockedFolio};
@@ -82,14 +86,6 @@ impl file::Operations for RegularFile {
     }
 }
 
-/// Bytes of a readahead window that is wide enough: what its ends leave of a chunk waits in the chunk
-/// cache for the next one.
-///
-/// The page cache widens a window by single pages, and the next one begins behind them, out of
-/// alignment. Of a file of 33 MB that is read from its beginning to its end, 29 % do not get into large
-/// folios without a copy if every window is widened, and 12 % if none is of this width.
-const WIDE: usize = 256 << 10;
-
 /// A reader of one file.
 pub(crate) struct Reader<'a> {
     pub(crate) chunks: Chunks<'a>,
@@ -121,11 +117,7 @@ impl<'a> Reader<'a> {
 
     /// Fills as many folios of a window as can be filled.
     fn read_ahead(&self, mut window: ReadAhead<'_>) -> Result<(), Failure> {
-        // Who wants one page reads here and there. The others would have to be decoded, made and
-        // copied; should they be wanted after all, all of the chunk is decoded then, and cached.
-        if (BLOCK_SIZE + 1..WIDE).contains(&window.len()) {
-            self.widen(&mut window)?;
-        }
+        self.widen(&mut window)?;
         let mut folios = Buffer::with_capacity(window.len() / BLOCK_SIZE)?;
         for folio in window.folios() {
             folios.push(folio)?;
@@ -138,47 +130,17 @@ impl<'a> Reader<'a> {
         filled
     }
 
-    /// Widens a readahead window to what is decoded for it.
-    fn widen(&self, window: &mut ReadAhead<'_>) -> Result<(), Failure> {
-        let (pos, behind) = (window.pos(), end(window.pos(), window.len()));
-        let range = self.decoded_with(pos..behind.min(self.size))?;
-        let behind = behind.max(range.end);
-        let len = |from: u64| usize::try_from(behind.saturating_sub(from)).unwrap_or(0);
-        // The end first: the page cache gives up at the first page that is there already, and the
-        // page in which a chunk begins was part of the window before.
-        window.expand(pos, len(pos));
-        window.expand(range.start, len(range.start));
+    /// Fills `folios`, which follow each other: with zeros what lies behind the end of the file.
+    fn fill(&self, folios: &mut [LockedFolio<'_>]) -> Result<(), Failure> {
+        let mut gaps = Gaps::new(folios);
+        while let Some(pos) = gaps.pos() {
+            if fatal_signal_pending() {
+                return Err(EINTR.into());
+            }
+            let plan = self.plan(pos, &mut gaps)?;
+            self.chunks.carry_out(plan)?;
+        }
         Ok(())
-    }
-
-    /// `range`, widened to the pages that lie as a whole in the extents at its ends: their chunks are
-    /// decoded for `range` anyway. A page that needs another chunk, too, is none of them.
-    fn decoded_with(&self, range: Range<u64>) -> Result<Range<u64>, Failure> {
-        let Some(extents) = self.extents.filter(|_| !range.is_empty()) else {
-            return Ok(range);
-        };
-        // A hole costs nothing now and nothing later.
-        let is_data = |extent: &Extent| extent.target != Target::Hole;
-        let first = self.image.extent_at(&extents, range.start)?;
-        let start = Some(first)
-            .filter(is_data)
-            .and_then(|first| first.start.checked_next_multiple_of(BLOCK_BYTES))
-            .map_or(range.start, |start| start.min(range.start));
-        let last = self
-            .image
-            .extent_at(&extents, range.end.saturating_sub(1))?;
-        let end = Some(last)
-            .filter(is_data)
-            .map(|last| last.end)
-            .map(|end| {
-                if end < self.size {
-                    end.saturating_sub(end % BLOCK_BYTES)
-                } else {
-                    end
-                }
-            })
-            .map_or(range.end, |end| end.max(range.end));
-        Ok(start..end)
     }
 
     /// The next data or hole at or after `offset`, which is below the size.
@@ -206,9 +168,4 @@ impl<'a> Reader<'a> {
             Seek::Data => Err(ENXIO.into()),
         }
     }
-}
-
-/// Where `len` bytes at `pos` end.
-fn end(pos: u64, len: usize) -> u64 {
-    pos.saturating_add(u64_from_usize(len))
 }

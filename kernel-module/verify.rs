@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Step 2 of a data read: the stored bytes become [`Authentic`], or an error.
+//! Step 5 of a read: the stored bytes become [`Authentic`], or an error.
 
 use tesserafs_format::{frame, Chunk, Digest, FormatError, Place, Rule, Sha256, Verified};
 
