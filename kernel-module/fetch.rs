@@ -16,7 +16,7 @@ use tesserafs_format::Chunk;
 use crate::chunk_cache::{ChunkCache, Claim, Found, Owner, Slot};
 use crate::decode::{decode, decode_beginning};
 use crate::error::Failure;
-use crate::klib::{buffer::Buffer, workqueue, zstd};
+use crate::klib::{buffer::Buffer, workqueue::Helpers, zstd};
 use crate::mount::{Global, Mounted};
 use crate::pack::Packs;
 use crate::plan::{Copied, Part, Plan};
@@ -30,6 +30,7 @@ pub(crate) struct Chunks<'a> {
     packs: &'a Packs,
     cache: &'a ChunkCache,
     decoders: &'a zstd::Pool,
+    helpers: &'a Helpers,
     stats: &'a Stats,
     trust: Trust,
     owner: Owner,
@@ -58,6 +59,7 @@ impl<'a> Chunks<'a> {
             packs: &mounted.packs,
             cache: global.chunks.cache(),
             decoders: &global.decoders,
+            helpers: &global.helpers,
             stats: &mounted.stats,
             trust: mounted.options.trust,
             mounter_is_privileged: mounted.mounter_is_privileged,
@@ -139,7 +141,7 @@ impl<'a> Chunks<'a> {
         pin_init::stack_pin_init!(let work = new_mutex!(work, "tesserafs chunks to be decoded"));
         let work = &*work;
         let failed = SetOnce::new();
-        workqueue::share(width, &|| {
+        self.helpers.share(width, &|| {
             while let Some((job, stored)) = next(work).filter(|_| failed.as_ref().is_none()) {
                 if let Err(failure) = self.decode(job, stored) {
                     failed.populate(failure);

@@ -63,6 +63,11 @@ DEFINE_RATELIMIT_STATE(tesserafs_shared_ratelimit, DEFAULT_RATELIMIT_INTERVAL,
  */
 static struct lock_class_key invalidate_lock_keys[FILESYSTEM_MAX_STACK_DEPTH + 1][2];
 
+struct workqueue_struct *tesserafs_alloc_helpers(int limit)
+{
+	return alloc_workqueue("tesserafs", WQ_UNBOUND | WQ_SYSFS, limit);
+}
+
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
 {
 	return alloc_inode_sb(sb, cache, GFP_KERNEL);

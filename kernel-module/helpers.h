@@ -30,6 +30,7 @@ struct super_block;
 struct user_namespace;
 struct vm_fault;
 struct work_struct;
+struct workqueue_struct;
 
 /* What tesserafs_fs_parse() answers for `source`; every other option is read by its name; flags have no value. */
 #define TESSERAFS_OPT_OTHER	0
@@ -39,6 +40,7 @@ struct work_struct;
 extern const struct fs_parameter_spec tesserafs_fs_parameters[];
 extern struct ratelimit_state tesserafs_shared_ratelimit;
 
+struct workqueue_struct *tesserafs_alloc_helpers(int limit);
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
 unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file);
 unsigned int tesserafs_bdev_logical_block_size(struct file *bdev_file);

@@ -25,7 +25,7 @@ use crate::head::{self, Head};
 use crate::inode;
 use crate::klib::param::require_signatures;
 use crate::klib::printk::within_rate;
-use crate::klib::{keyring::Keyring, shrinker, sysfs, zstd};
+use crate::klib::{keyring::Keyring, shrinker, sysfs, workqueue::Helpers, zstd};
 use crate::meta::{MerkleTree, MetaReader};
 use crate::mount_error;
 use crate::options::{self, Kept, Options};
@@ -46,6 +46,8 @@ pub(crate) struct Global {
     pub(crate) keyring: Keyring,
     /// Where chunks are decoded.
     pub(crate) decoders: Pin<KBox<zstd::Pool>>,
+    /// The workers that help to decode.
+    pub(crate) helpers: Helpers,
     /// The chunks that were decoded last.
     pub(crate) chunks: shrinker::RegisteredShrinker<ChunkCache>,
     /// The pages that files of equal bytes share.
@@ -60,6 +62,7 @@ impl Global {
         Ok(Self {
             keyring: Keyring::new(c".tesserafs")?,
             decoders: KBox::pin_init(zstd::Pool::new(), GFP_KERNEL)?,
+            helpers: Helpers::new()?,
             chunks: shrinker::RegisteredShrinker::new(c"tesserafs-chunks", ChunkCache::new()?)?,
             pages: PageCache::new(READAHEAD)?,
             folder: sysfs::Root::new(c"tesserafs")?,

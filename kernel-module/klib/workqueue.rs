@@ -5,12 +5,13 @@
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
 use crate::bindings;
+use core::ptr::NonNull;
 use kernel::{
     prelude::*,
     types::Opaque, //
 };
 
-/// Helpers at most: more would wait for memory rather than compute.
+/// Helpers of a task, at most: more would wait for memory rather than compute.
 const HELPERS: usize = 7;
 
 /// A call of `F` that a worker may take over.
@@ -20,42 +21,83 @@ struct Helper<'a, F> {
     run: &'a F,
 }
 
-/// Calls `run` here and on other processors at the same time, on `width` in all at most; returns
-/// when every call has returned.
+/// The workers that help, for all readers.
 ///
-/// `run` has to take its share from a list of what is to be done, as nothing says how many calls
-/// there will be: a helper that no worker has taken over when the call here returns is called off.
-/// So this never waits for a worker to begin, and needs none to come to an end.
-pub(crate) fn share<F: Fn() + Sync>(width: usize, run: &F) {
-    // SAFETY: Has no arguments, and only reads.
-    let cpus = unsafe { bindings::tesserafs_num_online_cpus() };
-    let others = usize::try_from(cpus)
-        .unwrap_or(1)
-        .min(width)
-        .saturating_sub(1);
-    let helpers: [_; HELPERS] = core::array::from_fn(|_| Helper {
-        work: Opaque::uninit(),
-        run,
-    });
-    for helper in helpers.iter().take(others) {
-        // SAFETY: The work lies on this stack, and does not move until it is destroyed below.
-        unsafe { bindings::tesserafs_init_work_onstack(helper.work.get(), Some(call::<F>)) };
-        // SAFETY: The queue exists as long as the kernel runs; the work is initialised, and stays
-        // until it is off the queue. Whether it was queued before: it was not.
-        unsafe {
-            bindings::queue_work_on(
-                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                bindings::system_dfl_wq,
-                helper.work.get(),
-            )
-        };
+/// What they do is counted for no task, so a limit of processor time for a group of tasks does not see
+/// it. It is bounded otherwise: a worker helps only while the task that it helps works, too, so a task
+/// gets [`HELPERS`] times its own time at most; and all of them together leave one processor alone. An
+/// administrator finds the queue in `/sys/devices/virtual/workqueue/tesserafs`, and may bind it to
+/// processors (`cpumask`) or slow it down (`nice`).
+///
+/// # Invariants
+///
+/// The queue is allocated, and owned.
+pub(crate) struct Helpers(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: A workqueue may be used, and destroyed, from any thread.
+unsafe impl Send for Helpers {}
+
+// SAFETY: Work may be queued from any thread.
+unsafe impl Sync for Helpers {}
+
+impl Helpers {
+    /// Makes the queue.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: Has no arguments and no effects.
+        let cpus = unsafe { bindings::tesserafs_num_possible_cpus() };
+        let limit = c_int::try_from(cpus.saturating_sub(1).max(1))?;
+        // SAFETY: Has no requirements.
+        let queue = unsafe { bindings::tesserafs_alloc_helpers(limit) };
+        Ok(Self(NonNull::new(queue).ok_or(ENOMEM)?))
     }
-    run();
-    for helper in helpers.iter().take(others) {
-        // SAFETY: The work was initialised above. After this it is not queued, and not running.
-        unsafe { bindings::cancel_work_sync(helper.work.get()) };
-        // SAFETY: As above, so nobody uses it any more.
-        unsafe { bindings::tesserafs_destroy_work_on_stack(helper.work.get()) };
+
+    /// Calls `run` here and on other processors at the same time, on `width` in all at most; returns
+    /// when every call has returned.
+    ///
+    /// `run` has to take its share from a list of what is to be done, as nothing says how many calls
+    /// there will be: a helper that no worker has taken over when the call here returns is called off.
+    /// So this never waits for a worker to begin, and needs none to come to an end.
+    pub(crate) fn share<F: Fn() + Sync>(&self, width: usize, run: &F) {
+        // SAFETY: Has no arguments, and only reads.
+        let cpus = unsafe { bindings::tesserafs_num_online_cpus() };
+        let others = usize::try_from(cpus)
+            .unwrap_or(1)
+            .min(width)
+            .saturating_sub(1);
+        if others == 0 {
+            return run();
+        }
+        let helpers: [_; HELPERS] = core::array::from_fn(|_| Helper {
+            work: Opaque::uninit(),
+            run,
+        });
+        for helper in helpers.iter().take(others) {
+            // SAFETY: The work lies on this stack, and does not move until it is destroyed below.
+            unsafe { bindings::tesserafs_init_work_onstack(helper.work.get(), Some(call::<F>)) };
+            // SAFETY: The queue exists by the type invariants; the work is initialised, and stays
+            // until it is off the queue. Whether it was queued before: it was not.
+            unsafe {
+                bindings::queue_work_on(
+                    bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                    self.0.as_ptr(),
+                    helper.work.get(),
+                )
+            };
+        }
+        run();
+        for helper in helpers.iter().take(others) {
+            // SAFETY: The work was initialised above. After this it is not queued, and not running.
+            unsafe { bindings::cancel_work_sync(helper.work.get()) };
+            // SAFETY: As above, so nobody uses it any more.
+            unsafe { bindings::tesserafs_destroy_work_on_stack(helper.work.get()) };
+        }
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants; nobody has work on it, as `share` returns without any.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
     }
 }
 
