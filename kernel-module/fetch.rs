@@ -119,7 +119,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Does all jobs, on several processors, until one fails. Their claims are settled, in any case.
+    /// Does all jobs that can be done, on several processors. Their claims are settled, in any case.
     fn decode_all(&self, jobs: Buffer<Job<'_>>) -> Result<(), Failure> {
         if jobs.is_empty() {
             return Ok(());
@@ -142,8 +142,9 @@ impl<'a> Chunks<'a> {
         let work = &*work;
         let failed = SetOnce::new();
         self.helpers.share(width, &|| {
-            while let Some((job, stored)) = next(work).filter(|_| failed.as_ref().is_none()) {
+            while let Some((job, stored)) = next(work) {
                 if let Err(failure) = self.decode(job, stored) {
+                    // One is enough for whoever asks why.
                     failed.populate(failure);
                 }
             }
