@@ -5,8 +5,8 @@
 //! `filemap_fault()` answers a miss with a window of the readahead size around the page. Programs
 //! fault here and there, and of such a window every byte has to be verified and decoded. So a miss
 //! reads what is decoded for its page anyway ([`Operations::widen`]), before `filemap_fault()` sees
-//! it. Where the pages before it are cached, the mapping is probably read in order: then the window
-//! is twice as long as that run of pages, up to [`IN_ORDER`].
+//! it. If that page follows the last window of the open file, the mapping is probably read in order:
+//! then the window is twice as long as the last one, up to [`IN_ORDER`].
 //!
 //! `madvise(2)` is respected: with `MADV_SEQUENTIAL`, `MADV_RANDOM` or `MADV_HUGEPAGE` the page
 //! cache decides.
@@ -28,10 +28,7 @@ use kernel::{
     error::from_err_ptr,
     fs::File,
     prelude::*,
-    sync::{
-        aref::ARef,
-        rcu, //
-    }, //
+    sync::aref::ARef, //
 };
 
 /// Pages of the longest window of a mapping that is read in order: 2 MiB, as `read()` gets it.
@@ -155,44 +152,72 @@ impl Miss {
         // SAFETY: The file's inode has a table of `U`, so its mapping has one of the same
         // filesystem; both stay while we hold the file.
         let inode = unsafe { page_cache::source::<U::FileSystem>(mapping, file) }?;
-        let pages = self.in_order(mapping).saturating_mul(2).clamp(1, IN_ORDER);
-        let pos = (self.index as u64).saturating_mul(PAGE);
-        let end = pos.saturating_add((pages as u64).saturating_mul(PAGE));
+        let mut window = self.window();
+        let pos = (window.index as u64).saturating_mul(PAGE);
+        let end = pos.saturating_add((window.pages as u64).saturating_mul(PAGE));
         let range = U::widen(inode, pos..end.min(inode.size()))?;
-        let first = range.start / PAGE;
-        let pages = range
-            .end
-            .min(inode.size())
-            .div_ceil(PAGE)
-            .saturating_sub(first);
+        window.index = (range.start / PAGE) as c_ulong;
+        let end = range.end.min(inode.size()).div_ceil(PAGE);
+        window.pages = (end as c_ulong).saturating_sub(window.index);
+        self.set_window(&window);
 
-        // What a stream of `read()` calls has found out about itself stays as it is.
         let mut state = bindings::file_ra_state::default();
         let mut rac = bindings::readahead_control {
             file,
             mapping,
             ra: &raw mut state,
-            _index: first as c_ulong,
+            _index: window.index,
             ..pin_init::zeroed()
         };
         // SAFETY: The mapping is valid.
         unsafe { bindings::tesserafs_filemap_invalidate_lock_shared(mapping) };
         // SAFETY: The request is for a mapping with our operations, whose `invalidate_lock` is held;
         // it ends with the file.
-        unsafe { bindings::page_cache_ra_unbounded(&raw mut rac, pages as c_ulong, 0) };
+        unsafe { bindings::page_cache_ra_unbounded(&raw mut rac, window.pages, 0) };
         // SAFETY: It was locked above.
         unsafe { bindings::tesserafs_filemap_invalidate_unlock_shared(mapping) };
         Ok(())
     }
 
-    /// How many pages before this one are cached without a gap, up to [`IN_ORDER`].
-    fn in_order(&self, mapping: *mut bindings::address_space) -> c_ulong {
-        let Some(before) = self.index.checked_sub(1) else {
-            return 0;
-        };
-        let _rcu = rcu::read_lock();
-        // SAFETY: The mapping is valid, and the read side of RCU is locked.
-        let miss = unsafe { bindings::page_cache_prev_miss(mapping, before, IN_ORDER) };
-        before.wrapping_sub(miss)
+    /// The window for this page, before it is widened to what is decoded with it.
+    ///
+    /// As the page cache does for `read()`, the last window is kept in the readahead state of the open
+    /// file, without a lock: readers that disturb each other there read more or less, and nothing wrong.
+    fn window(&self) -> Window {
+        let state = self.state();
+        // SAFETY: The state is part of the open file.
+        let start = unsafe { (&raw const (*state).start).read_volatile() };
+        // SAFETY: As above.
+        let pages = unsafe { (&raw const (*state).size).read_volatile() };
+        let pages = pages as c_ulong;
+        let is_next = pages > 0 && start.wrapping_add(pages) == self.index;
+        Window {
+            index: self.index,
+            pages: if is_next {
+                pages.saturating_mul(2).min(IN_ORDER)
+            } else {
+                1
+            },
+        }
     }
+
+    /// Keeps the window that is read, for the next miss.
+    fn set_window(&self, window: &Window) {
+        let state = self.state();
+        // SAFETY: The state is part of the open file.
+        unsafe { (&raw mut (*state).start).write_volatile(window.index) };
+        // SAFETY: As above. CAST: A window is a chunk longer than `IN_ORDER` at most.
+        unsafe { (&raw mut (*state).size).write_volatile(window.pages as c_uint) };
+    }
+
+    fn state(&self) -> *mut bindings::file_ra_state {
+        // SAFETY: The file is open; only the place of the state in it is taken.
+        unsafe { &raw mut (*self.file.as_ptr()).__bindgen_anon_3.f_ra }
+    }
+}
+
+/// Pages that are read together.
+struct Window {
+    index: c_ulong,
+    pages: c_ulong,
 }
