@@ -133,6 +133,8 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     let bench =
         Bench { commit, tools: Tools::build()?, erofs: Erofs { mkfs, version }, cache, source, options };
     let output = options.output.clone().unwrap_or_else(tools::repository);
+    // Now, and not when an hour of measuring has to be written down.
+    std::fs::create_dir_all(&output).with_context(|| format!("failed to create {}", output.display()))?;
     let json = output.join("BENCH.json");
 
     let mut record = match options.only {

@@ -39,8 +39,6 @@ pub(super) struct Images {
     pub(super) devices: Vec<PathBuf>,
     /// Word for the kernel's command line that sets up dm-verity.
     pub(super) verity: String,
-    /// Where all of this lies.
-    pub(super) folder: PathBuf,
 }
 
 /// Everything that a machine needs of images that has them in files of its first root.
@@ -60,7 +58,7 @@ pub(super) fn device(index: usize) -> String {
     format!("/dev/ubd{}", ('a'..='z').nth(index).unwrap_or('?'))
 }
 
-/// Names of the files in the folder of [`built`]; those with hashes have what veritysetup printed beside them.
+/// Names of the files in the folder of images; those with hashes have what veritysetup printed beside them.
 const TESSERAFS: &str = "tesserafs";
 const EROFS: &str = "erofs";
 const EROFS_HASHES: &str = "erofs-hashes";
@@ -69,18 +67,15 @@ const SQUASHFS: &str = "squashfs";
 const SQUASHFS_HASHES: &str = "squashfs-hashes";
 const DISK: &str = "disk";
 
-/// The folder with all images, which is below `scratch` unless it can be kept for other runs.
-fn built(bench: &Bench<'_>, scratch: &Path) -> Result<PathBuf> {
+/// Puts all images into `folder`, out of the cache if they can be kept for other runs.
+fn provide(bench: &Bench<'_>, folder: &Path) -> Result<()> {
     let make = |folder: &Path| {
         run::say("building the images to read");
         make(bench, folder)
     };
     // A tree of the user's may change, and the images of a trial are not wanted again.
     if bench.options.source.is_some() || !bench.options.mkfs.is_empty() {
-        let folder = scratch.join("images");
-        std::fs::create_dir(&folder).context("failed to create a folder")?;
-        make(&folder)?;
-        return Ok(folder);
+        return make(folder);
     }
     let mkfs = sha256_of(&bench.tools.mkfs)?;
     let versions: String = build::programs(bench)?.iter().map(|program| program.version.as_str()).collect();
@@ -91,9 +86,11 @@ fn built(bench: &Bench<'_>, scratch: &Path) -> Result<PathBuf> {
         include_bytes!("images.rs"),
         include_bytes!("build.rs"),
     ];
-    let folder = bench.cache.once(&format!("bench-images-{}", key(&inputs)), make)?;
-    bench.cache.forget_others(&folder, "bench-images-")?;
-    Ok(folder)
+    // Another clone may have another mkfs, and forgets these images: this run keeps links of its own.
+    let _lock = bench.cache.lock("bench-images")?;
+    let kept = bench.cache.once(&format!("bench-images-{}", key(&inputs)), make)?;
+    bench.cache.forget_others(&kept, "bench-images-")?;
+    run::run(run::command("cp").arg("-al").arg(kept.join(".")).arg(folder))
 }
 
 /// Builds all images into `folder`.
@@ -130,8 +127,8 @@ fn trusted(source: String) -> System {
 }
 
 /// Provides everything that the user-mode kernel reads.
-pub(super) fn prepare(bench: &Bench<'_>, scratch: &Path) -> Result<Images> {
-    let folder = built(bench, scratch)?;
+pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
+    provide(bench, folder)?;
     let image = |name: &str| folder.join(name);
     let file = |name: &str| format!("{IMAGES}/{name}");
     let systems = vec![
@@ -165,12 +162,12 @@ pub(super) fn prepare(bench: &Bench<'_>, scratch: &Path) -> Result<Images> {
         )
         .with_context(|| format!("failed to read {}", device.display()))?;
     }
-    Ok(Images { systems, sizes: sizes(&folder)?, devices: devices.into(), verity, folder })
+    Ok(Images { systems, sizes: sizes(folder)?, devices: devices.into(), verity })
 }
 
 /// Provides everything that the machine with two processors reads.
-pub(super) fn prepare_loops(bench: &Bench<'_>, scratch: &Path) -> Result<Loops> {
-    let folder = built(bench, scratch)?;
+pub(super) fn prepare_loops(bench: &Bench<'_>, folder: &Path) -> Result<Loops> {
+    provide(bench, folder)?;
     let device = |name: &str| format!("{LOOPS}/{name}");
     let systems = vec![
         system(OURS, "tesserafs", device(TESSERAFS)),
@@ -200,7 +197,7 @@ pub(super) fn prepare_loops(bench: &Bench<'_>, scratch: &Path) -> Result<Loops> 
     ];
     let files = [TESSERAFS, EROFS, EROFS_HASHES, SQUASHFS, SQUASHFS_HASHES]
         .map(|name| (name.to_owned(), folder.join(name)));
-    Ok(Loops { systems, sizes: sizes(&folder)?, loops, files: files.into() })
+    Ok(Loops { systems, sizes: sizes(folder)?, loops, files: files.into() })
 }
 
 /// Size of each image, in bytes.

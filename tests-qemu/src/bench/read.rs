@@ -63,9 +63,7 @@ fn in_user_mode(
     let initramfs = machine::initramfs(scratch.path(), &task(plan.clone()), None, &[])?;
 
     let command = machine::user_mode(bench, &linux.program, &initramfs, &images.devices, &images.verity);
-    let shown = [scratch.path(), &images.folder]
-        .iter()
-        .fold(run::shown(&command), |shown, folder| shown.replace(&format!("{}/", folder.display()), ""));
+    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
     run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
     let samples = machine::samples(command, bench, log, LIMIT * plan.rounds.max(1) as u32)?;
 
