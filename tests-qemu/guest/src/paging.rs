@@ -71,7 +71,7 @@ fn touch(mapping: &Mapping, page: usize) {
 /// A miss here and there decodes what its page needs, and fills the pages that this is good for.
 fn few_chunks(plan: &Plan, options: &str) -> Result<String> {
     let program = Program::new(plan, options)?;
-    let (_file, mapping) = program.map()?;
+    let (file, mapping) = program.map()?;
     let pages = mapping.bytes().len() / PAGE;
     let (mut faults, mut chunks) = (0, 0);
     for page in (FAR / 2..pages).step_by(FAR) {
@@ -84,7 +84,7 @@ fn few_chunks(plan: &Plan, options: &str) -> Result<String> {
     ensure!(faults > 5, "{faults} faults only");
     let resident = mapping.resident().context("mincore failed")?;
     ensure!(resident > 2 * faults, "{faults} faults brought {resident} pages only");
-    drop(mapping);
+    drop((mapping, file));
     program.mount.unmount()?;
     Ok(format!("{faults} faults, {chunks} chunks, {resident} pages"))
 }
@@ -92,7 +92,7 @@ fn few_chunks(plan: &Plan, options: &str) -> Result<String> {
 /// Each fault of a mapping that is read from its beginning to its end brings more than the one before.
 fn in_order(plan: &Plan, options: &str) -> Result<String> {
     let program = Program::new(plan, options)?;
-    let (_file, mapping) = program.map()?;
+    let (file, mapping) = program.map()?;
     let pages = mapping.bytes().len() / PAGE;
     let before = major_faults()?;
     for page in 0..pages {
@@ -101,7 +101,7 @@ fn in_order(plan: &Plan, options: &str) -> Result<String> {
     let faults = major_faults()? - before;
     ensure!(faults > 0, "nothing was read");
     ensure!(faults < pages as u64 / 128, "{faults} faults for {pages} pages in order");
-    drop(mapping);
+    drop((mapping, file));
     program.mount.unmount()?;
     Ok(format!("{faults} faults for {pages} pages"))
 }
@@ -109,18 +109,18 @@ fn in_order(plan: &Plan, options: &str) -> Result<String> {
 /// `MADV_RANDOM` brings one page, `MADV_SEQUENTIAL` a wide window.
 fn advice(plan: &Plan, options: &str) -> Result<String> {
     let program = Program::new(plan, options)?;
-    let (_file, mapping) = program.map()?;
+    let (file, mapping) = program.map()?;
     mapping.advise(Advice::Random).context("madvise failed")?;
     touch(&mapping, FAR);
     let random = mapping.resident().context("mincore failed")?;
     ensure!(random == 1, "{random} pages of a mapping with MADV_RANDOM");
-    drop(mapping);
-    let (_file, mapping) = program.map()?;
+    drop((mapping, file));
+    let (file, mapping) = program.map()?;
     mapping.advise(Advice::Sequential).context("madvise failed")?;
     touch(&mapping, FAR);
     let sequential = mapping.resident().context("mincore failed")?;
     ensure!(sequential > 64, "{sequential} pages of a mapping with MADV_SEQUENTIAL");
-    drop(mapping);
+    drop((mapping, file));
     program.mount.unmount()?;
     Ok(format!("{random} page, {sequential} pages"))
 }
@@ -137,7 +137,7 @@ fn header(plan: &Plan, options: &str) -> Result<String> {
     }
     let more = program.counter("chunk_misses")? - first;
     ensure!(more <= 2, "seven pages behind a header read {more} chunks");
-    drop(mapping);
+    drop((mapping, file));
     program.mount.unmount()?;
     Ok(format!("{more} more chunks"))
 }
