@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Decoded chunks that readers share: each is decoded once for all who want it at the same time,
-//! and a few are kept for those who come next: the other small files of a group, the next readahead
-//! window. A chunk that is one extent of a file is not needed when it is in the page cache of that
-//! file: it does not take the place of one that is, and does not get here at all if it can be decoded
-//! in its page. A slot may hold the beginning
-//! of a chunk only, and serves who wants no more; another one takes its place when somebody does.
+//! Decoded chunks that readers share.
 //!
-//! There is one cache for all mounts, and its key is the digest that the kernel has verified: a
-//! chunk is the same chunk whichever image it lies in, and no image can put other bytes under a
-//! digest. An image whose backing store is trusted, so that nobody compares its digests, has slots
-//! of its own, and so has one that was mounted in a user namespace.
+//! Readers that want a chunk at the same time decode it once. Some chunks are kept for later readers:
+//! of the other small files of a group, or of the next readahead window. A chunk that is one extent of
+//! a file is not needed once it is in the page cache of that file, so it is forgotten then; one that
+//! can be decoded in its page never gets here. A slot may hold the beginning of a chunk only. It serves
+//! readers of that beginning, and a longer one takes its place when it is wanted.
 //!
-//! Waiting: the lock of the list is held to find a slot, never while one is filled. Whoever finds
-//! none gets a [`Claim`] on a new one, and everybody else who wants that chunk waits for the claim
-//! to be settled. While it holds claims, a reader waits for the backing store, and for a decoder
-//! itself or by its helpers, but never for another slot of its image. Whoever has a decoder waits
-//! for nothing. The backing store may be a file of this filesystem itself, so a reader may wait for
-//! folios and slots of the image below, and only of that: a slot that is not filled yet is shared by
-//! the readers of one image only, and an image is mounted after the one it lies on. So each claim is
-//! settled.
+//! There is one cache for all mounts. Its key is the digest that the kernel has verified: a chunk is
+//! the same chunk whichever image it lies in, and no image can put other bytes under a digest. An image
+//! on a trusted store, whose digests are not compared, has slots of its own, and so has one that was
+//! mounted in a user namespace.
+//!
+//! Waiting: the lock of a bucket is held to find a slot, never while one is filled. A reader that finds
+//! none gets a [`Claim`] on a new one, and other readers of that chunk wait until the claim is settled.
+//! A reader with claims waits for the backing store, for a decoder and for its helpers, but never for
+//! another slot of its image. A task that has a decoder waits for nothing. The backing store may be a
+//! file of this filesystem itself, so a reader may wait for folios and slots of the image below, and
+//! only of that: a slot that is not filled is shared by the readers of one image only, and an image is
+//! mounted after the one that it lies on. So each claim is settled.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -41,7 +41,7 @@ const BUCKETS: usize = 32;
 const WAYS: usize = 8;
 
 /// Bytes that are kept for later readers, at most, whatever the number of mounts. They are charged to
-/// nobody's memory cgroup, as whoever reads first is not the one who profits.
+/// nobody's memory cgroup, as the first reader of a chunk is not the one that profits from keeping it.
 ///
 /// To read 1000 of 9500 small files at random, in 680 groups of 64 KiB on average, takes with room for
 /// 8 of them 1.10 of the time with 32, with 64 0.91, with 128 0.78. Random pages of large files take
@@ -226,8 +226,8 @@ pub(crate) enum Found<'a> {
     Claim(Claim<'a>),
 }
 
-/// The duty to fill a slot, or to give it up by dropping this: then it is forgotten, and whoever
-/// waits for it tries for himself.
+/// The duty to fill a slot, or to give it up by dropping this: then the slot is forgotten, and each
+/// reader that waits for it tries on its own.
 pub(crate) struct Claim<'a> {
     cache: &'a ChunkCache,
     slot: Arc<Slot>,
@@ -340,7 +340,7 @@ impl ChunkCache {
         let len = raw.len();
         let bucket = self.bucket_of(&slot.key);
         let mut locked = bucket.lock();
-        // Under the lock, so that whoever takes the slot out of its place uncounts what was counted.
+        // Under the lock: a slot that is taken out of its place was counted then, or will not be.
         if locked.place(slot).is_some() {
             self.bytes.add(len, Relaxed);
         }

@@ -32,7 +32,7 @@ pub(crate) fn decode<'a>(
 
 /// Decodes the first `wanted` raw bytes of `chunk`, and perhaps more.
 ///
-/// Who wants a page or a small file then waits for half of a chunk, on average.
+/// A reader of one page, or of a small file, then waits for half of a chunk, on average.
 pub(crate) fn decode_beginning(
     decoders: &zstd::Pool,
     chunk: &Chunk,

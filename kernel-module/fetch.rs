@@ -144,7 +144,7 @@ impl<'a> Chunks<'a> {
         self.helpers.share(width, &|| {
             while let Some((job, stored)) = next(work) {
                 if let Err(failure) = self.decode(job, stored) {
-                    // One is enough for whoever asks why.
+                    // One is enough to say why.
                     failed.populate(failure);
                 }
             }

@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
             }
             extent = self.image.extent(&extents, next)?;
         }
-        // Who copies the data only must miss none that a reader finds.
+        // A program that copies the data only must miss none that a reader finds.
         self.image.check_run(&extents, &extent)?;
         match seek {
             _ if is_wanted(&extent) => Ok(offset.max(extent.start)),

@@ -3,8 +3,8 @@
 //! Which files share their pages: those whose extents name the same verified chunks.
 //!
 //! The key is computed from what the kernel enforces, the digests of the stored chunks and how they
-//! decode, and never from what an image says about its files. So whoever fills a page of a shared
-//! file has verified the very bytes that all others would have: an image that claims another one's
+//! decode, and never from what an image says about its files. So a task that fills a page of a
+//! shared file has verified the very bytes that every other reader would have: an image that claims another one's
 //! file without having its chunks has another key, or cannot be read.
 //!
 //! The task that fills a page holds its lock while the store of its image is read, and others who want
@@ -31,8 +31,8 @@ const RECORD: usize = 96;
 
 /// The key of a regular file; none for one that keeps its pages for itself.
 ///
-/// Files of images that are stacked differently do not share: who fills a page waits for the image
-/// below, so a page must not wait for an image above it.
+/// Files of images that are stacked differently do not share: the task that fills a page waits for the
+/// image below, so a page must not wait for an image above it.
 pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<PageKey>, Failure> {
     let sb = inode.super_block();
     let mounted = sb.data();

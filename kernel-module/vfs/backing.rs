@@ -33,8 +33,8 @@ use kernel::{
 /// Reads happen in page faults, with folios locked, of a task that may be in the middle of a system
 /// call on the very file or filesystem. So a file is read as a mapping of it would be, from its page
 /// cache: no lock of its filesystem is taken, such as the `i_rwsem` that XFS and NFS take in
-/// `->read_iter`; nobody who listens for accesses is asked each time, but once, when the image is
-/// mounted; and the access time stays. [`Reading`] has what follows for filesystems without a page
+/// `->read_iter`; programs that listen for accesses are asked once, when the image is mounted, and not
+/// at each read; and the access time stays. [`Reading`] has what follows for filesystems without a page
 /// cache of their own.
 ///
 /// # Invariants
@@ -364,8 +364,8 @@ impl Backing {
 
     /// Reads once; the request and `to` advance by what there was.
     ///
-    /// Of a block device nobody asks security modules: it is the filesystem that reads its device,
-    /// whoever the task is and whatever it may. Nor is its `->read_iter` called for what is cached: that
+    /// For a block device no security module is asked: it is the filesystem that reads its device, for
+    /// whichever task. Nor is its `->read_iter` called for what is cached: that
     /// takes `i_rwsem`, to keep `set_blocksize()` away, and a page fault may come from a read of the same
     /// device, which holds it. This superblock has claimed the device, so its block size does not change.
     ///
