@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
 use rustix::io::Errno;
@@ -33,10 +33,17 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
 /// An image of the small tree, and another one with the same files: it is signed.
 fn two(plan: &Plan) -> Result<(Mount, Mount)> {
     let mount = |image: &str, target: &str| {
-        Mount::image(&on_disk(image), Path::new(target), "")
+        Mount::image(&beside_the_forged(image)?, Path::new(target), "")
             .with_context(|| format!("failed to mount {image}"))
     };
     Ok((mount(&plan.small.image, "/mnt/one")?, mount(&plan.signed.good[0].image, "/mnt/two")?))
+}
+
+/// A copy of an image where the forged one lies: images on one device share pages, and no others.
+fn beside_the_forged(image: &str) -> Result<PathBuf> {
+    let copy = Path::new(FORGED).with_file_name(image);
+    std::fs::copy(on_disk(image), &copy).with_context(|| format!("failed to copy {image}"))?;
+    Ok(copy)
 }
 
 /// The files of the small tree with different bytes: equal ones share their pages, too.
@@ -158,7 +165,7 @@ pub(crate) fn forge(plan: &Plan, options: &str) -> Result<Mount> {
 
 fn forged(plan: &Plan) -> Result<String> {
     let forged = forge(plan, "")?;
-    let good = on_disk(&plan.signed.good[0].image);
+    let good = beside_the_forged(&plan.signed.good[0].image)?;
     let good = Mount::image(&good, Path::new("/mnt/two"), "").context("failed to mount the image")?;
     let (mut refused, mut served) = (0, 0);
     for entry in files(plan)? {
@@ -183,7 +190,8 @@ fn forged(plan: &Plan) -> Result<String> {
 fn private(plan: &Plan) -> Result<String> {
     let (one, two) = two(plan)?;
     two.unmount()?;
-    let two = Mount::image(&on_disk(&plan.signed.good[0].image), Path::new("/mnt/two"), "private_pages")
+    let two = beside_the_forged(&plan.signed.good[0].image)?;
+    let two = Mount::image(&two, Path::new("/mnt/two"), "private_pages")
         .context("failed to mount with private_pages")?;
     drop_caches()?;
     let entry = longest(plan)?;
