@@ -270,19 +270,9 @@ int tesserafs_inode_lock_killable(struct inode *inode)
 	return inode_lock_killable(inode);
 }
 
-void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec)
-{
-	inode_set_atime(inode, sec, nsec);
-}
-
 void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen)
 {
 	inode_set_cached_link(inode, link, linklen);
-}
-
-void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
-{
-	inode_set_ctime(inode, sec, nsec);
 }
 
 /* It is read without a lock. */
@@ -291,9 +281,9 @@ void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapp
 	WRITE_ONCE(inode->i_mapping, mapping);
 }
 
-void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
+void tesserafs_inode_set_times(struct inode *inode, time64_t sec, long nsec)
 {
-	inode_set_mtime(inode, sec, nsec);
+	inode_set_atime_to_ts(inode, inode_set_mtime_to_ts(inode, inode_set_ctime(inode, sec, nsec)));
 }
 
 bool tesserafs_inode_state_is_new(struct inode *inode)
