@@ -22,6 +22,18 @@ impl vfs_inode::Operations for Directory {
     type FileSystem = Tesserafs;
     type Xattr = Xattrs;
 
+    /// Of every file that has content: each of its chunks is compressed, unless that would not make it
+    /// shorter.
+    fn is_compressed(inode: &INode<Tesserafs>) -> bool {
+        matches!(
+            inode.data().kind,
+            FileKind::Regular {
+                content: Some(_),
+                ..
+            }
+        )
+    }
+
     fn lookup<'a>(dir: &INode<Tesserafs>, dentry: Unhashed<'a, Tesserafs>) -> Result<Spliced<'a>> {
         let found = find(dir, dentry.name())
             .map_err(|failure| dir.super_block().data().stats.report(failure))?;

@@ -85,6 +85,11 @@ impl<T: FileSystem> INode<T> {
         u32::from(self.mode()) & bindings::S_IFMT == bindings::S_IFDIR
     }
 
+    /// Whether this is a regular file.
+    pub(super) fn is_regular(&self) -> bool {
+        u32::from(self.mode()) & bindings::S_IFMT == bindings::S_IFREG
+    }
+
     /// The length of the file in bytes.
     pub(crate) fn size(&self) -> u64 {
         // SAFETY: The inode is valid.
@@ -448,13 +453,16 @@ impl Target {
 
 /// What `struct inode_operations` asks of an inode of a read-only filesystem.
 ///
-/// `getattr` and `permission` are the VFS's own, over what [`NewINode::init`] was given.
+/// `permission` is the VFS's own, and `getattr` nearly so, over what [`NewINode::init`] was given.
 pub(crate) trait Operations {
     /// The filesystem whose inodes these operations serve.
     type FileSystem: FileSystem;
 
     /// Where extended attributes and ACLs come from.
     type Xattr: xattr::Operations<FileSystem = Self::FileSystem>;
+
+    /// Whether a file's bytes are compressed: `STATX_ATTR_COMPRESSED`. Asked for every `stat`.
+    fn is_compressed(inode: &INode<Self::FileSystem>) -> bool;
 
     /// Finds a name in a directory. May sleep; runs in parallel for different names.
     fn lookup<'a>(
@@ -503,6 +511,7 @@ impl<U: Operations> Table<U> {
     };
 
     const COMMON: bindings::inode_operations = bindings::inode_operations {
+        getattr: Some(Self::getattr),
         listxattr: Some(xattr::Table::<U::Xattr>::listxattr),
         #[cfg(CONFIG_FS_POSIX_ACL)]
         get_inode_acl: Some(xattr::Table::<U::Xattr>::get_inode_acl),
@@ -512,8 +521,52 @@ impl<U: Operations> Table<U> {
         ..pin_init::zeroed()
     };
 
-    /// Refuses, where the VFS has not done so before: on a mount nobody comes here. But overlayfs lets a list
-    /// be set on what lies in a lower layer, which it copies up first, only if that layer could, too.
+    /// What `statx` says beyond the fields of the inode.
+    ///
+    /// Immutable, as nobody can write, rename or remove it; this is not `S_IMMUTABLE`, which would
+    /// turn the VFS's `EROFS` into `EPERM` and which overlayfs would copy up. Not
+    /// `STATX_ATTR_VERITY`: a program that finds it asks for the fs-verity digest of that one file,
+    /// and there is none; nor do mounts with `trusted_backing` verify what they read.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the VFS as the `->getattr` of an inode that `NewINode::init` gave this table.
+    unsafe extern "C" fn getattr(
+        idmap: *mut bindings::mnt_idmap,
+        path: *const bindings::path,
+        stat: *mut bindings::kstat,
+        request_mask: u32,
+        _flags: c_uint,
+    ) -> c_int {
+        // SAFETY: The caller holds the path.
+        let dentry = unsafe { (*path).dentry };
+        // SAFETY: A path that is asked for attributes has a positive dentry.
+        let raw = unsafe { (*dentry).d_inode };
+        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the dentry
+        // holds the inode.
+        let inode = unsafe { INode::<U::FileSystem>::from_raw(raw) };
+        // SAFETY: The arguments are those of this callback.
+        unsafe { bindings::generic_fillattr(idmap, request_mask, raw, stat) };
+        // SAFETY: `stat` is the caller's to be filled, and nobody else's.
+        let stat = unsafe { &mut *stat };
+        let (immutable, compressed) = (
+            u64::from(bindings::STATX_ATTR_IMMUTABLE),
+            u64::from(bindings::STATX_ATTR_COMPRESSED),
+        );
+        stat.attributes_mask |= immutable | compressed;
+        stat.attributes |= immutable;
+        if U::is_compressed(inode) {
+            stat.attributes |= compressed;
+        }
+        // A direct read is one through the page cache: the alignments stay zero, which says so.
+        if request_mask & bindings::STATX_DIOALIGN != 0 && inode.is_regular() {
+            stat.result_mask |= bindings::STATX_DIOALIGN;
+        }
+        0
+    }
+
+    /// Refuses, where the VFS has not done so before: on a mount it always has. But overlayfs lets a list
+    /// be set on a file of a lower layer, which it copies up first, only if that layer could, too.
     #[cfg(CONFIG_FS_POSIX_ACL)]
     extern "C" fn set_acl(
         _idmap: *mut bindings::mnt_idmap,
@@ -524,8 +577,8 @@ impl<U: Operations> Table<U> {
         EROFS.to_errno()
     }
 
-    /// No inode has a flag of `chattr`: what the caller passes says that already. overlayfs asks what lies in a
-    /// lower layer before it copies it up to set one.
+    /// No inode has a flag of `chattr`: what the caller passes says that already. overlayfs asks for those of a
+    /// file in a lower layer before it copies the file up to set one.
     extern "C" fn fileattr_get(
         _dentry: *mut bindings::dentry,
         _attributes: *mut bindings::file_kattr,
