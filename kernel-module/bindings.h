@@ -29,11 +29,17 @@
 #include "helpers.h"
 
 /* Constants that are expressions in C, which bindgen would not evaluate. */
+static const unsigned int TESSERAFS_CONST_FMODE_CAN_ODIRECT = (__force unsigned int)FMODE_CAN_ODIRECT;
+static const unsigned int TESSERAFS_CONST_FMODE_NOWAIT = (__force unsigned int)FMODE_NOWAIT;
 static const unsigned int TESSERAFS_CONST_FMODE_READ = (__force unsigned int)FMODE_READ;
 static const unsigned int TESSERAFS_CONST_FOP_DONTCACHE = (__force unsigned int)FOP_DONTCACHE;
 static const unsigned int TESSERAFS_CONST_FOP_IMMUTABLE = (__force unsigned int)FOP_IMMUTABLE;
+static const unsigned int TESSERAFS_CONST_FS_IOC_GETFSLABEL = FS_IOC_GETFSLABEL;
+static const unsigned int TESSERAFS_CONST_FS_IOC_GETVERSION = FS_IOC_GETVERSION;
 static const int TESSERAFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
 static const int TESSERAFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
+static const int TESSERAFS_CONST_IOCB_NOIO = IOCB_NOIO;
+static const int TESSERAFS_CONST_IOCB_NOWAIT = IOCB_NOWAIT;
 static const loff_t TESSERAFS_CONST_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
 static const unsigned int TESSERAFS_CONST_SB_BORN = SB_BORN;
 static const unsigned int TESSERAFS_CONST_SB_NOATIME = SB_NOATIME;

@@ -92,6 +92,10 @@ impl file::Operations for Directory {
     fn read_dir(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result {
         emit_from(dir, emitter).map_err(|failure| dir.super_block().data().stats.report(failure))
     }
+
+    fn entries(dir: &INode<Tesserafs>) -> u64 {
+        dir.size()
+    }
 }
 
 /// Emits the entries from the position of `emitter` on.

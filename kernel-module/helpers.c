@@ -25,6 +25,7 @@
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/vmstat.h>
 #include <linux/workqueue.h>
@@ -338,6 +339,16 @@ unsigned int tesserafs_num_possible_cpus(void)
 const struct cred *tesserafs_override_creds(const struct cred *cred)
 {
 	return override_creds(cred);
+}
+
+int tesserafs_put_user_char(char value, char __user *to)
+{
+	return put_user(value, to);
+}
+
+int tesserafs_put_user_int(int value, int __user *to)
+{
+	return put_user(value, to);
 }
 
 void tesserafs_ratelimit_init(struct ratelimit_state *state)

@@ -96,6 +96,8 @@ void tesserafs_mapping_set_large_folios(struct inode *inode);
 unsigned int tesserafs_num_online_cpus(void);
 unsigned int tesserafs_num_possible_cpus(void);
 const struct cred *tesserafs_override_creds(const struct cred *cred);
+int tesserafs_put_user_char(char value, char __user *to);
+int tesserafs_put_user_int(int value, int __user *to);
 void tesserafs_ratelimit_init(struct ratelimit_state *state);
 bool tesserafs_ratelimit(struct ratelimit_state *state);
 struct folio *tesserafs_readahead_folio(struct readahead_control *rac);
