@@ -5,10 +5,10 @@
 use kernel::prelude::*;
 
 use tesserafs_format::limits::NAME_MAX;
-use tesserafs_format::{Dirent, FileKind, FileType, FormatError, Image, Inode, Place, Rule};
+use tesserafs_format::{Dirent, FileKind, FileType, FormatError, Image, Place, Rule};
 
 use crate::error::Failure;
-use crate::inode;
+use crate::inode::{self, Record};
 use crate::mount::Tesserafs;
 use crate::vfs::dentry::{Spliced, Unhashed};
 use crate::vfs::file::{self, DirEmitter, EntryType};
@@ -59,7 +59,7 @@ fn find<'a>(dir: &'a INode<Tesserafs>, name: &[u8]) -> Result<Option<Ref<'a, Tes
 
 /// Proves that an entry and its inode agree, and that a directory is named by its parent only: the
 /// VFS could not bear a directory with two names, or one that contains itself.
-fn check_entry(dir: &Inode, dirent: &Dirent, found: &Inode) -> Result<(), FormatError> {
+fn check_entry(dir: &Record, dirent: &Dirent, found: &Record) -> Result<(), FormatError> {
     let file_type = found.kind.file_type();
     if file_type != dirent.file_type {
         let place = Place::Dirent(dirent.index);
@@ -122,7 +122,7 @@ fn emit_from(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result<(),
     Ok(())
 }
 
-/// What `getdents` shows.
+/// The type that `getdents` shows.
 fn entry_type(file_type: FileType) -> EntryType {
     match file_type {
         FileType::Regular => EntryType::Regular,

@@ -12,6 +12,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/fs/super_types.h>
+#include <linux/gfp.h>
 #include <linux/kdev_t.h>
 #include <linux/key.h>
 #include <linux/lockdep.h>
@@ -72,6 +73,11 @@ struct workqueue_struct *tesserafs_alloc_helpers(int limit)
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
 {
 	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+void *tesserafs_alloc_pages_exact(size_t size, gfp_t flags)
+{
+	return alloc_pages_exact(size, flags);
 }
 
 unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file)

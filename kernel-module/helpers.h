@@ -42,6 +42,7 @@ extern struct ratelimit_state tesserafs_shared_ratelimit;
 
 struct workqueue_struct *tesserafs_alloc_helpers(int limit);
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
+void *tesserafs_alloc_pages_exact(size_t size, gfp_t flags);
 unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file);
 unsigned int tesserafs_bdev_logical_block_size(struct file *bdev_file);
 void tesserafs_cache_no_acl(struct inode *inode);

@@ -18,7 +18,7 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
-use tesserafs_format::{Digest, Inode, SuperBlock as ImageSuperBlock};
+use tesserafs_format::{Digest, SuperBlock as ImageSuperBlock};
 
 use crate::chunk_cache::ChunkCache;
 use crate::head::{self, Head};
@@ -113,7 +113,7 @@ impl FileSystem for Tesserafs {
     type Image = KBox<Head>;
     type Data = Mounted;
     type Meta = MerkleTree;
-    type INodeData = Inode;
+    type INodeData = inode::Record;
 
     const NAME: &'static CStr = c"tesserafs";
     const INODE_CACHE: &'static CStr = c"tesserafs_inode";

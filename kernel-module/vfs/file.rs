@@ -39,7 +39,7 @@ impl FilePos {
     }
 }
 
-/// What `lseek` looks for.
+/// The aim of an `lseek`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seek {
     /// The next byte that is not in a hole: `SEEK_DATA`.
@@ -78,7 +78,8 @@ impl EntryType {
     }
 }
 
-/// What `struct file_operations` asks of a read-only filesystem, beyond what is generic.
+/// The operations of `struct file_operations` that a read-only filesystem has to provide: the others are
+/// generic.
 #[vtable]
 pub(crate) trait Operations {
     /// The filesystem whose inodes these operations serve.
@@ -91,8 +92,8 @@ pub(crate) trait Operations {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
-    /// What a regular file must have in common with others to share its pages with them; none keeps
-    /// them to itself. Asked when the inode is opened first.
+    /// The key under which a regular file shares its pages with others that have the same; without
+    /// one it keeps its pages to itself. Asked when the inode is opened first.
     ///
     /// An error is what that open fails with, and the next one asks again.
     fn page_key(_inode: &INode<Self::FileSystem>) -> Result<Option<PageKey>> {

@@ -55,7 +55,7 @@ pub(crate) struct INode<T: FileSystem> {
 // SAFETY: A C inode may be used from any thread, and its data is `Send` and `Sync`.
 unsafe impl<T: FileSystem> Send for INode<T> {}
 
-// SAFETY: What can be done with a shared reference is to read what does not change after `init`, but for
+// SAFETY: A shared reference only reads fields that do not change after `init`, but for
 // `shared`, which is a `SetOnce`, and `i_mapping`, which is written once, as a whole.
 unsafe impl<T: FileSystem> Sync for INode<T> {}
 
@@ -121,9 +121,13 @@ impl<T: FileSystem> INode<T> {
         let this = self.as_ptr().cast::<INodeWithData<T>>();
         // SAFETY: `this` is valid as long as the inode is.
         let data = unsafe { &raw const (*this).data };
-        // SAFETY: By the type invariants the data is initialised. It is dropped when the inode is
-        // destroyed, after the last reference to it has gone.
-        unsafe { &*UnsafeCell::raw_get(data).cast::<T::INodeData>() }
+        // SAFETY: `prepare` initialised the field; the data is dropped when the inode is destroyed,
+        // after the last reference to it has gone.
+        match unsafe { &*UnsafeCell::raw_get(data).cast::<Option<T::INodeData>>() } {
+            Some(data) => data,
+            // SAFETY: By the type invariants there is data.
+            None => unsafe { core::hint::unreachable_unchecked() },
+        }
     }
 }
 
@@ -163,7 +167,7 @@ impl<T: FileSystem> Drop for Ref<'_, T> {
     }
 }
 
-/// What [`SuperBlock::iget`] found.
+/// The answer of [`SuperBlock::iget`].
 pub(crate) enum Iget<'a, T: FileSystem> {
     /// The inode is in the inode cache.
     Cached(Ref<'a, T>),
@@ -198,7 +202,7 @@ impl<T: FileSystem> SuperBlock<T, Ready> {
     }
 }
 
-/// What an inode is.
+/// The type of an inode, with the tables that belong to it.
 pub(crate) enum Kind<T: FileSystem> {
     /// A regular file.
     Regular {
@@ -222,7 +226,7 @@ pub(crate) enum Kind<T: FileSystem> {
     Whiteout,
 }
 
-/// What `stat` says about an inode, beyond its [`Kind`].
+/// The attributes that `stat` shows, beyond the [`Kind`].
 pub(crate) struct Attributes {
     /// The permission bits, with set-id and sticky; the type is the [`Kind`]'s.
     pub(crate) permissions: u16,
@@ -451,7 +455,7 @@ impl Target {
     }
 }
 
-/// What `struct inode_operations` asks of an inode of a read-only filesystem.
+/// The operations of `struct inode_operations` that a read-only filesystem has to provide.
 ///
 /// `permission` is the VFS's own, and `getattr` nearly so, over what [`NewINode::init`] was given.
 pub(crate) trait Operations {
@@ -521,7 +525,7 @@ impl<U: Operations> Table<U> {
         ..pin_init::zeroed()
     };
 
-    /// What `statx` says beyond the fields of the inode.
+    /// Adds the attributes of `statx` that are not fields of the inode.
     ///
     /// Immutable, as nobody can write, rename or remove it; this is not `S_IMMUTABLE`, which would
     /// turn the VFS's `EROFS` into `EPERM` and which overlayfs would copy up. Not
@@ -609,7 +613,7 @@ impl<U: Operations> Table<U> {
     }
 }
 
-/// What the inode slab holds: an inode, and what the filesystem keeps about it.
+/// An object of the inode slab: an inode, and the filesystem's own data about it.
 ///
 /// The C inode is the first member, so one pointer serves for both.
 #[repr(C)]
@@ -619,9 +623,8 @@ pub(super) struct INodeWithData<T: FileSystem> {
     link: UnsafeCell<*mut c_char>,
     /// Where its pages are, if it shares them.
     shared: UnsafeCell<MaybeUninit<SetOnce<Option<Shared>>>>,
-    /// Whether `data` is initialised.
-    has_data: UnsafeCell<bool>,
-    data: UnsafeCell<MaybeUninit<T::INodeData>>,
+    /// The data that `init` was given.
+    data: UnsafeCell<MaybeUninit<Option<T::INodeData>>>,
 }
 
 impl<T: FileSystem> INodeWithData<T> {
@@ -646,9 +649,7 @@ impl<T: FileSystem> INodeWithData<T> {
         // SAFETY: The object is the caller's.
         let slot = unsafe { (*this).data.get() };
         // SAFETY: The slot holds nothing that would have to be dropped.
-        unsafe { slot.cast::<T::INodeData>().write(data) };
-        // SAFETY: The object is the caller's.
-        unsafe { *(*this).has_data.get() = true };
+        unsafe { slot.write(MaybeUninit::new(Some(data))) };
     }
 
     /// Gives an inode a string that is freed with it.
@@ -679,7 +680,9 @@ impl<T: FileSystem> INodeWithData<T> {
         // SAFETY: The object is ours; what it held in an earlier life was dropped.
         unsafe { shared.write(MaybeUninit::new(SetOnce::new())) };
         // SAFETY: The object is ours.
-        unsafe { *(*this).has_data.get() = false };
+        let data = unsafe { (*this).data.get() };
+        // SAFETY: As for `shared`.
+        unsafe { data.write(MaybeUninit::new(None)) };
     }
 
     /// Drops the data of an inode that is destroyed.
@@ -697,15 +700,10 @@ impl<T: FileSystem> INodeWithData<T> {
         // not this inode's any more: open files held the inode, and evicting it left `i_data` only.
         unsafe { (*shared).assume_init_drop() };
         // SAFETY: The object is valid.
-        let has_data = unsafe { (*this).has_data.get() };
-        // SAFETY: Nobody else has a reference, so nobody else accesses the flag.
-        if unsafe { has_data.replace(false) } {
-            // SAFETY: The object is valid.
-            let data = unsafe { (*this).data.get() };
-            // SAFETY: The flag said that the data is initialised. RCU path walks may still see the
-            // inode, but none of the callbacks touches the data in RCU mode.
-            unsafe { core::ptr::drop_in_place(data.cast::<T::INodeData>()) };
-        }
+        let data = unsafe { (*this).data.get() };
+        // SAFETY: `prepare` initialised it, and nobody else has a reference. RCU path walks may still
+        // see the inode, but none of the callbacks touches the data in RCU mode.
+        unsafe { (*data).assume_init_drop() };
     }
 
     /// Frees an inode.
