@@ -18,7 +18,7 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
-use tesserafs_format::{Digest, SuperBlock as ImageSuperBlock};
+use tesserafs_format::{Digest, Inode, SuperBlock as ImageSuperBlock};
 
 use crate::chunk_cache::ChunkCache;
 use crate::head::{self, Head};

@@ -557,7 +557,11 @@ impl<U: Operations> Table<U> {
             u64::from(bindings::STATX_ATTR_IMMUTABLE),
             u64::from(bindings::STATX_ATTR_COMPRESSED),
         );
-        stat.attributes_mask |= immutable | compressed;
+        // No file has one of these.
+        let absent = bindings::STATX_ATTR_APPEND
+            | bindings::STATX_ATTR_NODUMP
+            | bindings::STATX_ATTR_ENCRYPTED;
+        stat.attributes_mask |= immutable | compressed | u64::from(absent);
         stat.attributes |= immutable;
         if U::is_compressed(inode) {
             stat.attributes |= compressed;

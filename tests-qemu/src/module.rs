@@ -90,9 +90,10 @@ const FRAME_MAX: usize = 1024;
 const FRAME_MAX_OF_MOUNT: usize = 2048;
 
 /// What the names of those have in them.
-const OF_MOUNT: [&str; 4] = [
-    "main::mount::Global>::new",
+const OF_MOUNT: [&str; 5] = [
     "FileSystem>::fill_super",
+    "FileSystem>::open_image",
+    "main::head::",
     "main::vfs::context::",
     "tesserafs_format::superblock::",
 ];
