@@ -14,6 +14,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/fs/super_types.h>
+#include <linux/gfp.h>
 #include <linux/key.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
@@ -21,6 +22,7 @@
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/pseudo_fs.h>
+#include <linux/slab.h>
 #include <linux/statfs.h>
 #include <linux/verification.h>
 #include <linux/xattr.h>
@@ -29,11 +31,21 @@
 #include "helpers.h"
 
 /* Constants that are expressions in C, which bindgen would not evaluate. */
+static const unsigned int TESSERAFS_CONST_FMODE_CAN_ODIRECT = (__force unsigned int)FMODE_CAN_ODIRECT;
+static const unsigned int TESSERAFS_CONST_FMODE_NOWAIT = (__force unsigned int)FMODE_NOWAIT;
 static const unsigned int TESSERAFS_CONST_FMODE_READ = (__force unsigned int)FMODE_READ;
 static const unsigned int TESSERAFS_CONST_FOP_DONTCACHE = (__force unsigned int)FOP_DONTCACHE;
 static const unsigned int TESSERAFS_CONST_FOP_IMMUTABLE = (__force unsigned int)FOP_IMMUTABLE;
+static const unsigned int TESSERAFS_CONST_FS_IOC_GETFSLABEL = FS_IOC_GETFSLABEL;
+static const unsigned int TESSERAFS_CONST_FS_IOC_GETVERSION = FS_IOC_GETVERSION;
+static const gfp_t TESSERAFS_CONST_GFP_ACCOUNT = __GFP_ACCOUNT;
+static const gfp_t TESSERAFS_CONST_GFP_TRY = (GFP_KERNEL | __GFP_NOWARN) & ~__GFP_DIRECT_RECLAIM;
+static const gfp_t TESSERAFS_CONST_GFP_ZERO = __GFP_ZERO;
 static const int TESSERAFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
 static const int TESSERAFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
+static const int TESSERAFS_CONST_IOCB_NOIO = IOCB_NOIO;
+static const int TESSERAFS_CONST_IOCB_NOWAIT = IOCB_NOWAIT;
+static const size_t TESSERAFS_CONST_KMALLOC_MAX_CACHE_SIZE = KMALLOC_MAX_CACHE_SIZE;
 static const loff_t TESSERAFS_CONST_MAX_LFS_FILESIZE = MAX_LFS_FILESIZE;
 static const unsigned int TESSERAFS_CONST_SB_BORN = SB_BORN;
 static const unsigned int TESSERAFS_CONST_SB_NOATIME = SB_NOATIME;

@@ -5,10 +5,10 @@
 use kernel::prelude::*;
 
 use tesserafs_format::limits::NAME_MAX;
-use tesserafs_format::{Dirent, FileKind, FileType, FormatError, Image, Inode, Place, Rule};
+use tesserafs_format::{Dirent, FileKind, FileType, FormatError, Image, Place, Rule};
 
 use crate::error::Failure;
-use crate::inode;
+use crate::inode::{self, Record};
 use crate::mount::Tesserafs;
 use crate::vfs::dentry::{Spliced, Unhashed};
 use crate::vfs::file::{self, DirEmitter, EntryType};
@@ -21,6 +21,18 @@ pub(crate) struct Directory;
 impl vfs_inode::Operations for Directory {
     type FileSystem = Tesserafs;
     type Xattr = Xattrs;
+
+    /// Of every file that has content: each of its chunks is compressed, unless that would not make it
+    /// shorter.
+    fn is_compressed(inode: &INode<Tesserafs>) -> bool {
+        matches!(
+            inode.data().kind,
+            FileKind::Regular {
+                content: Some(_),
+                ..
+            }
+        )
+    }
 
     fn lookup<'a>(dir: &INode<Tesserafs>, dentry: Unhashed<'a, Tesserafs>) -> Result<Spliced<'a>> {
         let found = find(dir, dentry.name())
@@ -47,7 +59,7 @@ fn find<'a>(dir: &'a INode<Tesserafs>, name: &[u8]) -> Result<Option<Ref<'a, Tes
 
 /// Proves that an entry and its inode agree, and that a directory is named by its parent only: the
 /// VFS could not bear a directory with two names, or one that contains itself.
-fn check_entry(dir: &Inode, dirent: &Dirent, found: &Inode) -> Result<(), FormatError> {
+fn check_entry(dir: &Record, dirent: &Dirent, found: &Record) -> Result<(), FormatError> {
     let file_type = found.kind.file_type();
     if file_type != dirent.file_type {
         let place = Place::Dirent(dirent.index);
@@ -80,6 +92,10 @@ impl file::Operations for Directory {
     fn read_dir(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result {
         emit_from(dir, emitter).map_err(|failure| dir.super_block().data().stats.report(failure))
     }
+
+    fn entries(dir: &INode<Tesserafs>) -> u64 {
+        dir.size()
+    }
 }
 
 /// Emits the entries from the position of `emitter` on.
@@ -106,7 +122,7 @@ fn emit_from(dir: &INode<Tesserafs>, emitter: &mut DirEmitter<'_>) -> Result<(),
     Ok(())
 }
 
-/// What `getdents` shows.
+/// The type that `getdents` shows.
 fn entry_type(file_type: FileType) -> EntryType {
     match file_type {
         FileType::Regular => EntryType::Regular,

@@ -12,6 +12,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/fs/super_types.h>
+#include <linux/gfp.h>
 #include <linux/kdev_t.h>
 #include <linux/key.h>
 #include <linux/lockdep.h>
@@ -25,6 +26,7 @@
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/vmstat.h>
 #include <linux/workqueue.h>
@@ -71,6 +73,11 @@ struct workqueue_struct *tesserafs_alloc_helpers(int limit)
 struct inode *tesserafs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
 {
 	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+void *tesserafs_alloc_pages_exact(size_t size, gfp_t flags)
+{
+	return alloc_pages_exact(size, flags);
 }
 
 unsigned int tesserafs_bdev_dma_alignment(struct file *bdev_file)
@@ -270,19 +277,9 @@ int tesserafs_inode_lock_killable(struct inode *inode)
 	return inode_lock_killable(inode);
 }
 
-void tesserafs_inode_set_atime(struct inode *inode, time64_t sec, long nsec)
-{
-	inode_set_atime(inode, sec, nsec);
-}
-
 void tesserafs_inode_set_cached_link(struct inode *inode, char *link, int linklen)
 {
 	inode_set_cached_link(inode, link, linklen);
-}
-
-void tesserafs_inode_set_ctime(struct inode *inode, time64_t sec, long nsec)
-{
-	inode_set_ctime(inode, sec, nsec);
 }
 
 /* It is read without a lock. */
@@ -291,9 +288,9 @@ void tesserafs_inode_set_mapping(struct inode *inode, struct address_space *mapp
 	WRITE_ONCE(inode->i_mapping, mapping);
 }
 
-void tesserafs_inode_set_mtime(struct inode *inode, time64_t sec, long nsec)
+void tesserafs_inode_set_times(struct inode *inode, time64_t sec, long nsec)
 {
-	inode_set_mtime(inode, sec, nsec);
+	inode_set_atime_to_ts(inode, inode_set_mtime_to_ts(inode, inode_set_ctime(inode, sec, nsec)));
 }
 
 bool tesserafs_inode_state_is_new(struct inode *inode)
@@ -348,6 +345,16 @@ unsigned int tesserafs_num_possible_cpus(void)
 const struct cred *tesserafs_override_creds(const struct cred *cred)
 {
 	return override_creds(cred);
+}
+
+int tesserafs_put_user_char(char value, char __user *to)
+{
+	return put_user(value, to);
+}
+
+int tesserafs_put_user_int(int value, int __user *to)
+{
+	return put_user(value, to);
 }
 
 void tesserafs_ratelimit_init(struct ratelimit_state *state)

@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use tesserafs_format::{FileKind, Image, Ino, Inode};
+use tesserafs_format::{FileKind, Image, Ino, Inode, XattrSetIndex};
 
 use crate::dir::Directory;
 use crate::error::Failure;
@@ -14,6 +14,17 @@ use crate::mount::Tesserafs;
 use crate::read::RegularFile;
 use crate::vfs::inode::{Attributes, INode, Iget, Kind, NewINode, Ops, Ref, Target};
 use crate::vfs::{address_space, export, file, Ready, SuperBlock};
+
+/// The part of an inode's record that has no place in the `struct inode`.
+#[derive(Clone, Copy)]
+pub(crate) struct Record {
+    /// Its number.
+    pub(crate) ino: Ino,
+    /// Its type, with what only that type has.
+    pub(crate) kind: FileKind,
+    /// Its xattrs.
+    pub(crate) xattrs: Option<XattrSetIndex>,
+}
 
 /// The inode of that number, from the inode cache or the image.
 pub(crate) fn iget(
@@ -78,7 +89,12 @@ fn init<'a>(
         mtime_nsec: inode.mtime.nsec,
         may_have_acl: inode.xattrs.is_some(),
     };
-    Ok(new.init(kind, Ops::new::<Directory>(), attributes, inode)?)
+    let record = Record {
+        ino: inode.ino,
+        kind: inode.kind,
+        xattrs: inode.xattrs,
+    };
+    Ok(new.init(kind, Ops::new::<Directory>(), attributes, record)?)
 }
 
 /// The size that `stat` shows: of a directory the number of its entries.

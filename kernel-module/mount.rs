@@ -113,7 +113,7 @@ impl FileSystem for Tesserafs {
     type Image = KBox<Head>;
     type Data = Mounted;
     type Meta = MerkleTree;
-    type INodeData = Inode;
+    type INodeData = inode::Record;
 
     const NAME: &'static CStr = c"tesserafs";
     const INODE_CACHE: &'static CStr = c"tesserafs_inode";

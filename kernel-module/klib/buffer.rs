@@ -8,6 +8,7 @@
 //!
 //! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h)
 
+use crate::bindings;
 use core::{
     alloc::Layout,
     marker::PhantomData,
@@ -23,7 +24,11 @@ use core::{
 };
 use kernel::{
     alloc::{
-        allocator::KVmalloc,
+        allocator::{
+            Kmalloc,
+            Vmalloc, //
+        },
+        AllocError,
         Allocator,
         Flags,
         NumaNode, //
@@ -32,7 +37,84 @@ use kernel::{
 };
 
 /// An array that can grow, of any size.
-pub(crate) type Buffer<T> = Array<T, KVmalloc>;
+pub(crate) type Buffer<T> = Array<T, Pages>;
+
+/// Memory of any size: what fits an object of a slab comes from there, all else is whole pages.
+///
+/// `kvmalloc` rounds to a power of two of pages, so that a chunk of a little more than 64 KiB takes
+/// 128, and it counts the pages as slab, which they are not.
+pub(crate) struct Pages;
+
+impl Pages {
+    /// The largest object of a slab.
+    const OBJECT_MAX: usize = bindings::TESSERAFS_CONST_KMALLOC_MAX_CACHE_SIZE;
+
+    /// Whole pages: side by side if there are any, as they need no mapping.
+    fn allocate(layout: Layout, flags: Flags, nid: NumaNode) -> Result<NonNull<[u8]>, AllocError> {
+        let size = layout.size();
+        // As `kvmalloc`: nobody waits, and nothing is moved, for pages that lie side by side.
+        let mut raw = bindings::TESSERAFS_CONST_GFP_TRY;
+        if flags.contains(__GFP_ZERO) {
+            raw |= bindings::TESSERAFS_CONST_GFP_ZERO;
+        }
+        if flags.contains(GFP_KERNEL_ACCOUNT) {
+            raw |= bindings::TESSERAFS_CONST_GFP_ACCOUNT;
+        }
+        // SAFETY: Any size is allowed, and zero does not get here.
+        let pages = unsafe { bindings::tesserafs_alloc_pages_exact(size, raw) };
+        match NonNull::new(pages.cast()) {
+            Some(pages) => Ok(NonNull::slice_from_raw_parts(pages, size)),
+            None => Vmalloc::alloc(layout, flags, nid),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `pages` must have been returned by [`Pages::allocate`] for `layout`, and not be used any more.
+    unsafe fn release(pages: NonNull<u8>, layout: Layout) {
+        // SAFETY: Looks at the address only.
+        if unsafe { bindings::is_vmalloc_addr(pages.as_ptr().cast()) } {
+            // SAFETY: Only what `Vmalloc` returned has such an address; the caller promises the rest.
+            unsafe { Vmalloc::free(pages, layout) };
+        } else {
+            // SAFETY: `alloc_pages_exact()` returned it for that size.
+            unsafe { bindings::free_pages_exact(pages.as_ptr().cast(), layout.size()) };
+        }
+    }
+}
+
+// SAFETY: Memory stays until it is freed, wherever it comes from; what is not done is refused, and
+// changes nothing.
+unsafe impl Allocator for Pages {
+    const MIN_ALIGN: usize = Kmalloc::MIN_ALIGN;
+
+    unsafe fn realloc(
+        ptr: Option<NonNull<u8>>,
+        layout: Layout,
+        old_layout: Layout,
+        flags: Flags,
+        nid: NumaNode,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        match ptr {
+            None if layout.size() > Self::OBJECT_MAX && layout.align() <= bindings::PAGE_SIZE => {
+                Self::allocate(layout, flags, nid)
+            }
+            Some(pages) if old_layout.size() > Self::OBJECT_MAX => {
+                if layout.size() != 0 {
+                    // An array grows by moving its elements.
+                    return Err(AllocError);
+                }
+                // SAFETY: So many bytes are pages, which the caller gives back.
+                unsafe { Self::release(pages, old_layout) };
+                Ok(NonNull::slice_from_raw_parts(NonNull::dangling(), 0))
+            }
+            // An object does not become pages, nor the other way round.
+            _ if layout.size() > Self::OBJECT_MAX => Err(AllocError),
+            // SAFETY: The caller promises what it wants, and it is an object or none.
+            _ => unsafe { Kmalloc::realloc(ptr, layout, old_layout, flags, nid) },
+        }
+    }
+}
 
 /// An array that can grow, in memory of the allocator `A`.
 ///

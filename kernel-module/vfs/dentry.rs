@@ -84,7 +84,7 @@ pub(crate) struct Spliced<'a> {
 }
 
 impl Spliced<'_> {
-    /// What `->lookup` returns: another dentry with a reference, or null for the one it was given.
+    /// The result of `->lookup`: another dentry with a reference, or null for the one it was given.
     pub(super) fn into_raw(self) -> *mut bindings::dentry {
         self.dentry
     }

@@ -18,12 +18,12 @@ use crate::bindings;
 use core::marker::PhantomData;
 use kernel::prelude::*;
 
-/// What `struct export_operations` asks of a filesystem.
+/// The operations of `struct export_operations` that a filesystem has to provide.
 pub(crate) trait Operations {
     /// The filesystem whose handles these operations decode.
     type FileSystem: FileSystem;
 
-    /// Finds an inode by its number, which anybody may have made up: `ESTALE` if there is none.
+    /// Finds an inode by its number, which may be made up: `ESTALE` if there is none.
     fn iget(sb: &SuperBlock<Self::FileSystem>, ino: u64) -> Result<Ref<'_, Self::FileSystem>>;
 
     /// The directory that a directory lies in.

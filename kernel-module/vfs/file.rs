@@ -39,7 +39,7 @@ impl FilePos {
     }
 }
 
-/// What `lseek` looks for.
+/// The aim of an `lseek`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seek {
     /// The next byte that is not in a hole: `SEEK_DATA`.
@@ -78,7 +78,8 @@ impl EntryType {
     }
 }
 
-/// What `struct file_operations` asks of a read-only filesystem, beyond what is generic.
+/// The operations of `struct file_operations` that a read-only filesystem has to provide: the others are
+/// generic.
 #[vtable]
 pub(crate) trait Operations {
     /// The filesystem whose inodes these operations serve.
@@ -91,8 +92,8 @@ pub(crate) trait Operations {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
-    /// What a regular file must have in common with others to share its pages with them; none keeps
-    /// them to itself. Asked when the inode is opened first.
+    /// The key under which a regular file shares its pages with others that have the same; without
+    /// one it keeps its pages to itself. Asked when the inode is opened first.
     ///
     /// An error is what that open fails with, and the next one asks again.
     fn page_key(_inode: &INode<Self::FileSystem>) -> Result<Option<PageKey>> {
@@ -103,6 +104,11 @@ pub(crate) trait Operations {
     /// as whole pages: a part of them costs what all of them cost. May sleep.
     fn widen(_inode: &INode<Self::FileSystem>, range: Range<u64>) -> Result<Range<u64>> {
         Ok(range)
+    }
+
+    /// How many entries a directory has, without the dots: `SEEK_END` goes behind them.
+    fn entries(_dir: &INode<Self::FileSystem>) -> u64 {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
     /// Finds the next data or hole at or after `offset`, which lies before the end of the file.
@@ -121,7 +127,7 @@ pub(crate) struct Ops<T: FileSystem> {
 }
 
 impl<T: FileSystem> Ops<T> {
-    /// For directories, with [`Operations::read_dir`] of `U`.
+    /// For directories, with [`Operations::read_dir`] and [`Operations::entries`] of `U`.
     pub(crate) const fn directory<U: Operations<FileSystem = T>>() -> Self {
         Self {
             table: &Table::<U>::DIRECTORY,
@@ -146,15 +152,21 @@ impl<U: Operations> Table<U> {
     const DIRECTORY: bindings::file_operations = bindings::file_operations {
         // A directory never changes and is never removed, so reading it needs no lock.
         fop_flags: bindings::TESSERAFS_CONST_FOP_IMMUTABLE,
-        llseek: Some(bindings::generic_file_llseek),
+        llseek: Some(Self::dir_llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        fsync: Some(bindings::noop_fsync),
         #[cfg(CONFIG_FILE_LOCKING)]
         setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };
 
-    /// As `generic_ro_fops`, over pages that may be shared.
+    /// As `generic_ro_fops`, over pages that may be shared, and with what ext4 has on top of those.
+    ///
+    /// Not `FOP_BUFFER_RASYNC`: filling a page reads and decodes in the caller's context, so a reader
+    /// that must not wait has to hand the read to a worker.
     const REGULAR: bindings::file_operations = bindings::file_operations {
         // For an image in an image.
         fop_flags: bindings::TESSERAFS_CONST_FOP_DONTCACHE,
@@ -164,8 +176,14 @@ impl<U: Operations> Table<U> {
         } else {
             Some(bindings::generic_file_llseek)
         },
-        read_iter: Some(bindings::generic_file_read_iter),
+        read_iter: Some(Self::read_iter),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
         mmap_prepare: Some(mmap::Table::<U>::mmap_prepare),
+        // A huge page is mapped where address and file position agree modulo its size.
+        #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+        get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+        fsync: Some(bindings::noop_fsync),
         splice_read: Some(bindings::filemap_splice_read),
         #[cfg(CONFIG_FILE_LOCKING)]
         setlease: Some(bindings::generic_setlease),
@@ -184,8 +202,76 @@ impl<U: Operations> Table<U> {
             // SAFETY: The file is being opened, so nobody else looks at it; the mapping lives as long
             // as the inode, which the file holds.
             unsafe { (*file).f_mapping = mapping };
+            // `read_iter` honours both.
+            let modes = bindings::TESSERAFS_CONST_FMODE_NOWAIT
+                | bindings::TESSERAFS_CONST_FMODE_CAN_ODIRECT;
+            // SAFETY: The file is being opened, so nobody else looks at it.
+            unsafe { (*file).f_mode |= modes };
             Ok(0)
         })
+    }
+
+    /// Reads through the page cache, a request with `O_DIRECT` as any other: the stored bytes are not
+    /// those of the file, so there is nothing that could go to the caller's memory directly. Such a
+    /// request may have any alignment.
+    ///
+    /// A request with `IOCB_NOWAIT` gets what is in the page cache, or `EAGAIN`. The page cache would
+    /// call `->readahead` for one, which only submits requests in other filesystems; here it waits for
+    /// the backing store and decodes. `IOCB_NOIO` keeps it from that.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->read_iter` of a file whose inode `NewINode::init` gave this
+    /// table.
+    unsafe extern "C" fn read_iter(
+        kiocb: *mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The request is ours for this call.
+        let before = unsafe { (*kiocb).ki_flags };
+        if before & bindings::TESSERAFS_CONST_IOCB_NOWAIT == 0 {
+            // SAFETY: The request and the iterator are the arguments of this callback.
+            return unsafe { bindings::filemap_read(kiocb, to, 0) };
+        }
+        // SAFETY: The request is ours for this call.
+        unsafe { (*kiocb).ki_flags = before | bindings::TESSERAFS_CONST_IOCB_NOIO };
+        // SAFETY: The request and the iterator are the arguments of this callback.
+        let n = unsafe { bindings::filemap_read(kiocb, to, 0) };
+        // io_uring issues the same request again from a worker, which may wait.
+        //
+        // SAFETY: The request is still ours: `filemap_read()` is done with it when it returns.
+        unsafe { (*kiocb).ki_flags = before };
+        n
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->unlocked_ioctl` of a file or directory whose inode
+    /// `NewINode::init` gave this table.
+    unsafe extern "C" fn ioctl(
+        _file: *mut bindings::file,
+        command: c_uint,
+        argument: c_ulong,
+    ) -> c_long {
+        // CAST: The argument of both commands is an address of the caller's.
+        let to = argument as *mut c_void;
+        let error = match command {
+            // Inode numbers are not used again, so there is one generation.
+            //
+            // SAFETY: `put_user()` takes any address, and fails for one that is not the caller's.
+            bindings::TESSERAFS_CONST_FS_IOC_GETVERSION => unsafe {
+                bindings::tesserafs_put_user_int(0, to.cast())
+            },
+            // No image has a label: the empty string.
+            //
+            // SAFETY: As for `put_user()`.
+            bindings::TESSERAFS_CONST_FS_IOC_GETFSLABEL => unsafe {
+                bindings::tesserafs_put_user_char(0, to.cast())
+            },
+            _ => ENOTTY.to_errno(),
+        };
+        // CAST: `long` is the wider one.
+        error as c_long
     }
 
     /// # Safety
@@ -214,6 +300,29 @@ impl<U: Operations> Table<U> {
             U::read_dir(dir, &mut emitter)?;
             Ok(0)
         })
+    }
+
+    /// Seeks among the positions of a directory, which are not those of its size: two are the dots'.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the VFS as `->llseek` of a directory whose inode `NewINode::init` gave this
+    /// table.
+    unsafe extern "C" fn dir_llseek(
+        file: *mut bindings::file,
+        offset: bindings::loff_t,
+        whence: c_int,
+    ) -> bindings::loff_t {
+        // SAFETY: An open file has an inode, which does not change.
+        let inode = unsafe { (*file).f_inode };
+        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the file
+        // holds the inode.
+        let dir = unsafe { INode::from_raw(inode) };
+        let end = U::entries(dir).saturating_add(FilePos::FIRST.0);
+        let max = bindings::TESSERAFS_CONST_MAX_LFS_FILESIZE;
+        let end = bindings::loff_t::try_from(end).unwrap_or(max);
+        // SAFETY: The file is valid for this call, and its position is ours to be set.
+        unsafe { bindings::generic_file_llseek_size(file, offset, whence, max, end) }
     }
 
     /// # Safety

@@ -55,7 +55,7 @@ pub(crate) struct INode<T: FileSystem> {
 // SAFETY: A C inode may be used from any thread, and its data is `Send` and `Sync`.
 unsafe impl<T: FileSystem> Send for INode<T> {}
 
-// SAFETY: What can be done with a shared reference is to read what does not change after `init`, but for
+// SAFETY: A shared reference only reads fields that do not change after `init`, but for
 // `shared`, which is a `SetOnce`, and `i_mapping`, which is written once, as a whole.
 unsafe impl<T: FileSystem> Sync for INode<T> {}
 
@@ -83,6 +83,11 @@ impl<T: FileSystem> INode<T> {
     /// Whether this is a directory.
     pub(crate) fn is_dir(&self) -> bool {
         u32::from(self.mode()) & bindings::S_IFMT == bindings::S_IFDIR
+    }
+
+    /// Whether this is a regular file.
+    pub(super) fn is_regular(&self) -> bool {
+        u32::from(self.mode()) & bindings::S_IFMT == bindings::S_IFREG
     }
 
     /// The length of the file in bytes.
@@ -116,9 +121,13 @@ impl<T: FileSystem> INode<T> {
         let this = self.as_ptr().cast::<INodeWithData<T>>();
         // SAFETY: `this` is valid as long as the inode is.
         let data = unsafe { &raw const (*this).data };
-        // SAFETY: By the type invariants the data is initialised. It is dropped when the inode is
-        // destroyed, after the last reference to it has gone.
-        unsafe { &*UnsafeCell::raw_get(data).cast::<T::INodeData>() }
+        // SAFETY: `prepare` initialised the field; the data is dropped when the inode is destroyed,
+        // after the last reference to it has gone.
+        match unsafe { &*UnsafeCell::raw_get(data).cast::<Option<T::INodeData>>() } {
+            Some(data) => data,
+            // SAFETY: By the type invariants there is data.
+            None => unsafe { core::hint::unreachable_unchecked() },
+        }
     }
 }
 
@@ -158,11 +167,11 @@ impl<T: FileSystem> Drop for Ref<'_, T> {
     }
 }
 
-/// What [`SuperBlock::iget`] found.
+/// The answer of [`SuperBlock::iget`].
 pub(crate) enum Iget<'a, T: FileSystem> {
     /// The inode is in the inode cache.
     Cached(Ref<'a, T>),
-    /// It is not; the caller has to initialise it. Others who want it wait.
+    /// It is not; the caller has to initialise it. Other tasks that want it wait.
     New(NewINode<'a, T>),
 }
 
@@ -174,9 +183,12 @@ impl<T: FileSystem> SuperBlock<T, Ready> {
         let inode = NonNull::new(inode).ok_or(ENOMEM)?;
         // SAFETY: `iget_locked()` returned an inode with a reference for us.
         if unsafe { bindings::tesserafs_inode_state_is_new(inode.as_ptr()) } {
-            // INVARIANT: `I_NEW` is set for us to clear: `iget_locked()` waits for anybody else's.
+            // INVARIANT: The reference is ours, and so is `I_NEW`: `iget_locked()` waits for that of
+            // another task.
+            let fresh = Fresh { inode };
+            // INVARIANT: The superblock's `->alloc_inode` made it, and `prepare` left it without data.
             Ok(Iget::New(NewINode {
-                inode,
+                fresh,
                 _p: PhantomData,
             }))
         } else {
@@ -190,7 +202,7 @@ impl<T: FileSystem> SuperBlock<T, Ready> {
     }
 }
 
-/// What an inode is.
+/// The type of an inode, with the tables that belong to it.
 pub(crate) enum Kind<T: FileSystem> {
     /// A regular file.
     Regular {
@@ -214,7 +226,7 @@ pub(crate) enum Kind<T: FileSystem> {
     Whiteout,
 }
 
-/// What `stat` says about an inode, beyond its [`Kind`].
+/// The attributes that `stat` shows, beyond the [`Kind`].
 pub(crate) struct Attributes {
     /// The permission bits, with set-id and sticky; the type is the [`Kind`]'s.
     pub(crate) permissions: u16,
@@ -236,17 +248,122 @@ pub(crate) struct Attributes {
     pub(crate) may_have_acl: bool,
 }
 
-/// An inode that is hashed, locked, and not initialised yet.
-///
-/// [`NewINode::init`] makes it a usable one. Dropping it gives up: whoever waits for the inode
-/// finds it bad and tries again.
+/// An inode that nobody else looks at yet.
 ///
 /// # Invariants
 ///
-/// `inode` is the first member of an [`INodeWithData<T>`] without data, in a ready superblock of
-/// `T`; `I_NEW` is set, and it and one reference are owned.
-pub(crate) struct NewINode<'a, T: FileSystem> {
+/// `inode` is valid, as is its superblock; a reference to it is owned, and `I_NEW` is set for us to
+/// clear. Until it is cleared no dentry refers to the inode, and a task that finds it in the inode
+/// cache waits for the flag to go before it reads or writes anything: the fields that the methods below
+/// set are ours.
+struct Fresh {
     inode: NonNull<bindings::inode>,
+}
+
+impl Fresh {
+    fn as_ptr(&self) -> *mut bindings::inode {
+        self.inode.as_ptr()
+    }
+
+    /// Sets what `stat` shows; `size` is not negative, and the nanoseconds are below a second.
+    fn set_attributes(&self, attributes: &Attributes, size: bindings::loff_t, nsec: c_long) {
+        let inode = self.as_ptr();
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::tesserafs_i_uid_write(inode, attributes.uid) };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::tesserafs_i_gid_write(inode, attributes.gid) };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::set_nlink(inode, attributes.nlink) };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::tesserafs_i_size_write(inode, size) };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { (*inode).i_blocks = attributes.blocks };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { (*inode).i_generation = 0 };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::tesserafs_inode_set_times(inode, attributes.mtime, nsec) };
+    }
+
+    /// Keeps the VFS from asking for POSIX ACLs.
+    fn deny_acl(&self) {
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::tesserafs_cache_no_acl(self.as_ptr()) };
+    }
+
+    /// Sets the type and the permission bits.
+    fn set_mode(&self, mode: u16) {
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { (*self.as_ptr()).i_mode = mode };
+    }
+
+    /// Makes it a pipe, a socket, or the device 0:0, as `mode` says.
+    fn set_special(&self, mode: u16) {
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::init_special_inode(self.as_ptr(), mode, 0) };
+    }
+
+    fn set_operations(&self, table: &'static bindings::inode_operations) {
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { (*self.as_ptr()).i_op = table };
+    }
+
+    fn set_file_operations(&self, table: &'static bindings::file_operations) {
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { (*self.as_ptr()).__bindgen_anon_3.i_fop = table };
+    }
+
+    /// Lets the page cache fill pages of the file by `table`, in folios of any size.
+    fn set_mapping(&self, table: &'static bindings::address_space_operations) {
+        let inode = self.as_ptr();
+        // SAFETY: The inode is ours by the type invariants; `i_mapping` is the mapping within it.
+        unsafe { (*(*inode).i_mapping).a_ops = table };
+        // SAFETY: The inode is ours by the type invariants.
+        unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
+        // SAFETY: The superblock is valid by the type invariants; its depth is set before it is
+        // filled.
+        let depth = unsafe { (*(*inode).i_sb).s_stack_depth };
+        // SAFETY: The inode is ours by the type invariants; the superblock's depth is within the limit.
+        unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, depth, false) };
+    }
+
+    /// Sets the target that RCU path walks follow.
+    ///
+    /// # Safety
+    ///
+    /// `link` must be a C string of length `len` that lives as long as the inode, and for an RCU grace
+    /// period after it is destroyed.
+    unsafe fn set_link(&self, link: *mut c_char, len: c_int) {
+        // SAFETY: The inode is ours by the type invariants; the caller promises the rest.
+        unsafe { bindings::tesserafs_inode_set_cached_link(self.as_ptr(), link, len) };
+    }
+
+    /// Makes the inode available, as it is, and gives the reference away.
+    fn unlock(self) -> NonNull<bindings::inode> {
+        // SAFETY: By the type invariants `I_NEW` is ours to clear.
+        unsafe { bindings::unlock_new_inode(self.as_ptr()) };
+        ManuallyDrop::new(self).inode
+    }
+}
+
+impl Drop for Fresh {
+    /// The inode becomes bad and is unhashed, so it is never taken for an initialised one.
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants `I_NEW` is ours to clear, and the reference ours to drop.
+        unsafe { bindings::iget_failed(self.as_ptr()) };
+    }
+}
+
+/// An inode that is hashed, locked, and not initialised yet.
+///
+/// [`NewINode::init`] makes it a usable one. Dropping it gives up: tasks that wait for the inode find
+/// it bad and try again.
+///
+/// # Invariants
+///
+/// The inode is the first member of an [`INodeWithData<T>`] without data, in a ready superblock of
+/// `T`.
+pub(crate) struct NewINode<'a, T: FileSystem> {
+    fresh: Fresh,
     _p: PhantomData<&'a SuperBlock<T>>,
 }
 
@@ -265,84 +382,34 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
         if attributes.nlink == 0 || attributes.mtime_nsec >= 1_000_000_000 {
             return Err(EFSCORRUPTED);
         }
-        let inode = self.inode.as_ptr();
-        // CAST: By the type invariants the inode is the first member of an `INodeWithData<T>`.
-        let this = inode.cast::<INodeWithData<T>>();
+        let fresh = self.fresh;
         // CAST: Below a thousand million, as was checked.
-        let nsec = attributes.mtime_nsec as c_long;
-
-        // SAFETY (each up to `unlock_new_inode()`): By the type invariants the inode is valid, and as
-        // long as `I_NEW` is set nobody else reads or writes what is set here: those who find the
-        // inode wait for the flag to go. Exactly one `init` runs for an inode, so its data is not
-        // initialised yet.
-
-        // SAFETY: As above.
-        unsafe { bindings::tesserafs_i_uid_write(inode, attributes.uid) };
-        // SAFETY: As above.
-        unsafe { bindings::tesserafs_i_gid_write(inode, attributes.gid) };
-        // SAFETY: As above.
-        unsafe { bindings::set_nlink(inode, attributes.nlink) };
-        // SAFETY: As above.
-        unsafe { bindings::tesserafs_i_size_write(inode, size) };
-        // SAFETY: As above.
-        unsafe { (*inode).i_blocks = attributes.blocks };
-        // SAFETY: As above.
-        unsafe { (*inode).i_generation = 0 };
-        // SAFETY: As above.
-        unsafe { bindings::tesserafs_inode_set_mtime(inode, attributes.mtime, nsec) };
-        // SAFETY: As above.
-        unsafe { bindings::tesserafs_inode_set_atime(inode, attributes.mtime, nsec) };
-        // SAFETY: As above.
-        unsafe { bindings::tesserafs_inode_set_ctime(inode, attributes.mtime, nsec) };
+        fresh.set_attributes(&attributes, size, attributes.mtime_nsec as c_long);
         if !attributes.may_have_acl {
-            // SAFETY: As above.
-            unsafe { bindings::tesserafs_cache_no_acl(inode) };
+            fresh.deny_acl();
         }
-        // SAFETY: As above.
-        let slot = unsafe { (*this).data.get() };
-        // SAFETY: As above.
-        unsafe { slot.cast::<T::INodeData>().write(data) };
-        // SAFETY: As above.
-        unsafe { *(*this).has_data.get() = true };
-        // The tables are static, and of the same filesystem by their types.
-        //
-        // SAFETY: As above.
-        unsafe { (*inode).i_op = &ops.tables.other };
-
+        // SAFETY: By the type invariants the inode is one with room for data of `T`, and has none yet.
+        unsafe { INodeWithData::<T>::set_data(fresh.as_ptr(), data) };
+        fresh.set_operations(&ops.tables.other);
         let file_type = match kind {
             Kind::Regular { file, mapping } => {
-                // SAFETY: As above.
-                unsafe { (*inode).__bindgen_anon_3.i_fop = file.table };
-                // SAFETY: As above.
-                let pages = unsafe { (*inode).i_mapping };
-                // SAFETY: Set since `inode_init_always`, to the mapping within the inode.
-                unsafe { (*pages).a_ops = mapping.table };
-                // SAFETY: As above.
-                unsafe { bindings::tesserafs_mapping_set_large_folios(inode) };
-                // SAFETY: The inode is valid, and its superblock is assigned once.
-                let sb = unsafe { (*inode).i_sb };
-                // SAFETY: A superblock outlives its inodes; its depth is set before it is filled.
-                let depth = unsafe { (*sb).s_stack_depth };
-                // SAFETY: As above; the superblock's depth is within the limit.
-                unsafe { bindings::tesserafs_set_invalidate_lock_class(inode, depth, false) };
+                fresh.set_file_operations(file.table);
+                fresh.set_mapping(mapping.table);
                 bindings::S_IFREG
             }
             Kind::Directory { file } => {
-                // SAFETY: As above.
-                unsafe { (*inode).__bindgen_anon_3.i_fop = file.table };
-                // SAFETY: As above.
-                unsafe { (*inode).i_op = &ops.tables.directory };
+                fresh.set_file_operations(file.table);
+                fresh.set_operations(&ops.tables.directory);
                 bindings::S_IFDIR
             }
             Kind::Symlink(target) => {
                 let len = c_int::try_from(target.len()).map_err(|_| EFSCORRUPTED)?;
                 let link = target.into_raw();
-                // SAFETY: As above. The string is the inode's now, which frees it with itself.
-                unsafe { *(*this).link.get() = link };
-                // SAFETY: As above; `link` is a C string of length `len`.
-                unsafe { bindings::tesserafs_inode_set_cached_link(inode, link, len) };
-                // SAFETY: As above.
-                unsafe { (*inode).i_op = &ops.tables.symlink };
+                // SAFETY: As for the data.
+                unsafe { INodeWithData::<T>::set_link(fresh.as_ptr(), link) };
+                // SAFETY: `link` is a C string of that length, which is freed with the inode.
+                unsafe { fresh.set_link(link, len) };
+                fresh.set_operations(&ops.tables.symlink);
                 bindings::S_IFLNK
             }
             Kind::Fifo => bindings::S_IFIFO,
@@ -351,28 +418,15 @@ impl<'a, T: FileSystem> NewINode<'a, T> {
         };
         // CAST: The file types are 16-bit values; the kernel's constants are not typed.
         let mode = file_type as u16 | (attributes.permissions & 0o7777);
-        // SAFETY: As above.
-        unsafe { (*inode).i_mode = mode };
+        fresh.set_mode(mode);
         if let bindings::S_IFIFO | bindings::S_IFSOCK | bindings::S_IFCHR = file_type {
-            // SAFETY: As above; device 0:0 is the whiteout.
-            unsafe { bindings::init_special_inode(inode, mode, 0) };
+            fresh.set_special(mode);
         }
-
-        // SAFETY: By the type invariants `I_NEW` is ours to clear, and the inode is now initialised.
-        unsafe { bindings::unlock_new_inode(inode) };
         // INVARIANT: The inode has its data, and the reference of `self` is given to the result.
         Ok(Ref {
-            inode: ManuallyDrop::new(self).inode,
+            inode: fresh.unlock(),
             _p: PhantomData,
         })
-    }
-}
-
-impl<T: FileSystem> Drop for NewINode<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants `I_NEW` and a reference are ours. The inode becomes bad
-        // and is unhashed, so it is never taken for an initialised one.
-        unsafe { bindings::iget_failed(self.inode.as_ptr()) };
     }
 }
 
@@ -401,15 +455,18 @@ impl Target {
     }
 }
 
-/// What `struct inode_operations` asks of an inode of a read-only filesystem.
+/// The operations of `struct inode_operations` that a read-only filesystem has to provide.
 ///
-/// `getattr` and `permission` are the VFS's own, over what [`NewINode::init`] was given.
+/// `permission` is the VFS's own, and `getattr` nearly so, over what [`NewINode::init`] was given.
 pub(crate) trait Operations {
     /// The filesystem whose inodes these operations serve.
     type FileSystem: FileSystem;
 
     /// Where extended attributes and ACLs come from.
     type Xattr: xattr::Operations<FileSystem = Self::FileSystem>;
+
+    /// Whether a file's bytes are compressed: `STATX_ATTR_COMPRESSED`. Asked for every `stat`.
+    fn is_compressed(inode: &INode<Self::FileSystem>) -> bool;
 
     /// Finds a name in a directory. May sleep; runs in parallel for different names.
     fn lookup<'a>(
@@ -458,6 +515,7 @@ impl<U: Operations> Table<U> {
     };
 
     const COMMON: bindings::inode_operations = bindings::inode_operations {
+        getattr: Some(Self::getattr),
         listxattr: Some(xattr::Table::<U::Xattr>::listxattr),
         #[cfg(CONFIG_FS_POSIX_ACL)]
         get_inode_acl: Some(xattr::Table::<U::Xattr>::get_inode_acl),
@@ -467,8 +525,56 @@ impl<U: Operations> Table<U> {
         ..pin_init::zeroed()
     };
 
-    /// Refuses, where the VFS has not done so before: on a mount nobody comes here. But overlayfs lets a list
-    /// be set on what lies in a lower layer, which it copies up first, only if that layer could, too.
+    /// Adds the attributes of `statx` that are not fields of the inode.
+    ///
+    /// Immutable, as nobody can write, rename or remove it; this is not `S_IMMUTABLE`, which would
+    /// turn the VFS's `EROFS` into `EPERM` and which overlayfs would copy up. Not
+    /// `STATX_ATTR_VERITY`: a program that finds it asks for the fs-verity digest of that one file,
+    /// and there is none; nor do mounts with `trusted_backing` verify what they read.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the VFS as the `->getattr` of an inode that `NewINode::init` gave this table.
+    unsafe extern "C" fn getattr(
+        idmap: *mut bindings::mnt_idmap,
+        path: *const bindings::path,
+        stat: *mut bindings::kstat,
+        request_mask: u32,
+        _flags: c_uint,
+    ) -> c_int {
+        // SAFETY: The caller holds the path.
+        let dentry = unsafe { (*path).dentry };
+        // SAFETY: A path that is asked for attributes has a positive dentry.
+        let raw = unsafe { (*dentry).d_inode };
+        // SAFETY: Only `NewINode::init` installs this table, on inodes of `U::FileSystem`; the dentry
+        // holds the inode.
+        let inode = unsafe { INode::<U::FileSystem>::from_raw(raw) };
+        // SAFETY: The arguments are those of this callback.
+        unsafe { bindings::generic_fillattr(idmap, request_mask, raw, stat) };
+        // SAFETY: `stat` is the caller's to be filled, and nobody else's.
+        let stat = unsafe { &mut *stat };
+        let (immutable, compressed) = (
+            u64::from(bindings::STATX_ATTR_IMMUTABLE),
+            u64::from(bindings::STATX_ATTR_COMPRESSED),
+        );
+        // No file has one of these.
+        let absent = bindings::STATX_ATTR_APPEND
+            | bindings::STATX_ATTR_NODUMP
+            | bindings::STATX_ATTR_ENCRYPTED;
+        stat.attributes_mask |= immutable | compressed | u64::from(absent);
+        stat.attributes |= immutable;
+        if U::is_compressed(inode) {
+            stat.attributes |= compressed;
+        }
+        // A direct read is one through the page cache: the alignments stay zero, which says so.
+        if request_mask & bindings::STATX_DIOALIGN != 0 && inode.is_regular() {
+            stat.result_mask |= bindings::STATX_DIOALIGN;
+        }
+        0
+    }
+
+    /// Refuses, where the VFS has not done so before: on a mount it always has. But overlayfs lets a list
+    /// be set on a file of a lower layer, which it copies up first, only if that layer could, too.
     #[cfg(CONFIG_FS_POSIX_ACL)]
     extern "C" fn set_acl(
         _idmap: *mut bindings::mnt_idmap,
@@ -479,8 +585,8 @@ impl<U: Operations> Table<U> {
         EROFS.to_errno()
     }
 
-    /// No inode has a flag of `chattr`: what the caller passes says that already. overlayfs asks what lies in a
-    /// lower layer before it copies it up to set one.
+    /// No inode has a flag of `chattr`: what the caller passes says that already. overlayfs asks for those of a
+    /// file in a lower layer before it copies the file up to set one.
     extern "C" fn fileattr_get(
         _dentry: *mut bindings::dentry,
         _attributes: *mut bindings::file_kattr,
@@ -511,7 +617,7 @@ impl<U: Operations> Table<U> {
     }
 }
 
-/// What the inode slab holds: an inode, and what the filesystem keeps about it.
+/// An object of the inode slab: an inode, and the filesystem's own data about it.
 ///
 /// The C inode is the first member, so one pointer serves for both.
 #[repr(C)]
@@ -521,9 +627,8 @@ pub(super) struct INodeWithData<T: FileSystem> {
     link: UnsafeCell<*mut c_char>,
     /// Where its pages are, if it shares them.
     shared: UnsafeCell<MaybeUninit<SetOnce<Option<Shared>>>>,
-    /// Whether `data` is initialised.
-    has_data: UnsafeCell<bool>,
-    data: UnsafeCell<MaybeUninit<T::INodeData>>,
+    /// The data that `init` was given.
+    data: UnsafeCell<MaybeUninit<Option<T::INodeData>>>,
 }
 
 impl<T: FileSystem> INodeWithData<T> {
@@ -537,6 +642,33 @@ impl<T: FileSystem> INodeWithData<T> {
         unsafe { bindings::inode_init_once(object.cast()) };
     }
 
+    /// Gives an inode its data.
+    ///
+    /// # Safety
+    ///
+    /// `inode` must be the first member of a `Self` that has no data yet, and that nobody else sees.
+    unsafe fn set_data(inode: *mut bindings::inode, data: T::INodeData) {
+        // CAST: The inode is the first member.
+        let this = inode.cast::<Self>();
+        // SAFETY: The object is the caller's.
+        let slot = unsafe { (*this).data.get() };
+        // SAFETY: The slot holds nothing that would have to be dropped.
+        unsafe { slot.write(MaybeUninit::new(Some(data))) };
+    }
+
+    /// Gives an inode a string that is freed with it.
+    ///
+    /// # Safety
+    ///
+    /// `inode` must be the first member of a `Self` that has none yet, and that nobody else sees;
+    /// `link` must have been allocated with `kmalloc`, and is given away.
+    unsafe fn set_link(inode: *mut bindings::inode, link: *mut c_char) {
+        // CAST: The inode is the first member.
+        let this = inode.cast::<Self>();
+        // SAFETY: The object is the caller's.
+        unsafe { *(*this).link.get() = link };
+    }
+
     /// Prepares an object that was allocated from the slab.
     ///
     /// # Safety
@@ -547,12 +679,14 @@ impl<T: FileSystem> INodeWithData<T> {
         let this = inode.cast::<Self>();
         // SAFETY: The object is ours.
         unsafe { *(*this).link.get() = core::ptr::null_mut() };
-        // SAFETY: As above.
+        // SAFETY: The object is ours.
         let shared = unsafe { (*this).shared.get() };
-        // SAFETY: As above.
+        // SAFETY: The object is ours; what it held in an earlier life was dropped.
         unsafe { shared.write(MaybeUninit::new(SetOnce::new())) };
-        // SAFETY: As above.
-        unsafe { *(*this).has_data.get() = false };
+        // SAFETY: The object is ours.
+        let data = unsafe { (*this).data.get() };
+        // SAFETY: As for `shared`.
+        unsafe { data.write(MaybeUninit::new(None)) };
     }
 
     /// Drops the data of an inode that is destroyed.
@@ -570,15 +704,10 @@ impl<T: FileSystem> INodeWithData<T> {
         // not this inode's any more: open files held the inode, and evicting it left `i_data` only.
         unsafe { (*shared).assume_init_drop() };
         // SAFETY: The object is valid.
-        let has_data = unsafe { (*this).has_data.get() };
-        // SAFETY: Nobody else has a reference, so nobody else accesses the flag.
-        if unsafe { has_data.replace(false) } {
-            // SAFETY: As above.
-            let data = unsafe { (*this).data.get() };
-            // SAFETY: The flag said that the data is initialised. RCU path walks may still see the
-            // inode, but none of the callbacks touches the data in RCU mode.
-            unsafe { core::ptr::drop_in_place(data.cast::<T::INodeData>()) };
-        }
+        let data = unsafe { (*this).data.get() };
+        // SAFETY: `prepare` initialised it, and nobody else has a reference. RCU path walks may still
+        // see the inode, but none of the callbacks touches the data in RCU mode.
+        unsafe { (*data).assume_init_drop() };
     }
 
     /// Frees an inode.

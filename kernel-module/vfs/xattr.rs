@@ -219,8 +219,8 @@ impl<U: Operations> Table<U> {
         // SAFETY: The namespace is valid; `value` is `len` bytes of kernel memory.
         let acl = unsafe { bindings::posix_acl_from_xattr(user_ns, value.as_ptr().cast(), len) };
         match kernel::error::from_err_ptr(acl) {
-            // One that names somebody whom the namespace does not know: nobody is let in by it, but for
-            // those whom no list keeps out.
+            // A list that names a user whom the namespace does not know lets no one in; the privileges
+            // that override any list do so here, too.
             Err(e) if e == EINVAL && !is_initial(user_ns) => Err(EACCES),
             acl => acl,
         }

@@ -35,6 +35,9 @@ pub(crate) trait Compilers {
 
     /// `nm`, whose long options LLVM and GNU spell differently.
     fn nm(&self) -> Command;
+
+    /// `objdump`, in the same case.
+    fn objdump(&self) -> Command;
 }
 
 /// What builds kernels of this project's own configuration, and modules for them.
@@ -107,6 +110,10 @@ impl Compilers for Toolchain {
 
     fn nm(&self) -> Command {
         run::command(Path::new(LLVM).join("llvm-nm"))
+    }
+
+    fn objdump(&self) -> Command {
+        run::command(Path::new(LLVM).join("llvm-objdump"))
     }
 }
 

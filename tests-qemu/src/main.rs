@@ -6,6 +6,7 @@
 //! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
 //! [`install`]).
 
+mod answers;
 mod appliance;
 mod audit;
 mod bench;

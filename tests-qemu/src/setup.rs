@@ -52,6 +52,7 @@ const MACHINE: &[&str] = &[
     "debian-archive-keyring",
     "debootstrap",
     "e2fsprogs",
+    "erofs-utils",
     "libcap2-bin",
     "openssl",
     "qemu-system-x86",

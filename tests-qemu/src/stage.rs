@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{cases, disk, rootfs, trees};
+use crate::{answers, cases, disk, rootfs, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -77,6 +77,8 @@ pub(crate) fn prepare(
     let cases_tree = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
     cases::tree(cases_tree.path())?;
     let cases = trees::image(tools, &contents, "cases", cases_tree.path(), &[])?;
+    let answers_tree = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
+    let answers = answers::stage(tools, &contents, answers_tree.path())?;
     let signed = signed(tools, &contents, small_tree.path(), &small, signers)?;
 
     let good = trees::path(&contents, &signed.good[0]);
@@ -96,6 +98,7 @@ pub(crate) fn prepare(
         sparse,
         small,
         cases,
+        answers,
         signed,
         flips,
         unknown_feature: unknown_feature.to_owned(),

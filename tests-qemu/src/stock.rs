@@ -242,6 +242,10 @@ impl Compilers for Builder {
     fn nm(&self) -> Command {
         self.chroot.command("nm")
     }
+
+    fn objdump(&self) -> Command {
+        self.chroot.command("objdump")
+    }
 }
 
 /// Makes the build folder that modules are built against: the kernel's tools, headers and Rust metadata.

@@ -284,9 +284,12 @@ fn module_for(
     });
     let existing = || built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"));
     match kernel.flavour {
-        Flavour::Plain | Flavour::Appliance | Flavour::Stock => report.test("module/cannot-panic", || {
-            module::check_panic_free(compilers, existing()?).map(|()| String::new())
-        }),
+        Flavour::Plain | Flavour::Appliance | Flavour::Stock => {
+            report.test("module/cannot-panic", || {
+                module::check_panic_free(compilers, existing()?).map(|()| String::new())
+            });
+            report.test("module/takes-little-stack", || module::check_frames(compilers, existing()?));
+        }
         // With debug assertions it can, and shall. What it must not lack is what this kernel is for.
         Flavour::Debug => report.test("module/is-instrumented", || {
             module::check_instrumented(compilers, existing()?).map(|()| String::new())

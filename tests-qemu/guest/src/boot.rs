@@ -14,8 +14,8 @@ use tesserafs_guest::plan::Plan;
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
-    api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, paging, privilege,
-    programs, races, readers, sharing, signatures, waits,
+    answers, api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, paging,
+    privilege, programs, races, readers, sharing, signatures, waits,
 };
 
 /// Everything; does not return.
@@ -60,6 +60,7 @@ fn run() -> Result<()> {
         "sharing" => sharing::tests(&mut suite, &plan),
         "api" => {
             api::tests(&mut suite, &plan);
+            answers::tests(&mut suite, &plan);
             observe::tests(&mut suite, &plan);
             paging::tests(&mut suite, &plan);
         }

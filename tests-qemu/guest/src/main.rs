@@ -6,6 +6,7 @@
 //! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`waits`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
+mod answers;
 mod api;
 mod appliance;
 mod backing;

@@ -47,6 +47,20 @@ pub struct Signed {
     pub tampered: Image,
 }
 
+/// One tree in three file systems, each to be mounted read-only and asked the same.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answers {
+    /// The image.
+    pub image: Image,
+    /// The tree in ext4, whose answers are the measure.
+    pub ext4: String,
+    /// The tree in EROFS.
+    pub erofs: String,
+}
+
+/// Bytes of the file `large` in that tree: more than two huge pages.
+pub const ANSWERS_LARGE: usize = 5 << 20;
+
 /// Everything the guest needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -58,6 +72,8 @@ pub struct Plan {
     pub small: Image,
     /// What the cases of xfstests need (see [`crate::cases`]).
     pub cases: Image,
+    /// What is compared with other file systems' answers.
+    pub answers: Answers,
     /// The signature tests.
     pub signed: Signed,
     /// Bits of `signed.good[0]` to flip, one at a time.
