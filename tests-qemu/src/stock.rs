@@ -62,6 +62,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
 /// The release that `KERNEL_RELEASE` names, else the newest of the archive.
 fn release(cache: &Cache) -> Result<String> {
     if let Ok(release) = std::env::var("KERNEL_RELEASE") {
+        ensure!(is_release(&release), "KERNEL_RELEASE={release} is no release of a kernel");
         return Ok(release);
     }
     let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
@@ -76,6 +77,12 @@ fn release(cache: &Cache) -> Result<String> {
             "the newest kernel of the archive is not known; KERNEL_RELEASE= names one (in the cache: {known})"
         )
     })
+}
+
+/// Whether this can be a release. It becomes a part of names of packages and folders.
+fn is_release(text: &str) -> bool {
+    text.starts_with(|letter: char| letter.is_ascii_digit())
+        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter))
 }
 
 /// What the package of the headers is called, before the release.
@@ -399,6 +406,8 @@ mod tests {
         assert_eq!(newest(names).as_deref(), Some("7.3.10+deb13-cloud-amd64"));
         assert_eq!(newest("linux-headers-7.3.4+deb13-amd64\n"), None);
         assert_eq!(upstream("7.3.4+deb13-cloud-amd64"), "7.3.4");
+        assert!(is_release("7.0.4+deb13-cloud-amd64"));
+        assert!(!is_release("../7.3.4") && !is_release("7.3.4/x") && !is_release(""));
     }
 
     #[test]
