@@ -177,7 +177,7 @@ fn acl(plan: &Plan) -> Result<String> {
     let image = on_disk(&plan.cases.image);
     let expect = |mount: &Mount, counts: bool, when: &str| -> Result<()> {
         let mut value = [0; 1024];
-        let listed = mount.path().join("acl/owner-only");
+        let listed = mount.path().join("acl/not-searched");
         let found = rustix::fs::lgetxattr(&listed, "system.posix_acl_access", &mut value);
         match found {
             Ok(_) if counts => {}
