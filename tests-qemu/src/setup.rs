@@ -49,12 +49,16 @@ const STOCK: &[&str] = &["debian-archive-keyring", "debootstrap", "kmod", "xz-ut
 const MACHINE: &[&str] = &[
     "acl",
     "attr",
+    "btrfs-progs",
     "debian-archive-keyring",
     "debootstrap",
     "e2fsprogs",
+    "erofs-utils",
     "libcap2-bin",
     "openssl",
     "qemu-system-x86",
+    "squashfs-tools",
+    "xfsprogs",
 ];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
