@@ -260,6 +260,7 @@ impl Appliance {
             kernel: &self.kernel,
             initramfs: (from == From::File).then_some(&*self.initramfs),
             disks,
+            scratch: &[],
             arguments,
             memory: Flavour::Appliance.memory(),
             limit: LIMIT * self.accelerator.patience(),

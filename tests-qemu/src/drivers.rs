@@ -11,7 +11,8 @@ use crate::run;
 
 /// What the tests use of the kernel: disks, and the filesystems and devices that images lie on, lie under, or are
 /// compared with.
-const WANTED: [&str; 8] = ["virtio_blk", "ext4", "xfs", "btrfs", "erofs", "squashfs", "overlay", "loop"];
+const WANTED: [&str; 11] =
+    ["virtio_blk", "ext4", "xfs", "btrfs", "erofs", "squashfs", "overlay", "loop", "dm_mod", "nfsd", "nfsv4"];
 
 /// Unpacks into `scratch` what of [`WANTED`] is a module in this folder, with what it needs; path in the guest, file.
 ///

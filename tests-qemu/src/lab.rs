@@ -79,6 +79,7 @@ impl Lab {
                 kernel: &self.kernel,
                 initramfs: Some(&self.initramfs),
                 disks: &stage.disks,
+                scratch: &stage.scratch,
                 arguments: &arguments,
                 memory: flavour.memory(),
                 limit: LIMIT * accelerator.patience() * flavour.slowness() + 2 * self.period,

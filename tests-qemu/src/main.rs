@@ -2,7 +2,7 @@
 //! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
-//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stage`]),
+//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
 //! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
 //! [`install`]).
 
@@ -39,6 +39,7 @@ mod setup;
 mod sign;
 mod stage;
 mod stock;
+mod stores;
 mod test;
 mod tools;
 mod trees;

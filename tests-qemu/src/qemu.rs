@@ -109,6 +109,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) initramfs: Option<&'a Path>,
     /// Raw virtio disks, in order: `/dev/vda` and so on. All are read-only.
     pub(crate) disks: &'a [PathBuf],
+    /// More of them, which the guest may write to; what it has written goes with the machine.
+    pub(crate) scratch: &'a [PathBuf],
     /// Words for the kernel's command line.
     pub(crate) arguments: &'a str,
     /// Size of its memory, in MiB.
@@ -127,6 +129,9 @@ impl Boot<'_> {
         let mut command = machine(self.accelerator, self.kernel, self.initramfs, self.arguments, self.memory);
         for disk in self.disks {
             command.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.display()));
+        }
+        for disk in self.scratch {
+            command.arg("-drive").arg(format!("if=virtio,format=raw,snapshot=on,file={}", disk.display()));
         }
         command
     }

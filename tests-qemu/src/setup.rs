@@ -49,6 +49,7 @@ const STOCK: &[&str] = &["debian-archive-keyring", "debootstrap", "kmod", "xz-ut
 const MACHINE: &[&str] = &[
     "acl",
     "attr",
+    "btrfs-progs",
     "debian-archive-keyring",
     "debootstrap",
     "e2fsprogs",
@@ -56,6 +57,8 @@ const MACHINE: &[&str] = &[
     "libcap2-bin",
     "openssl",
     "qemu-system-x86",
+    "squashfs-tools",
+    "xfsprogs",
 ];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];

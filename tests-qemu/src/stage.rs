@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{answers, cases, disk, rootfs, trees};
+use crate::{answers, cases, disk, rootfs, stores, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -26,6 +26,8 @@ pub(crate) struct Stage {
     pub(crate) plan: Plan,
     /// Data disk and raw root image: `/dev/vda` and `/dev/vdb`.
     pub(crate) disks: Vec<PathBuf>,
+    /// Empty filesystems: `/dev/vdc` and so on.
+    pub(crate) scratch: Vec<PathBuf>,
 }
 
 impl Stage {
@@ -93,10 +95,14 @@ pub(crate) fn prepare(
         corrupt::unknown_feature(image)
     })?;
 
+    let nests = stores::nests(tools, &contents, &small)?;
+    let scratch = stores::empty(folder.path())?;
+
     let plan = Plan {
         root,
         sparse,
         small,
+        nests,
         cases,
         answers,
         signed,
@@ -108,7 +114,7 @@ pub(crate) fn prepare(
     std::fs::write(contents.join("plan.json"), text).context("failed to write the plan")?;
     disk::write(&data, &contents)?;
     let device = trees::path(&contents, &plan.root);
-    Ok(Stage { folder, plan, disks: vec![data, device] })
+    Ok(Stage { folder, plan, disks: vec![data, device], scratch })
 }
 
 /// The images of the signature tests, all of the same small tree.

@@ -22,7 +22,7 @@ use crate::tools::{self, cargo, Tools};
 use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 12] = [
+const GROUPS: [&str; 13] = [
     "compare",
     "programs",
     "readers",
@@ -30,6 +30,7 @@ const GROUPS: [&str; 12] = [
     "api",
     "fstests",
     "backing",
+    "stores",
     "races",
     "signatures",
     "privilege",
@@ -55,7 +56,7 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
 
 /// Groups that every run has on Debian's own kernel, too: what differs with a kernel is how files are read and what
 /// they lie on.
-const STOCK_GROUPS: [&str; 4] = ["compare", "programs", "signatures", "backing"];
+const STOCK_GROUPS: [&str; 5] = ["compare", "programs", "signatures", "backing", "stores"];
 
 /// What the names of tests begin with that run on the second kernel of a run.
 const STOCK_PREFIX: &str = "stock/";

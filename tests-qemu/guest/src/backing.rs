@@ -5,12 +5,13 @@
 //! Whatever happens to one read, in a mount or when everything is listed and read: no byte is wrong, only
 //! what that read was for cannot be had, and it can be when the fault is over.
 
+mod stalls;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use rustix::fs::{fallocate, FallocateFlags};
@@ -22,7 +23,6 @@ use tesserafs_guest::tree;
 use crate::flips::{refusals, right_as_far_as_read};
 use crate::fuse::{Fault, Lasts, Served};
 use crate::mounts::{drop_caches, on_disk, Mount};
-use crate::sharing::longest;
 use crate::suite::Suite;
 use crate::sys;
 
@@ -42,7 +42,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         suite.test(&format!("reads-of-a-device-{name}"), || one_by_one(plan, fault, Store::Device));
     }
     suite.test("all-reads-come-short", || all_short(plan));
-    suite.test("reads-stall", || stall(plan));
+    stalls::tests(suite, plan);
     suite.test("the-filesystem-below-goes-away", || goes_away(plan));
     suite.test("the-file-is-cut", || damaged(plan, |file, len| file.set_len(len)));
     suite.test("the-file-is-overwritten", || {
@@ -195,37 +195,22 @@ fn all_short(plan: &Plan) -> Result<String> {
     Ok(format!("{reads} reads"))
 }
 
-/// Some reads do not come back for a while: who needs them waits, and nobody else does.
-fn stall(plan: &Plan) -> Result<String> {
-    let image = Image::small(plan)?;
-    let (waiting_for, other) = (longest(plan)?, &on_disk(&plan.signed.good[0].image));
-    let mount = image.mount(Store::File)?.context("failed to mount")?;
-    let path = waiting_for.below(mount.path());
-    let unaffected = Mount::image(other, Path::new("/mnt/other"), "").context("failed to mount")?;
-    // To open a file takes reads, too.
-    let open = || File::open(&path).with_context(|| format!("failed to open {}", path.display()));
-    let (first, second) = (open()?, open()?);
-    image.served.arm(Fault::Stalls, Lasts::Everywhere, 0);
-    let (mut killed, mut patient) = (drain(first)?, drain(second)?);
-    while image.served.happened() == 0 {
+/// Whether a process has ended, or does so within this time.
+pub(crate) fn ended_within(process: &mut Child, time: Duration) -> Result<bool> {
+    let begin = Instant::now();
+    loop {
+        if process.try_wait().context("failed to wait for a process")?.is_some() {
+            return Ok(true);
+        }
+        if begin.elapsed() > time {
+            return Ok(false);
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
-    // The same bytes from another image: they are not waited for where they stall.
-    crate::sharing::read(&waiting_for, unaffected.path()).context("in another image")?;
-    killed.kill().context("failed to kill a reader")?;
-    ensure!(patient.try_wait()?.is_none(), "a reader ended that had nothing to read");
-    image.served.call_off();
-    ensure!(killed.wait()?.signal() == Some(libc::SIGKILL), "the killed reader went on");
-    ensure!(patient.wait()?.success(), "the reader that was not killed failed");
-    crate::sharing::read(&waiting_for, mount.path()).context("when the fault is over")?;
-    unaffected.unmount()?;
-    mount.unmount()?;
-    image.served.unmount()?;
-    Ok(String::new())
 }
 
 /// A process that reads a file to its end.
-fn drain(file: File) -> Result<Child> {
+pub(crate) fn drain(file: File) -> Result<Child> {
     Command::new("/proc/self/exe").arg("drain").stdin(file).spawn().context("failed to start a reader")
 }
 

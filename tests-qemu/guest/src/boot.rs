@@ -15,7 +15,7 @@ use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
     answers, api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, paging,
-    privilege, programs, races, readers, sharing, signatures, waits,
+    privilege, programs, races, readers, sharing, signatures, stores, waits,
 };
 
 /// Everything; does not return.
@@ -73,6 +73,7 @@ fn run() -> Result<()> {
             races::tests(&mut suite, &plan, words.period()?, words.says("guest.leaks"));
         }
         "backing" => backing::tests(&mut suite, &plan),
+        "stores" => stores::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),
         "faults" => faults::tests(&mut suite, &plan),
         "demo" => demo::run(&mut suite, &plan),

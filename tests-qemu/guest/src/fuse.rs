@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A filesystem with one file, whose reads go wrong when they are asked to.
 //!
-//! It is served by threads of this process, by FUSE, and without a page cache of its own: each read of
-//! whoever uses the file gets here.
+//! It is served by threads of this process, by FUSE, and without a page cache of its own, unless a test asks
+//! for one: each read of whoever uses the file gets here. What is written is forgotten.
 
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request, Session, SessionACL,
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, ReplyWrite,
+    Request, Session, SessionACL, TimeOrNow, WriteFlags,
 };
 
 const FOLDER: &str = "/mnt/served";
@@ -24,8 +25,17 @@ const FILE: INodeNo = INodeNo(2);
 /// it asks again.
 const NO_TIME: Duration = Duration::ZERO;
 
-/// As many reads can be waiting, and one be answered.
-const THREADS: usize = 4;
+/// As many reads can be waiting as the kernel sends ahead of those who read, and others be answered.
+const THREADS: usize = 16;
+
+/// Whose page cache the file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// The kernel's: what was read is kept, and read ahead.
+    Cached,
+    /// None: the server opens the file with `FOPEN_DIRECT_IO`.
+    Direct,
+}
 
 /// What becomes of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +96,7 @@ impl Faults {
 /// What the threads that answer share with the test.
 struct State {
     bytes: Vec<u8>,
+    pages: Pages,
     faults: Mutex<Faults>,
     called_off: Condvar,
 }
@@ -104,10 +115,15 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Serves a file with these bytes.
+    /// Serves a file with these bytes, without a page cache.
     pub(crate) fn new(bytes: Vec<u8>) -> Result<Self> {
+        Self::with(bytes, Pages::Direct)
+    }
+
+    /// Serves a file with these bytes.
+    pub(crate) fn with(bytes: Vec<u8>, pages: Pages) -> Result<Self> {
         std::fs::create_dir_all(FOLDER).with_context(|| format!("failed to create {FOLDER}"))?;
-        let state = Arc::new(State { bytes, faults: Mutex::default(), called_off: Condvar::new() });
+        let state = Arc::new(State { bytes, pages, faults: Mutex::default(), called_off: Condvar::new() });
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         // Who is not root may use the file, too.
@@ -200,7 +216,48 @@ impl Filesystem for OneFile {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+        let flags = match self.0.pages {
+            Pages::Cached => FopenFlags::empty(),
+            Pages::Direct => FopenFlags::FOPEN_DIRECT_IO,
+        };
+        reply.opened(FileHandle(0), flags);
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.attr(&NO_TIME, &self.attributes(inode));
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // As long as the kernel can say it.
+        reply.written(data.len() as u32);
     }
 
     fn read(

@@ -3,7 +3,7 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`waits`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`waits`], [`stores`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
 //! `user-namespace` (hold one open).
 
 mod answers;
@@ -34,6 +34,7 @@ mod races;
 mod readers;
 mod sharing;
 mod signatures;
+mod stores;
 mod suite;
 mod sys;
 mod waits;
@@ -79,6 +80,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
             races::read_and_grow(Path::new(manifest), Path::new(root))
         }
         Some((verb, [file])) if verb == "open" => waits::open(Path::new(file)),
+        Some((verb, [call, image, file, length])) if verb == "use-both" => {
+            stores::helper(call, Path::new(image), Path::new(file), length)
+        }
         Some((verb, [seconds])) if verb == "take-memory" => races::take_memory(seconds),
         Some((verb, [group, rest @ ..])) if verb == "within" => {
             races::join(Path::new(group))?;

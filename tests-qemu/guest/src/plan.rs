@@ -19,6 +19,15 @@ pub struct Image {
     pub image_id: String,
 }
 
+/// A filesystem in a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Nest {
+    /// What the kernel calls its type.
+    pub kind: String,
+    /// The file.
+    pub file: String,
+}
+
 /// One bit to flip.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Flip {
@@ -70,6 +79,8 @@ pub struct Plan {
     pub sparse: Image,
     /// A few megabytes with every kind of file.
     pub small: Image,
+    /// Read-only filesystems with the image of `small` in their root, under its name.
+    pub nests: Vec<Nest>,
     /// What the cases of xfstests need (see [`crate::cases`]).
     pub cases: Image,
     /// What is compared with other file systems' answers.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! System calls that neither std nor rustix has, each behind one safe function.
 
+pub(crate) mod fanotify;
+pub(crate) mod mapper;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -114,93 +117,6 @@ pub(crate) fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
 
 const _: () = assert!(size_of::<LoopConfig>() == 304);
 
-/// `struct dm_ioctl` with room for one target.
-#[repr(C)]
-struct MapperCall {
-    version: [u32; 3],
-    /// Length of all, and where the targets begin.
-    data_size: u32,
-    data_start: u32,
-    target_count: u32,
-    open_count: i32,
-    flags: u32,
-    event_nr: u32,
-    padding: u32,
-    dev: u64,
-    name: [u8; 128],
-    uuid: [u8; 129],
-    rest: [u8; 7],
-    target: MapperTarget,
-}
-
-/// `struct dm_target_spec` with its parameters, which end in NUL.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct MapperTarget {
-    sector_start: u64,
-    length: u64,
-    status: i32,
-    next: u32,
-    target_type: [u8; 16],
-    parameters: [u8; 512],
-}
-
-const _: () = assert!(std::mem::offset_of!(MapperCall, target) == 312);
-const _: () = assert!(std::mem::offset_of!(MapperTarget, parameters) == 40);
-
-/// Copies a text to the beginning of a field, which is to end in NUL.
-fn put(field: &mut [u8], text: &str) -> io::Result<()> {
-    if text.len() >= field.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    field[..text.len()].copy_from_slice(text.as_bytes());
-    Ok(())
-}
-
-/// Makes a device of dm-verity with this name; it stays. Returns the number in the name of its node.
-pub(crate) fn verity_device(name: &str, sectors: u64, parameters: &str) -> io::Result<u32> {
-    const CREATE: libc::Ioctl = 0xc138_fd03u32 as libc::Ioctl;
-    const LOAD: libc::Ioctl = 0xc138_fd09u32 as libc::Ioctl;
-    /// Of a device that is not suspended but resumed.
-    const SUSPEND: libc::Ioctl = 0xc138_fd06u32 as libc::Ioctl;
-    const READ_ONLY: u32 = 1;
-    let control = File::open("/dev/mapper/control")?;
-    let mut target = MapperTarget {
-        sector_start: 0,
-        length: sectors,
-        status: 0,
-        next: 0,
-        target_type: [0; 16],
-        parameters: [0; 512],
-    };
-    put(&mut target.target_type, "verity")?;
-    put(&mut target.parameters, parameters)?;
-    let mut device = 0;
-    for request in [CREATE, LOAD, SUSPEND] {
-        let mut call = MapperCall {
-            version: [4, 0, 0],
-            data_size: size_of::<MapperCall>() as u32,
-            data_start: std::mem::offset_of!(MapperCall, target) as u32,
-            target_count: u32::from(request == LOAD),
-            open_count: 0,
-            flags: if request == LOAD { READ_ONLY } else { 0 },
-            event_nr: 0,
-            padding: 0,
-            dev: 0,
-            name: [0; 128],
-            uuid: [0; 129],
-            rest: [0; 7],
-            target,
-        };
-        put(&mut call.name, name)?;
-        // SAFETY: `call` has the layout of `struct dm_ioctl`, and is as long as it says; the kernel reads and writes
-        // no more than that, and keeps nothing of it.
-        checked(unsafe { libc::ioctl(control.as_raw_fd(), request, std::ptr::from_mut(&mut call)) }.into())?;
-        device = call.dev;
-    }
-    Ok(rustix::fs::minor(device))
-}
-
 /// `struct file_handle` with room for the largest handle.
 #[repr(C)]
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,6 +183,28 @@ pub(crate) fn acting_as<T: Send>(
     std::thread::scope(|scope| {
         scope.spawn(become_user).join().map_err(|_| io::Error::other("a thread panicked"))?
     })
+}
+
+/// Gives the loopback interface its address, and switches it on.
+pub(crate) fn loopback() -> io::Result<()> {
+    // SAFETY: Zeros are a valid `struct ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (field, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *field = *byte as libc::c_char;
+    }
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let set = |request: &libc::ifreq, call: libc::Ioctl| {
+        // SAFETY: The request is as large as the call expects; nothing of it is kept.
+        checked(unsafe { libc::ioctl(socket.as_raw_fd(), call, std::ptr::from_ref(request)) }.into())
+    };
+    request.ifr_ifru.ifru_addr = libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        // A port, and 127.0.0.1.
+        sa_data: [0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+    set(&request, libc::SIOCSIFADDR as libc::Ioctl)?;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    set(&request, libc::SIOCSIFFLAGS as libc::Ioctl).map(|_| ())
 }
 
 /// `F_OFD_SETLK`: locks bytes for an open file (`F_RDLCK`, `F_WRLCK`), or unlocks them (`F_UNLCK`).
@@ -594,6 +532,16 @@ impl WritableMapping {
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.cast::<u8>().add(place), bytes.len());
         }
+    }
+
+    /// Reads bytes of a file to a place.
+    pub(crate) fn fill(&self, place: usize, length: usize, file: &File, offset: i64) -> io::Result<usize> {
+        assert!(place + length <= self.length, "{length} bytes at {place} of {}", self.length);
+        // SAFETY: That many bytes from there are in the mapping, and nobody has a reference to them.
+        let read = unsafe {
+            libc::pread(file.as_raw_fd(), self.address.cast::<u8>().add(place).cast(), length, offset)
+        };
+        checked(read as libc::c_long).map(|length| length as usize)
     }
 
     /// The mapped bytes up to a place.

@@ -30,10 +30,10 @@ const TARGET: &str = "/mnt/image";
 const READS_MAX: u32 = 1000;
 
 /// How long something takes at most that does not wait for a store.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// How long something is given to come to where it waits.
-const A_WHILE: Duration = Duration::from_millis(500);
+pub(crate) const A_WHILE: Duration = Duration::from_millis(500);
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("a-mount-that-waits-keeps-nobody-waiting", || unborn(plan));

@@ -46,7 +46,7 @@ impl Devices {
         let hashes = self.add(&verity.hashes)?;
         let parameters = parameters(&verity.parameters, image, &hashes);
         // A name of the device mapper has no spaces.
-        let number = sys::verity_device(&name.replace(' ', "-"), verity.sectors, &parameters)
+        let number = sys::mapper::verity(&name.replace(' ', "-"), verity.sectors, &parameters)
             .with_context(|| format!("dm-verity does not take {parameters}"))?;
         Ok(PathBuf::from(format!("/dev/dm-{number}")))
     }
