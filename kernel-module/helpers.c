@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
+#include <linux/fsnotify.h>
 #include <linux/fs/super_types.h>
 #include <linux/gfp.h>
 #include <linux/kdev_t.h>
@@ -154,12 +155,18 @@ bool tesserafs_file_is_dax(const struct file *file)
 
 bool tesserafs_file_is_filled_on_access(const struct file *file)
 {
-	return FMODE_FSNOTIFY_HSM(file->f_mode);
+	return FMODE_FSNOTIFY_HSM(file->f_mode) &&
+	       fsnotify_sb_has_priority_watchers(file->f_inode->i_sb, FSNOTIFY_PRIO_PRE_CONTENT);
 }
 
 struct inode *tesserafs_file_real_inode(const struct file *file)
 {
 	return d_real_inode(file->f_path.dentry);
+}
+
+void tesserafs_file_set_no_access_perm(struct file *file)
+{
+	file_set_fsnotify_mode(file, FMODE_NONOTIFY | FMODE_NONOTIFY_PERM);
 }
 
 void tesserafs_file_set_noatime(struct file *file)

@@ -60,6 +60,7 @@ bool tesserafs_fc_log_is_printk(struct fs_context *fc);
 bool tesserafs_file_is_dax(const struct file *file);
 bool tesserafs_file_is_filled_on_access(const struct file *file);
 struct inode *tesserafs_file_real_inode(const struct file *file);
+void tesserafs_file_set_no_access_perm(struct file *file);
 void tesserafs_file_set_noatime(struct file *file);
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index);
 void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping);

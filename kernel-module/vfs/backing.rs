@@ -91,6 +91,12 @@ impl Backing {
         to_result(unsafe {
             bindings::rw_verify_area(bindings::READ as c_int, raw, &0, len as usize)
         })?;
+        if reading == Reading::Filled {
+            // Of the listeners, only the one that fills the file is asked again.
+            //
+            // SAFETY: The file is open, and nobody else has it.
+            unsafe { bindings::tesserafs_file_set_no_access_perm(raw) };
+        }
         // SAFETY: The file keeps the inode; its superblock does not change.
         let sb = unsafe { (*inode).i_sb };
         Ok(Self {
@@ -353,7 +359,9 @@ impl Backing {
             // SAFETY: As the caller promises, for what is left of `to`.
             let n = unsafe { self.read_some(kiocb, to) };
             // CAST: A negative result is an error number.
-            let n = usize::try_from(n).map_err(|_| Error::from_errno(n as c_int))?;
+            let n = usize::try_from(n).map_err(|_| Error::from_errno(n as c_int));
+            // Listeners and NFS have another number for a task that is being killed.
+            let n = n.map_err(|error| if error == ERESTARTSYS { EINTR } else { error })?;
             if n == 0 {
                 return Err(EIO);
             }

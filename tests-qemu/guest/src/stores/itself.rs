@@ -148,6 +148,8 @@ pub(super) fn cloned(plan: &Plan, kind: Kind) -> Result<String> {
         let cloner = scope.spawn(|| -> Result<usize> {
             let mut clones = 0;
             while !done.load(Ordering::Relaxed) {
+                // Else there would be nothing left to do.
+                clone_file.set_len(0).context("failed to cut a file")?;
                 rustix::fs::ioctl_ficlone(&clone_file, &image).context("failed to clone the image")?;
                 clones += 1;
             }

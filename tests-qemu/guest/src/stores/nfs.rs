@@ -35,14 +35,13 @@ impl Server {
         let control = Mount::new(Path::new("nfsd"), target, "nfsd", MountFlags::empty(), "")
             .context("failed to mount the server's control files")?;
         let set = |name: &str, text: &str| write(target.join(name), text);
-        set("nfsv4gracetime", "5\n")?;
-        set("nfsv4leasetime", "5\n")?;
+        // As short as they can be: files are opened when the time of grace is over.
+        set("nfsv4gracetime", "10\n")?;
+        set("nfsv4leasetime", "10\n")?;
         set("versions", "-3 +4 +4.1 +4.2\n")?;
         set("portlist", "tcp 2049\n")?;
         let server = Self { control: Some(control) };
         set("threads", "4\n")?;
-        // No client has anything to reclaim.
-        set("v4_end_grace", "Y\n")?;
         let folder = folder.display();
         let [clients, exports, handles] = CACHES;
         tell(clients, &format!("nfsd 127.0.0.1 {FOR_EVER} all"))?;

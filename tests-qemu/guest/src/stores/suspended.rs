@@ -3,12 +3,12 @@
 //! killed, and those who read the same bytes from another device are not kept waiting.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
 use anyhow::{ensure, Context, Result};
+use rustix::fs::Advice;
 use rustix::mount::MountFlags;
 use tesserafs_guest::manifest::Entry;
 use tesserafs_guest::plan::Plan;
@@ -82,11 +82,17 @@ fn readers(entry: &Entry, root: &Path) -> Result<Vec<(&'static str, Child)>> {
     Ok(vec![("one that reads", drain(file)?), ("one that has it mapped", mapper)])
 }
 
-/// Opens a file, which reads metadata, and lets its pages go.
-fn opened(entry: &Entry, root: &Path) -> Result<File> {
+/// Reads a file, and lets all of it go but the metadata: a task that waits for metadata that another one reads
+/// cannot be killed before that one is.
+fn opened(device: &Device, entry: &Entry, root: &Path) -> Result<File> {
     let file = File::open(entry.below(root)).context("failed to open the file")?;
-    file.read_at(&mut [0], 0).context("failed to read")?;
-    drop_caches()?;
+    read(entry, root)?;
+    let image = File::open(device.below.path().join("image.tess")).context("failed to open the image")?;
+    for file in [&file, &image] {
+        rustix::fs::fadvise(file, 0, None, Advice::DontNeed).context("failed to drop the pages of a file")?;
+    }
+    // The chunks that the driver keeps.
+    std::fs::write("/proc/sys/vm/drop_caches", "2").context("failed to drop the caches")?;
     Ok(file)
 }
 
@@ -94,7 +100,7 @@ fn killed(plan: &Plan) -> Result<String> {
     let device = Device::new(plan)?;
     let mount = device.mount("/mnt/image")?;
     let entry = longest(plan)?;
-    let file = opened(&entry, mount.path())?;
+    let file = opened(&device, &entry, mount.path())?;
     device.suspended(|| {
         for (which, mut reader) in readers(&entry, mount.path())? {
             ensure!(!ended_within(&mut reader, A_WHILE)?, "{which} ended: this proves nothing");
@@ -149,7 +155,7 @@ fn elsewhere(plan: &Plan) -> Result<String> {
     let other = Mount::image(&on_disk(&plan.small.image), Path::new("/mnt/other"), "");
     let other = other.context("failed to mount the image of another device")?;
     let entry = longest(plan)?;
-    let file = opened(&entry, mount.path())?;
+    let file = opened(&device, &entry, mount.path())?;
     device.suspended(|| {
         let mut waiting = readers(&entry, mount.path())?;
         for (which, reader) in &mut waiting {
