@@ -37,11 +37,10 @@ impl Listener {
             Question::Open => libc::FAN_OPEN_PERM,
         };
         let (path, add) = (path_of(mount)?, libc::FAN_MARK_ADD | libc::FAN_MARK_MOUNT);
+        let fd = group.as_raw_fd();
         // SAFETY: The path ends in NUL.
-        checked(
-            unsafe { libc::fanotify_mark(group.as_raw_fd(), add, mask, libc::AT_FDCWD, path.as_ptr()) }
-                .into(),
-        )?;
+        let marked = unsafe { libc::fanotify_mark(fd, add, mask, libc::AT_FDCWD, path.as_ptr()) };
+        checked(marked.into())?;
         Ok(Self(group))
     }
 

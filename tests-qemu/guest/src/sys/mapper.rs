@@ -82,9 +82,8 @@ impl MapperCall {
     }
 
     /// Asks for it; returns the number of the device.
-    fn send(mut self, request: u32) -> io::Result<u64> {
+    fn send(mut self, request: libc::Ioctl) -> io::Result<u64> {
         let control = File::open("/dev/mapper/control")?;
-        let request = request as libc::Ioctl;
         // SAFETY: The call has the layout of `struct dm_ioctl`, and is as long as it says; the kernel reads and writes
         // no more than that, and keeps nothing of it.
         checked(unsafe { libc::ioctl(control.as_raw_fd(), request, std::ptr::from_mut(&mut self)) }.into())?;
@@ -92,11 +91,11 @@ impl MapperCall {
     }
 }
 
-const DM_DEV_CREATE: u32 = 0xc138_fd03;
-const DM_DEV_REMOVE: u32 = 0xc138_fd04;
+const DM_DEV_CREATE: libc::Ioctl = 0xc138_fd03_u32 as libc::Ioctl;
+const DM_DEV_REMOVE: libc::Ioctl = 0xc138_fd04_u32 as libc::Ioctl;
 /// It resumes, too.
-const DM_DEV_SUSPEND: u32 = 0xc138_fd06;
-const DM_TABLE_LOAD: u32 = 0xc138_fd09;
+const DM_DEV_SUSPEND: libc::Ioctl = 0xc138_fd06_u32 as libc::Ioctl;
+const DM_TABLE_LOAD: libc::Ioctl = 0xc138_fd09_u32 as libc::Ioctl;
 
 /// A device of the device mapper, with one target; it stays until it is [removed](remove). Returns the number in
 /// the name of its node.
