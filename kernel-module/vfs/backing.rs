@@ -84,8 +84,8 @@ impl Backing {
         let len = unsafe { bindings::tesserafs_i_size_read(inode) };
         // SAFETY: The file is open, and nobody else has it.
         unsafe { bindings::tesserafs_file_set_noatime(raw) };
-        // The one question for all that will be read: what is shown later is what the image ID stands
-        // for now, whatever is written to the file.
+        // The one question for all that will be read. Bytes that are written to the file later are not
+        // shown: they are not those of the image ID.
         //
         // SAFETY: The file is open, and the position is one of ours.
         to_result(unsafe {
