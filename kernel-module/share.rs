@@ -3,9 +3,9 @@
 //! Which files share their pages: those whose extents name the same verified chunks.
 //!
 //! The key is computed from what the kernel enforces, the digests of the stored chunks and how they
-//! decode, and never from what an image says about its files. So a task that fills a page of a
-//! shared file has verified the very bytes that every other reader would have: an image that claims another one's
-//! file without having its chunks has another key, or cannot be read.
+//! decode, and never from what an image says about its files. So a task that fills a page of a shared
+//! file has verified the very bytes that every other reader would have: an image that claims another
+//! one's file without having its chunks has another key, or cannot be read.
 //!
 //! The task that fills a page holds its lock while the store of its image is read, and others who want
 //! the page wait for that store. So only images on one device share: a device that answers late, or
