@@ -9,12 +9,10 @@ use anyhow::{Context, Result};
 use tesserafs_guest::reading::{FaultsTwo, Plan, Sample, Task};
 
 use super::images::{self, Loops};
-use super::record::{Measured, Program};
-use super::{build, machine, read, Bench};
-use crate::kernel::{self, Toolchain};
-use crate::module::{self, Lint};
-use crate::qemu::{self, Accelerator};
-use crate::{run, tools, trees};
+use super::machine::{Emulated, Start};
+use super::record::Measured;
+use super::{build, read, Bench};
+use crate::{run, trees};
 
 /// Memory of the machine, in MiB: at its start it holds all images twice.
 const MEMORY: u32 = 4096;
@@ -24,46 +22,32 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Runs everything.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
-    let toolchain = Toolchain::find(&bench.cache)?;
-    let kernel = kernel::build(&bench.cache, &toolchain, kernel::Flavour::Plain)?;
-    let module = module::build(&bench.cache, &toolchain, &kernel.build, Lint::Plain)?;
+    let machine = Emulated::prepare(bench)?;
     let scratch =
         tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
     let images = images::prepare_loops(bench, scratch.path())?;
     let plan = read::plan(bench, &images.systems, None, &trees::described(&bench.source)?)?;
-
-    let accelerator = qemu::accelerator(&kernel.image, &tools::guest()?)?;
-    let task = Task::FaultsTwo(FaultsTwo { plan: plan.clone(), loops: images.loops.clone() });
-    let initramfs = machine::initramfs(scratch.path(), &task, Some(&module), &images.files)?;
-    let command =
-        qemu::machine(accelerator, &kernel.image, Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
-    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
-    let shown = shown.replace(&format!("{}", kernel.image.display()), "bzImage");
     run::say(format_args!("page faults with two processors: {} rounds", plan.rounds));
-    let limit = LIMIT * plan.rounds.max(1) as u32;
-    let samples = machine::samples(command, bench, "bench-faults-two", limit)?;
-
+    let start = Start {
+        scratch: scratch.path(),
+        task: Task::FaultsTwo(FaultsTwo { plan: plan.clone(), loops: images.loops.clone() }),
+        files: &images.files,
+        memory: MEMORY,
+        log: "bench-faults-two",
+        limit: LIMIT * plan.rounds.max(1) as u32,
+    };
+    let (samples, qemu) = machine.run(bench, &start)?;
     let mut programs = build::programs(bench)?;
-    let qemu = run::capture(run::command("qemu-system-x86_64").arg("--version"))?;
-    let qemu = qemu.lines().next().unwrap_or_default();
-    programs.push(Program {
-        name: "QEMU".to_owned(),
-        version: format!("{qemu}, Linux {}, {}", kernel.key, machine::versions(&toolchain)),
-        command: shown,
-    });
-    programs.push(images::veritysetup());
-    Measured::new(bench, programs, notes(&plan, &images, accelerator), samples)
+    programs.extend([qemu, images::veritysetup()]);
+    Measured::new(bench, programs, notes(&plan, &images, &machine), samples)
 }
 
-fn notes(plan: &Plan, images: &Loops, accelerator: Accelerator) -> Vec<String> {
-    let executed = match accelerator {
-        Accelerator::Kvm => "by the processor (KVM)",
-        Accelerator::Tcg => "emulated (TCG, a thread of the host for each)",
-    };
+fn notes(plan: &Plan, images: &Loops, machine: &Emulated) -> Vec<String> {
     let mut notes = vec![
         format!(
-            "one machine with two processors, {executed}; {} rounds; each sample after `drop_caches` and a fresh mount; the \
+            "one machine with two processors, {}; {} rounds; each sample after `drop_caches` and a fresh mount; the \
              clock is the guest's `CLOCK_MONOTONIC`",
+            machine.executed(),
             plan.rounds
         ),
         "the images are files in the machine's memory; all systems mount a loop device with theirs, those on dm-verity over \

@@ -16,7 +16,9 @@ use super::record::Program;
 use super::uml::Uml;
 use super::Bench;
 use crate::initramfs::{self, Contents};
-use crate::kernel::Toolchain;
+use crate::kernel::{self, Flavour, Kernel, Toolchain};
+use crate::module::{self, Lint};
+use crate::qemu::{self, Accelerator};
 use crate::{console, run, tools};
 
 /// Memory of the user-mode kernel.
@@ -38,6 +40,66 @@ pub(super) fn initramfs(
     files.extend_from_slice(more);
     initramfs::write(&archive, &Contents { init: &init, module, debian: None, files: &files })?;
     Ok(archive)
+}
+
+/// The test machine, for what takes two processors: the user-mode kernel has one by construction.
+pub(super) struct Emulated {
+    toolchain: Toolchain,
+    kernel: Kernel,
+    module: PathBuf,
+    accelerator: Accelerator,
+}
+
+/// One start of the test machine.
+pub(super) struct Start<'a> {
+    /// A folder for what it starts from.
+    pub(super) scratch: &'a Path,
+    pub(super) task: Task,
+    /// More files in its first root.
+    pub(super) files: &'a [(String, PathBuf)],
+    /// In MiB.
+    pub(super) memory: u32,
+    /// The name of the log that its console goes to.
+    pub(super) log: &'a str,
+    pub(super) limit: Duration,
+}
+
+impl Emulated {
+    /// Builds its kernel and the module.
+    pub(super) fn prepare(bench: &Bench<'_>) -> Result<Self> {
+        let toolchain = Toolchain::find(&bench.cache)?;
+        let kernel = kernel::build(&bench.cache, &toolchain, Flavour::Plain)?;
+        let module = module::build(&bench.cache, &toolchain, &kernel.build, Lint::Plain)?;
+        let accelerator = qemu::accelerator(&kernel.image, &tools::guest()?)?;
+        Ok(Self { toolchain, kernel, module, accelerator })
+    }
+
+    /// How its processors work, in words.
+    pub(super) fn executed(&self) -> &'static str {
+        match self.accelerator {
+            Accelerator::Kvm => "by the processor (KVM)",
+            Accelerator::Tcg => "emulated (TCG, a thread of the host for each)",
+        }
+    }
+
+    /// Runs it to its end: what it has measured, and what it is, as reports name it.
+    pub(super) fn run(&self, bench: &Bench<'_>, start: &Start<'_>) -> Result<(Vec<Sample>, Program)> {
+        let initramfs = initramfs(start.scratch, &start.task, Some(&self.module), start.files)?;
+        let words = "loglevel=4 guest.bench";
+        let command =
+            qemu::machine(self.accelerator, &self.kernel.image, Some(&initramfs), words, start.memory);
+        let shown = run::shown(&command).replace(&format!("{}/", start.scratch.display()), "");
+        let shown = shown.replace(&format!("{}", self.kernel.image.display()), "bzImage");
+        let samples = samples(command, bench, start.log, start.limit)?;
+        let qemu = run::capture(run::command("qemu-system-x86_64").arg("--version"))?;
+        let qemu = qemu.lines().next().unwrap_or_default();
+        let program = Program {
+            name: "QEMU".to_owned(),
+            version: format!("{qemu}, Linux {}, {}", self.kernel.key, versions(&self.toolchain)),
+            command: shown,
+        };
+        Ok((samples, program))
+    }
 }
 
 /// The user-mode kernel with these block devices, bound to its processor. `words` go to its command line.

@@ -11,13 +11,10 @@ use tesserafs_guest::reading::{Sample, Scaling, Task, IMAGE};
 use tesserafs_guest::tree;
 
 use super::images::LEVEL;
-use super::machine;
-use super::record::{Measured, Program};
+use super::machine::{Emulated, Start};
+use super::record::Measured;
 use super::{build, Bench};
-use crate::kernel::{self, Toolchain};
-use crate::module::{self, Lint};
-use crate::qemu::{self, Accelerator};
-use crate::{run, tools, trees};
+use crate::{run, trees};
 
 /// Memory of the machine, in MiB.
 const MEMORY: u32 = 2048;
@@ -38,9 +35,7 @@ pub(super) const PROGRAM: &str = "sequential, one large program";
 
 /// Runs everything.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
-    let toolchain = Toolchain::find(&bench.cache)?;
-    let kernel = kernel::build(&bench.cache, &toolchain, kernel::Flavour::Plain)?;
-    let module = module::build(&bench.cache, &toolchain, &kernel.build, Lint::Plain)?;
+    let machine = Emulated::prepare(bench)?;
     let scratch =
         tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
     let root = scratch.path().join("root");
@@ -58,39 +53,29 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let image = scratch.path().join(IMAGE);
     run::capture(&mut build::tesserafs(&bench.of(&root), LEVEL, &image))?;
 
-    let accelerator = qemu::accelerator(&kernel.image, &tools::guest()?)?;
     let runs = RUNS * bench.options.rounds;
-    let task = Task::Scaling(Scaling { files, runs });
-    let packed = [(IMAGE.to_owned(), image)];
-    let initramfs = machine::initramfs(scratch.path(), &task, Some(&module), &packed)?;
-    let command =
-        qemu::machine(accelerator, &kernel.image, Some(&initramfs), "loglevel=4 guest.bench", MEMORY);
-    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
-    let shown = shown.replace(&format!("{}", kernel.image.display()), "bzImage");
     run::say(format_args!("one reader on one processor and on two: {runs} runs"));
-    let samples = machine::samples(command, bench, "bench-scaling", LIMIT * runs.max(1) as u32)?;
-
+    let start = Start {
+        scratch: scratch.path(),
+        task: Task::Scaling(Scaling { files, runs }),
+        files: &[(IMAGE.to_owned(), image)],
+        memory: MEMORY,
+        log: "bench-scaling",
+        limit: LIMIT * runs.max(1) as u32,
+    };
+    let (samples, qemu) = machine.run(bench, &start)?;
     let mut programs = build::programs(bench)?;
     programs.retain(|program| program.name == build::OURS);
-    let qemu = run::capture(run::command("qemu-system-x86_64").arg("--version"))?;
-    let qemu = qemu.lines().next().unwrap_or_default();
-    programs.push(Program {
-        name: "QEMU".to_owned(),
-        version: format!("{qemu}, Linux {}, {}", kernel.key, machine::versions(&toolchain)),
-        command: shown,
-    });
-    Measured::new(bench, programs, notes(&sizes, accelerator, runs), samples)
+    programs.push(qemu);
+    Measured::new(bench, programs, notes(&sizes, &machine, runs), samples)
 }
 
-fn notes(sizes: &[u64], accelerator: Accelerator, runs: usize) -> Vec<String> {
-    let executed = match accelerator {
-        Accelerator::Kvm => "by the processor (KVM)",
-        Accelerator::Tcg => "emulated (TCG, a thread of the host for each)",
-    };
+fn notes(sizes: &[u64], machine: &Emulated, runs: usize) -> Vec<String> {
     let sizes: Vec<String> = sizes.iter().map(|size| format!("{:.1} MB", *size as f64 / 1e6)).collect();
     vec![
         format!(
-            "one machine with two processors, {executed}; for one CPU the second is switched off, by turns in each of {runs} runs"
+            "one machine with two processors, {}; for one CPU the second is switched off, by turns in each of {runs} runs",
+            machine.executed()
         ),
         format!(
             "the large file is the largest of the Debian root, a package list, the large program the largest below `usr` ({}), both \
