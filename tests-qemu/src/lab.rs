@@ -20,6 +20,14 @@ const LIMIT: Duration = Duration::from_secs(150);
 /// See [`Lab::period`].
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// Words for the kernel's command line that a group needs.
+fn words(group: &str) -> &'static str {
+    match group {
+        "security" => "security=selinux",
+        _ => "",
+    }
+}
+
 /// Where boots happen.
 pub(crate) struct Lab {
     kernel: PathBuf,
@@ -66,9 +74,10 @@ impl Lab {
         // Warnings and errors of the kernel reach the console, its chatter does not.
         let (flavour, accelerator) = (self.flavour, self.accelerator);
         let mut arguments = format!(
-            "{} {} loglevel=5 guest.group={group} guest.seconds={}",
+            "{} {} {} loglevel=5 guest.group={group} guest.seconds={}",
             accelerator.kernel_parameters(flavour.slowness()),
             flavour.parameters(),
+            words(group),
             self.period.as_secs()
         );
         if let Some(filter) = filter {

@@ -26,6 +26,7 @@ mod initramfs;
 mod install;
 mod kernel;
 mod lab;
+mod labels;
 mod linked;
 mod module;
 mod mutate;

@@ -50,6 +50,7 @@ const MACHINE: &[&str] = &[
     "acl",
     "attr",
     "btrfs-progs",
+    "checkpolicy",
     "debian-archive-keyring",
     "debootstrap",
     "e2fsprogs",

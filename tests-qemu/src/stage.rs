@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{answers, cases, disk, rootfs, stores, trees};
+use crate::{answers, cases, disk, labels, rootfs, stores, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -81,6 +81,8 @@ pub(crate) fn prepare(
     let cases = trees::image(tools, &contents, "cases", cases_tree.path(), &[])?;
     let answers_tree = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
     let answers = answers::stage(tools, &contents, answers_tree.path())?;
+    let labels_tree = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
+    let labels = labels::stage(tools, &contents, labels_tree.path())?;
     let signed = signed(tools, &contents, small_tree.path(), &small, signers)?;
 
     let good = trees::path(&contents, &signed.good[0]);
@@ -105,6 +107,7 @@ pub(crate) fn prepare(
         nests,
         cases,
         answers,
+        labels,
         signed,
         flips,
         unknown_feature: unknown_feature.to_owned(),

@@ -41,13 +41,17 @@ const GROUPS: [&str; 13] = [
 /// Groups that need what only the debug kernel has.
 const DEBUG_GROUPS: [&str; 1] = ["faults"];
 
+/// Groups that need what only Debian's own kernel has.
+const STOCK_ONLY_GROUPS: [&str; 1] = ["security"];
+
 /// Groups of tests in a machine that boots from an image; each is one boot.
 const APPLIANCE_GROUPS: [&str; 5] = ["boot", "boot-from-file", "tampered", "containers", "policy"];
 
 /// The groups that a kernel can run.
 fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
     let (groups, more): (&[&str], &[&str]) = match flavour {
-        Flavour::Plain | Flavour::Stock => (&GROUPS, &[]),
+        Flavour::Plain => (&GROUPS, &[]),
+        Flavour::Stock => (&GROUPS, &STOCK_ONLY_GROUPS),
         Flavour::Debug => (&GROUPS, &DEBUG_GROUPS),
         Flavour::Appliance => (&APPLIANCE_GROUPS, &[]),
     };
@@ -56,7 +60,7 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
 
 /// Groups that every run has on Debian's own kernel, too: what differs with a kernel is how files are read and what
 /// they lie on.
-const STOCK_GROUPS: [&str; 5] = ["compare", "programs", "signatures", "backing", "stores"];
+const STOCK_GROUPS: [&str; 6] = ["compare", "programs", "signatures", "backing", "stores", "security"];
 
 /// What the names of tests begin with that run on the second kernel of a run.
 const STOCK_PREFIX: &str = "stock/";

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::system::{reboot, RebootCommand};
 use tesserafs_guest::message::PORT;
@@ -15,7 +16,7 @@ use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
     answers, api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, paging,
-    privilege, programs, races, readers, sharing, signatures, stores, waits,
+    privilege, programs, races, readers, security, sharing, signatures, stores, waits,
 };
 
 /// Everything; does not return.
@@ -64,6 +65,7 @@ fn run() -> Result<()> {
             observe::tests(&mut suite, &plan);
             paging::tests(&mut suite, &plan);
         }
+        "security" => security::tests(&mut suite, &plan),
         "fstests" => fstests::tests(&mut suite, &plan),
         "signatures" => signatures::tests(&mut suite, &plan),
         "flips" => flips::tests(&mut suite, &plan),
@@ -111,11 +113,23 @@ fn load_drivers() -> Result<()> {
     Ok(())
 }
 
+/// The module under test.
+const MODULE: &str = "/lib/tesserafs.ko";
+
 /// Loads a module.
 fn insert(path: &Path) -> Result<()> {
     let module = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
     rustix::system::finit_module(&module, c"", 0)
         .with_context(|| format!("failed to load {}", path.display()))
+}
+
+/// Why the module under test, which is loaded, is not loaded once more.
+pub(crate) fn module_is_refused() -> Result<Errno> {
+    let module = File::open(MODULE).with_context(|| format!("failed to open {MODULE}"))?;
+    match rustix::system::finit_module(&module, c"", 0) {
+        Ok(()) => bail!("it is loaded twice"),
+        Err(errno) => Ok(errno),
+    }
 }
 
 /// What the kernel was started with.
@@ -153,7 +167,7 @@ impl CommandLine {
 
 /// Loads the module under test.
 pub(crate) fn load() -> Result<String> {
-    insert(Path::new("/lib/tesserafs.ko"))?;
+    insert(Path::new(MODULE))?;
     let types = std::fs::read_to_string("/proc/filesystems").context("failed to read /proc/filesystems")?;
     if !types.lines().any(|line| line.trim_start_matches("nodev").trim() == "tesserafs") {
         bail!("the module is loaded and registered no file system");

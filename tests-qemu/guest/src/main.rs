@@ -32,6 +32,7 @@ mod privilege;
 mod programs;
 mod races;
 mod readers;
+mod security;
 mod sharing;
 mod signatures;
 mod stores;

@@ -70,6 +70,21 @@ pub struct Answers {
 /// Bytes of the file `large` in that tree: more than two huge pages.
 pub const ANSWERS_LARGE: usize = 5 << 20;
 
+/// A tree with SELinux labels: the files `open` and `secret`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Labels {
+    /// The image.
+    pub image: Image,
+    /// A policy as the kernel takes it, by which nobody may read `secret`.
+    pub policy: String,
+}
+
+/// The label of `open` in that tree.
+pub const LABEL_OPEN: &str = "system_u:object_r:open_t";
+
+/// The label of `secret`.
+pub const LABEL_SECRET: &str = "system_u:object_r:secret_t";
+
 /// Everything the guest needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -85,6 +100,8 @@ pub struct Plan {
     pub cases: Image,
     /// What is compared with other file systems' answers.
     pub answers: Answers,
+    /// What SELinux tells apart.
+    pub labels: Labels,
     /// The signature tests.
     pub signed: Signed,
     /// Bits of `signed.good[0]` to flip, one at a time.
