@@ -31,6 +31,7 @@
 #include "helpers.h"
 
 /* Constants that are expressions in C, which bindgen would not evaluate. */
+static const unsigned int TESSERAFS_CONST_FMODE_CAN_READ = (__force unsigned int)FMODE_CAN_READ;
 static const unsigned int TESSERAFS_CONST_FMODE_CAN_ODIRECT = (__force unsigned int)FMODE_CAN_ODIRECT;
 static const unsigned int TESSERAFS_CONST_FMODE_NOWAIT = (__force unsigned int)FMODE_NOWAIT;
 static const unsigned int TESSERAFS_CONST_FMODE_READ = (__force unsigned int)FMODE_READ;

@@ -24,6 +24,7 @@
 #include <linux/pagemap.h>
 #include <linux/posix_acl.h>
 #include <linux/ratelimit.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
@@ -129,13 +130,25 @@ bool tesserafs_fatal_signal_pending(void)
 
 bool tesserafs_fault_has_advice(const struct vm_fault *vmf)
 {
-	return vmf->vma->vm_flags & (VM_SEQ_READ | VM_RAND_READ | VM_HUGEPAGE);
+	return vmf->vma->vm_flags & (VM_SEQ_READ | VM_RAND_READ | VM_HUGEPAGE | VM_LOCKED);
 }
 
 bool tesserafs_fault_may_unlock(const struct vm_fault *vmf)
 {
 	return fault_flag_allow_retry_first(vmf->flags) &&
 	       !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
+}
+
+/* A caller that wants to be told that the fault would wait: KVM, which lets its guest do something else then. */
+bool tesserafs_fault_must_not_wait(const struct vm_fault *vmf)
+{
+	return fault_flag_allow_retry_first(vmf->flags) &&
+	       (vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
+}
+
+bool tesserafs_fault_was_tried(const struct vm_fault *vmf)
+{
+	return vmf->flags & FAULT_FLAG_TRIED;
 }
 
 void tesserafs_fc_log(struct fs_context *fc, char level, const char *message)
@@ -148,6 +161,11 @@ bool tesserafs_fc_log_is_printk(struct fs_context *fc)
 	return !fc->log.log;
 }
 
+bool tesserafs_file_has_page_cache(const struct file *file)
+{
+	return file->f_mapping->a_ops->read_folio;
+}
+
 bool tesserafs_file_is_dax(const struct file *file)
 {
 	return IS_DAX(file->f_mapping->host);
@@ -157,6 +175,11 @@ bool tesserafs_file_is_filled_on_access(const struct file *file)
 {
 	return FMODE_FSNOTIFY_HSM(file->f_mode) &&
 	       fsnotify_sb_has_priority_watchers(file->f_inode->i_sb, FSNOTIFY_PRIO_PRE_CONTENT);
+}
+
+ssize_t tesserafs_file_read_iter(struct kiocb *iocb, struct iov_iter *iter)
+{
+	return iocb->ki_filp->f_op->read_iter(iocb, iter);
 }
 
 struct inode *tesserafs_file_real_inode(const struct file *file)
@@ -174,9 +197,21 @@ void tesserafs_file_set_noatime(struct file *file)
 	file->f_flags |= O_NOATIME;
 }
 
+int tesserafs_file_stack_depth(const struct file *file)
+{
+	return file->f_inode->i_sb->s_stack_depth;
+}
+
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index)
 {
 	return filemap_get_folio(mapping, index);
+}
+
+struct folio *tesserafs_filemap_get_or_add_folio(struct address_space *mapping, unsigned long index)
+{
+	/* FOR_MMAP: unlocked, whether it was there or not. */
+	return __filemap_get_folio(mapping, index, FGP_ACCESSED | FGP_CREAT | FGP_FOR_MMAP,
+				   mapping_gfp_mask(mapping));
 }
 
 void tesserafs_filemap_invalidate_lock_shared(struct address_space *mapping)
@@ -207,6 +242,19 @@ void tesserafs_folio_clear_readahead(struct folio *folio)
 struct inode *tesserafs_folio_inode(struct folio *folio)
 {
 	return folio_inode(folio);
+}
+
+/* 1: locked, and to be filled; 0: there is nothing to be filled here; -EINTR: the task is being killed. */
+int tesserafs_folio_lock_to_fill(struct folio *folio, struct address_space *mapping)
+{
+	int err = folio_lock_killable(folio);
+
+	if (err)
+		return err;
+	if (folio->mapping == mapping && !folio_test_uptodate(folio))
+		return 1;
+	folio_unlock(folio);
+	return 0;
 }
 
 struct address_space *tesserafs_folio_mapping(struct folio *folio)
@@ -279,6 +327,11 @@ void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct w
 	INIT_WORK_ONSTACK(work, func);
 }
 
+bool tesserafs_inode_is_dax(const struct inode *inode)
+{
+	return IS_DAX(inode);
+}
+
 int tesserafs_inode_lock_killable(struct inode *inode)
 {
 	return inode_lock_killable(inode);
@@ -337,6 +390,21 @@ int tesserafs_kobject_add_device(struct kobject *kobj, struct kobject *parent, d
 void tesserafs_mapping_set_large_folios(struct inode *inode)
 {
 	mapping_set_large_folios(inode->i_mapping);
+}
+
+void tesserafs_memalloc_restore(unsigned int flags)
+{
+	memalloc_flags_restore(flags);
+}
+
+unsigned int tesserafs_memalloc_save(unsigned int scope)
+{
+	return memalloc_flags_save(scope);
+}
+
+unsigned int tesserafs_memalloc_scope(void)
+{
+	return current->flags & (PF_MEMALLOC_NOFS | PF_MEMALLOC_NOIO);
 }
 
 unsigned int tesserafs_num_online_cpus(void)

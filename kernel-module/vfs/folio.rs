@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Folios of the page cache that are being filled.
+//! Folios of the page cache: those that are held, and those that are being filled.
 //!
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/mm_types.h`](srctree/include/linux/mm_types.h)
@@ -16,12 +16,121 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     prelude::*,
     sync::atomic::{
         Atomic,
         Relaxed, //
     }, //
 };
+
+/// A reference to a folio of the page cache.
+///
+/// # Invariants
+///
+/// The reference is owned.
+pub(super) struct HeldFolio(NonNull<bindings::folio>);
+
+impl HeldFolio {
+    /// The folio with page `index`, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be valid.
+    pub(super) unsafe fn find(
+        mapping: *mut bindings::address_space,
+        index: c_ulong,
+    ) -> Option<Self> {
+        // SAFETY: As the caller promises.
+        let folio = unsafe { bindings::tesserafs_filemap_get_folio(mapping, index) };
+        // INVARIANT: `filemap_get_folio()` returned a folio with a reference for us.
+        Some(Self(NonNull::new(from_err_ptr(folio).ok()?)?))
+    }
+
+    /// The folio with page `index`, up to date: read if it is not, by `->read_folio` with `file`.
+    ///
+    /// `EINTR` if the task is killed while another one reads the folio. `read_cache_folio()` would do
+    /// the same, but that no signal wakes a task that waits there.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be valid and have a `->read_folio` that takes `file` and waits until the folio is
+    /// read.
+    pub(super) unsafe fn read(
+        mapping: *mut bindings::address_space,
+        index: c_ulong,
+        file: *mut bindings::file,
+    ) -> Result<Self> {
+        loop {
+            // SAFETY: As the caller promises.
+            let folio = unsafe { bindings::tesserafs_filemap_get_or_add_folio(mapping, index) };
+            // INVARIANT: The function returned a folio with a reference for us.
+            let folio = Self(NonNull::new(from_err_ptr(folio)?).ok_or(EIO)?);
+            if !folio.is_up_to_date() {
+                // SAFETY: As the caller promises.
+                unsafe { folio.fill(mapping, file) }?;
+            }
+            if folio.is_up_to_date() {
+                return Ok(folio);
+            }
+            // The page cache has let go of it meanwhile.
+        }
+    }
+
+    /// Has the folio filled, unless another task does so first, or it has left `mapping`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`read`](Self::read).
+    unsafe fn fill(
+        &self,
+        mapping: *mut bindings::address_space,
+        file: *mut bindings::file,
+    ) -> Result {
+        // SAFETY: The folio is held, by the type invariants.
+        let locked = unsafe { bindings::tesserafs_folio_lock_to_fill(self.as_ptr(), mapping) };
+        to_result(locked)?;
+        if locked == 0 {
+            return Ok(());
+        }
+        // SAFETY: The mapping is valid, and has static operations.
+        let read_folio = unsafe { (*(*mapping).a_ops).read_folio }.ok_or(EIO)?;
+        // SAFETY: The folio was locked just now, is not up to date, and is one of `mapping`; the lock is
+        // handed over.
+        to_result(unsafe { read_folio(file, self.as_ptr()) })
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::folio {
+        self.0.as_ptr()
+    }
+
+    pub(super) fn is_up_to_date(&self) -> bool {
+        // SAFETY: The folio is held, by the type invariants.
+        unsafe { bindings::tesserafs_folio_test_uptodate(self.as_ptr()) }
+    }
+
+    /// Tells the page cache that it was of use.
+    pub(super) fn mark_accessed(&self) {
+        // SAFETY: The folio is held, by the type invariants.
+        unsafe { bindings::folio_mark_accessed(self.as_ptr()) };
+    }
+
+    /// Takes off the mark at which a stream of reads has its next window read.
+    pub(super) fn clear_readahead(&self) {
+        // SAFETY: The folio is held, by the type invariants.
+        unsafe { bindings::tesserafs_folio_clear_readahead(self.as_ptr()) };
+    }
+}
+
+impl Drop for HeldFolio {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours, by the type invariants.
+        unsafe { bindings::tesserafs_folio_put(self.as_ptr()) };
+    }
+}
 
 /// A folio of the page cache that is locked and not up to date, and that the holder has to fill.
 ///

@@ -12,7 +12,10 @@
 
 use super::{
     address_space::ReadAhead,
-    folio::LockedFolio,
+    folio::{
+        HeldFolio,
+        LockedFolio, //
+    },
     registration::FileSystem,
     super_block::SbInfo, //
 };
@@ -22,10 +25,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    error::{
-        from_err_ptr,
-        from_result, //
-    },
+    error::from_result,
     prelude::*,
     sync::rcu, //
 };
@@ -95,37 +95,28 @@ impl<'a> Meta<'a> {
 
     /// The folio that holds the byte at `pos`, read and verified alone if it was not there.
     ///
-    /// `EINVAL` beyond the end; else what the [`MetaSource`] answered. What the source verifies it with must
-    /// be held. May sleep. Not for a [`MetaSource`].
+    /// `EINVAL` beyond the end; `EINTR` if the task is killed while another one reads the folio; else what
+    /// the [`MetaSource`] answered. What the source verifies it with must be held. May sleep. Not for a
+    /// [`MetaSource`].
     pub(crate) fn read(self, pos: u64) -> Result<MetaBuf<'a>> {
         let (mapping, index) = self.place(pos)?;
-        // SAFETY: The mapping has `MetaTable` as its operations, which read a folio without a
-        // `struct file`.
-        let folio =
-            unsafe { bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut()) };
-        let folio = NonNull::new(from_err_ptr(folio)?).ok_or(EIO)?;
-        // SAFETY: `read_cache_folio()` returned a folio that is up to date, with a reference for us.
-        Ok(unsafe { MetaBuf::from_raw(folio) })
+        // SAFETY: The mapping has `MetaTable` as its operations, which read a folio without a file.
+        let folio = unsafe { HeldFolio::read(mapping, index, core::ptr::null_mut()) }?;
+        // SAFETY: The folio is one of the inode, and up to date.
+        Ok(unsafe { MetaBuf::new(folio) })
     }
 
     /// The folio that holds the byte at `pos`, if it is there and verified; `EINVAL` beyond the end.
     pub(crate) fn cached(self, pos: u64) -> Result<Option<MetaBuf<'a>>> {
         let (mapping, index) = self.place(pos)?;
         // SAFETY: The mapping is valid.
-        let folio = unsafe { bindings::tesserafs_filemap_get_folio(mapping, index) };
-        let Some(folio) = from_err_ptr(folio).ok().and_then(NonNull::new) else {
+        let folio = unsafe { HeldFolio::find(mapping, index) };
+        let Some(folio) = folio.filter(HeldFolio::is_up_to_date) else {
             return Ok(None);
         };
-        // SAFETY: `filemap_get_folio()` returned a folio with a reference for us.
-        if !unsafe { bindings::tesserafs_folio_test_uptodate(folio.as_ptr()) } {
-            // SAFETY: The reference is ours.
-            unsafe { bindings::tesserafs_folio_put(folio.as_ptr()) };
-            return Ok(None);
-        }
-        // SAFETY: We have a reference to the folio.
-        unsafe { bindings::folio_mark_accessed(folio.as_ptr()) };
-        // SAFETY: The folio is up to date, and its reference is ours.
-        Ok(Some(unsafe { MetaBuf::from_raw(folio) }))
+        folio.mark_accessed();
+        // SAFETY: The folio is one of the inode, and up to date.
+        Ok(Some(unsafe { MetaBuf::new(folio) }))
     }
 
     /// Reads what is not there of a window from `pos` on, but not beyond `end`, with one call of
@@ -184,10 +175,10 @@ impl<'a> Meta<'a> {
 ///
 /// # Invariants
 ///
-/// `folio` is up to date, and a reference to it is owned; `bytes` is its memory, `start` the
-/// position of the first of them in the metadata inode.
+/// The folio is up to date; `bytes` is its memory, `start` the position of the first of them in the
+/// metadata inode.
 pub(crate) struct MetaBuf<'a> {
-    folio: NonNull<bindings::folio>,
+    _folio: HeldFolio,
     start: u64,
     bytes: NonNull<[u8]>,
     _p: PhantomData<&'a bindings::inode>,
@@ -202,21 +193,21 @@ unsafe impl Sync for MetaBuf<'_> {}
 impl MetaBuf<'_> {
     /// # Safety
     ///
-    /// `folio` must be a folio of a metadata inode, which stays as long as this lives, and be up to
-    /// date; a reference to it is given away.
-    unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
-        // SAFETY: The caller has a reference to the folio.
-        let start = unsafe { bindings::tesserafs_folio_pos(folio.as_ptr()) };
-        // SAFETY: As above.
-        let len = unsafe { bindings::tesserafs_folio_size(folio.as_ptr()) };
-        // SAFETY: As above; without highmem a folio has an address.
-        let address = unsafe { bindings::tesserafs_folio_address(folio.as_ptr()) };
+    /// `folio` must be one of a metadata inode, which stays as long as this lives, and be up to date.
+    unsafe fn new(folio: HeldFolio) -> Self {
+        let raw = folio.as_ptr();
+        // SAFETY: The folio is held.
+        let start = unsafe { bindings::tesserafs_folio_pos(raw) };
+        // SAFETY: The folio is held.
+        let len = unsafe { bindings::tesserafs_folio_size(raw) };
+        // SAFETY: The folio is held; without highmem it has an address.
+        let address = unsafe { bindings::tesserafs_folio_address(raw) };
         // SAFETY: The address of memory is not null.
         let address = unsafe { NonNull::new_unchecked(address.cast::<u8>()) };
-        // INVARIANT: The reference is ours, and the folio up to date, as the caller promises;
-        // `bytes` is the folio's memory; CAST: the page cache has no negative positions.
+        // INVARIANT: The folio is up to date, as the caller promises; `bytes` is its memory; CAST: the
+        // page cache has no negative positions.
         Self {
-            folio,
+            _folio: folio,
             start: start as u64,
             bytes: NonNull::slice_from_raw_parts(address, len),
             _p: PhantomData,
@@ -233,13 +224,6 @@ impl MetaBuf<'_> {
             .and_then(|offset| usize::try_from(offset).ok())
             .and_then(|offset| bytes.get(offset..))
             .unwrap_or(&[])
-    }
-}
-
-impl Drop for MetaBuf<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The reference is ours by the type invariants.
-        unsafe { bindings::tesserafs_folio_put(self.folio.as_ptr()) };
     }
 }
 

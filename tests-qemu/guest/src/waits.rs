@@ -38,6 +38,7 @@ pub(crate) const A_WHILE: Duration = Duration::from_millis(500);
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("a-mount-that-waits-keeps-nobody-waiting", || unborn(plan));
     suite.test("a-killed-open-decides-nothing", || killed_open(plan));
+    suite.test("a-task-that-waits-for-metadata-can-be-killed", || killed_look_up(plan));
     suite.test("the-module-waits-for-those-who-walk-all-superblocks", || walked(plan));
 }
 
@@ -139,6 +140,31 @@ fn killed_open(plan: &Plan) -> Result<String> {
     let shared = std::fs::read_to_string(folder.join("shared_files")).context("failed to read a counter")?;
     ensure!(shared.trim() == "1", "{} files share their pages", shared.trim());
     drop(inode);
+    mount.unmount()?;
+    served.unmount()?;
+    Ok(String::new())
+}
+
+/// Two processes look for different names in a folder, and both need the block that lists them: one reads it from
+/// a store that stalls, and the other one, which waits for that, is killed.
+fn killed_look_up(plan: &Plan) -> Result<String> {
+    let served = served(plan)?;
+    let mount = Mount::image(&served.file(), Path::new(TARGET), "").context("failed to mount")?;
+    let path = longest(plan)?.below(mount.path());
+    drop_caches()?;
+    served.arm(Fault::Stalls, Lasts::Everywhere, 0);
+    let mut reader = opener(&path)?;
+    ensure!(happens(&served, || false)?, "no read stalls");
+    let mut waiter = opener(&mount.path().join("no such name"))?;
+    thread::sleep(A_WHILE);
+    ensure!(waiter.try_wait()?.is_none(), "what was to wait has ended: the test proves nothing");
+    let reads = served.happened();
+    ensure!(reads == 1, "{reads} reads stall: the second process waits for a read of its own");
+    kill(waiter, "a process that waits for metadata that another one reads")?;
+    ensure!(reader.try_wait()?.is_none(), "the reader has ended, whose read has not");
+    served.call_off();
+    let status = reader.wait().context("failed to wait for a process")?;
+    ensure!(status.success(), "the reader ended with {status}");
     mount.unmount()?;
     served.unmount()?;
     Ok(String::new())
