@@ -9,23 +9,20 @@
 //! then the window is twice as long as the last one, up to [`IN_ORDER`].
 //!
 //! `madvise(2)` is respected: with `MADV_SEQUENTIAL`, `MADV_RANDOM` or `MADV_HUGEPAGE` the page
-//! cache decides.
+//! cache decides, as it does for a mapping that is locked into memory.
 //!
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
 use super::{
     file::Operations,
+    folio::HeldFolio,
     inode::INode,
     page_cache, //
 };
 use crate::bindings;
-use core::{
-    marker::PhantomData,
-    ptr::NonNull, //
-};
+use core::marker::PhantomData;
 use kernel::{
-    error::from_err_ptr,
     fs::File,
     prelude::*,
     sync::aref::ARef, //
@@ -73,6 +70,19 @@ impl<U: Operations> Table<U> {
             return unsafe { bindings::filemap_fault(vmf) };
         };
         // SAFETY: Only looks at the flags of the fault.
+        if unsafe { bindings::tesserafs_fault_must_not_wait(vmf) } {
+            return bindings::vm_fault_reason_VM_FAULT_RETRY;
+        }
+        // SAFETY: As above.
+        let has_advice = unsafe { bindings::tesserafs_fault_has_advice(vmf) };
+        // SAFETY: As above.
+        let was_tried = unsafe { bindings::tesserafs_fault_was_tried(vmf) };
+        // What the first try could not read, `filemap_fault()` reads once more, and reports.
+        if has_advice || was_tried {
+            // SAFETY: As the caller promises.
+            return unsafe { bindings::filemap_fault(vmf) };
+        }
+        // SAFETY: As above.
         let may_unlock = unsafe { bindings::tesserafs_fault_may_unlock(vmf) };
         if may_unlock {
             // As `filemap_fault()` does: nobody should wait for our store to change a mapping.
@@ -93,24 +103,20 @@ impl<U: Operations> Table<U> {
     }
 }
 
-/// A fault on a page that is not cached, of a mapping without advice.
+/// A fault on a page that is not cached.
 struct Miss {
     file: ARef<File>,
     index: c_ulong,
 }
 
 impl Miss {
-    /// The miss that `vmf` is; none if it is for `filemap_fault()` alone.
+    /// The miss that `vmf` is; none if its page is there, or lies behind the end of the file.
     ///
     /// # Safety
     ///
     /// As for [`Table::<U>::fault`].
     unsafe fn of<U: Operations>(vmf: *mut bindings::vm_fault) -> Option<Self> {
         // SAFETY: The fault is valid, and its lock held.
-        if unsafe { bindings::tesserafs_fault_has_advice(vmf) } {
-            return None;
-        }
-        // SAFETY: As above.
         let index = unsafe { (*vmf).__bindgen_anon_1.pgoff };
         // SAFETY: As above.
         let vma = unsafe { (*vmf).__bindgen_anon_1.vma };
@@ -119,16 +125,15 @@ impl Miss {
         // SAFETY: An area with this table has a file, and holds it.
         let mapping = unsafe { (*file).f_mapping };
         // SAFETY: The file holds its mapping.
-        let folio = unsafe { bindings::tesserafs_filemap_get_folio(mapping, index) };
-        if let Some(folio) = from_err_ptr(folio).ok().and_then(NonNull::new) {
+        if let Some(folio) = unsafe { HeldFolio::find(mapping, index) } {
             // A `read()` of the same file may have left the mark that begins the next window of its
             // stream. Mapped pages are no stream: a program whose header was read would wait here
             // for a window that it may never need.
             //
-            // SAFETY: The reference to the folio is ours.
-            unsafe { bindings::tesserafs_folio_clear_readahead(folio.as_ptr()) };
             // SAFETY: As above.
-            unsafe { bindings::tesserafs_folio_put(folio.as_ptr()) };
+            if !unsafe { bindings::tesserafs_fault_has_advice(vmf) } {
+                folio.clear_readahead();
+            }
             return None;
         }
         // SAFETY: An open file has an inode, which does not change.
@@ -176,7 +181,10 @@ impl Miss {
         unsafe { bindings::page_cache_ra_unbounded(&raw mut rac, window.pages, 0) };
         // SAFETY: It was locked above.
         unsafe { bindings::tesserafs_filemap_invalidate_unlock_shared(mapping) };
-        Ok(())
+        // Where memory is short the window may have ended before the page, or the page may be gone.
+        //
+        // SAFETY: Our operations read a folio of `mapping` with a file that has it.
+        unsafe { HeldFolio::read(mapping, self.index, file) }.map(drop)
     }
 
     /// The window for this page, before it is widened to what is decoded with it.
@@ -206,7 +214,7 @@ impl Miss {
         let state = self.state();
         // SAFETY: The state is part of the open file.
         unsafe { (&raw mut (*state).start).write_volatile(window.index) };
-        // SAFETY: As above. CAST: A window is a chunk longer than `IN_ORDER` at most.
+        // SAFETY: As above. CAST: A window is two chunks longer than `IN_ORDER` at most.
         unsafe { (&raw mut (*state).size).write_volatile(window.pages as c_uint) };
     }
 
