@@ -201,6 +201,7 @@ impl<'a> Chunks<'a> {
             let filled = if found.has(part.wanted) {
                 found
             } else if has_failed {
+                *slot = Some(found);
                 continue;
             } else {
                 // The previous claimant asked for fewer bytes or abandoned its claim, as a task does that

@@ -18,6 +18,8 @@ const HELPERS: usize = 7;
 #[repr(C)]
 struct Helper<'a, F> {
     work: Opaque<bindings::work_struct>,
+    /// What the task that is helped must not do for memory (`PF_MEMALLOC_NOFS`, `PF_MEMALLOC_NOIO`).
+    scope: c_uint,
     run: &'a F,
 }
 
@@ -67,8 +69,11 @@ impl Helpers {
         if others == 0 {
             return run();
         }
+        // SAFETY: Has no arguments, and only reads.
+        let scope = unsafe { bindings::tesserafs_memalloc_scope() };
         let helpers: [_; HELPERS] = core::array::from_fn(|_| Helper {
             work: Opaque::uninit(),
+            scope,
             run,
         });
         for helper in helpers.iter().take(others) {
@@ -107,6 +112,12 @@ impl Drop for Helpers {
 unsafe extern "C" fn call<F: Fn() + Sync>(work: *mut bindings::work_struct) {
     // CAST: The work is the first member of a helper, and `Opaque` is transparent.
     let helper = work.cast::<Helper<'_, F>>();
-    // SAFETY: As the caller promises. `F` is `Sync`, so any thread may call it.
-    unsafe { ((*helper).run)() }
+    // The task waits for this worker, so what it must not wait for, the worker must not.
+    //
+    // SAFETY: The helper is valid, as the caller promises.
+    let saved = unsafe { bindings::tesserafs_memalloc_save((*helper).scope) };
+    // SAFETY: The helper is valid. `F` is `Sync`, so any thread may call it.
+    unsafe { ((*helper).run)() };
+    // SAFETY: These are the flags that were set above.
+    unsafe { bindings::tesserafs_memalloc_restore(saved) };
 }

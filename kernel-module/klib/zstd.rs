@@ -39,7 +39,7 @@ impl Workspace {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Has no arguments and no effects.
         let size = unsafe { bindings::zstd_dctx_workspace_bound() };
-        let mut memory = Buffer::<u64>::with_capacity(size.div_ceil(size_of::<u64>()))?;
+        let mut memory = Buffer::<u64>::with_capacity_for_all(size.div_ceil(size_of::<u64>()))?;
         // SAFETY: `memory` has room for `size` bytes, aligned for 64-bit words, which nobody else
         // uses, and which stay as long as the buffer, which is not used otherwise.
         let ctx = unsafe { bindings::zstd_init_dctx(memory.as_mut_ptr().cast(), size) };
