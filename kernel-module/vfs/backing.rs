@@ -4,7 +4,10 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use super::c_bytes;
+use super::{
+    c_bytes,
+    registration::FileSystem, //
+};
 use crate::{
     bindings,
     klib::buffer::Buffer, //
@@ -64,8 +67,11 @@ enum Reading {
     Filled,
     /// By the `->read_iter` of its filesystem, which is known to take no lock that a writer holds:
     /// tmpfs, which has no `->read_folio`; FUSE, as a server that wants no page cache may change the
-    /// bytes; overlayfs over a filesystem that is as good.
+    /// bytes.
     Filesystem,
+    /// As [`Filesystem`](Self::Filesystem), while overlayfs has the file on one of [`LOCKLESS`], or on one
+    /// with this magic number, which is ours: whoever changes the file moves it to another layer.
+    Overlay(u32),
     /// Of a block device, past the page cache, in whole pages where bytes need not be kept.
     Direct,
 }
@@ -75,8 +81,8 @@ impl Backing {
     ///
     /// `EOPNOTSUPP` if its filesystem is one that [`refusal`](Self::refusal) names; else what a
     /// security module or a listener answers to the question whether it may be read.
-    pub(super) fn from_file(file: ARef<File>) -> Result<Self> {
-        let reading = Self::reading(&file).map_err(|_| EOPNOTSUPP)?;
+    pub(super) fn from_file<T: FileSystem>(file: ARef<File>) -> Result<Self> {
+        let reading = Self::reading::<T>(&file).map_err(|_| EOPNOTSUPP)?;
         let raw = file.as_ptr();
         // SAFETY: An open file has an inode, which does not change.
         let inode = unsafe { (*raw).f_inode };
@@ -88,9 +94,9 @@ impl Backing {
         // shown: they are not those of the image ID.
         //
         // SAFETY: The file is open, and the position is one of ours.
-        to_result(unsafe {
+        to_result(as_mounter(&file, || unsafe {
             bindings::rw_verify_area(bindings::READ as c_int, raw, &0, len as usize)
-        })?;
+        }))?;
         if reading == Reading::Filled {
             // Of the listeners, only the one that fills the file is asked again.
             //
@@ -111,8 +117,8 @@ impl Backing {
     }
 
     /// Why a file cannot be what an image lies on, after the name of its filesystem; none if it can.
-    pub(super) fn refusal(file: &File) -> Option<&'static str> {
-        Self::reading(file).err()
+    pub(super) fn refusal<T: FileSystem>(file: &File) -> Option<&'static str> {
+        Self::reading::<T>(file).err()
     }
 
     /// The name of the filesystem of a file.
@@ -130,49 +136,43 @@ impl Backing {
     }
 
     /// How a file is read, or why it cannot be.
-    fn reading(file: &File) -> Result<Reading, &'static str> {
+    fn reading<T: FileSystem>(file: &File) -> Result<Reading, &'static str> {
         let raw = file.as_ptr();
+        // SAFETY: `f_mode` does not change once a file is open.
+        if unsafe { (*raw).f_mode } & bindings::TESSERAFS_CONST_FMODE_CAN_READ == 0 {
+            return Err("whose files cannot be read");
+        }
         // SAFETY: The file is open.
         if unsafe { bindings::tesserafs_file_is_dax(raw) } {
             return Err("in DAX mode, where reading takes the lock that writers hold");
         }
         match magic_of(file) {
-            bindings::FUSE_SUPER_MAGIC | bindings::TMPFS_MAGIC => Ok(Reading::Filesystem),
+            bindings::TMPFS_MAGIC => Ok(Reading::Filesystem),
+            // SAFETY: The file is open.
+            bindings::FUSE_SUPER_MAGIC
+                if unsafe { bindings::tesserafs_file_stack_depth(raw) } > 0 =>
+            {
+                Err("whose server may pass reads through to a filesystem of any kind")
+            }
+            bindings::FUSE_SUPER_MAGIC => Ok(Reading::Filesystem),
+            bindings::OVERLAYFS_SUPER_MAGIC if is_lockless_below(file, T::MAGIC) => {
+                Ok(Reading::Overlay(T::MAGIC))
+            }
             bindings::OVERLAYFS_SUPER_MAGIC => {
-                // SAFETY: The file is open.
-                let inode = unsafe { bindings::tesserafs_file_real_inode(raw) };
-                // SAFETY: The overlay keeps the inode for its own.
-                let sb = unsafe { (*inode).i_sb };
-                // SAFETY: As above; it is set before the superblock has inodes.
-                let magic = unsafe { (*sb).s_magic };
-                // CAST: A 32-bit number.
-                if LOCKLESS.iter().any(|own| *own as c_ulong == magic) {
-                    Ok(Reading::Filesystem)
-                } else {
-                    Err("over a filesystem whose reads take the lock that writers hold")
-                }
+                Err("over a filesystem whose reads take the lock that writers hold")
             }
             bindings::OCFS2_SUPER_MAGIC | GFS2_MAGIC | bindings::CEPH_SUPER_MAGIC => {
                 Err("where a file must not be read without a lock of its cluster")
             }
-            _ => {
-                // SAFETY: The mapping of an open file does not change.
-                let mapping = unsafe { (*raw).f_mapping };
-                // SAFETY: The file keeps the mapping, whose operations do not change.
-                let operations = unsafe { (*mapping).a_ops };
-                // SAFETY: They are static, or of a module that the open file keeps.
-                if unsafe { (*operations).read_folio }.is_none() {
-                    return Err("which has no page cache to read from");
-                }
-                // SAFETY: The file is open.
-                Ok(
-                    if unsafe { bindings::tesserafs_file_is_filled_on_access(raw) } {
-                        Reading::Filled
-                    } else {
-                        Reading::PageCache
-                    },
-                )
+            // SAFETY: The file is open.
+            _ if !unsafe { bindings::tesserafs_file_has_page_cache(raw) } => {
+                Err("which has no page cache to read from")
             }
+            // SAFETY: The file is open.
+            _ if unsafe { bindings::tesserafs_file_is_filled_on_access(raw) } => {
+                Ok(Reading::Filled)
+            }
+            _ => Ok(Reading::PageCache),
         }
     }
 
@@ -264,8 +264,9 @@ impl Backing {
     /// Fills all of `run`, one after the other, with the bytes from `pos` on.
     ///
     /// `EIO` if they lie beyond the length, or if the store ends earlier than it did; else what the
-    /// store answers. `EINTR` says that the task is being killed: the read says nothing about the
-    /// store, and is to be given up without a report. May sleep; no lock is needed.
+    /// store answers. `EINTR` says that the task is being killed, or that a FUSE server gives a read up
+    /// as its reader has got a signal: the read says nothing about the store, and is to be given up
+    /// without a report. May sleep; no lock is needed.
     pub(crate) fn read_run<R: Room>(&self, pos: u64, run: &mut [R]) -> Result {
         self.scatter(pos, run, 0)
     }
@@ -357,7 +358,7 @@ impl Backing {
         kiocb.ki_flags |= flags;
         while len > 0 {
             // SAFETY: As the caller promises, for what is left of `to`.
-            let n = unsafe { self.read_some(kiocb, to) };
+            let n = as_mounter(&self.file, || unsafe { self.read_some(kiocb, to) });
             // CAST: A negative result is an error number.
             let n = usize::try_from(n).map_err(|_| Error::from_errno(n as c_int));
             // Listeners and NFS have another number for a task that is being killed.
@@ -382,55 +383,62 @@ impl Backing {
     /// As for [`fill`](Self::fill); `kiocb` must be a request to our file.
     unsafe fn read_some(&self, kiocb: &mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
         let raw = self.file.as_ptr();
-        // A server is told who reads: it is the mounter, as it was when the file was opened.
-        //
-        // SAFETY: The file is open; its credentials do not change.
-        let cred = unsafe { (*raw).f_cred };
-        // SAFETY: They live as long as the file, which is longer than they are in force here.
-        let old = unsafe { bindings::tesserafs_override_creds(cred) };
-        // SAFETY: As the caller promises.
-        let n = unsafe { self.read_as_mounter(kiocb, to) };
-        // SAFETY: `old` is what was in force before.
-        unsafe { bindings::tesserafs_revert_creds(old) };
-        n
-    }
-
-    /// # Safety
-    ///
-    /// As for [`read_some`](Self::read_some).
-    unsafe fn read_as_mounter(
-        &self,
-        kiocb: &mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-    ) -> isize {
-        let raw = self.file.as_ptr();
-        if self.reading == Reading::Filled {
-            // SAFETY: The iterator is valid.
-            let len = unsafe { bindings::tesserafs_iov_iter_count(to) };
-            // SAFETY: The file is open.
-            let answer = unsafe {
-                bindings::rw_verify_area(bindings::READ as c_int, raw, &kiocb.ki_pos, len)
-            };
-            if answer != 0 {
-                return answer as isize;
+        match self.reading {
+            Reading::Filled => {
+                // SAFETY: The iterator is valid.
+                let len = unsafe { bindings::tesserafs_iov_iter_count(to) };
+                // SAFETY: The file is open.
+                let answer = unsafe {
+                    bindings::rw_verify_area(bindings::READ as c_int, raw, &kiocb.ki_pos, len)
+                };
+                if answer != 0 {
+                    return answer as isize;
+                }
             }
+            Reading::Overlay(own) if !is_lockless_below(&self.file, own) => {
+                return EIO.to_errno() as isize
+            }
+            _ => {}
         }
         let is_direct = kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT != 0;
-        // SAFETY: The operations of an open file do not change.
-        let operations = unsafe { (*raw).f_op };
-        // SAFETY: They are static, or of a module that the open file keeps.
-        let read_iter = unsafe { (*operations).read_iter };
-        match read_iter.filter(|_| is_direct || self.reading == Reading::Filesystem) {
+        if is_direct || matches!(self.reading, Reading::Filesystem | Reading::Overlay(_)) {
             // A direct read of whole blocks, into one segment, fails or leaves nothing that this would
             // read from the page cache, with the lock.
             //
-            // SAFETY: The function belongs to the file that the request is to; the caller promises
-            // the rest.
-            Some(read_iter) => unsafe { read_iter(kiocb, to) },
+            // SAFETY: The file is open, and can be read; the caller promises the rest.
+            unsafe { bindings::tesserafs_file_read_iter(kiocb, to) }
+        } else {
             // SAFETY: The mapping has a `->read_folio`; the caller promises the rest.
-            None => unsafe { bindings::filemap_read(kiocb, to, 0) },
+            unsafe { bindings::filemap_read(kiocb, to, 0) }
         }
     }
+}
+
+/// Calls `f` with the credentials that `file` was opened with: a server, and whoever is asked for leave, is
+/// told of the mounter, whoever reads.
+fn as_mounter<R>(file: &File, f: impl FnOnce() -> R) -> R {
+    // SAFETY: The file is open; its credentials do not change.
+    let cred = unsafe { (*file.as_ptr()).f_cred };
+    // SAFETY: They live as long as the file, which is longer than they are in force here.
+    let old = unsafe { bindings::tesserafs_override_creds(cred) };
+    let answer = f();
+    // SAFETY: `old` is what was in force before.
+    unsafe { bindings::tesserafs_revert_creds(old) };
+    answer
+}
+
+/// Whether the file that overlayfs has for `file` now is on a filesystem that reads without a lock.
+fn is_lockless_below(file: &File, own: u32) -> bool {
+    // SAFETY: The file is open.
+    let inode = unsafe { bindings::tesserafs_file_real_inode(file.as_ptr()) };
+    // SAFETY: The overlay keeps the inode for its own.
+    let is_dax = unsafe { bindings::tesserafs_inode_is_dax(inode) };
+    // SAFETY: As above; its superblock does not change.
+    let sb = unsafe { (*inode).i_sb };
+    // SAFETY: The inode keeps the superblock, whose number is set before it has inodes. CAST: All of them
+    // are 32-bit numbers.
+    let magic = unsafe { (*sb).s_magic as u32 };
+    !is_dax && (magic == own || LOCKLESS.contains(&magic))
 }
 
 /// The magic number of the filesystem of `file`.
@@ -444,18 +452,14 @@ fn magic_of(file: &File) -> u32 {
     unsafe { (*sb).s_magic as u32 }
 }
 
-/// Filesystems whose `->read_iter` takes no lock that their writers hold.
-const LOCKLESS: [u32; 6] = [
+/// Filesystems whose `->read_iter` takes no lock that their writers hold, as ours does not.
+const LOCKLESS: [u32; 5] = [
     bindings::EXT4_SUPER_MAGIC,
     bindings::BTRFS_SUPER_MAGIC,
     bindings::TMPFS_MAGIC,
     bindings::EROFS_SUPER_MAGIC_V1,
     bindings::SQUASHFS_MAGIC,
-    OWN_MAGIC,
 ];
-
-/// `"TESS"` on a little endian machine.
-const OWN_MAGIC: u32 = 0x5353_4554;
 
 /// Whether the filesystem of `file` keeps its files in memory, or on a device that is this machine's alone.
 fn is_local(file: &File) -> bool {

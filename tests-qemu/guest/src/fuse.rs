@@ -5,6 +5,7 @@
 //! for one: each read of whoever uses the file gets here. What is written is forgotten.
 
 use std::ffi::OsStr;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, ReplyWrite,
-    Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry,
+    ReplyOpen, ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
 };
 
 const FOLDER: &str = "/mnt/served";
@@ -35,6 +36,9 @@ pub(crate) enum Pages {
     Cached,
     /// None: the server opens the file with `FOPEN_DIRECT_IO`.
     Direct,
+    /// The kernel's, and the server may open the file with another one behind it, whose filesystem then does what is
+    /// asked of the first: this one never does.
+    PassedThrough,
 }
 
 /// What becomes of a read.
@@ -203,6 +207,15 @@ impl OneFile {
 }
 
 impl Filesystem for OneFile {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        if self.0.pages == Pages::PassedThrough {
+            let refused = |_| io::Error::from(io::ErrorKind::Unsupported);
+            config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(refused)?;
+            config.set_max_stack_depth(1).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        }
+        Ok(())
+    }
+
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if name == NAME {
             reply.entry(&NO_TIME, &self.attributes(FILE), Generation(0));
@@ -217,7 +230,7 @@ impl Filesystem for OneFile {
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let flags = match self.0.pages {
-            Pages::Cached => FopenFlags::empty(),
+            Pages::Cached | Pages::PassedThrough => FopenFlags::empty(),
             Pages::Direct => FopenFlags::FOPEN_DIRECT_IO,
         };
         reply.opened(FileHandle(0), flags);

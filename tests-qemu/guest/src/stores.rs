@@ -55,7 +55,7 @@ const fn row(name: &'static str, kind: Kind, verdict: Verdict) -> Row {
     Row { name, kind, verdict }
 }
 
-const TABLE: [Row; 12] = [
+const TABLE: [Row; 13] = [
     row("ext4", Kind::Disk("ext4"), Verdict::Written),
     row("xfs", Kind::Disk("xfs"), Verdict::Cloned),
     row("btrfs", Kind::Disk("btrfs"), Verdict::Cloned),
@@ -64,6 +64,7 @@ const TABLE: [Row; 12] = [
     row("overlayfs-over-xfs", Kind::Overlay("xfs"), Verdict::Refused),
     row("fuse", Kind::Served(Pages::Cached), Verdict::Written),
     row("fuse-without-pages", Kind::Served(Pages::Direct), Verdict::Written),
+    row("fuse-with-passthrough", Kind::Served(Pages::PassedThrough), Verdict::Refused),
     row("nfs", Kind::Network, Verdict::Written),
     row("erofs", Kind::Nest("erofs"), Verdict::ReadOnly),
     row("squashfs", Kind::Nest("squashfs"), Verdict::ReadOnly),
@@ -75,7 +76,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     let rows: Vec<&Row> = TABLE.iter().filter(|row| row.kind.is_known()).collect();
     for Row { name, kind, verdict } in rows {
         match verdict {
-            Verdict::Refused => suite.test(&format!("refused-on-{name}"), || refused(plan, *kind)),
+            Verdict::Refused => suite.test(&format!("refused-on-{name}"), || refused(plan, name, *kind)),
             _ => suite.test(&format!("on-{name}"), || whole(plan, *kind)),
         }
         suite.test(&format!("on-a-loop-device-over-{name}"), || over_loop(plan, *kind));
@@ -86,6 +87,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
             suite.test(&format!("cloned-while-read-on-{name}"), || itself::cloned(plan, *kind));
         }
     }
+    suite.test("copied-up-while-mounted", || itself::copied_up(plan));
     questions::tests(suite, plan);
     suspended::tests(suite, plan);
 }
@@ -137,7 +139,7 @@ fn read_in_all_ways(plan: &Plan, root: &Path) -> Result<String> {
 }
 
 /// The mount is refused, and the log says for what filesystem.
-fn refused(plan: &Plan, kind: Kind) -> Result<String> {
+fn refused(plan: &Plan, name: &str, kind: Kind) -> Result<String> {
     let store = Store::lay(plan, kind)?;
     let mut log = Log::from_now()?;
     match Mount::image(store.image(), Path::new(TARGET), "") {
@@ -145,7 +147,9 @@ fn refused(plan: &Plan, kind: Kind) -> Result<String> {
         Err(errno) => bail!("the mount is refused with {errno}"),
         Ok(_) => bail!("the image is mounted"),
     }
-    let line = log.expect_line("no image can lie on overlay")?;
+    // The rows begin with the name of the filesystem, as overlayfs does with that of its type.
+    let filesystem = if name.starts_with("overlayfs") { "overlay" } else { "fuse" };
+    let line = log.expect_line(&format!("no image can lie on {filesystem}, "))?;
     store.close()?;
     Ok(line)
 }
