@@ -182,11 +182,6 @@ ssize_t tesserafs_file_read_iter(struct kiocb *iocb, struct iov_iter *iter)
 	return iocb->ki_filp->f_op->read_iter(iocb, iter);
 }
 
-struct inode *tesserafs_file_real_inode(const struct file *file)
-{
-	return d_real_inode(file->f_path.dentry);
-}
-
 void tesserafs_file_set_no_access_perm(struct file *file)
 {
 	file_set_fsnotify_mode(file, FMODE_NONOTIFY | FMODE_NONOTIFY_PERM);
@@ -200,6 +195,21 @@ void tesserafs_file_set_noatime(struct file *file)
 int tesserafs_file_stack_depth(const struct file *file)
 {
 	return file->f_inode->i_sb->s_stack_depth;
+}
+
+/* Locked; the page cache holds it. */
+struct folio *tesserafs_filemap_add_new_folio(struct address_space *mapping, unsigned long index,
+					      unsigned int order)
+{
+	gfp_t gfp = readahead_gfp_mask(mapping);
+	struct folio *folio = filemap_alloc_folio(gfp, order, NULL);
+	int err;
+
+	if (!folio)
+		return ERR_PTR(-ENOMEM);
+	err = filemap_add_folio(mapping, folio, index, gfp);
+	folio_put(folio);
+	return err ? ERR_PTR(err) : folio;
 }
 
 struct folio *tesserafs_filemap_get_folio(struct address_space *mapping, unsigned long index)
@@ -327,11 +337,6 @@ void tesserafs_init_work_onstack(struct work_struct *work, void (*func)(struct w
 	INIT_WORK_ONSTACK(work, func);
 }
 
-bool tesserafs_inode_is_dax(const struct inode *inode)
-{
-	return IS_DAX(inode);
-}
-
 int tesserafs_inode_lock_killable(struct inode *inode)
 {
 	return inode_lock_killable(inode);
@@ -387,6 +392,11 @@ int tesserafs_kobject_add_device(struct kobject *kobj, struct kobject *parent, d
 	return kobject_add(kobj, parent, "%u:%u", MAJOR(device), MINOR(device));
 }
 
+unsigned int tesserafs_mapping_max_folio_order(const struct address_space *mapping)
+{
+	return mapping_max_folio_order(mapping);
+}
+
 void tesserafs_mapping_set_large_folios(struct inode *inode)
 {
 	mapping_set_large_folios(inode->i_mapping);
@@ -395,6 +405,11 @@ void tesserafs_mapping_set_large_folios(struct inode *inode)
 void tesserafs_memalloc_restore(unsigned int flags)
 {
 	memalloc_flags_restore(flags);
+}
+
+unsigned int tesserafs_memalloc_nofs_save(void)
+{
+	return memalloc_nofs_save();
 }
 
 unsigned int tesserafs_memalloc_save(unsigned int scope)

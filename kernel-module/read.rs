@@ -77,6 +77,11 @@ impl file::Operations for RegularFile {
             .map_err(|failure| failure.errno())
     }
 
+    fn fill(inode: &INode<Tesserafs>, folios: Buffer<LockedFolio<'_>>) {
+        let meta = inode.super_block().data().meta(inode.super_block());
+        let _ = Reader::new(inode, &meta).and_then(|reader| reader.complete(folios));
+    }
+
     fn seek(inode: &INode<Tesserafs>, offset: u64, seek: Seek) -> Result<u64> {
         let mounted = inode.super_block().data();
         let meta = mounted.meta(inode.super_block());
@@ -122,6 +127,11 @@ impl<'a> Reader<'a> {
         for folio in window.folios() {
             folios.push(folio)?;
         }
+        self.complete(folios)
+    }
+
+    /// Fills as many of `folios` as can be filled, and completes these.
+    fn complete(&self, mut folios: Buffer<LockedFolio<'_>>) -> Result<(), Failure> {
         let filled = self.fill(&mut folios);
         while let Some(folio) = folios.pop() {
             // One that is not filled is let go.

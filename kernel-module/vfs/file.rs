@@ -5,6 +5,7 @@
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use super::{
+    folio::LockedFolio,
     inode::INode,
     mmap,
     page_cache::{
@@ -13,7 +14,10 @@ use super::{
     },
     registration::FileSystem, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    klib::buffer::Buffer, //
+};
 use core::{
     marker::PhantomData,
     ops::Range, //
@@ -105,6 +109,11 @@ pub(crate) trait Operations {
     fn widen(_inode: &INode<Self::FileSystem>, range: Range<u64>) -> Result<Range<u64>> {
         Ok(range)
     }
+
+    /// Fills `folios`, which follow each other, and completes them; as many as it likes.
+    ///
+    /// As for `address_space::Operations::readahead`.
+    fn fill(_inode: &INode<Self::FileSystem>, _folios: Buffer<LockedFolio<'_>>) {}
 
     /// How many entries a directory has, without the dots: `SEEK_END` goes behind them.
     fn entries(_dir: &INode<Self::FileSystem>) -> u64 {

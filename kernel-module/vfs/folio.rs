@@ -8,7 +8,10 @@
 use super::backing::Room;
 use crate::{
     bindings,
-    klib::buffer, //
+    klib::buffer::{
+        self,
+        Buffer, //
+    }, //
 };
 use core::{
     marker::PhantomData,
@@ -178,6 +181,72 @@ impl LockedFolio<'_> {
             len,
             filled: Atomic::new(0),
             _p: PhantomData,
+        }
+    }
+
+    /// Adds folios to a page cache that follow each other, for the pages from `index` up to `end`: behind
+    /// those that are there already, and up to the next one that is. `index` is then where they end;
+    /// none means that all pages are there.
+    ///
+    /// They are as large as their place allows, as those of a readahead window are. `ENOMEM` if there is
+    /// no memory for the first one.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be valid, and have its `invalidate_lock` held; `end` must not lie behind the page
+    /// with the last byte.
+    pub(super) unsafe fn add(
+        mapping: *mut bindings::address_space,
+        index: &mut c_ulong,
+        end: c_ulong,
+    ) -> Result<Option<Buffer<Self>>> {
+        // CAST: A window is short.
+        let mut folios = Buffer::with_capacity(end.saturating_sub(*index) as usize)?;
+        while *index < end {
+            // SAFETY: As the caller promises.
+            match unsafe { Self::add_one(mapping, *index, end) } {
+                Ok(folio) => {
+                    // CAST: As above.
+                    let pages = (folio.len >> bindings::PAGE_SHIFT) as c_ulong;
+                    *index = index.saturating_add(pages);
+                    folios.push(folio)?;
+                }
+                Err(EEXIST) if folios.is_empty() => *index = index.saturating_add(1),
+                Err(EEXIST) => break,
+                Err(error) if folios.is_empty() => return Err(error),
+                Err(_) => *index = end,
+            }
+        }
+        Ok(Some(folios).filter(|folios| !folios.is_empty()))
+    }
+
+    /// Adds the largest folio that begins with page `index`, and fits.
+    ///
+    /// # Safety
+    ///
+    /// As for [`add`](Self::add).
+    unsafe fn add_one(
+        mapping: *mut bindings::address_space,
+        index: c_ulong,
+        end: c_ulong,
+    ) -> Result<Self> {
+        // SAFETY: As the caller promises.
+        let largest = unsafe { bindings::tesserafs_mapping_max_folio_order(mapping) };
+        let fitting = end.saturating_sub(index).checked_ilog2().unwrap_or(0);
+        let mut order = index.trailing_zeros().min(fitting).min(largest);
+        loop {
+            // SAFETY: As the caller promises; the folio is aligned to its size.
+            let folio = unsafe { bindings::tesserafs_filemap_add_new_folio(mapping, index, order) };
+            match from_err_ptr(folio) {
+                Ok(folio) => {
+                    let folio = NonNull::new(folio).ok_or(ENOMEM)?;
+                    // SAFETY: It was added just now, locked and not up to date.
+                    return Ok(unsafe { Self::from_raw(folio) });
+                }
+                // A part of its place may be taken, or memory be in pieces.
+                Err(_) if order > 0 => order = 0,
+                Err(error) => return Err(error),
+            }
         }
     }
 

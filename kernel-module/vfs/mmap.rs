@@ -4,8 +4,8 @@
 //!
 //! `filemap_fault()` answers a miss with a window of the readahead size around the page. Programs
 //! fault here and there, and of such a window every byte has to be verified and decoded. So a miss
-//! reads what is decoded for its page anyway ([`Operations::widen`]), before `filemap_fault()` sees
-//! it. If that page follows the last window of the open file, the mapping is probably read in order:
+//! reads what is decoded for its page anyway ([`Operations::widen`]), into folios as large as their
+//! place allows, before `filemap_fault()` sees it. If that page follows the last window of the open file, the mapping is probably read in order:
 //! then the window is twice as long as the last one, up to [`IN_ORDER`].
 //!
 //! `madvise(2)` is respected: with `MADV_SEQUENTIAL`, `MADV_RANDOM` or `MADV_HUGEPAGE` the page
@@ -16,7 +16,10 @@
 
 use super::{
     file::Operations,
-    folio::HeldFolio,
+    folio::{
+        HeldFolio,
+        LockedFolio, //
+    },
     inode::INode,
     page_cache, //
 };
@@ -30,6 +33,9 @@ use kernel::{
 
 /// Pages of the longest window of a mapping that is read in order: 2 MiB, as `read()` gets it.
 const IN_ORDER: c_ulong = 512;
+
+/// Pages of a window that needs no widening: what its ends leave of a chunk waits for the next one.
+const WIDE: c_ulong = 64;
 
 /// Bytes of a page.
 const PAGE: u64 = bindings::PAGE_SIZE as u64;
@@ -157,28 +163,14 @@ impl Miss {
         // SAFETY: The file's inode has a table of `U`, so its mapping has one of the same
         // filesystem; both stay while we hold the file.
         let inode = unsafe { page_cache::source::<U::FileSystem>(mapping, file) }?;
-        let mut window = self.window();
-        let pos = (window.index as u64).saturating_mul(PAGE);
-        let end = pos.saturating_add((window.pages as u64).saturating_mul(PAGE));
-        let range = U::widen(inode, pos..end.min(inode.size()))?;
-        window.index = (range.start / PAGE) as c_ulong;
-        let end = range.end.min(inode.size()).div_ceil(PAGE);
-        window.pages = (end as c_ulong).saturating_sub(window.index);
+        let window = self.window::<U>(inode)?;
         self.set_window(&window);
-
-        let mut state = bindings::file_ra_state::default();
-        let mut rac = bindings::readahead_control {
-            file,
-            mapping,
-            ra: &raw mut state,
-            _index: window.index,
-            ..pin_init::zeroed()
-        };
         // SAFETY: The mapping is valid.
         unsafe { bindings::tesserafs_filemap_invalidate_lock_shared(mapping) };
-        // SAFETY: The request is for a mapping with our operations, whose `invalidate_lock` is held;
-        // it ends with the file.
-        unsafe { bindings::page_cache_ra_unbounded(&raw mut rac, window.pages, 0) };
+        // What cannot be read now is read again below, if it is the page.
+        //
+        // SAFETY: The mapping is valid and locked, and the window ends with the file.
+        let _ = unsafe { window.read::<U>(inode, mapping) };
         // SAFETY: It was locked above.
         unsafe { bindings::tesserafs_filemap_invalidate_unlock_shared(mapping) };
         // Where memory is short the window may have ended before the page, or the page may be gone.
@@ -187,11 +179,11 @@ impl Miss {
         unsafe { HeldFolio::read(mapping, self.index, file) }.map(drop)
     }
 
-    /// The window for this page, before it is widened to what is decoded with it.
+    /// The window for this page.
     ///
     /// As the page cache does for `read()`, the last window is kept in the readahead state of the open
     /// file, without a lock: readers that disturb each other there read more or less, and nothing wrong.
-    fn window(&self) -> Window {
+    fn window<U: Operations>(&self, inode: &INode<U::FileSystem>) -> Result<Window> {
         let state = self.state();
         // SAFETY: The state is part of the open file.
         let start = unsafe { (&raw const (*state).start).read_volatile() };
@@ -199,14 +191,28 @@ impl Miss {
         let pages = unsafe { (&raw const (*state).size).read_volatile() };
         let pages = pages as c_ulong;
         let is_next = pages > 0 && start.wrapping_add(pages) == self.index;
-        Window {
-            index: self.index,
-            pages: if is_next {
-                pages.saturating_mul(2).min(IN_ORDER)
-            } else {
-                1
-            },
+        let pages = if is_next {
+            pages.saturating_mul(2).next_power_of_two().min(IN_ORDER)
+        } else {
+            1
+        };
+        let end = self.index.saturating_add(pages);
+        // CAST: A page index is 64 bits long at most.
+        let file_end = inode.size().div_ceil(PAGE) as c_ulong;
+        if pages >= WIDE {
+            // Aligned, the next window gets the largest folios.
+            let aligned = end.saturating_sub(end % pages);
+            return Ok(Window {
+                index: self.index,
+                end: aligned.min(file_end),
+            });
         }
+        let pos = |index: c_ulong| (index as u64).saturating_mul(PAGE).min(inode.size());
+        let range = U::widen(inode, pos(self.index)..pos(end))?;
+        Ok(Window {
+            index: (range.start / PAGE) as c_ulong,
+            end: (range.end.div_ceil(PAGE) as c_ulong).min(file_end),
+        })
     }
 
     /// Keeps the window that is read, for the next miss.
@@ -214,8 +220,9 @@ impl Miss {
         let state = self.state();
         // SAFETY: The state is part of the open file.
         unsafe { (&raw mut (*state).start).write_volatile(window.index) };
+        let pages = window.end.saturating_sub(window.index);
         // SAFETY: As above. CAST: A window is two chunks longer than `IN_ORDER` at most.
-        unsafe { (&raw mut (*state).size).write_volatile(window.pages as c_uint) };
+        unsafe { (&raw mut (*state).size).write_volatile(pages as c_uint) };
     }
 
     fn state(&self) -> *mut bindings::file_ra_state {
@@ -227,5 +234,37 @@ impl Miss {
 /// Pages that are read together.
 struct Window {
     index: c_ulong,
-    pages: c_ulong,
+    end: c_ulong,
+}
+
+impl Window {
+    /// Fills the pages that are not there.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be the page cache of `inode`, and have its `invalidate_lock` held; the window must
+    /// end with the file.
+    unsafe fn read<U: Operations>(
+        &self,
+        inode: &INode<U::FileSystem>,
+        mapping: *mut bindings::address_space,
+    ) -> Result {
+        // As the page cache does for its own windows: reclaim must not wait for the folios that are
+        // locked here.
+        //
+        // SAFETY: Has no arguments.
+        let scope = unsafe { bindings::tesserafs_memalloc_nofs_save() };
+        let mut index = self.index;
+        let result = loop {
+            // SAFETY: As the caller promises.
+            match unsafe { LockedFolio::add(mapping, &mut index, self.end) } {
+                Ok(Some(folios)) => U::fill(inode, folios),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // SAFETY: This is what was saved above.
+        unsafe { bindings::tesserafs_memalloc_restore(scope) };
+        result
+    }
 }

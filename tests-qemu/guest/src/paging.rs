@@ -89,21 +89,24 @@ fn few_chunks(plan: &Plan, options: &str) -> Result<String> {
     Ok(format!("{faults} faults, {chunks} chunks, {resident} pages"))
 }
 
-/// Each fault of a mapping that is read from its beginning to its end brings more than the one before.
+/// Each fault of a mapping that is read from its beginning to its end brings more than the one before, and most of it
+/// is decoded to where it is mapped from.
 fn in_order(plan: &Plan, options: &str) -> Result<String> {
     let program = Program::new(plan, options)?;
     let (file, mapping) = program.map()?;
     let pages = mapping.bytes().len() / PAGE;
-    let before = major_faults()?;
+    let (before, copied_before) = (major_faults()?, program.counter("copied_bytes")?);
     for page in 0..pages {
         touch(&mapping, page);
     }
     let faults = major_faults()? - before;
+    let copied = program.counter("copied_bytes")? - copied_before;
     ensure!(faults > 0, "nothing was read");
     ensure!(faults < pages as u64 / 128, "{faults} faults for {pages} pages in order");
+    ensure!(copied < program.entry.size / 4, "{copied} bytes are copied, of {}", program.entry.size);
     drop((mapping, file));
     program.mount.unmount()?;
-    Ok(format!("{faults} faults for {pages} pages"))
+    Ok(format!("{faults} faults for {pages} pages, {copied} bytes copied"))
 }
 
 /// `MADV_RANDOM` brings one page, `MADV_SEQUENTIAL` a wide window.
