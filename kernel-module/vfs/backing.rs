@@ -4,10 +4,7 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use super::{
-    c_bytes,
-    registration::FileSystem, //
-};
+use super::c_bytes;
 use crate::{
     bindings,
     klib::buffer::Buffer, //
@@ -69,9 +66,6 @@ enum Reading {
     /// tmpfs, which has no `->read_folio`; FUSE, as a server that wants no page cache may change the
     /// bytes.
     Filesystem,
-    /// As [`Filesystem`](Self::Filesystem), while overlayfs has the file on one of [`LOCKLESS`], or on one
-    /// with this magic number, which is ours: whoever changes the file moves it to another layer.
-    Overlay(u32),
     /// Of a block device, past the page cache, in whole pages where bytes need not be kept.
     Direct,
 }
@@ -81,8 +75,8 @@ impl Backing {
     ///
     /// `EOPNOTSUPP` if its filesystem is one that [`refusal`](Self::refusal) names; else what a
     /// security module or a listener answers to the question whether it may be read.
-    pub(super) fn from_file<T: FileSystem>(file: ARef<File>) -> Result<Self> {
-        let reading = Self::reading::<T>(&file).map_err(|_| EOPNOTSUPP)?;
+    pub(super) fn from_file(file: ARef<File>) -> Result<Self> {
+        let reading = Self::reading(&file).map_err(|_| EOPNOTSUPP)?;
         let raw = file.as_ptr();
         // SAFETY: An open file has an inode, which does not change.
         let inode = unsafe { (*raw).f_inode };
@@ -117,8 +111,8 @@ impl Backing {
     }
 
     /// Why a file cannot be what an image lies on, after the name of its filesystem; none if it can.
-    pub(super) fn refusal<T: FileSystem>(file: &File) -> Option<&'static str> {
-        Self::reading::<T>(file).err()
+    pub(super) fn refusal(file: &File) -> Option<&'static str> {
+        Self::reading(file).err()
     }
 
     /// The name of the filesystem of a file.
@@ -136,7 +130,7 @@ impl Backing {
     }
 
     /// How a file is read, or why it cannot be.
-    fn reading<T: FileSystem>(file: &File) -> Result<Reading, &'static str> {
+    fn reading(file: &File) -> Result<Reading, &'static str> {
         let raw = file.as_ptr();
         // SAFETY: `f_mode` does not change once a file is open.
         if unsafe { (*raw).f_mode } & bindings::TESSERAFS_CONST_FMODE_CAN_READ == 0 {
@@ -152,14 +146,11 @@ impl Backing {
             bindings::FUSE_SUPER_MAGIC
                 if unsafe { bindings::tesserafs_file_stack_depth(raw) } > 0 =>
             {
-                Err("whose server may pass reads through to a filesystem of any kind")
+                Err("whose server may pass reads on to another filesystem: use a loop device")
             }
             bindings::FUSE_SUPER_MAGIC => Ok(Reading::Filesystem),
-            bindings::OVERLAYFS_SUPER_MAGIC if is_lockless_below(file, T::MAGIC) => {
-                Ok(Reading::Overlay(T::MAGIC))
-            }
             bindings::OVERLAYFS_SUPER_MAGIC => {
-                Err("over a filesystem whose reads take the lock that writers hold")
+                Err("which asks for leave to read its layers at each read: use a loop device")
             }
             bindings::OCFS2_SUPER_MAGIC | GFS2_MAGIC | bindings::CEPH_SUPER_MAGIC => {
                 Err("where a file must not be read without a lock of its cluster")
@@ -383,25 +374,19 @@ impl Backing {
     /// As for [`fill`](Self::fill); `kiocb` must be a request to our file.
     unsafe fn read_some(&self, kiocb: &mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
         let raw = self.file.as_ptr();
-        match self.reading {
-            Reading::Filled => {
-                // SAFETY: The iterator is valid.
-                let len = unsafe { bindings::tesserafs_iov_iter_count(to) };
-                // SAFETY: The file is open.
-                let answer = unsafe {
-                    bindings::rw_verify_area(bindings::READ as c_int, raw, &kiocb.ki_pos, len)
-                };
-                if answer != 0 {
-                    return answer as isize;
-                }
+        if self.reading == Reading::Filled {
+            // SAFETY: The iterator is valid.
+            let len = unsafe { bindings::tesserafs_iov_iter_count(to) };
+            // SAFETY: The file is open.
+            let answer = unsafe {
+                bindings::rw_verify_area(bindings::READ as c_int, raw, &kiocb.ki_pos, len)
+            };
+            if answer != 0 {
+                return answer as isize;
             }
-            Reading::Overlay(own) if !is_lockless_below(&self.file, own) => {
-                return EIO.to_errno() as isize
-            }
-            _ => {}
         }
         let is_direct = kiocb.ki_flags & bindings::TESSERAFS_CONST_IOCB_DIRECT != 0;
-        if is_direct || matches!(self.reading, Reading::Filesystem | Reading::Overlay(_)) {
+        if is_direct || self.reading == Reading::Filesystem {
             // A direct read of whole blocks, into one segment, fails or leaves nothing that this would
             // read from the page cache, with the lock.
             //
@@ -427,20 +412,6 @@ fn as_mounter<R>(file: &File, f: impl FnOnce() -> R) -> R {
     answer
 }
 
-/// Whether the file that overlayfs has for `file` now is on a filesystem that reads without a lock.
-fn is_lockless_below(file: &File, own: u32) -> bool {
-    // SAFETY: The file is open.
-    let inode = unsafe { bindings::tesserafs_file_real_inode(file.as_ptr()) };
-    // SAFETY: The overlay keeps the inode for its own.
-    let is_dax = unsafe { bindings::tesserafs_inode_is_dax(inode) };
-    // SAFETY: As above; its superblock does not change.
-    let sb = unsafe { (*inode).i_sb };
-    // SAFETY: The inode keeps the superblock, whose number is set before it has inodes. CAST: All of them
-    // are 32-bit numbers.
-    let magic = unsafe { (*sb).s_magic as u32 };
-    !is_dax && (magic == own || LOCKLESS.contains(&magic))
-}
-
 /// The magic number of the filesystem of `file`.
 fn magic_of(file: &File) -> u32 {
     // SAFETY: An open file has an inode, which does not change.
@@ -451,15 +422,6 @@ fn magic_of(file: &File) -> u32 {
     // are 32-bit numbers.
     unsafe { (*sb).s_magic as u32 }
 }
-
-/// Filesystems whose `->read_iter` takes no lock that their writers hold, as ours does not.
-const LOCKLESS: [u32; 5] = [
-    bindings::EXT4_SUPER_MAGIC,
-    bindings::BTRFS_SUPER_MAGIC,
-    bindings::TMPFS_MAGIC,
-    bindings::EROFS_SUPER_MAGIC_V1,
-    bindings::SQUASHFS_MAGIC,
-];
 
 /// Whether the filesystem of `file` keeps its files in memory, or on a device that is this machine's alone.
 fn is_local(file: &File) -> bool {

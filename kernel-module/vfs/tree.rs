@@ -92,11 +92,11 @@ unsafe fn get_tree_file<T: FileSystem>(fc: *mut bindings::fs_context, file: ARef
     let log = unsafe { FsContext::<T>::from_raw(fc) };
     // Step 3.
     let stack_depth = source::stack_depth(log, &file)?;
-    if let Some(reason) = Backing::refusal::<T>(&file) {
+    if let Some(reason) = Backing::refusal(&file) {
         let name = BStr::from_bytes(Backing::filesystem_name(&file));
         mount_error!(log, "no image can lie on {}, {}", name, reason);
     }
-    let backing = Backing::from_file::<T>(file)?;
+    let backing = Backing::from_file(file)?;
     // The program or machine that serves such a file may be the mounter's own.
     if !log.is_privileged() && !backing.is_local() {
         mount_error!(

@@ -8,6 +8,7 @@ mod itself;
 mod nfs;
 mod place;
 mod questions;
+mod stack;
 mod suspended;
 
 pub(crate) use itself::helper;
@@ -55,13 +56,12 @@ const fn row(name: &'static str, kind: Kind, verdict: Verdict) -> Row {
     Row { name, kind, verdict }
 }
 
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 12] = [
     row("ext4", Kind::Disk("ext4"), Verdict::Written),
     row("xfs", Kind::Disk("xfs"), Verdict::Cloned),
     row("btrfs", Kind::Disk("btrfs"), Verdict::Cloned),
     row("tmpfs", Kind::Memory, Verdict::Written),
-    row("overlayfs-over-ext4", Kind::Overlay("ext4"), Verdict::Written),
-    row("overlayfs-over-xfs", Kind::Overlay("xfs"), Verdict::Refused),
+    row("overlayfs", Kind::Overlay("ext4"), Verdict::Refused),
     row("fuse", Kind::Served(Pages::Cached), Verdict::Written),
     row("fuse-without-pages", Kind::Served(Pages::Direct), Verdict::Written),
     row("fuse-with-passthrough", Kind::Served(Pages::PassedThrough), Verdict::Refused),
@@ -87,9 +87,9 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
             suite.test(&format!("cloned-while-read-on-{name}"), || itself::cloned(plan, *kind));
         }
     }
-    suite.test("copied-up-while-mounted", || itself::copied_up(plan));
     questions::tests(suite, plan);
     suspended::tests(suite, plan);
+    stack::tests(suite, plan);
 }
 
 /// The image is its source.
@@ -147,8 +147,8 @@ fn refused(plan: &Plan, name: &str, kind: Kind) -> Result<String> {
         Err(errno) => bail!("the mount is refused with {errno}"),
         Ok(_) => bail!("the image is mounted"),
     }
-    // The rows begin with the name of the filesystem, as overlayfs does with that of its type.
-    let filesystem = if name.starts_with("overlayfs") { "overlay" } else { "fuse" };
+    // The rows begin as the names of the types do.
+    let filesystem = if name == "overlayfs" { "overlay" } else { "fuse" };
     let line = log.expect_line(&format!("no image can lie on {filesystem}, "))?;
     store.close()?;
     Ok(line)

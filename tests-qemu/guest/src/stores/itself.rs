@@ -5,19 +5,18 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
-use rustix::mount::MountFlags;
 use tesserafs_guest::manifest::Manifest;
 use tesserafs_guest::plan::Plan;
 use tesserafs_guest::tree;
 
-use super::place::{self, Kind, Store};
+use super::place::{Kind, Store};
 use super::TARGET;
 use crate::backing::ended_within;
 use crate::mounts::{drop_caches, on_disk, Mount};
@@ -53,6 +52,14 @@ pub(super) fn written(plan: &Plan, kind: Kind) -> Result<String> {
     mount.unmount()?;
     store.close()?;
     Ok(if without.is_empty() { String::new() } else { format!("it has no {}", without.join(", ")) })
+}
+
+/// Writes to a file what is mapped from another one.
+pub(super) fn write_from(written: &Path, file: &Path) -> Result<()> {
+    match one("write", written, file, 0)? {
+        Effect::Made => Ok(()),
+        Effect::NotThere => bail!("there is no write"),
+    }
 }
 
 enum Effect {
@@ -177,41 +184,6 @@ pub(super) fn cloned(plan: &Plan, kind: Kind) -> Result<String> {
     mount.unmount()?;
     store.close()?;
     Ok(format!("{clones} clones"))
-}
-
-/// An image is changed that lies on the lower layer of an overlay, so that overlayfs copies it to the upper one: it is
-/// read there if that is as good a filesystem, and not at all if it is one whose reads take a lock.
-pub(super) fn copied_up(plan: &Plan) -> Result<String> {
-    for (upper, may_be_read) in [("ext4", true), ("xfs", false)] {
-        copied_up_to(plan, upper, may_be_read).with_context(|| format!("to {upper}"))?;
-    }
-    Ok(String::new())
-}
-
-fn copied_up_to(plan: &Plan, upper: &str, may_be_read: bool) -> Result<()> {
-    let lower = Mount::new(Path::new("tmpfs"), Path::new("/mnt/lower"), "tmpfs", MountFlags::empty(), "")
-        .context("failed to mount a tmpfs")?;
-    place::copy(plan, lower.path(), "image.tess")?;
-    let disk = place::mount_disk(upper, place::disk(upper)?, MountFlags::empty())?;
-    let overlay = Mount::overlay(lower.path(), disk.path(), Path::new("/mnt/overlay"), "")?;
-    let image = overlay.path().join("image.tess");
-    let mount = Mount::image(&image, Path::new(TARGET), "").context("failed to mount the image")?;
-    let entry = longest(plan)?;
-    crate::sharing::read(&entry, mount.path()).context("from the lower layer")?;
-    std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o640))
-        .context("failed to set a mode")?;
-    ensure!(disk.path().join("upper/image.tess").exists(), "the image is not copied up");
-    drop_caches()?;
-    match std::fs::read(entry.below(mount.path())) {
-        Ok(_) => ensure!(may_be_read, "a file is read from the upper layer"),
-        Err(error) => {
-            ensure!(!may_be_read && error.raw_os_error() == Some(libc::EIO), "reading fails: {error}");
-        }
-    }
-    mount.unmount()?;
-    overlay.unmount()?;
-    disk.unmount()?;
-    lower.unmount()
 }
 
 /// A process reads everything.

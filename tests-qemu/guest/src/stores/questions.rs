@@ -3,11 +3,12 @@
 //! nobody, and leaves the access time of the image as it is.
 
 use std::fs::{File, FileTimes};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{anyhow, ensure, Context, Result};
 use rustix::io::Errno;
@@ -17,9 +18,10 @@ use tesserafs_guest::plan::Plan;
 use super::place::{copy, disk, mount_disk, STORE};
 use super::TARGET;
 use crate::backing::ended_within;
+use crate::kmsg::Log;
 use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::suite::Suite;
-use crate::sys::fanotify::{Listener, Question};
+use crate::sys::fanotify::{Asked, Listener, Question};
 use crate::waits::SOON;
 
 pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
@@ -30,6 +32,8 @@ pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
             silent(plan, question)
         });
     }
+    suite.test("a-listener-fills-the-image-when-it-is-read", || filled(plan));
+    suite.test("a-killed-reader-that-waits-for-a-listener-reports-nothing", || killed(plan));
     suite.test("reading-leaves-the-access-time-of-the-image", || access_time(plan));
 }
 
@@ -48,6 +52,8 @@ struct Answers {
     speaks: AtomicBool,
     asked: AtomicU32,
     ends: AtomicBool,
+    /// The bytes that it brings when it is asked for them.
+    content: Vec<u8>,
 }
 
 impl Answers {
@@ -57,11 +63,23 @@ impl Answers {
             speaks: AtomicBool::new(true),
             asked: AtomicU32::new(0),
             ends: AtomicBool::new(false),
+            content: Vec::new(),
         }
     }
 
     fn asked(&self) -> u32 {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Brings the bytes that it is asked for, unless it is asked for all of them.
+    fn bring(&self, asked: &Asked) -> Result<()> {
+        let length = self.content.len() as u64;
+        if asked.range == (0..length) {
+            return Ok(());
+        }
+        let range = asked.range.start.min(length)..asked.range.end.min(length);
+        let bytes = &self.content[range.start as usize..range.end as usize];
+        asked.file().write_all_at(bytes, range.start).context("failed to write")
     }
 
     /// Answers until it is told to end.
@@ -71,6 +89,7 @@ impl Answers {
             match listener.asked().context("failed to hear a question")? {
                 Some(asked) => {
                     self.asked.fetch_add(1, Ordering::SeqCst);
+                    self.bring(&asked).context("failed to fill a file")?;
                     if self.speaks.load(Ordering::SeqCst) {
                         let allow = self.allow.load(Ordering::SeqCst);
                         listener.answer(&asked, allow).context("failed to answer")?;
@@ -85,9 +104,19 @@ impl Answers {
     }
 }
 
-/// Does something while a listener answers.
+/// Does something while a listener answers what it is asked about everything on the filesystem.
 fn listened(question: Question, answers: &Answers, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let listener = Listener::new(Path::new(STORE), question).context("failed to listen")?;
+    listened_at(Path::new(STORE), question, answers, work)
+}
+
+/// Does something while a listener answers.
+fn listened_at(
+    path: &Path,
+    question: Question,
+    answers: &Answers,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let listener = Listener::new(path, question).context("failed to listen")?;
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let result = answers.give(&listener);
@@ -159,6 +188,62 @@ fn silent(plan: &Plan, question: Question) -> Result<String> {
         ensure!(ended, "a reader waits for a listener that was asked {} times", answers.asked());
         mount.unmount()
     })?;
+    below.unmount()?;
+    Ok(String::new())
+}
+
+/// A file without a byte, as long as the image, on ext4, and what fills it when it is read.
+fn unfilled(plan: &Plan) -> Result<(Mount, std::path::PathBuf, Answers)> {
+    let below = mount_disk("ext4", disk("ext4")?, MountFlags::empty())?;
+    let content = std::fs::read(on_disk(&plan.small.image)).context("failed to read the image")?;
+    let image = below.path().join("unfilled.tess");
+    let file = File::create(&image).context("failed to create a file")?;
+    file.set_len(content.len() as u64).context("failed to make a file longer")?;
+    Ok((below, image, Answers { content, ..Answers::with(true) }))
+}
+
+/// The listener brings nothing when it is asked for all of the file, which a mount does, and then each part as it is
+/// asked for it.
+fn filled(plan: &Plan) -> Result<String> {
+    let (below, image, answers) = unfilled(plan)?;
+    listened_at(&image, Question::Fill, &answers, || {
+        let mount = Mount::image(&image, Path::new(TARGET), "").context("failed to mount the image")?;
+        let at_mount = answers.asked();
+        ensure!(at_mount > 1, "the listener is asked {at_mount} times about a mount");
+        ensure!(read(plan)?, "a reader does not end");
+        ensure!(answers.asked() > at_mount, "the listener is not asked when files are read");
+        mount.unmount()
+    })?;
+    let asked = answers.asked();
+    std::fs::remove_file(&image).context("failed to remove the image")?;
+    below.unmount()?;
+    Ok(format!("{asked} questions"))
+}
+
+/// The wait for the listener ends with the task, and says nothing about the store.
+fn killed(plan: &Plan) -> Result<String> {
+    let (below, image, answers) = unfilled(plan)?;
+    listened_at(&image, Question::Fill, &answers, || {
+        let mount = Mount::image(&image, Path::new(TARGET), "").context("failed to mount the image")?;
+        let mut log = Log::from_now()?;
+        answers.speaks.store(false, Ordering::SeqCst);
+        let before = answers.asked();
+        let mut reader = Command::new("/proc/self/exe");
+        reader.arg("read").arg(on_disk(&plan.small.manifest)).arg(TARGET).arg("0");
+        let mut reader = reader.spawn().context("failed to start a reader")?;
+        let begin = Instant::now();
+        while answers.asked() == before {
+            ensure!(begin.elapsed() < SOON, "the listener is not asked");
+            thread::sleep(Duration::from_millis(5));
+        }
+        reader.kill().context("failed to kill a reader")?;
+        ensure!(ended_within(&mut reader, SOON)?, "a killed reader waits for a listener");
+        let said = log.said()?;
+        ensure!(said.is_empty(), "the log has {said:?}");
+        answers.speaks.store(true, Ordering::SeqCst);
+        mount.unmount()
+    })?;
+    std::fs::remove_file(&image).context("failed to remove the image")?;
     below.unmount()?;
     Ok(String::new())
 }
