@@ -79,7 +79,8 @@ fn notes(sizes: &[u64], machine: &Emulated, runs: usize) -> Vec<String> {
         ),
         format!(
             "the large file is the largest of the Debian root, a package list, the large program the largest below `usr` ({}), both \
-             in one image that lies in the machine's memory; each sample after `drop_caches`; one thread reads 128 KiB at a time",
+             in one image that lies in the machine's memory; each sample after `drop_caches`; one thread reads 128 KiB at a time; \
+             readers at random are threads that read 256 parts in all, each from places of its own",
             sizes.join(" and ")
         ),
         "two threads that compute checksums and share nothing say what the second processor was worth on this host; a run in \

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-//! One reader of one large file, with one processor and with two: what the driver does in parallel for it.
+//! Readers of one large file, with one processor and with two: what the driver does in parallel for a single one, and
+//! how much many of them keep each other waiting.
 //!
 //! The second processor is switched off and on again, so that both cases meet whatever else the host does.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,13 @@ const SWITCH: &str = "/sys/devices/system/cpu/cpu1/online";
 
 /// How long a processor that has come or gone is given.
 const SETTLE: Duration = Duration::from_millis(300);
+
+/// Readers at once, of small parts at random places, and how many parts there are in all.
+const READERS: [usize; 2] = [2, 64];
+const PARTS: usize = 256;
+
+/// Bytes of a part.
+const PART: usize = 4096;
 
 /// What two threads do that share nothing.
 const COMPUTING: &str = "two threads that compute";
@@ -88,12 +98,46 @@ fn measured(plan: &Scaling, root: &Path, run: usize) -> Result<Vec<Timed>> {
             let work = Work { count: 1, bytes, ..Work::default() };
             samples.push(Timed { measure: measure.clone(), system, seconds, work });
         }
+        if let Some((_, file)) = plan.files.first() {
+            for readers in READERS {
+                drop_caches()?;
+                let start = Instant::now();
+                let work = read_at_random(&root.join(file), readers)?;
+                let seconds = start.elapsed().as_secs_f64();
+                let measure = format!("random 4 KiB of one large file, {readers} readers");
+                samples.push(Timed { measure, system, seconds, work });
+            }
+        }
         let start = Instant::now();
         let work = compute()?;
         let seconds = start.elapsed().as_secs_f64();
         samples.push(Timed { measure: COMPUTING.to_owned(), system, seconds, work });
     }
     Ok(samples)
+}
+
+/// Threads read small parts of a file, always the same ones.
+fn read_at_random(path: &Path, readers: usize) -> Result<Work> {
+    let file = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    let pages = file.metadata().context("failed to look at a file")?.len() / PART as u64;
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..readers)
+            .map(|reader| {
+                let file = &file;
+                scope.spawn(move || -> Result<()> {
+                    let mut random = fastrand::Rng::with_seed(reader as u64);
+                    let mut part = [0; PART];
+                    for _ in 0..PARTS / readers {
+                        let at = random.u64(0..pages) * PART as u64;
+                        file.read_exact_at(&mut part, at).context("failed to read")?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a reader does not panic"))
+    })?;
+    Ok(Work { count: PARTS as u64, bytes: (PARTS * PART) as u64, ..Work::default() })
 }
 
 /// Whether the host had a second processor to give: by what computed, never by what was read.
