@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::walk::Tree;
 use crate::{check_chunk, check_map, check_signature, check_superblock, check_tree, walk};
 
-/// What to check, and how.
+/// The options of a check.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Threads to work on, 1 at least.
@@ -40,7 +40,7 @@ impl Default for Options {
     }
 }
 
-/// What every step of a check is given.
+/// The context that every step of a check gets.
 pub(crate) struct Context<'a> {
     pub(crate) image: Image<'a, VerifiedMetadata<'a>>,
     pub(crate) metadata: &'a VerifiedMetadata<'a>,
@@ -101,7 +101,8 @@ impl Context<'_> {
     }
 }
 
-/// Checks the image in `source`. What is wrong with it is in the report, and so is why the check ended early, if it did.
+/// Checks the image in `source`. The report says what is wrong with it, and why the check ended early, if it
+/// did.
 pub fn check(source: &Source, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Report {
     check_then(source, options, progress, cancel, |_, _| Ok(()))
 }

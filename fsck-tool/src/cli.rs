@@ -38,24 +38,24 @@ Examples:
   fsck-tesserafs --extract out/ root.tess
 
 Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule.
-Of each rule 64 are shown, and how many more there are.
+Of each rule 64 findings are shown, and the number of further ones.
 RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind
 it could be checked), error, or canonical (reads are right, but no builder makes such an image).
 Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
-An image with more holes than anybody would wait for to be digested (content-holes) has its chunks
-checked and no contents; nothing of it is listed or extracted.
+If an image has more holes than can be digested in reasonable time (content-holes), its chunks are
+checked, but no contents; nothing of it is listed or extracted.
 
 In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
 above 64 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
 
 A file that --extract gives its name is complete, whatever ends the extraction (SIGKILL leaves half
-a file where the filesystem of DIR knows no O_TMPFILE). What had its name by then stays, and so do
-the directories, of which nobody else may enter those that are not complete; a DIR that was there
-keeps its mode. Exit status 0 says that the tree is complete; after any other, DIR is to be removed.
+a file where the filesystem of DIR knows no O_TMPFILE). Files that had their names by then stay. So
+do the directories; nobody else may enter those that are not complete. A DIR that was there keeps
+its mode. Exit status 0 says that the tree is complete; after any other, DIR is to be removed.
 
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
 16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; or a sum of these.
-SIGABRT is what memory that cannot be had ends the program with.";
+The program ends with SIGABRT where memory cannot be had.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.
 #[derive(Debug, Parser)]
@@ -166,7 +166,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Writes a line to standard error; that it cannot be written is no reason to fail.
+/// Writes a line to standard error; a failure to write it is ignored.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{NAME}: {line}");
 }
@@ -218,7 +218,7 @@ fn run(config: &Config) -> Result<ExitCode, Error> {
         report.write_text(&mut io::stderr().lock(), true)
     };
     match written {
-        // A closed pipe: who reads has read enough.
+        // A closed pipe: the reader has read enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(list::cannot_write(error)),
         _ => (),
     }

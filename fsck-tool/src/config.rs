@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What to do, once the command line was understood: files are read, values are checked.
+//! The request, once the command line was understood: files are read, values are checked.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use tesserafs_format::Digest;
 use crate::check::Options;
 use crate::list::Listing;
 
-/// What to do with an image.
+/// A request for an image.
 #[derive(Debug)]
 pub struct Config {
     /// The image.
     pub image: PathBuf,
-    /// What is wanted of it.
+    /// The action that is wanted.
     pub mode: Mode,
-    /// What to check, and how.
+    /// The options of the check.
     pub options: Options,
     /// The report is for a program.
     pub json: bool,
@@ -24,7 +24,7 @@ pub struct Config {
     pub quiet: bool,
 }
 
-/// What is wanted of an image.
+/// An action on an image.
 #[derive(Debug)]
 pub enum Mode {
     /// A check.

@@ -4,8 +4,8 @@
 //!
 //! Every name is created relative to the descriptor of its directory, exclusively and without following symlinks; every
 //! byte that is written was verified. The steps: all directories and special files, in the order of inodes; the regular
-//! files, on all threads; the second names of hard-linked files; last the attributes of directories, from the leaves up,
-//! so that nothing that happens in a directory changes what was set.
+//! files, on all threads; the second names of hard-linked files; last the attributes of directories, from the
+//! leaves up, so that no later step in a directory changes its attributes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
@@ -38,12 +38,12 @@ const OPEN_DIRECTORIES: usize = 128;
 /// Decoded chunks with several files that are kept.
 const KEPT_CHUNKS: usize = 32;
 
-/// What came of an extraction, beside findings.
+/// The result of an extraction, beside findings.
 #[derive(Debug, Default)]
 pub(crate) struct Extraction {
     /// Something was written.
     pub(crate) begun: bool,
-    /// What the user should know.
+    /// Notes for the user.
     pub(crate) notes: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ fn open_root(dir: &Path) -> Result<OwnedFd, Error> {
             return Err(Error::Refused(format!("{shown} is not empty")));
         }
     }
-    // What is created in it must not inherit an ACL.
+    // Files that are created in it must not inherit an ACL.
     match rustix::fs::fremovexattr(&root, "system.posix_acl_default") {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(root),
         Err(errno) => Err(fail("remove the default ACL of", errno.into())),
@@ -330,15 +330,15 @@ impl Extractor<'_> {
         })
     }
 
-    /// Creates a regular file, and says whether it has its name: where the file system can, it gets that when it is
-    /// complete, so that nothing that ends the program leaves half of it.
+    /// Creates a regular file, and says whether it has its name. Where the file system can, the file gets its
+    /// name when it is complete, so that an end of the program never leaves half of a file.
     fn create_file(&self, dir: &OwnedFd, name: &CString) -> Result<(File, bool), Errno> {
         let private = Mode::from_raw_mode(0o600);
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         if self.unnamed.load(Ordering::Relaxed) {
             match rustix::fs::openat(dir, ".", flags | OFlags::TMPFILE, private) {
                 Ok(file) => return Ok((file.into(), false)),
-                // What file systems say that cannot.
+                // The errors of file systems that cannot do it.
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                     self.unnamed.store(false, Ordering::Relaxed);
                 }
@@ -471,8 +471,8 @@ impl Extractor<'_> {
     /// The same of a symlink or a special file, which cannot be opened.
     fn finish_special(&self, inode: &Inode, dir: &OwnedFd, name: &CString) -> Result<(), Error> {
         let number = inode.ino.get();
-        // All by a descriptor of what was created, whatever has its name by now: in a directory that others may write in
-        // it could be a hard link to a file that is not theirs.
+        // All by a descriptor of the file that was created. In a directory that others may write in, its name
+        // may by now be a hard link to a file that is not theirs.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle =
             rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(self.fail("open", number))?;
@@ -511,7 +511,7 @@ impl Extractor<'_> {
         self.finish(&inode, &file)
     }
 
-    /// Sets an owner, and says whether it is set; who is not root may not, and is told at the end.
+    /// Sets an owner, and says whether it is set; only root may, and other users are told at the end.
     fn own(&self, number: u32, set: impl Fn() -> Result<(), Errno>) -> Result<bool, Error> {
         match set() {
             Ok(()) => Ok(true),
@@ -548,7 +548,7 @@ impl Extractor<'_> {
     }
 }
 
-/// The type of what is created for an inode that is no regular file and no directory.
+/// The type of the file that is created for an inode that is neither a regular file nor a directory.
 fn special_type(inode: &Inode) -> FileType {
     match inode.kind {
         FileKind::Symlink { .. } => FileType::Symlink,
@@ -560,7 +560,7 @@ fn special_type(inode: &Inode) -> FileType {
     }
 }
 
-/// Gives a file without a name that one, which nothing may have.
+/// Gives a file without a name the name `name`, which must not exist.
 fn name_file(file: &File, dir: &OwnedFd, name: &CString) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW)

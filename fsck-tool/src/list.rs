@@ -95,7 +95,7 @@ fn level(inode: &Inode, path_len: usize) -> Option<Level> {
     }
 }
 
-/// What was clean when it was checked must be so now.
+/// Metadata that was clean when it was checked must be so now.
 pub(crate) fn read<T>(result: Result<T, Broken>) -> Result<T, Error> {
     result.map_err(|error| match error {
         Broken::Rule(error) => Error::Refused(format!("the image changed while it was read: {error}")),

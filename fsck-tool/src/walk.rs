@@ -33,7 +33,7 @@ pub(crate) struct Directory {
     pub(crate) tables: tesserafs_format::Directory,
 }
 
-/// What the walk learned; indexed by inode number less 1, or by content.
+/// The facts that the walk learned; indexed by inode number less 1, or by content.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     /// Stored type, 0 of an inode that could not be read.
@@ -94,12 +94,12 @@ impl Tree {
     }
 }
 
-/// What comes next in a table that is filled in order; unknown behind a record that could not be read.
+/// The next place in a table that is filled in order; unknown behind a record that could not be read.
 #[derive(Clone, Copy, Debug)]
 struct Next(Option<u64>);
 
 impl Next {
-    /// Takes `len` from `start`; what was expected if that is something else.
+    /// Takes `len` from `start`; the expected start is the error if that is another.
     fn take(&mut self, start: u64, len: u64) -> Result<(), u64> {
         let expected = self.0.replace(start.saturating_add(len));
         match expected {
@@ -123,7 +123,7 @@ struct Numbering {
 }
 
 impl Numbering {
-    /// Takes a use of `index`; what was expected if it skips another.
+    /// Takes a use of `index`; the expected index is the error if this skips it.
     fn take(&mut self, index: u64) -> Result<(), u64> {
         let expected = self.next;
         if index < expected {
@@ -188,7 +188,7 @@ fn check_attributes(context: &Context<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The inode of that number; what is wrong with its attributes was found when those were checked.
+/// The inode of that number; defects of its attributes were found when those were checked.
 fn inode(context: &Context<'_>, ino: Ino) -> Result<Option<Inode>, Error> {
     match context.image.inode(ino) {
         Err(Broken::Rule(FormatError { place: Place::Attributes(_), .. })) => Ok(None),
@@ -368,7 +368,7 @@ fn check_content_digests(context: &Context<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the second pass carries from entry to entry.
+/// The state that the second pass carries from entry to entry.
 struct Entries<'a> {
     context: &'a Context<'a>,
     numbers: Numbering,
