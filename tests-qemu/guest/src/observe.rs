@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What a mount tells about itself: counters in sysfs, and tracepoints.
+//! The observable state of a mount: counters in sysfs, and tracepoints.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ fn counters(plan: &Plan) -> Result<String> {
     ensure!(hashed > 0 && hashed <= read_bytes, "{read_bytes} bytes read, {hashed} hashed");
     ensure!(shared? == 1, "one file was opened");
     ensure!(number(&folder, "verification_failures")? == 0, "failures in a good image");
-    // What is in memory costs nothing.
+    // Data in memory costs nothing.
     read(&entry, mount.path())?;
     ensure!(number(&folder, "decoded_bytes")? == decoded, "decoded again");
     mount.unmount()?;
