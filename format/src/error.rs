@@ -136,7 +136,7 @@ rules! {
     TreeContents "tree-contents" "contents have distinct digests and are in the order of their first use";
     ContentSize "content-size" "all files of one content have the same size";
     ContentDigest "content-digest" "a file's bytes have the digest that the tree region holds";
-    ContentHoles "content-holes" "the holes in contents of at most 64 GiB come to no more than 256 GiB and 64 times the image";
+    ContentHoles "content-holes" "the holes in contents of at most 8 GiB come to no more than 64 GiB and 64 times the image";
     MapExtents "map-extents" "the extents of contents fill the extent table, and neighbours do not continue each other";
     MapChunks "map-chunks" "stored chunks lie back to back and fill their pack, and each is used";
     RawDigest "raw-digest" "the decoded bytes of a chunk have the digest that the raw digest table holds";

@@ -107,7 +107,7 @@ class Inode:
         size = self.st.st_size
         fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            if size > 1 << 36:
+            if size > 1 << 33:
                 return sparse_digest(fd, size, self.path)
             digest, blocks = hashlib.sha256(), 0
             for _, piece in pieces(fd, 0, size, self.path):

@@ -46,7 +46,7 @@ If an image has more holes than can be digested in reasonable time (content-hole
 checked, but no contents; nothing of it is listed or extracted.
 
 In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
-above 64 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
+above 8 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
 
 A file that --extract gives its name is complete, whatever ends the extraction (SIGKILL leaves half
 a file where the filesystem of DIR knows no O_TMPFILE). Files that had their names by then stay. So

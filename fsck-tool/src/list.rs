@@ -81,7 +81,7 @@ pub(crate) fn list(
         levels.extend(level(&inode, path.len()));
     }
     if left_out > 0 {
-        let what = "larger than 64 GiB, whose digest is not the SHA-256 of their bytes, are left out";
+        let what = "larger than 8 GiB, whose digest is not the SHA-256 of their bytes, are left out";
         let _ = writeln!(io::stderr(), "fsck-tesserafs: files {what}: {left_out}");
     }
     Ok(())

@@ -43,7 +43,7 @@ pub fn layout(tree: &Tree, map: &Map, annotations: &Annotations) -> Result<Layou
     let tree_offset = (BLOCK_BYTES + map.pack_bytes).next_multiple_of(BLOCK_BYTES);
     let layout = Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?;
     if map.plain_hole_bytes > plain_holes_max(layout.image_bytes) {
-        return Err(Error::TooMany("bytes of holes in files of up to 64 GiB"));
+        return Err(Error::TooMany("bytes of holes in files of up to 8 GiB"));
     }
     Ok(layout)
 }
@@ -61,7 +61,7 @@ mod tests {
             layout(&tree, &map, &Annotations::new())
         };
         let image_bytes = with_holes(0).unwrap().image_bytes;
-        let limit = (1 << 38) + 64 * image_bytes;
+        let limit = (1 << 36) + 64 * image_bytes;
         assert!(with_holes(limit).is_ok());
         assert!(matches!(with_holes(limit + 1), Err(Error::TooMany(_))));
     }

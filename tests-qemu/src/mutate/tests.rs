@@ -107,7 +107,7 @@ fn each_rule_gets_its_verdict() {
 }
 
 /// Rules that no record can break: they were proven before, or are about something outside of the image; and
-/// one that takes more than 256 GiB of zeros, which no guest reads in the time that it has.
+/// one that takes more than 64 GiB of zeros, which no guest reads in the time that it has.
 const OUT_OF_REACH: [Rule; 5] =
     [Rule::InodeNumber, Rule::ContentIndex, Rule::ImageId, Rule::Signature, Rule::ContentHoles];
 
@@ -243,7 +243,7 @@ fn ten_thousand_mutants_harm_nobody() {
     check_memory();
 }
 
-/// fsck hashes the zeros of holes of up to 64 GiB, as the format wants it: that is left out here.
+/// fsck hashes the zeros of holes of up to 8 GiB, as the format wants it: that is left out here.
 fn quick(image: &[u8]) -> Options {
     let long = (1 << 28)..=PLAIN_DIGEST_MAX;
     let is_long = Parts::sizes(image).is_ok_and(|sizes| sizes.iter().any(|size| long.contains(size)));

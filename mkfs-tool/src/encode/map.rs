@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the encoder leaves: the tables of the map region, and figures for the report.
+
+use tesserafs_format::raw::{RawChunk, RawExtent};
+use tesserafs_format::Digest;
+
+/// The map of an image: everything but the bytes.
+#[derive(Debug, Default)]
+pub struct Map {
+    /// Content index of each regular file with bytes, with its inode, by inode.
+    pub files: Vec<(u32, u32)>,
+    /// Digests of the contents.
+    pub content_digests: Vec<Digest>,
+    /// Blocks of the contents that are not all zero.
+    pub content_blocks: Vec<u32>,
+    /// First extents of the contents.
+    pub content_map: Vec<u32>,
+    /// Extents.
+    pub extents: Vec<RawExtent>,
+    /// Chunks.
+    pub chunks: Vec<RawChunk>,
+    /// Digests of the stored chunks.
+    pub chunk_digests: Vec<Digest>,
+    /// Digests of the raw chunks.
+    pub raw_digests: Vec<Digest>,
+    /// Bytes of the pack.
+    pub pack_bytes: u64,
+    /// Bytes of holes in contents whose digest is over all of their bytes.
+    pub plain_hole_bytes: u64,
+    /// The figures.
+    pub figures: Figures,
+}
+
+/// Figures that the encoder found.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Figures {
+    /// Bytes of all files; of a hard-linked one once.
+    pub raw_bytes: u64,
+    /// Bytes of distinct contents.
+    pub content_bytes: u64,
+    /// Of those, bytes in holes.
+    pub hole_bytes: u64,
+    /// Bytes of distinct chunks before compression.
+    pub chunk_raw_bytes: u64,
+    /// Bytes of chunks after compression.
+    pub stored_bytes: u64,
+    /// Files whose bytes another file has too.
+    pub duplicate_files: u64,
+    /// Their bytes.
+    pub duplicate_bytes: u64,
+    /// Chunks that were cut and are another one.
+    pub duplicate_chunks: u64,
+    /// Their bytes before compression.
+    pub duplicate_chunk_bytes: u64,
+    /// Chunks that are groups.
+    pub groups: u64,
+    /// Contents in groups.
+    pub grouped_contents: u64,
+    /// Chunks that compression does not make smaller.
+    pub plain_chunks: u64,
+    /// Chunks of x86 code, compressed after the filter.
+    pub filtered_chunks: u64,
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bytes in flight: what windows and compressed chunks hold of the budget.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use super::bell::Bell;
+
+/// Bytes in flight, and the bell that workers wait for.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    pub(super) bytes: AtomicU64,
+    pub(super) bell: Bell,
+}
+
+/// Bytes in flight; they land when this is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    pub(super) flight: Arc<Flight>,
+    pub(super) file: Arc<AtomicU64>,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.file.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.flight.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.flight.bell.ring();
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the threads share: files, jobs and chunks under one lock, and the bells and the budget.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tesserafs_format::{Digest, Profile};
+
+use super::chunk::{ChunkState, FileEvents, Job, Progressed, UNNUMBERED};
+use super::permit::{Flight, Permit};
+use crate::error::Error;
+use crate::source::FileTask;
+
+/// So many pieces of news wake the sequencer.
+const NEWS: u64 = 16;
+
+pub(super) struct State<F> {
+    /// Files that no worker took yet.
+    pub(super) tasks: VecDeque<(u64, FileTask<F>)>,
+    /// Number of files that the walk found.
+    pub(super) found: u64,
+    /// The walk is over.
+    pub(super) walked: bool,
+    /// Chunks that no worker took yet.
+    pub(super) jobs: VecDeque<Job>,
+    /// Files that workers took and the sequencer has not finished, from `head`.
+    pub(super) files: VecDeque<FileEvents>,
+    /// The file that the sequencer takes from.
+    pub(super) head: u64,
+    /// Chunks by the digest of their raw bytes.
+    pub(super) chunks: HashMap<Digest, ChunkState>,
+    /// Contents that the sequencer met.
+    pub(super) contents: HashMap<Digest, u32>,
+    /// The first error.
+    pub(super) error: Option<Error>,
+}
+
+impl<F> State<F> {
+    pub(super) fn new() -> Self {
+        Self {
+            tasks: VecDeque::new(),
+            found: 0,
+            walked: false,
+            jobs: VecDeque::new(),
+            files: VecDeque::new(),
+            head: 0,
+            chunks: HashMap::new(),
+            contents: HashMap::new(),
+            error: None,
+        }
+    }
+
+    /// Claims a chunk; whether nobody had before.
+    pub(super) fn claim(&mut self, digest: Digest) -> bool {
+        let unclaimed = ChunkState { index: UNNUMBERED, stored: Progressed::Unclaimed };
+        let chunk = self.chunks.entry(digest).or_insert(unclaimed);
+        let first = matches!(chunk.stored, Progressed::Unclaimed);
+        if first {
+            chunk.stored = Progressed::Claimed;
+        }
+        first
+    }
+
+    pub(super) fn fail(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
+}
+
+/// The state that the threads share.
+pub(super) struct Shared<F> {
+    pub(super) state: Mutex<State<F>>,
+    /// One token: there is news for the sequencer.
+    pub(super) to_sequencer: SyncSender<()>,
+    pub(super) flight: Arc<Flight>,
+    pub(super) budget: u64,
+    pub(super) threads: usize,
+    pub(super) news: AtomicU64,
+    pub(super) stop: AtomicBool,
+    pub(super) profile: Profile,
+}
+
+impl<F> Shared<F> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State<F>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the sequencer that there is news, if it has not been told yet.
+    pub(super) fn wake_sequencer(&self) {
+        let _ = self.to_sequencer.try_send(());
+    }
+
+    pub(super) fn wake_all(&self) {
+        self.wake_sequencer();
+        self.flight.bell.ring();
+    }
+
+    /// Tells the sequencer that there may be something for it, now and then: waking it for each file would
+    /// cost more than its work. A worker that goes to sleep rings in any case.
+    pub(super) fn nudge(&self) {
+        let news = self.news.fetch_add(1, Ordering::Relaxed);
+        if news % NEWS == 0 || self.flight.bytes.load(Ordering::Relaxed) > self.budget / 2 {
+            self.wake_sequencer();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.wake_all();
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Counts bytes as in flight, whatever the budget says.
+    pub(super) fn permit(&self, bytes: u64, file: &Arc<AtomicU64>) -> Permit {
+        self.flight.bytes.fetch_add(bytes, Ordering::SeqCst);
+        file.fetch_add(bytes, Ordering::SeqCst);
+        Permit { flight: self.flight.clone(), file: file.clone(), bytes }
+    }
+}
