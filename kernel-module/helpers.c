@@ -177,6 +177,17 @@ bool tesserafs_file_is_filled_on_access(const struct file *file)
 	       fsnotify_sb_has_priority_watchers(file->f_inode->i_sb, FSNOTIFY_PRIO_PRE_CONTENT);
 }
 
+/* The mount is that of the overlay: it keeps those of its layers. */
+struct file *tesserafs_file_open_layer(const struct file *file, int flags, const struct cred *cred)
+{
+	struct path path = {
+		.mnt = file->f_path.mnt,
+		.dentry = d_real(file->f_path.dentry, D_REAL_DATA),
+	};
+
+	return dentry_open(&path, flags, cred);
+}
+
 ssize_t tesserafs_file_read_iter(struct kiocb *iocb, struct iov_iter *iter)
 {
 	return iocb->ki_filp->f_op->read_iter(iocb, iter);

@@ -65,6 +65,7 @@ bool tesserafs_fault_must_not_wait(const struct vm_fault *vmf);
 bool tesserafs_file_has_page_cache(const struct file *file);
 bool tesserafs_file_is_dax(const struct file *file);
 bool tesserafs_file_is_filled_on_access(const struct file *file);
+struct file *tesserafs_file_open_layer(const struct file *file, int flags, const struct cred *cred);
 ssize_t tesserafs_file_read_iter(struct kiocb *iocb, struct iov_iter *iter);
 void tesserafs_file_set_no_access_perm(struct file *file);
 void tesserafs_file_set_noatime(struct file *file);

@@ -14,14 +14,18 @@ use kernel::{
 /// Helpers of a task, at most: more would wait for memory rather than compute.
 const HELPERS: usize = 7;
 
+/// A task that is helped.
+struct Helped<'a, F> {
+    run: &'a F,
+    /// The limits on its memory allocations (`PF_MEMALLOC_NOFS`, `PF_MEMALLOC_NOIO`).
+    scope: c_uint,
+}
+
 /// A call of `F` that a worker may take over.
 #[repr(C)]
 struct Helper<'a, F> {
     work: Opaque<bindings::work_struct>,
-    /// The limits on memory allocations of the task that is helped (`PF_MEMALLOC_NOFS`,
-    /// `PF_MEMALLOC_NOIO`).
-    scope: c_uint,
-    run: &'a F,
+    task: &'a Helped<'a, F>,
 }
 
 /// The workers that help, for all readers.
@@ -72,10 +76,10 @@ impl Helpers {
         }
         // SAFETY: Has no arguments, and only reads.
         let scope = unsafe { bindings::tesserafs_memalloc_scope() };
+        let task = Helped { run, scope };
         let helpers: [_; HELPERS] = core::array::from_fn(|_| Helper {
             work: Opaque::uninit(),
-            scope,
-            run,
+            task: &task,
         });
         for helper in helpers.iter().take(others) {
             // SAFETY: The work lies on this stack, and does not move until it is destroyed below.
@@ -113,13 +117,14 @@ impl Drop for Helpers {
 unsafe extern "C" fn call<F: Fn() + Sync>(work: *mut bindings::work_struct) {
     // CAST: The work is the first member of a helper, and `Opaque` is transparent.
     let helper = work.cast::<Helper<'_, F>>();
+    // SAFETY: The helper is valid, as the caller promises. `F` is `Sync`, so any thread may use it.
+    let task = unsafe { (*helper).task };
     // The task waits for this worker, so the worker must not wait for anything that the task must
     // not wait for.
     //
-    // SAFETY: The helper is valid, as the caller promises.
-    let saved = unsafe { bindings::tesserafs_memalloc_save((*helper).scope) };
-    // SAFETY: The helper is valid. `F` is `Sync`, so any thread may call it.
-    unsafe { ((*helper).run)() };
+    // SAFETY: These are flags of a task.
+    let saved = unsafe { bindings::tesserafs_memalloc_save(task.scope) };
+    (task.run)();
     // SAFETY: These are the flags that were set above.
     unsafe { bindings::tesserafs_memalloc_restore(saved) };
 }

@@ -19,7 +19,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    error::to_result,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     fs::File,
     prelude::*,
     sync::aref::ARef, //
@@ -71,6 +74,29 @@ enum Reading {
 }
 
 impl Backing {
+    /// The file that `file` is on the layer of an overlay, opened once more there; any other file as it is.
+    ///
+    /// overlayfs reads by the function of its layer, which may take a lock that writers hold, and it asks
+    /// listeners on the layer each time. Whoever changes the file makes a copy of it on the upper layer:
+    /// the image goes on being read as it was.
+    pub(super) fn on_layer(file: ARef<File>) -> Result<ARef<File>> {
+        if magic_of(&file) != bindings::OVERLAYFS_SUPER_MAGIC {
+            return Ok(file);
+        }
+        let raw = file.as_ptr();
+        // SAFETY: The file is open; its credentials do not change.
+        let cred = unsafe { (*raw).f_cred };
+        // SAFETY: The file is open, and nobody else has it.
+        let flags = unsafe { (*raw).f_flags };
+        ask_for_leave(&file)?;
+        // SAFETY: The file is a regular one of an overlay, and its credentials are valid.
+        let layer = unsafe { bindings::tesserafs_file_open_layer(raw, flags as c_int, cred) };
+        let layer = NonNull::new(from_err_ptr(layer)?).ok_or(ENOMEM)?;
+        // SAFETY: The file is new, with a reference for us; nobody else has it, so there is no
+        // `fdget_pos` of it.
+        Ok(unsafe { ARef::from_raw(layer.cast()) })
+    }
+
     /// Takes a regular file, which must be open for reading, by us alone.
     ///
     /// `EOPNOTSUPP` if its filesystem is one that [`refusal`](Self::refusal) names; else what a
@@ -86,11 +112,7 @@ impl Backing {
         unsafe { bindings::tesserafs_file_set_noatime(raw) };
         // The one question for all that will be read. Bytes that are written to the file later are not
         // shown: they are not those of the image ID.
-        //
-        // SAFETY: The file is open, and the position is one of ours.
-        to_result(as_mounter(&file, || unsafe {
-            bindings::rw_verify_area(bindings::READ as c_int, raw, &0, len as usize)
-        }))?;
+        ask_for_leave(&file)?;
         if reading == Reading::Filled {
             // Of the listeners, only the one that fills the file is asked again.
             //
@@ -142,15 +164,14 @@ impl Backing {
         }
         match magic_of(file) {
             bindings::TMPFS_MAGIC => Ok(Reading::Filesystem),
-            // SAFETY: The file is open.
-            bindings::FUSE_SUPER_MAGIC
-                if unsafe { bindings::tesserafs_file_stack_depth(raw) } > 0 =>
-            {
-                Err("whose server may pass reads on to another filesystem: use a loop device")
-            }
-            bindings::FUSE_SUPER_MAGIC => Ok(Reading::Filesystem),
-            bindings::OVERLAYFS_SUPER_MAGIC => {
-                Err("which asks for leave to read its layers at each read: use a loop device")
+            bindings::FUSE_SUPER_MAGIC => {
+                // SAFETY: The file is open.
+                if unsafe { bindings::tesserafs_file_stack_depth(raw) } > 0 {
+                    return Err(
+                        "whose server may pass reads on to another filesystem: use a loop device",
+                    );
+                }
+                Ok(Reading::Filesystem)
             }
             bindings::OCFS2_SUPER_MAGIC | GFS2_MAGIC | bindings::CEPH_SUPER_MAGIC => {
                 Err("where a file must not be read without a lock of its cluster")
@@ -397,6 +418,19 @@ impl Backing {
             unsafe { bindings::filemap_read(kiocb, to, 0) }
         }
     }
+}
+
+/// Asks security modules and listeners whether all of `file` may be read.
+fn ask_for_leave(file: &File) -> Result {
+    let raw = file.as_ptr();
+    // SAFETY: An open file has an inode, which does not change.
+    let inode = unsafe { (*raw).f_inode };
+    // SAFETY: The file keeps the inode.
+    let len = unsafe { bindings::tesserafs_i_size_read(inode) };
+    to_result(as_mounter(file, || {
+        // SAFETY: The file is open, and the position is one of ours. CAST: A size is not negative.
+        unsafe { bindings::rw_verify_area(bindings::READ as c_int, raw, &0, len as usize) }
+    }))
 }
 
 /// Calls `f` with the credentials that `file` was opened with: a server, and whoever is asked for leave, is

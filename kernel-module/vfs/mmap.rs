@@ -193,7 +193,8 @@ impl Miss {
         let pages = pages as c_ulong;
         let is_next = pages > 0 && start.wrapping_add(pages) == self.index;
         let pages = if is_next {
-            pages.saturating_mul(2).next_power_of_two().min(IN_ORDER)
+            let doubled = pages.saturating_mul(2).checked_next_power_of_two();
+            doubled.unwrap_or(IN_ORDER).min(IN_ORDER)
         } else {
             1
         };

@@ -92,6 +92,7 @@ unsafe fn get_tree_file<T: FileSystem>(fc: *mut bindings::fs_context, file: ARef
     let log = unsafe { FsContext::<T>::from_raw(fc) };
     // Step 3.
     let stack_depth = source::stack_depth(log, &file)?;
+    let file = Backing::on_layer(file)?;
     if let Some(reason) = Backing::refusal(&file) {
         let name = BStr::from_bytes(Backing::filesystem_name(&file));
         mount_error!(log, "no image can lie on {}, {}", name, reason);

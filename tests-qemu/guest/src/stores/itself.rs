@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use rustix::mount::MountFlags;
 use tesserafs_guest::manifest::Manifest;
 use tesserafs_guest::plan::Plan;
 use tesserafs_guest::tree;
 
-use super::place::{Kind, Store};
+use super::place::{self, Kind, Store};
 use super::TARGET;
 use crate::backing::ended_within;
 use crate::mounts::{drop_caches, on_disk, Mount};
@@ -184,6 +185,36 @@ pub(super) fn cloned(plan: &Plan, kind: Kind) -> Result<String> {
     mount.unmount()?;
     store.close()?;
     Ok(format!("{clones} clones"))
+}
+
+/// An image on the lower layer of an overlay is changed, so that overlayfs copies it to the upper one: the mount goes on
+/// reading what it has read, and the copy can be mounted, too.
+pub(super) fn copied_up(plan: &Plan) -> Result<String> {
+    let lower = Mount::new(Path::new("tmpfs"), Path::new("/mnt/lower"), "tmpfs", MountFlags::empty(), "")
+        .context("failed to mount a tmpfs")?;
+    // Not a name that an upper layer on that disk has already.
+    let name = "moved.tess";
+    place::copy(plan, lower.path(), name)?;
+    let disk = place::mount_disk("xfs", place::disk("xfs")?, MountFlags::empty())?;
+    let overlay = Mount::overlay(lower.path(), disk.path(), Path::new("/mnt/overlay"), "")?;
+    let image = overlay.path().join(name);
+    let mount = Mount::image(&image, Path::new(TARGET), "").context("failed to mount the image")?;
+    let file = File::options().write(true).open(&image).context("failed to open the image")?;
+    ensure!(disk.path().join("upper").join(name).exists(), "the image is not copied up");
+    // Nothing of the copy is any good.
+    file.write_all_at(&[0; PAGE], 0).context("failed to write")?;
+    drop(file);
+    drop_caches()?;
+    let expected = Manifest::load(&on_disk(&plan.small.manifest))?;
+    expected.expect_equal(&tree::scan(mount.path(), 2).context("from the lower layer")?)?;
+    mount.unmount()?;
+    let copy = Mount::image(&image, Path::new(TARGET), "");
+    ensure!(copy.is_err(), "a copy without its first page is mounted");
+    std::fs::remove_file(&image).context("failed to remove the image")?;
+    overlay.unmount()?;
+    disk.unmount()?;
+    lower.unmount()?;
+    Ok(String::new())
 }
 
 /// A process reads everything.
