@@ -16,15 +16,15 @@ use tesserafs_format::Digest;
 use crate::check::{self, Options};
 use crate::check_signature::Certificate;
 use crate::config::{parse_image_id, Config, Mode};
-use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::extract::{self, Extraction};
 use crate::list::{self, Listing};
-use crate::parallel::Cancel;
 use crate::progress::{Bar, Progress, Silent};
 use crate::report::chain;
-use crate::source::Source;
-use crate::text;
+use tesserafs_image::error::Error;
+use tesserafs_image::extract::{self, Extraction};
+use tesserafs_image::parallel::Cancel;
+use tesserafs_image::source::Source;
+use tesserafs_image::text;
 
 const NAME: &str = "fsck-tesserafs";
 

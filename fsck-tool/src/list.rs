@@ -8,10 +8,11 @@ use clap::ValueEnum;
 use tesserafs_format::limits::{ANNOTATION_KEY_MAX, NAME_MAX, PLAIN_DIGEST_MAX, SYMLINK_MAX};
 use tesserafs_format::{Directory, FileKind, Ino, Inode};
 
-use crate::check::Context;
-use crate::error::{Broken, Error};
-use crate::hash::sha256;
-use crate::text;
+use tesserafs_image::context::read;
+use tesserafs_image::error::Error;
+use tesserafs_image::hash::sha256;
+use tesserafs_image::text;
+use tesserafs_image::Context;
 
 /// How to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,14 +94,6 @@ fn level(inode: &Inode, path_len: usize) -> Option<Level> {
         FileKind::Directory(directory) => Some(Level { directory, next: 0, path_len }),
         _ => None,
     }
-}
-
-/// What was clean when it was checked must be so now.
-pub(crate) fn read<T>(result: Result<T, Broken>) -> Result<T, Error> {
-    result.map_err(|error| match error {
-        Broken::Rule(error) => Error::Refused(format!("the image changed while it was read: {error}")),
-        Broken::Stop(error) => error,
-    })
 }
 
 /// The digest of a regular file's content, in hexadecimal.

@@ -2,29 +2,9 @@
 
 //! How far a check is: a bar on a terminal, nothing elsewhere.
 
-use std::fmt;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Hears how far the work is. Called from all threads.
-pub trait Progress: Sync + fmt::Debug {
-    /// A stage begins, of `total` units (bytes or records).
-    fn begin(&self, stage: &'static str, total: u64);
-    /// So many units more are done.
-    fn advance(&self, units: u64);
-    /// Nothing more comes.
-    fn end(&self);
-}
-
-/// Says nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn begin(&self, _stage: &'static str, _total: u64) {}
-    fn advance(&self, _units: u64) {}
-    fn end(&self) {}
-}
+pub use tesserafs_image::progress::{Progress, Silent};
 
 /// A bar on standard error, if that is a terminal.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tesserafs_format::{Digest, Rule, SuperBlock};
 
-use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::finding::{Finding, Findings, Value};
-use crate::text;
+use tesserafs_image::error::Error;
+use tesserafs_image::finding::{Finding, Findings, Value};
+use tesserafs_image::text;
 
 /// A part of the image; pack and signature without the zeros behind them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -81,7 +81,7 @@ pub struct Report {
     pub file_bytes: u64,
     /// Where the parts of the image are.
     pub regions: Vec<Region>,
-    /// Broken rules, at most [`KEPT_PER_RULE`](crate::finding::KEPT_PER_RULE) of each.
+    /// Broken rules, at most [`KEPT_PER_RULE`](tesserafs_image::finding::KEPT_PER_RULE) of each.
     pub findings: Vec<Finding>,
     /// How often each rule is broken.
     pub totals: BTreeMap<Rule, u64>,
