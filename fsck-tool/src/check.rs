@@ -77,6 +77,7 @@ fn run(
     report.image_id = Some(head.image_id);
     report.tree_id = Some(sb.tree_id);
     report.signed = sb.signature_bytes != 0;
+    report.profile = Some(sb.profile);
     report.counts = Some(Counts::of(sb));
     report.signature_is_trusted =
         check_signature::check(source, &head.block, sb, &options.trusted, findings)?;

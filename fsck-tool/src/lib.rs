@@ -26,11 +26,16 @@ pub mod cli;
 pub mod config;
 pub mod exit_code;
 pub mod list;
+mod print;
 pub mod progress;
 pub mod report;
+mod run;
 
 pub use check::{check, Options};
 pub use exit_code::ExitCode;
 pub use report::Report;
 pub use tesserafs_image::{finding, metadata, parallel};
 pub use tesserafs_image::{Error, Finding, Severity, Source};
+
+/// The name of the program, as it is installed.
+pub(crate) const NAME: &str = "fsck.tesserafs";

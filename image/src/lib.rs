@@ -8,7 +8,8 @@
 //! - [`superblock`]: what the rest is proven by; [`metadata`]: blocks that the Merkle tree vouches for;
 //! - [`walk`]: the tree, and whether its tables say what a builder would; [`lookup`]: from a path to an inode;
 //! - [`packs`]: stored and decoded chunks; [`contents`]: the bytes of files;
-//! - [`extract`]: the tree, restored in a directory;
+//! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
+//! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
 //! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed; [`hash`], [`parallel`]
 //!   and [`progress`] serve all of them, and [`Context`] is what they are handed.
 //!
@@ -73,20 +74,26 @@ pub mod extract;
 pub mod finding;
 pub mod hash;
 pub mod lookup;
+pub mod losses;
 pub mod metadata;
 pub mod packs;
 pub mod parallel;
 pub mod progress;
+pub mod scope;
 pub mod source;
 pub mod superblock;
+pub mod tar;
 pub mod text;
+pub mod visit;
 pub mod walk;
 
 pub use contents::{Contents, Piece};
 pub use context::Context;
 pub use error::{Broken, Error};
 pub use finding::{Finding, Findings, Severity};
+pub use losses::Losses;
 pub use metadata::VerifiedMetadata;
 pub use parallel::Cancel;
 pub use progress::{Progress, Silent};
+pub use scope::Scope;
 pub use source::Source;

@@ -3,30 +3,39 @@
 //! Owners, xattrs, modes and times.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::PoisonError;
+use std::os::unix::fs::{self as unix, PermissionsExt};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
-use tesserafs_format::limits::XATTR_NAME_MAX;
+use rustix::thread::CapabilitySet;
 use tesserafs_format::{FileKind, Ino, Inode};
 
 use super::Extractor;
 use crate::context::read;
 use crate::error::Error;
-use crate::text;
+use crate::losses::Kind;
+use crate::{text, visit};
 
 impl Extractor<'_> {
     /// Sets owner, xattrs, mode and time of a regular file: in this order, as each may undo those after it.
     pub(super) fn finish(&self, inode: &Inode, file: &File) -> Result<(), Error> {
         let number = inode.ino.get();
-        let owned = self.own(number, || {
-            rustix::fs::fchown(file, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
-        })?;
+        // These two by the standard library, which calls libc's functions: rustix would call the kernel past what is preloaded.
+        let owned = self.own(inode, || errno(unix::fchown(file, Some(inode.uid), Some(inode.gid))))?;
         self.xattrs(inode, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;
-        rustix::fs::fchmod(file, mode(inode, owned)).map_err(self.fail("set the mode of", number))?;
-        rustix::fs::futimens(file, &times(inode)).map_err(self.fail("set the time of", number))
+        let mode = mode(inode, owned);
+        self.set(Kind::Mode, inode, || {
+            errno(file.set_permissions(Permissions::from_mode(mode.as_raw_mode())))
+        })?;
+        self.set(Kind::Time, inode, || rustix::fs::futimens(file, &times(inode)))?;
+        let stat = rustix::fs::fstat(file).map_err(self.fail("stat", number))?;
+        self.compare(inode, &stat, Some(mode));
+        Ok(())
     }
 
     /// The same of a symlink or a special file, which cannot be opened.
@@ -42,7 +51,7 @@ impl Extractor<'_> {
             let shown = self.shown(number);
             return Err(Error::Refused(format!("{shown} was replaced while it was extracted")));
         }
-        let owned = self.own(number, || {
+        let owned = self.own(inode, || {
             let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
             rustix::fs::chownat(&handle, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         })?;
@@ -52,12 +61,16 @@ impl Extractor<'_> {
         self.xattrs(inode, |name, value| {
             rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty())
         })?;
-        if !is_symlink {
-            rustix::fs::chmod(path.as_str(), mode(inode, owned))
-                .map_err(self.fail("set the mode of", number))?;
+        let mode = (!is_symlink).then(|| mode(inode, owned));
+        if let Some(mode) = mode {
+            self.set(Kind::Mode, inode, || rustix::fs::chmod(path.as_str(), mode))?;
         }
-        rustix::fs::utimensat(&handle, "", &times(inode), AtFlags::EMPTY_PATH)
-            .map_err(self.fail("set the time of", number))
+        self.set(Kind::Time, inode, || {
+            rustix::fs::utimensat(&handle, "", &times(inode), AtFlags::EMPTY_PATH)
+        })?;
+        let stat = rustix::fs::fstat(&handle).map_err(self.fail("stat", number))?;
+        self.compare(inode, &stat, mode);
+        Ok(())
     }
 
     pub(super) fn finish_directory(&self, number: u32) -> Result<(), Error> {
@@ -68,16 +81,25 @@ impl Extractor<'_> {
             what: format!("cannot open directory {}", self.shown(number)),
             source,
         })?);
+        self.finish(&inode, &file)?;
+        self.forget(number);
         self.context.progress.advance(1);
-        self.finish(&inode, &file)
+        Ok(())
     }
 
-    /// Sets an owner, and says whether it is set; who is not root may not, and is told at the end.
-    fn own(&self, number: u32, set: impl Fn() -> Result<(), Errno>) -> Result<bool, Error> {
+    /// Sets an owner, and says whether it is set.
+    fn own(&self, inode: &Inode, set: impl Fn() -> Result<(), Errno>) -> Result<bool, Error> {
+        if !self.options.owners {
+            return Ok(false);
+        }
+        let number = inode.ino.get();
         match set() {
             Ok(()) => Ok(true),
-            Err(Errno::PERM) if !self.is_root => {
-                *self.not_owned.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            // EINVAL is what an owner gives that the user namespace has no number for.
+            Err(errno) if is_refused(errno) => {
+                let by_privilege = errno == Errno::PERM && !self.privileges.contains(CapabilitySet::CHOWN);
+                let owner = || format!("{}:{}", inode.uid, inode.gid);
+                self.lose(Kind::Owner, number, errno, by_privilege, owner);
                 Ok(false)
             }
             Err(errno) => Err(self.fail("set the owner of", number)(errno)),
@@ -85,28 +107,78 @@ impl Extractor<'_> {
     }
 
     fn xattrs(&self, inode: &Inode, set: impl Fn(&CString, &[u8]) -> Result<(), Errno>) -> Result<(), Error> {
-        let Some(index) = inode.xattrs else { return Ok(()) };
-        let image = &self.context.image;
-        let mut cursor = image.xattrs(read(image.xattr_set(index))?);
-        let mut buf = [0; XATTR_NAME_MAX];
-        while let Some((entry, name)) = read(cursor.next(&mut buf))? {
-            let mut value = vec![0; entry.value_len as usize];
-            read(image.xattr_value(index, &entry, &mut value))?;
+        if !self.options.xattrs {
+            return Ok(());
+        }
+        let number = inode.ino.get();
+        visit::xattrs(self.context, inode, |bytes, value| {
             let name =
-                CString::new(name).map_err(|_| Error::Refused("an xattr name with a NUL".to_owned()))?;
-            match set(&name, &value) {
-                Ok(()) => (),
-                Err(Errno::PERM) if !self.is_root => {
-                    *self.not_set.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                CString::new(bytes).map_err(|_| Error::Refused("an xattr name with a NUL".to_owned()))?;
+            match set(&name, value) {
+                Ok(()) => Ok(()),
+                Err(errno) if is_xattr_refused(errno) => {
+                    // Only of these two does the kernel ask who it is that sets them; of `user.*` it asks for the type of file.
+                    let has_owner = [&b"trusted."[..], b"security."].iter().any(|p| bytes.starts_with(p));
+                    let by_privilege = errno == Errno::PERM && has_owner;
+                    self.lose(Kind::Xattr, number, errno, by_privilege, || text::escape(bytes));
+                    Ok(())
                 }
                 Err(errno) => {
-                    let what = format!("set xattr {} of", text::escape(name.as_bytes()));
-                    return Err(self.fail(&what, inode.ino.get())(errno));
+                    let what = format!("set xattr {} of", text::escape(bytes));
+                    let error = self.fail(&what, number)(errno);
+                    Err(error)
                 }
             }
-        }
-        Ok(())
+        })
     }
+
+    /// Sets a mode or a time, which a filesystem may not know.
+    fn set(&self, kind: Kind, inode: &Inode, set: impl Fn() -> Result<(), Errno>) -> Result<(), Error> {
+        match set() {
+            Ok(()) => Ok(()),
+            Err(errno) if is_refused(errno) => Ok(()),
+            Err(errno) => Err(self.fail(&format!("set the {} of", kind.name()), inode.ino.get())(errno)),
+        }
+    }
+
+    /// Compares what was set with what is there: filesystems that cannot store a mode or a time say so, or do not.
+    fn compare(&self, inode: &Inode, stat: &Stat, wanted: Option<Mode>) {
+        let number = inode.ino.get();
+        let found = Mode::from_raw_mode(stat.st_mode);
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            let why = || format!("it is {:04o} there", found.as_raw_mode());
+            self.lose_as(Kind::Mode, number, || format!("{:04o}", wanted.as_raw_mode()), why);
+        }
+        let time = (inode.mtime.sec, u64::from(inode.mtime.nsec));
+        #[expect(clippy::unnecessary_cast, reason = "the types of the fields are the system's")]
+        let there = (stat.st_mtime as i64, stat.st_mtime_nsec as u64);
+        if there != time {
+            let why = || format!("it is {}.{:09} there", there.0, there.1);
+            self.lose_as(Kind::Time, number, || format!("{}.{:09}", time.0, time.1), why);
+        }
+    }
+
+    fn lose_as(&self, kind: Kind, ino: u32, what: impl FnOnce() -> String, why: impl FnOnce() -> String) {
+        self.losses.add(kind, false, || (what(), self.shown(ino), why()));
+    }
+}
+
+/// The code of a call's error.
+fn errno(result: io::Result<()>) -> Result<(), Errno> {
+    result.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Whether a system or a filesystem says so of an owner, a mode or a time that it does not take.
+fn is_refused(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::OVERFLOW
+    )
+}
+
+/// The same of an xattr; ENOSPC is what ext4 says of one that does not fit beside the others of its file.
+fn is_xattr_refused(errno: Errno) -> bool {
+    is_refused(errno) || matches!(errno, Errno::RANGE | Errno::TOOBIG | Errno::NOSPC | Errno::NAMETOOLONG)
 }
 
 /// The type of what is created for an inode that is no regular file and no directory.

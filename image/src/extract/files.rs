@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, CWD};
 use rustix::io::Errno;
 use tesserafs_format::{FileKind, Ino, Inode};
 
-use super::Extractor;
+use super::{is_unknown, Extractor};
 use crate::contents::Piece;
 use crate::context::read;
 use crate::error::Error;
@@ -36,12 +36,23 @@ impl Extractor<'_> {
             let Some(ino) = Ino::from_number(number) else { return Ok(()) };
             let inode = read(self.context.image.inode(ino))?;
             let (dir, name) = self.first_name(number)?;
-            let (file, has_name) = self.create_file(&dir, &name).map_err(self.fail("create", number))?;
+            let (file, has_name) = match self.create_file(&dir, &name) {
+                Ok(created) => created,
+                Err(errno) if is_unknown(errno) => {
+                    self.leave_out(number, errno);
+                    return Ok(());
+                }
+                Err(errno) => return Err(self.fail("create", number)(errno)),
+            };
             let written =
                 self.write(&inode, &file, &mut decoder).and_then(|()| Ok(self.finish(&inode, &file)?));
             match written {
                 Ok(()) if has_name => (),
-                Ok(()) => name_file(&file, &dir, &name).map_err(self.fail("create", number))?,
+                Ok(()) => match name_file(&file, &dir, &name) {
+                    Ok(()) => (),
+                    Err(errno) if is_unknown(errno) => self.leave_out(number, errno),
+                    Err(errno) => return Err(self.fail("create", number)(errno)),
+                },
                 Err(error) => {
                     if has_name {
                         // Half a file is worse than none: somebody might take it for the whole.

@@ -74,4 +74,10 @@ impl Tree {
         let at = self.directories.binary_search_by_key(&number, |directory| directory.ino).ok()?;
         Some((&self.directories[at], self.first_name[index]))
     }
+
+    /// The directory of that inode number.
+    pub fn directory(&self, ino: u32) -> Option<Directory> {
+        let at = self.directories.binary_search_by_key(&ino, |directory| directory.ino).ok()?;
+        self.directories.get(at).copied()
+    }
 }
