@@ -43,12 +43,12 @@ const WAYS: usize = 8;
 /// Bytes that are kept for later readers, at most, whatever the number of mounts. They are charged to
 /// nobody's memory cgroup, as the first reader of a chunk is not the one that profits from keeping it.
 ///
-/// To read 1000 of 9500 small files at random, in 680 groups of 64 KiB on average, takes with room for
-/// 8 of them 1.10 of the time with 32, with 64 0.91, with 128 0.78. Random pages of large files take
-/// the same time with each.
+/// Relative to room for 32 groups, reading 1000 of 9500 small files at random, in 680 groups of 64
+/// KiB on average, takes 1.10 of the time with room for 8 of them, 0.91 with 64, and 0.78 with 128.
+/// Reading random pages of large files takes the same time with each.
 const KEPT_MAX: usize = 12 << 20;
 
-/// What decoded bytes depend on, and nothing else.
+/// Everything that decoded bytes depend on, and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
     digest: Digest,
@@ -69,7 +69,7 @@ impl Key {
 /// A mounted image, as a reader of the cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// What tells it from every other image that is or was mounted.
+    /// Tells it from every other image that is or was mounted.
     pub(crate) number: u64,
     /// Whether its readers and those of other images may use each other's decoded chunks: its chunks are
     /// verified, and its mounter is privileged.
@@ -80,7 +80,7 @@ pub(crate) struct Owner {
 #[pin_data]
 pub(crate) struct Slot {
     key: Key,
-    /// Whose readers may wait for it to be filled.
+    /// The image whose readers may wait for it to be filled.
     owner: Owner,
     raw: SetOnce<Buffer<u8>>,
     /// Happens when the claim on it is gone.
@@ -171,13 +171,14 @@ impl Bucket {
             .take()
     }
 
-    /// Keeps `slot` in the place of the one that nobody asked for the longest, and gives that one.
+    /// Keeps `slot` in the place of the one that was asked for least recently, and returns that
+    /// one.
     fn keep(&mut self, slot: Arc<Slot>) -> Option<Kept> {
         let asked = self.clock;
         self.oldest(true)?.replace(Kept { slot, asked })
     }
 
-    /// Takes out the slot that nobody asked for the longest.
+    /// Takes out the slot that was asked for least recently.
     fn evict(&mut self) -> Option<Kept> {
         self.oldest(false)?.take()
     }
@@ -194,7 +195,7 @@ impl Bucket {
             .find(|place| matches!(place, Some(kept) if Arc::ptr_eq(&kept.slot, slot)))
     }
 
-    /// The place of the slot that nobody asked for the longest; of an empty one, if those count.
+    /// The place of the slot that was asked for least recently; of an empty one, if those count.
     /// Slots that are being filled stay: others may want to join.
     fn oldest(&mut self, empty_too: bool) -> Option<&mut Option<Kept>> {
         self.kept
@@ -218,7 +219,7 @@ pub(crate) struct ChunkCache {
     hand: Atomic<usize>,
 }
 
-/// What [`ChunkCache::find`] found.
+/// The result of [`ChunkCache::find`].
 pub(crate) enum Found<'a> {
     /// A slot that is filled, or that another reader has a claim on.
     Slot(Arc<Slot>),
@@ -302,7 +303,7 @@ impl ChunkCache {
         if let Some(slot) = bucket.lock().find(key, owner, suits) {
             return Ok(Found::Slot(slot));
         }
-        // Neither is memory allocated under the lock, nor a chunk freed.
+        // Under the lock no memory is allocated and no chunk is freed.
         let slot = Slot::new(key, owner)?;
         let mut locked = bucket.lock();
         if let Some(slot) = locked.find(key, owner, suits) {
@@ -340,7 +341,8 @@ impl ChunkCache {
         let len = raw.len();
         let bucket = self.bucket_of(&slot.key);
         let mut locked = bucket.lock();
-        // Under the lock: a slot that is taken out of its place was counted then, or will not be.
+        // Counted under the lock: a slot that is taken out of its place has been counted by then,
+        // or never will be.
         if locked.place(slot).is_some() {
             self.bytes.add(len, Relaxed);
         }

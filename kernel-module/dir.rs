@@ -68,7 +68,7 @@ fn check_entry(dir: &Record, dirent: &Dirent, found: &Record) -> Result<(), Form
     }
     match found.kind {
         FileKind::Directory(tables) if tables.parent != dir.ino || found.ino == dir.ino => {
-            // A directory that names itself has no parent that it should have.
+            // For a directory that names itself no parent is right.
             let expected = if found.ino == dir.ino {
                 0
             } else {

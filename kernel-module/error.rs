@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong, as an errno for the caller and as one line for the log.
+//! Failures, as an errno for the caller and as one line for the log.
 //!
 //! A broken rule keeps its name until it leaves the filesystem: only `Stats::report` turns it into an
 //! errno, and says in which image, where, what was found and what was expected.
@@ -57,8 +57,8 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// A failed read of the backing file; that a task is being killed, or that there is no memory,
-    /// says nothing about the file.
+    /// A failed read of the backing file. An error because the task is being killed, or memory is
+    /// short, says nothing about the file.
     pub(crate) fn backing(place: Place, error: Error) -> Self {
         if error == EINTR || error == ENOMEM {
             Failure::Kernel(error)

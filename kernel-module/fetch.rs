@@ -48,7 +48,7 @@ struct Job<'a> {
 enum Destination<'a> {
     /// To a folio: all of them.
     Page(Gap<'a>),
-    /// To a slot of the chunk cache: so many at least.
+    /// To a slot of the chunk cache: at least this many.
     Slot(Claim<'a>, u32),
 }
 
@@ -204,8 +204,8 @@ impl<'a> Chunks<'a> {
                 *slot = Some(found);
                 continue;
             } else {
-                // The previous claimant asked for fewer bytes or abandoned its claim, as a task does that
-                // is killed.
+                // The previous claimant asked for fewer bytes or abandoned its claim (a killed task
+                // does), so try again.
                 self.get(&part.chunk, part.wanted)?
             };
             let raw = filled.raw().ok_or(EIO)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * One-line wrappers of inline functions, macros and variadic functions, the table of mount
- * options, and the module parameter. No logic: what needs an `if` is written in Rust.
+ * options, and the module parameter. No logic: code that needs an `if` is written in Rust.
  */
 
 #include <crypto/sha2.h>

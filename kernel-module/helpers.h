@@ -32,7 +32,10 @@ struct vm_fault;
 struct work_struct;
 struct workqueue_struct;
 
-/* What tesserafs_fs_parse() answers for `source`; every other option is read by its name; flags have no value. */
+/*
+ * The answer of tesserafs_fs_parse() for `source`; every other option is read by its name; flags
+ * have no value.
+ */
 #define TESSERAFS_OPT_OTHER	0
 #define TESSERAFS_OPT_SOURCE	1
 #define TESSERAFS_OPT_FLAG	2

@@ -59,7 +59,8 @@ impl MerkleTree {
         self.geometry.total_blocks().saturating_mul(BLOCK_BYTES)
     }
 
-    /// The digest that block `block` must have. Its parent is cached: whatever reads a block holds it.
+    /// The digest that block `block` must have. Its parent is cached: the reader of a block holds
+    /// it.
     fn expected(&self, meta: Meta<'_>, block: u64) -> Result<Digest, Failure> {
         match self.geometry.parent(block) {
             Some(Parent::Root) => Ok(self.root),
@@ -135,7 +136,7 @@ impl MetaSource for MerkleTree {
     }
 
     fn readahead(&self, meta: Meta<'_>, window: ReadAhead<'_>) {
-        // What fails here is read again by `read_folio`, which reports it.
+        // A block that fails here is read again by `read_folio`, which reports the failure.
         let _ = self.fill_ahead(meta, window);
     }
 }
@@ -247,7 +248,7 @@ impl Metadata for MetaReader<'_> {
     }
 }
 
-/// Metadata straight from the store, verified in the same way: for what has to be known before there is a
+/// Metadata straight from the store, verified in the same way: for reads before there is a
 /// superblock, and so a page cache.
 ///
 /// It keeps the few blocks that it has read.
@@ -277,7 +278,7 @@ impl<'a> EarlyReader<'a> {
     }
 
     /// Asks the store for the blocks with the first bytes of each of `tables`, and for those that
-    /// they are verified with: to read one after the other takes a round trip each.
+    /// they are verified with: reading them one after the other takes a round trip each.
     pub(crate) fn ask_for(&self, tables: &[Table]) {
         for table in tables {
             let pos = table.offset().saturating_sub(self.sb.layout.tree_offset);
@@ -293,7 +294,8 @@ impl<'a> EarlyReader<'a> {
         self.sb.layout.tree_offset.saturating_add(pos)
     }
 
-    /// Adds to `blocks` what is not there of `wanted`, and of what vouches for it: from the root down.
+    /// Adds `wanted`, and the hash blocks that vouch for it, to `blocks`, from the root down,
+    /// unless they are there.
     fn load(&self, blocks: &mut Buffer<EarlyBlock>, wanted: u64) -> Result<(), Failure> {
         let geometry = &self.sb.layout.geometry;
         for number in path(geometry, wanted) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mounting, from the mounter's words to the root directory:
+//! Mounting, from the mount options to the root directory:
 //!
 //! 1. The options are collected: [`Options`].
 //! 2. The mounter is checked: `check_mounter`.
@@ -87,9 +87,9 @@ pub(crate) struct Mounted {
     pub(crate) packs: Packs,
     /// The finding about its signature when it was mounted.
     signer: Signer,
-    /// Whether the mounter has rights over the whole machine. An unprivileged mounter could learn from the
-    /// time of a read what others have read: such a mount shares neither pages nor decoded chunks, has no
-    /// folder in sysfs, and is decoded by its readers alone.
+    /// Whether the mounter has rights over the whole machine. An unprivileged mounter could learn
+    /// from read latency what others have read: such a mount shares neither pages nor decoded
+    /// chunks, has no folder in sysfs, and is decoded by its readers alone.
     pub(crate) mounter_is_privileged: bool,
     /// How it is mounted.
     pub(crate) options: Kept,
@@ -246,8 +246,8 @@ impl FileSystem for Tesserafs {
 }
 
 /// Bytes that the page cache reads ahead of a sequential reader: some thirty chunks of the default
-/// profile, so that processors which decode them have about as many each. With half of it two of
-/// them read a program 1.58 times as fast as one, with this 1.63 times.
+/// profile, so that processors which decode them have about as many each. Two of them read a
+/// program 1.63 times as fast as one; with half of this, 1.58 times.
 const READAHEAD: usize = 2 << 20;
 
 /// How many images were mounted.

@@ -70,8 +70,8 @@ impl Options {
         }
     }
 
-    /// Refuses `trusted_backing` where signatures are required: a dm-verity device and an fs-verity file
-    /// prove that their bytes are those of some digest, and not of one that a trusted key has signed.
+    /// Refuses `trusted_backing` where signatures are required: a dm-verity device and an fs-verity
+    /// file prove that their bytes have some digest, not that a trusted key has signed it.
     pub(crate) fn check_trust(&self, fc: &FsContext<Tesserafs>, id: ImageId) -> Result {
         if self.trusted_backing && require_signatures() {
             mount_error!(fc, "{}: signatures are required: no `trusted_backing`", id);

@@ -64,8 +64,8 @@ impl Piece {
 }
 
 impl Reader<'_> {
-    /// Plans how the next of `gaps` are filled, which begin at `pos`; none is left when all are. What
-    /// needs no chunk is filled with zeros at once.
+    /// Plans how the next of `gaps`, which begin at `pos`, are filled, and takes them; when none is
+    /// left, all are planned. Memory that needs no chunk is filled with zeros at once.
     pub(crate) fn plan<'a>(&self, pos: u64, gaps: &mut Gaps<'a, '_>) -> Result<Plan<'a>, Failure> {
         let mut plan = Plan {
             parts: Buffer::with_capacity(1)?,
@@ -78,7 +78,8 @@ impl Reader<'_> {
         let pieces = self.pieces(&extents, pos, gaps.end())?;
         for Piece { extent, chunk } in &*pieces {
             match chunk {
-                // Of the chunk that is as long as its extent no byte lies before that: `check_range`.
+                // A chunk that is as long as its extent has no byte before the extent:
+                // `check_range`.
                 Some(chunk) => {
                     let is_only = pieces
                         .iter()
@@ -173,8 +174,8 @@ fn wanted(extent: &Extent, chunk: &Chunk, pos: u64, end: u64) -> u32 {
         return chunk.raw_len;
     }
     let wanted = u32::try_from(in_chunk(extent, extent.end.min(end))).unwrap_or(u32::MAX);
-    // The window ends in the chunk's last page, which the next chunk shares: whoever goes on wants
-    // the rest of this one, and should not have to decode it again.
+    // The window ends in the chunk's last page, which the next chunk shares: a reader that goes on
+    // wants the rest of this one, and should not have to decode it again.
     if u64::from(chunk.raw_len.saturating_sub(wanted)) < BLOCK_BYTES {
         return chunk.raw_len;
     }

@@ -48,7 +48,7 @@ impl address_space::Operations for RegularFile {
 
     fn readahead(inode: &INode<Tesserafs>, window: ReadAhead<'_>) {
         let meta = inode.super_block().data().meta(inode.super_block());
-        // What fails here is read again by `read_folio`, which reports it.
+        // A folio that fails here is read again by `read_folio`, which reports the failure.
         let _ = Reader::new(inode, &meta).and_then(|reader| reader.read_ahead(window));
     }
 }

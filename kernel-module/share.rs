@@ -7,10 +7,11 @@
 //! file has verified the very bytes that every other reader would have: an image that claims another
 //! one's file without having its chunks has another key, or cannot be read.
 //!
-//! The task that fills a page holds its lock while the store of its image is read, and others who want
-//! the page wait for that store. So only images on one device share: a device that answers late, or
-//! never, stops those who read from it anyway, as it stops two readers of one file. And none share whose
-//! store is served by a program or by another machine: that might need the very page.
+//! The task that fills a page holds its lock while the store of its image is read, and other tasks
+//! that want the page wait for that store. So only images on one device share: a device that
+//! answers late, or never, stops its own readers anyway, as it stops two readers of one file.
+//! Images whose store is served by a program or by another machine do not share: that might need
+//! the very page.
 
 use kernel::prelude::*;
 
@@ -80,8 +81,8 @@ pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<PageKey>, Failure> 
     Ok(Some(PageKey(key)))
 }
 
-/// The digest of a few short fields; how many there are and how long each is follows from their
-/// number of bytes.
+/// The digest of a few short fields; their number, and the length of each, follow from the number
+/// of bytes.
 fn digest(fields: &[&[u8]]) -> Result<[u8; 32]> {
     let mut record = [0; RECORD];
     let mut rest = record.as_mut_slice();

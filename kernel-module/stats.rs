@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted for a mounted image, and shown in `/sys/fs/tesserafs/MAJOR:MINOR/`.
+//! The counters of a mounted image, shown in `/sys/fs/tesserafs/MAJOR:MINOR/`.
 //!
 //! | file                    | counts                                                            |
 //! |-------------------------|-------------------------------------------------------------------|
@@ -14,9 +14,11 @@
 //! | `shared_files`          | files whose pages are those of all files with the same chunks     |
 //! | `verification_failures` | digests that were not those of the bytes, and broken rules        |
 //!
-//! The tracepoints `tesserafs_read`, `tesserafs_decode` and `tesserafs_failure` tell the same one by one.
+//! The tracepoints `tesserafs_read`, `tesserafs_decode` and `tesserafs_failure` report the same
+//! events one by one.
 //!
-//! All are of this mount alone, since it began. What another mount had in memory costs nothing here.
+//! All are of this mount alone, since it began. Data that another mount had in memory costs nothing
+//! here.
 
 use core::ffi::CStr;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints: what a read costs, and what fails. `image` is the first eight bytes of the image ID,
+ * Tracepoints: the cost of a read, and failures. `image` is the first eight bytes of the image ID,
  * as the log prints them.
  */
 #undef TRACE_SYSTEM

@@ -20,7 +20,7 @@ impl Sha256 for KernelSha256 {
     }
 }
 
-/// What vouches for the stored bytes of an image's chunks.
+/// The authority that vouches for the stored bytes of an image's chunks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// Their digests in the image, each time they are read.
@@ -29,7 +29,8 @@ pub(crate) enum Trust {
     Backing,
 }
 
-/// The stored bytes of a chunk, or of its beginning, which the superblock vouches for, or the mounter.
+/// The stored bytes of a chunk, or of its beginning, for which the superblock or the mounter
+/// vouches.
 ///
 /// # Invariants
 ///
@@ -43,10 +44,12 @@ impl Authentic<'_> {
         self.0
     }
 
-    /// Makes the frame of a chunk of `raw_len` bytes end behind the block with the last of the first
-    /// `wanted` ones, and gives how many it then decodes to; none if that is its last block.
+    /// Ends the frame of a chunk of `raw_len` bytes behind the block that holds the last of the
+    /// first `wanted` ones. Returns how many bytes it then decodes to; none if that is its last
+    /// block.
     ///
-    /// They are the beginning of what the bytes that were vouched for decode to.
+    /// These bytes are the beginning of the raw bytes that the full frame, which was vouched for,
+    /// decodes to.
     pub(crate) fn shorten(&mut self, raw_len: u32, wanted: u32) -> Option<u32> {
         let beginning = frame::shorten(self.0, raw_len, wanted)?;
         let (bytes, _) = core::mem::take(&mut self.0).split_at_mut_checked(beginning.stored_len)?;

@@ -21,10 +21,10 @@
 //! | `xattr_handler`                    | [`xattr::Operations`]                             |
 //! | `export_operations`                | [`export::Operations`]                            |
 //!
-//! What outlives what, which the types express as lifetimes:
+//! The order in which objects outlive each other, which the types express as lifetimes:
 //!
 //! 1. The module outlives every superblock: `file_system_type.owner`. The type of the [`page_cache`] has no
-//!    owner, so when the module goes it waits for that type's superblock.
+//!    owner, so unloading the module waits for that type's superblock.
 //! 2. [`Registration::global`](Registration) outlives every superblock.
 //! 3. A superblock's data ([`FileSystem::Data`]) outlives every inode of the superblock; it is
 //!    dropped in `kill_sb`, after the last of them was evicted.
@@ -34,8 +34,8 @@
 //!    context; the memory follows after an RCU grace period. Callbacks that may run in RCU mode
 //!    never reach it: they answer `ECHILD`.
 //! 6. A file's pages may be those of a shared inode ([`page_cache`]), which the file's inode holds
-//!    from the first time on that it is opened, until it is destroyed: so an open file, and a
-//!    mapping, always has its pages' inode. No superblock is held by the pages.
+//!    from its first open until it is destroyed: so an open file, and a mapping, always has its
+//!    pages' inode. No superblock is held by the pages.
 
 pub(crate) mod address_space;
 pub(crate) mod backing;

@@ -2,8 +2,8 @@
 
 //! Step 1 of a read: which bytes of a file are read together.
 //!
-//! A chunk is decoded as a whole, or nearly so. Whoever needs a page of it gets the pages around it for
-//! the price of a copy.
+//! A chunk is decoded as a whole, or nearly so. A reader that needs one page of it gets the pages
+//! around that page for the price of a copy.
 
 use core::ops::Range;
 
@@ -17,12 +17,12 @@ use crate::error::Failure;
 use crate::read::Reader;
 use crate::vfs::address_space::ReadAhead;
 
-/// Bytes of a readahead window that is wide enough: what its ends leave of a chunk waits in the chunk
-/// cache for the next one.
+/// Bytes of a readahead window that is wide enough: the rest of a chunk at either end waits in the
+/// chunk cache for the next window.
 ///
 /// The page cache widens a window by single pages, and the next one begins behind them, out of
-/// alignment. Of a file of 33 MB that is read from its beginning to its end, 29 % do not get into large
-/// folios without a copy if every window is widened, and 12 % if none is of this width.
+/// alignment. When a file of 33 MB is read from its beginning to its end, 29 % of it do not get
+/// into large folios without a copy if every window is widened, and 12 % if none of this width is.
 const WIDE: usize = 256 << 10;
 
 impl Reader<'_> {
@@ -47,7 +47,7 @@ impl Reader<'_> {
     }
 
     /// `range`, widened to the pages that lie as a whole in the extents at its ends: their chunks are
-    /// decoded for `range` anyway. A page that needs another chunk, too, is none of them.
+    /// decoded for `range` anyway. A page that needs another chunk, too, is not among them.
     pub(crate) fn decoded_with(&self, range: Range<u64>) -> Result<Range<u64>, Failure> {
         let Some(extents) = self.extents.filter(|_| !range.is_empty()) else {
             return Ok(range);
@@ -68,7 +68,7 @@ impl Reader<'_> {
         Ok(start..end)
     }
 
-    /// Where the last page ends that lies as a whole before `end`, or holds the end of the file.
+    /// The end of the last page that lies as a whole before `end`, or holds the end of the file.
     fn last_whole_page(&self, end: u64) -> u64 {
         if end >= self.size {
             return end;

@@ -50,7 +50,7 @@ impl Digest {
     }
 }
 
-/// What the digest of a chunk is the SHA-256 of.
+/// The bytes that the digest of a chunk is the SHA-256 of.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct Halves {

@@ -120,7 +120,7 @@ rules! {
     AnnotationKey "annotation-key" "an annotation key has 1 to 255 bytes";
     AnnotationOrder "annotation-order" "the annotation keys ascend, byte by byte";
 
-    // What only a reader of the whole image can see.
+    // Rules that only a reader of the whole image can check.
     TablePadding "table-padding" "the bytes between tables, and behind the last one, are zero";
     HashPadding "hash-padding" "the hash blocks hold what the metadata blocks give, and zeros";
     TreeOrder "tree-order" "inodes are numbered breadth first, in the order of their names";

@@ -31,7 +31,7 @@ pub struct Extents {
     pub size: u64,
 }
 
-/// What an extent maps to.
+/// The bytes that an extent maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Zeros.
@@ -58,15 +58,15 @@ pub struct Extent {
     pub start: u64,
     /// First byte of the file behind it.
     pub end: u64,
-    /// What it maps to.
+    /// The bytes that it maps to.
     pub target: Target,
 }
 
 impl Extent {
     /// Parses and proves record `index` of the extent table, which ends at byte `end` of a content of `size` bytes.
     ///
-    /// What it proves of the length leaves two extents with a chunk in a block: one that begins before it or with
-    /// it, and one that begins within and so reaches its end.
+    /// The rule about the length leaves at most two extents with a chunk in a block: one that begins before
+    /// the block or with it, and one that begins within and so reaches its end.
     pub fn parse(raw: &RawExtent, index: u32, end: u64, size: u64) -> Result<Self, FormatError> {
         let place = Place::Extent(index);
         let start = raw.file_offset.get();

@@ -29,7 +29,7 @@ use crate::xattr::{is_valid_name, XattrEntry, XattrSet, XattrSetIndex};
 
 /// The verified bytes of the tree and map regions.
 pub trait Metadata {
-    /// What a read can end in, beside a broken rule.
+    /// The error of a read, beside a broken rule.
     type Error: From<FormatError>;
 
     /// Fills `buf` with the bytes from `offset` of the image, verified against the Merkle root.
@@ -245,8 +245,8 @@ impl<'a, M: Metadata> Image<'a, M> {
     pub fn extent_at(&self, extents: &Extents, pos: u64) -> Result<Extent, M::Error> {
         // The last extent that does not begin behind `pos`.
         let (mut low, mut high) = (extents.first, extents.end);
-        // Where these two begin. What is looked at lies between them, in the file too: else another byte of the
-        // extent that is found could be found in another one.
+        // Where these two begin. Every extent that is looked at lies between them, in the file too: else
+        // another byte of the extent that is found could be found in another one.
         let (mut start, mut end) = (0, extents.size);
         while high.saturating_sub(low) > 1 {
             let middle = low.midpoint(high);
@@ -266,8 +266,8 @@ impl<'a, M: Metadata> Image<'a, M> {
         Ok(extent)
     }
 
-    /// Proves of extents that follow each other, from one that [`extent_at`](Self::extent_at) gave to `last`, that it
-    /// finds none of their bytes in another one.
+    /// Proves that [`extent_at`](Self::extent_at) finds each byte of a run of extents in its own extent. The
+    /// run goes from an extent that it gave to `last`.
     ///
     /// For a later byte it never gives an earlier extent: so it suffices to ask it for the last one.
     pub fn check_run(&self, extents: &Extents, last: &Extent) -> Result<(), M::Error> {

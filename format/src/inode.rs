@@ -153,7 +153,7 @@ pub struct Directory {
     pub parent: Ino,
 }
 
-/// What an inode is, with what only that type has.
+/// The type of an inode, with the fields that only that type has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -201,7 +201,7 @@ pub struct Inode {
     pub ino: Ino,
     /// Its type.
     pub kind: FileKind,
-    /// Index of what it has in common with others.
+    /// Index of the attributes that it has in common with others.
     pub attributes: AttributesIndex,
     /// Permission bits, `07777` at most.
     pub mode: u16,

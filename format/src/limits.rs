@@ -94,8 +94,9 @@ pub const SIGNATURE_MAX: u32 = 65_536;
 /// would take longer to hash than anybody waits, and the digest is over the data runs instead.
 pub const PLAIN_DIGEST_MAX: u64 = 1 << 36;
 
-/// Bytes of holes, in contents with a digest over all bytes, that an image of `image_bytes` may have: a hole costs next
-/// to nothing, and what a reader who compares all digests spends on it is to be bounded by the image.
+/// Bytes of holes, in contents with a digest over all bytes, that an image of `image_bytes` may have: a hole
+/// costs next to nothing, and the size of the image is to bound the time that a reader of all digests spends
+/// on holes.
 pub const fn plain_holes_max(image_bytes: u64) -> u64 {
     (1_u64 << 38).saturating_add(image_bytes.saturating_mul(64))
 }

@@ -169,7 +169,7 @@ pub struct RawInode {
     pub extra: U32,
 }
 
-/// What many inodes have in common.
+/// The attributes that many inodes have in common.
 #[derive(
     FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug, Default, PartialEq, Eq, Hash,
 )]

@@ -479,7 +479,8 @@ fn check_version(raw: &RawSuperBlock) -> Result<(), FormatError> {
 
 /// Proves the digest of the signed prefix, and gives the image ID.
 ///
-/// A damaged superblock is told before anything is looked for where it says; a forged one is for the signature to tell.
+/// A damaged superblock is detected before any of its offsets is followed; detecting a forged one is up to
+/// the signature.
 pub fn check_prefix<H: Sha256>(block: &[u8; BLOCK_SIZE]) -> Result<Digest, FormatError> {
     let Ok(raw) = RawSuperBlock::ref_from_bytes(block) else {
         return Err(FormatError::new(Rule::Magic, Place::SuperBlock(0), 0, 0));

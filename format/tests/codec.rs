@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! What stands beside zstd in a codec: the x86 filter, and frames that are ended early, on frames of the real libzstd.
+//! The parts of a codec beside zstd: the x86 filter, and frames that are ended early, on frames of the real
+//! libzstd.
 
 use proptest::prelude::*;
 use tesserafs_format::limits::FRAME_BLOCK;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! One broken image for each rule that this crate can refuse by itself: the right rule, at the right place.
-//! What only a reader of the whole image can see is tested with fsck.
+//! Rules that only a reader of the whole image can check are tested with fsck.
 
 use tesserafs_format::image::Metadata;
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
@@ -17,7 +17,7 @@ use common::{first_block, superblock, Draft, DraftInode, Memory, Tables};
 
 type Image0<'a> = Image<'a, Memory<'a>>;
 
-/// What is done to read what is broken.
+/// How the broken part is read.
 enum Read {
     /// The superblock is parsed.
     SuperBlock(fn(&mut Vec<u8>)),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! What is written is parsed to the same, and what is parsed is written to the same bytes: for each record, over generated
-//! values and over damaged bytes. And the Merkle geometry against a model that is slow and plain.
+//! A written value is parsed to the same value, and a parsed record is written to the same bytes: for each
+//! record, over generated values and over damaged bytes. And the Merkle geometry against a model that is slow
+//! and plain.
 
 use std::fmt::Debug;
 
@@ -408,7 +409,7 @@ proptest! {
             prop_assert!(at[found.start as usize..found.end as usize].iter().all(|other| *other == Ok(*found)));
         }
         for found in at.iter().flatten() {
-            // Who goes on to the next ones has the same, as far as the last is found.
+            // A reader that goes on to the next extents gets the same ones, as far as the last is found.
             let mut run = vec![*found];
             let next = |index| (index < extents.end).then(|| image.extent(&extents, index).ok()).flatten();
             while let Some(extent) = next(found.index + run.len() as u32) {

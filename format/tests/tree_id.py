@@ -151,7 +151,7 @@ def data_ranges(fd, size):
 
 
 def sparse_digest(fd, size, path):
-    """4.7. What lseek says about holes saves time only: a block of data may be all zero as well. A run is one of blocks
+    """4.7. The holes of lseek save time only: a block of data may be all zero as well. A run is one of blocks
     each of which is not all zero, and may go on from one range to the next."""
     digest = hashlib.sha256(b"TESSRAFS-SPARSE\0" + struct.pack("<Q", size))
     run = end = blocks = 0  # the open run; empty where its ends are equal

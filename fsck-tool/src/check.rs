@@ -19,7 +19,7 @@ use tesserafs_image::source::Source;
 use tesserafs_image::walk::{self, Tree};
 use tesserafs_image::Context;
 
-/// What to check, and how.
+/// The options of a check.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Threads to work on, 1 at least.
@@ -41,7 +41,8 @@ impl Default for Options {
     }
 }
 
-/// Checks the image in `source`. What is wrong with it is in the report, and so is why the check ended early, if it did.
+/// Checks the image in `source`. The report says what is wrong with it, and why the check ended early, if it
+/// did.
 pub fn check(source: &Source, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Report {
     check_then(source, options, progress, cancel, |_, _| Ok(()))
 }

@@ -65,7 +65,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(),
     data.first.into_result().and(data.unreadable.into_result())
 }
 
-/// What all threads share.
+/// The state that all threads share.
 struct Data<'a> {
     context: &'a Context<'a>,
     tree: &'a Tree,
@@ -83,7 +83,7 @@ struct Data<'a> {
     unreadable: First,
 }
 
-/// What is still to be done.
+/// The work that is still to be done.
 struct Jobs {
     pack: usize,
     content: u32,
@@ -351,7 +351,7 @@ impl Data<'_> {
         self.context.progress.advance(extent.len());
         let mut state = lock(&stream.state);
         state.waiting.insert(number, piece);
-        // Who has the hasher takes what waits, this piece too.
+        // The thread that has the hasher takes all pieces that wait, this one too.
         let Some(mut hasher) = state.hasher.take() else { return Ok(()) };
         loop {
             let next = state.next;
@@ -460,7 +460,7 @@ impl Gate {
 
     /// Waits for a place; false once `stop` is set.
     ///
-    /// The piece that a digest needs next never waits here: who was given it is inside.
+    /// The piece that a digest needs next never waits here: the thread that it was given to is inside.
     fn enter(&self, stop: &First) -> bool {
         let mut free = lock(&self.free);
         while *free == 0 {

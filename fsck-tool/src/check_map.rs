@@ -45,7 +45,7 @@ pub(crate) struct Member {
     pub(crate) content: u32,
 }
 
-/// What the map region says, as far as it can be relied on.
+/// The facts in the map region, as far as they can be relied on.
 #[derive(Debug)]
 pub(crate) struct Map {
     /// The packs that could be read.
@@ -269,7 +269,7 @@ fn check_extent(
                 Ok(None)
             }
         },
-        // A broken chunk was found with its table; that there is none of that index is the extent's fault.
+        // A broken chunk was found with its table; an index that no chunk has is the extent's fault.
         Err(Broken::Rule(error)) => {
             if error.rule == Rule::ChunkIndex {
                 let place = Place::Extent(extent.index);

@@ -114,7 +114,7 @@ fn verify(signature: &[u8], data: &[u8], trusted: &[Certificate]) -> Result<(), 
     })
 }
 
-/// What the library says, in one line.
+/// The reasons of the library, in one line.
 fn reasons(stack: &ErrorStack) -> String {
     let reasons: Vec<&str> = stack.errors().iter().filter_map(|error| error.reason()).collect();
     if reasons.is_empty() {

@@ -13,7 +13,7 @@ use tesserafs_image::hash::Sha2;
 use tesserafs_image::metadata::Block;
 use tesserafs_image::source::Source;
 
-/// What the first block of an image says.
+/// The facts in the first block of an image.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The block.
@@ -52,7 +52,7 @@ pub(crate) fn check(
     if let Some(pinned) = pinned.filter(|pinned| **pinned != image_id) {
         findings.add(Finding::new(Rule::ImageId, Place::SuperBlock(0), image_id, *pinned));
     }
-    // What is no image of this version at all, `parse` says.
+    // `parse` reports a block that is no image of this version at all.
     if let Err(error) = check_prefix::<Sha2>(&block) {
         if error.rule == Rule::PrefixDigest {
             findings.add(error);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What to do, once the command line was understood: files are read, values are checked.
+//! The request, once the command line was understood: files are read, values are checked.
 
 use std::path::PathBuf;
 
@@ -11,16 +11,16 @@ use tesserafs_image::extract;
 use crate::check::Options;
 use crate::list::Listing;
 
-/// What to do with an image.
+/// A request for an image.
 #[derive(Debug)]
 pub struct Config {
     /// The image.
     pub image: PathBuf,
-    /// What is wanted of it.
+    /// The action that is wanted.
     pub mode: Mode,
     /// The part of the tree that it is wanted of; all of it where nothing is said.
     pub path: Option<Vec<u8>>,
-    /// What to check, and how.
+    /// The options of the check.
     pub options: Options,
     /// The report is for a program.
     pub json: bool,
@@ -48,7 +48,7 @@ pub enum Shown {
     None,
 }
 
-/// What is wanted of an image.
+/// An action on an image.
 #[derive(Debug)]
 pub enum Mode {
     /// A check.

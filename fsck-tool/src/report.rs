@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a check found, as text for people and as JSON for programs.
+//! The report of a check, as text for people and as JSON for programs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -64,7 +64,7 @@ impl Counts {
     }
 }
 
-/// What a check found.
+/// The report of a check.
 #[derive(Debug)]
 pub struct Report {
     /// The image.

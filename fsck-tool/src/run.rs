@@ -25,7 +25,7 @@ use crate::NAME;
 /// Bytes of the output that are written at once.
 const OUTPUT: usize = 1 << 16;
 
-/// Writes a line to standard error; that it cannot be written is no reason to fail.
+/// Writes a line to standard error; a failure to write it is ignored.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{NAME}: {line}");
 }
@@ -153,7 +153,7 @@ fn write_report(config: &Config, report: &Report, code: ExitCode) -> Result<(), 
         report.write_text(&mut io::stderr().lock(), true)
     };
     match written {
-        // A closed pipe: who reads has read enough.
+        // A closed pipe: the reader has read enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(error)),
         _ => Ok(()),
     }

@@ -26,7 +26,7 @@ use rustix::process::{kill_process, Pid, Signal};
 /// The longest that any of these programs may take before the test takes it for one that hangs.
 const HANG: Duration = Duration::from_secs(60);
 
-/// What is at a path: type and mode, owner and group, size, mtime, bytes or target.
+/// The state of a path: type and mode, owner and group, size, mtime, bytes or target.
 type State = (u32, u32, u32, u64, (i64, i64), Vec<u8>);
 
 /// All that is in a directory, and it itself.
@@ -260,7 +260,7 @@ fn who_swaps_names_during_an_extraction_redirects_nothing() {
     for round in 0..6 {
         let canary = Canary::new(&image);
         let (out, outside) = (canary.out(), canary.bench.path("outside"));
-        // The most that one may who can write in the destination.
+        // The most that a user who can write in the destination may do.
         fs::create_dir(&out).expect("a directory");
         let stop = AtomicBool::new(false);
         let status = thread::scope(|scope| {
@@ -325,7 +325,7 @@ fn a_fifo_in_the_place_of_the_image_is_not_waited_for() {
 /// Colours, clears, rings, reorders, and is no UTF-8.
 const EVIL: &[u8] = b"\x1b[2J\x1b[31m\xe2\x80\xaee\x07\r\xc2\x9b\xff";
 
-/// What a program printed holds nothing that a terminal obeys.
+/// The output of a program holds nothing that a terminal obeys.
 fn assert_plain(output: &Output, what: &str) {
     for bytes in [&output.stdout, &output.stderr] {
         let text = String::from_utf8_lossy(bytes);
@@ -334,7 +334,7 @@ fn assert_plain(output: &Output, what: &str) {
     }
 }
 
-/// What `fsck-tesserafs` with these arguments shows on a terminal.
+/// The output of `fsck-tesserafs` with these arguments on a terminal.
 fn on_a_terminal(arguments: &str, image: &Path) -> Output {
     let command = format!("{} {arguments} {}", env!("CARGO_BIN_EXE_fsck-tesserafs"), image.display());
     let output = Command::new("script").args(["-qefc", &command, "/dev/null"]).stdin(Stdio::null()).output();
@@ -429,7 +429,7 @@ fn nothing_that_is_printed_is_obeyed_by_a_terminal() {
         assert!(matches!(output.status.code(), Some(8 | 16)), "{args:?}: {}", output.status);
         assert_plain(&output, "arguments");
     }
-    // As text, too: what is no UTF-8 is refused before it is looked at.
+    // As text, too: an argument that is no UTF-8 is refused before it is looked at.
     let text = "\x1b[2J\u{202e}\u{9b}";
     for args in
         [&["--digest", text, "image"][..], &["--threads", text, "image"], &[&format!("--{text}"), "image"]]
@@ -520,7 +520,7 @@ fn little_memory_is_an_error_and_leaves_no_half_of_a_file() {
             // A thread that gets no stack for signals is aborted by the standard library.
             let is_ours = said.contains("panicked") && !said.contains("alternative stack");
             assert!(!is_ours, "{more} MiB: {said}");
-            // As --help says: who gets no memory at all is aborted.
+            // As --help says: a program that gets no memory at all is aborted.
             let is_known = matches!(output.status.code(), Some(0 | 8)) || output.status.signal() == Some(6);
             assert!(is_known, "{more} MiB: {} {said}", output.status);
             assert!(output.status.success() || !said.is_empty(), "{more} MiB: {}", output.status);

@@ -159,7 +159,7 @@ fn sha256sum_accepts_the_listing() {
     let ok = check.stdout.windows(4).filter(|bytes| bytes == b": OK").count();
     assert_eq!(ok, NAMES.len(), "{}", text(&check.stdout));
 
-    // What sha256sum prints itself is the same, line by line.
+    // sha256sum itself prints the same, line by line.
     let mut own: Vec<Vec<u8>> = Vec::new();
     for name in NAMES {
         let mut command = Command::new("sha256sum");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whatever the bytes are: a verdict, soon, and no panic. Each flipped bit is found.
+//! For any bytes: a verdict, soon, and no panic. Each flipped bit is found.
 
 use std::fs::File;
 use std::io::Write;

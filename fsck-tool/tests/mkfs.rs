@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! With the real mkfs: what it builds is clean, and what is extracted builds the same image.
+//! With the real mkfs: its images are clean, and an extracted tree builds the same image.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

@@ -313,7 +313,7 @@ fn cases() -> Vec<Case> {
             &[],
             Records(|d| zstd_content(d, &[b'z'; 40_000], |frame| *frame = sevens(40_000, &[32_768, 7232]))),
         ),
-        // Whatever stands behind the frame.
+        // Bytes of any kind behind the frame.
         (
             Rule::ChunkBlocks,
             "chunk 5",

@@ -111,7 +111,7 @@ fn the_trusted_key_is_accepted() {
         // One of several.
         let all = signers.iter().flat_map(Signer::trusted).collect();
         assert!(check_bytes(&image, all).is_clean());
-        // Nobody was asked for.
+        // No signer was asked for.
         let report = check_bytes(&image, Vec::new());
         assert!(report.is_clean() && report.signed);
         assert_eq!(report.signature_is_trusted, None);

@@ -66,7 +66,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What was clean when it was checked must be so now.
+/// Metadata that was clean when it was checked must be so now.
 pub fn read<T>(result: Result<T, Broken>) -> Result<T, Error> {
     result.map_err(|error| match error {
         Broken::Rule(error) => Error::Refused(format!("the image changed while it was read: {error}")),

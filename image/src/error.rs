@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What ends a check, in contrast to what a check finds.
+//! Errors that end a check, in contrast to findings.
 
 use std::collections::TryReserveError;
 use std::io;
@@ -16,7 +16,7 @@ pub enum Error {
     /// A read or a write failed.
     #[error("{what}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         what: String,
         /// Why it failed.
         source: io::Error,
@@ -27,7 +27,7 @@ pub enum Error {
     /// The image is larger than this machine can check.
     #[error("not enough memory for {what}")]
     Memory {
-        /// What the memory was for.
+        /// The use that the memory was for.
         what: &'static str,
         /// Why there is none.
         source: TryReserveError,

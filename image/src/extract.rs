@@ -4,8 +4,8 @@
 //!
 //! Every name is created relative to the descriptor of its directory, exclusively and without following symlinks; every
 //! byte that is written was verified. The steps: all directories and special files, in the order of inodes; the regular
-//! files, on all threads; the second names of hard-linked files; last the attributes of directories, from the leaves up,
-//! so that nothing that happens in a directory changes what was set.
+//! files, on all threads; the second names of hard-linked files; last the attributes of directories, from the
+//! leaves up, so that no later step in a directory changes its attributes.
 //!
 //! What the system or the filesystem refuses of a file, an owner, an xattr, a mode, a time or the file itself where it
 //! knows no such type, is a [`Losses`] and not the end: the rest of the tree is worth having. A directory that cannot be
@@ -54,7 +54,7 @@ impl Default for Options {
     }
 }
 
-/// What came of an extraction, beside findings.
+/// The result of an extraction, beside findings.
 #[derive(Debug, Default)]
 pub struct Extraction {
     /// Something was written.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Findings: which rule is broken, where, what stands there, and whom it affects.
+//! Findings: which rule is broken, where, what stands there, and which file is affected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub const KEPT_PER_RULE: usize = 64;
 pub enum Severity {
     /// Nothing behind it could be checked.
     Fatal,
-    /// What a reader gets is refused, or not authentic.
+    /// The bytes that a reader wants are refused, or not authentic.
     Error,
     /// Reads are right, but no builder makes such an image.
     Canonical,
@@ -67,7 +67,7 @@ impl Severity {
     }
 }
 
-/// What stands in an image, or should.
+/// A value that stands in an image, or should.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A number.
@@ -127,11 +127,11 @@ pub struct Finding {
     pub severity: Severity,
     /// Where it is broken.
     pub place: Place,
-    /// What stands there.
+    /// The value that stands there.
     pub found: Value,
-    /// What should stand there, or the limit.
+    /// The value that should stand there, or the limit.
     pub expected: Value,
-    /// What the rule's sentence does not say.
+    /// Details that the rule's sentence does not have.
     pub detail: Option<String>,
     /// The file affected, the first of them where there are several; from the root, with a leading slash.
     pub path: Option<Vec<u8>>,

@@ -37,13 +37,13 @@ impl Hasher {
     }
 }
 
-/// What a zero is taken from.
+/// The bytes that zeros are taken from.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Zeros that are taken between two looks at whether to go on.
 const ZEROS_AT_ONCE: u64 = 1 << 24;
 
-/// What the tree region says of the bytes of a content.
+/// The facts about the bytes of a content that the tree region holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Its digest.

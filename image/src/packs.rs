@@ -102,8 +102,8 @@ impl<'a> Packs<'a> {
         Ok(())
     }
 
-    /// Reads, verifies and decodes `chunk`, which lies in its pack, into `raw`. What it gives is wrong with the form of
-    /// the chunk, and not with its bytes.
+    /// Reads, verifies and decodes `chunk`, which lies in its pack, into `raw`. The result says what is wrong
+    /// with the form of the chunk, not with its bytes.
     pub fn read(
         &self,
         chunk: &Chunk,
@@ -140,11 +140,11 @@ impl<'a> Packs<'a> {
 /// A rule that a chunk breaks: what was found, and what was expected.
 struct Broken(Rule, Value, Value);
 
-/// Decodes `frame` into all of `raw`, and compares it with the form that a builder gives it: what it gives is wrong with
-/// that only.
+/// Decodes `frame` into all of `raw`, and compares it with the form that a builder gives it. The result says
+/// what is wrong with that form only.
 fn decompress(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<Option<Broken>, Broken> {
     let Err(broken) = decompress_blocks(zstd, frame, raw) else { return Ok(None) };
-    // Whether it decodes, all of it at once decides: that is what the kernel does.
+    // It decodes if all of it decodes at once: the kernel does the same.
     let wanted = raw.len();
     let whole = zstd.reset(ResetDirective::SessionOnly).and_then(|_| zstd.decompress(&mut *raw, frame));
     let found = match whole {
@@ -156,7 +156,7 @@ fn decompress(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Result<Optio
     Err(Broken(Rule::ChunkDecode, found, (wanted as u64).into()))
 }
 
-/// What is said of a frame that gives an error.
+/// The description of a frame that gives an error.
 fn undecodable(code: usize) -> Value {
     format!("a frame that does not decode ({})", zstd_safe::get_error_name(code)).into()
 }
@@ -171,7 +171,7 @@ fn decompress_blocks(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Resul
         return Err(Broken(Rule::ChunkFrame, found.into(), (wanted as u64).into()));
     }
     let stored_len = frame.len();
-    // What stands behind the first frame is no hindrance to a reader of its beginning.
+    // Bytes behind the first frame are no hindrance to a reader of its beginning.
     let len = zstd_safe::find_frame_compressed_size(frame).unwrap_or(0);
     let frame = frame.get(..len).unwrap_or(frame);
     let broken = |found| Broken(Rule::ChunkBlocks, found, (wanted as u64).into());
@@ -208,7 +208,7 @@ fn decompress_blocks(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Resul
     Ok(())
 }
 
-/// What one thread needs to decode chunks.
+/// The memory that one thread needs to decode chunks.
 pub struct Decoder {
     zstd: DCtx<'static>,
     stored: Vec<u8>,

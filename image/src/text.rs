@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Names are bytes; what is printed is text without control bytes.
+//! Names are bytes; printed text has no control bytes.
 
 use std::fmt::Write;
 use std::path::Path;
 
-/// The bytes as text: what is printable UTF-8 stays, a backslash becomes two, everything else `\ooo` (octal).
+/// The bytes as text: printable UTF-8 stays, a backslash becomes two, everything else `\ooo` (octal).
 ///
 /// No two byte strings give the same text.
 pub fn escape(bytes: &[u8]) -> String {

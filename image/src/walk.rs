@@ -56,7 +56,7 @@ fn ino_of(number: u64) -> Ino {
     u32::try_from(number).ok().and_then(Ino::from_number).unwrap_or(Ino::ROOT)
 }
 
-/// The inode of that number; what is wrong with its attributes was found when those were checked.
+/// The inode of that number; defects of its attributes were found when those were checked.
 fn inode(context: &Context<'_>, ino: Ino) -> Result<Option<Inode>, Error> {
     match context.image.inode(ino) {
         Err(Broken::Rule(FormatError { place: Place::Attributes(_), .. })) => Ok(None),

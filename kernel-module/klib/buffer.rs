@@ -2,7 +2,7 @@
 
 //! Arrays on the heap, without a path that panics.
 //!
-//! The kernel crate's `Vec` is generic, so its code becomes part of whatever uses it, and its
+//! The kernel crate's `Vec` is generic, so its code becomes part of the code that uses it, and its
 //! checked arithmetic becomes calls of `core::panicking`. This module is held to reference none of
 //! those, so it has an array of its own; it does less.
 //!
@@ -39,7 +39,8 @@ use kernel::{
 /// An array that can grow, of any size.
 pub(crate) type Buffer<T> = Array<T, Pages>;
 
-/// Memory of any size: what fits an object of a slab comes from there, all else is whole pages.
+/// Memory of any size: an allocation that fits an object of a slab comes from there, any other is
+/// whole pages.
 ///
 /// `kvmalloc` rounds to a power of two of pages, so that a chunk of a little more than 64 KiB takes
 /// 128, and it counts the pages as slab, which they are not.
@@ -83,8 +84,8 @@ impl Pages {
     }
 }
 
-// SAFETY: Memory stays until it is freed, wherever it comes from; what is not done is refused, and
-// changes nothing.
+// SAFETY: Memory stays until it is freed, wherever it comes from. A request that cannot be met is
+// refused, and changes nothing.
 unsafe impl Allocator for Pages {
     const MIN_ALIGN: usize = Kmalloc::MIN_ALIGN;
 
@@ -104,13 +105,14 @@ unsafe impl Allocator for Pages {
                     // An array grows by moving its elements.
                     return Err(AllocError);
                 }
-                // SAFETY: So many bytes are pages, which the caller gives back.
+                // SAFETY: An allocation of this size is pages, which the caller gives back.
                 unsafe { Self::release(pages, old_layout) };
                 Ok(NonNull::slice_from_raw_parts(NonNull::dangling(), 0))
             }
             // An object does not become pages, nor the other way round.
             _ if layout.size() > Self::OBJECT_MAX => Err(AllocError),
-            // SAFETY: The caller promises what it wants, and it is an object or none.
+            // SAFETY: The caller promises what `Kmalloc` requires, and the memory is an object or
+            // none.
             _ => unsafe { Kmalloc::realloc(ptr, layout, old_layout, flags, nid) },
         }
     }
@@ -248,7 +250,7 @@ impl<T, A: Allocator> Array<T, A> {
         self.len = self.len.wrapping_add(n);
     }
 
-    /// The memory, for those who write it by other means.
+    /// The memory, for callers that write it by other means.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.ptr.as_ptr()
     }

@@ -36,7 +36,7 @@ impl Completion {
         })
     }
 
-    /// Lets it happen: all who wait, and all who will, go on.
+    /// Lets it happen: all tasks that wait, and all that will, go on.
     pub(crate) fn complete_all(&self) {
         // SAFETY: The completion was initialised by `new`.
         unsafe { bindings::complete_all(self.inner.get()) };

@@ -14,7 +14,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A keyring that root can add keys to, as `.fs-verity` is one.
+/// A keyring that root can add keys to, like `.fs-verity`.
 ///
 /// Root may give it up for good with `keyctl restrict_keyring`, after boot for example. On drop the
 /// keyring is revoked.

@@ -7,7 +7,7 @@
 use super::keyring::Keyring;
 use kernel::prelude::*;
 
-/// Whose keys are trusted.
+/// The keys that are trusted.
 #[derive(Clone, Copy)]
 pub(crate) enum TrustedKeys<'a> {
     /// The kernel's builtin and secondary trusted keyrings.

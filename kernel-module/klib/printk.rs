@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages that an image, or whoever reads one, can cause at will: limited in rate.
+//! Messages that an image, or a reader of one, can cause at will: limited in rate.
 //!
 //! C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
 
@@ -42,7 +42,8 @@ impl RateLimit {
     }
 }
 
-/// As [`RateLimit::permits`], of the rate that all share who have none of their own.
+/// As [`RateLimit::permits`], for the one rate that is shared by all messages without a rate of
+/// their own.
 pub(crate) fn within_rate() -> bool {
     // SAFETY: The state is a static object with a lock of its own.
     unsafe { bindings::tesserafs_ratelimit(&raw mut bindings::tesserafs_shared_ratelimit) }

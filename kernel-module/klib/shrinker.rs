@@ -17,8 +17,8 @@ use kernel::{
 
 /// A cache that can be shrunk.
 ///
-/// Both methods run wherever memory is allocated, with whatever locks are held there: among them
-/// the cache's own, if it allocates under a lock. So they only ever try to take a lock.
+/// Both methods run wherever memory is allocated, with the locks that are held there. The cache's
+/// own is among them, if it allocates under a lock. So they only ever try to take a lock.
 pub(crate) trait Shrink: Send + Sync + 'static {
     /// How many pages could be freed now.
     fn count(&self) -> usize;

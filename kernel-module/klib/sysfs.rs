@@ -21,7 +21,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// What a file says.
+/// The content of a file.
 pub(crate) enum Value<'a> {
     /// A number, in decimal.
     Number(u64),
@@ -33,7 +33,7 @@ pub(crate) enum Value<'a> {
 pub(crate) struct File<T: 'static> {
     /// Its name.
     pub(crate) name: &'static CStr,
-    /// What it says.
+    /// Its content.
     pub(crate) show: fn(&T) -> Value<'_>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Root {
 // SAFETY: A kobject may be used, and put, from any thread.
 unsafe impl Send for Root {}
 
-// SAFETY: What a shared reference gives is a parent for other kobjects, which takes locks.
+// SAFETY: A shared reference only gives a parent for other kobjects, which takes locks.
 unsafe impl Sync for Root {}
 
 impl Root {
@@ -105,7 +105,7 @@ struct Attribute {
     index: usize,
 }
 
-// SAFETY: What it points to is static.
+// SAFETY: Everything that it points to is static.
 unsafe impl Send for Attribute {}
 
 // SAFETY: As above.
@@ -130,7 +130,7 @@ impl<T: Send + Sync + 'static> Folder<T> {
             let mut raw: bindings::attribute = pin_init::zeroed();
             raw.name = file.name.as_char_ptr();
             raw.mode = 0o444;
-            // SAFETY: The attribute is ours. What this sets is static.
+            // SAFETY: The attribute is ours. The key that this sets is static.
             unsafe { bindings::tesserafs_sysfs_attr_init(&mut raw) };
             attributes.push(Attribute { raw, index })?;
         }
@@ -172,8 +172,8 @@ impl<T: Send + Sync + 'static> Folder<T> {
 impl<T: Send + Sync + 'static> Drop for Folder<T> {
     fn drop(&mut self) {
         let kobj = self.object.kobj.get();
-        // SAFETY: By the type invariants. It waits for those who are reading a file; one that was
-        // not added has nothing to delete.
+        // SAFETY: By the type invariants. It waits for tasks that are reading a file. A kobject
+        // that was not added has nothing to delete.
         unsafe { bindings::kobject_del(kobj) };
         // SAFETY: By the type invariants the reference is ours.
         unsafe { bindings::kobject_put(kobj) };

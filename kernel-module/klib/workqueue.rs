@@ -14,22 +14,27 @@ use kernel::{
 /// Helpers of a task, at most: more would wait for memory rather than compute.
 const HELPERS: usize = 7;
 
+/// A task that is helped.
+struct Helped<'a, F> {
+    run: &'a F,
+    /// The limits on its memory allocations (`PF_MEMALLOC_NOFS`, `PF_MEMALLOC_NOIO`).
+    scope: c_uint,
+}
+
 /// A call of `F` that a worker may take over.
 #[repr(C)]
 struct Helper<'a, F> {
     work: Opaque<bindings::work_struct>,
-    /// What the task that is helped must not do for memory (`PF_MEMALLOC_NOFS`, `PF_MEMALLOC_NOIO`).
-    scope: c_uint,
-    run: &'a F,
+    task: &'a Helped<'a, F>,
 }
 
 /// The workers that help, for all readers.
 ///
-/// What they do is counted for no task, so a limit of processor time for a group of tasks does not see
-/// it. It is bounded otherwise: a worker helps only while the task that it helps works, too, so a task
-/// gets [`HELPERS`] times its own time at most; and all of them together leave one processor alone. An
-/// administrator finds the queue in `/sys/devices/virtual/workqueue/tesserafs`, and may bind it to
-/// processors (`cpumask`) or slow it down (`nice`).
+/// Their work is charged to no task, so a limit of processor time for a group of tasks does not see
+/// it. It is bounded otherwise: a worker helps only while the task that it helps works, too, so a
+/// task gets [`HELPERS`] times its own time at most; and all of them together leave one processor
+/// alone. An administrator finds the queue in `/sys/devices/virtual/workqueue/tesserafs`, and may
+/// bind it to processors (`cpumask`) or slow it down (`nice`).
 ///
 /// # Invariants
 ///
@@ -56,9 +61,9 @@ impl Helpers {
     /// Calls `run` here and on other processors at the same time, on `width` in all at most; returns
     /// when every call has returned.
     ///
-    /// `run` has to take its share from a list of what is to be done, as nothing says how many calls
-    /// there will be: a helper that no worker has taken over when the call here returns is called off.
-    /// So this never waits for a worker to begin, and needs none to come to an end.
+    /// The number of calls is not known in advance: a helper that no worker has taken over when the
+    /// call here returns is called off. So `run` has to take its share from a common list of work.
+    /// This function never waits for a worker to begin, and needs none to come to an end.
     pub(crate) fn share<F: Fn() + Sync>(&self, width: usize, run: &F) {
         // SAFETY: Has no arguments, and only reads.
         let cpus = unsafe { bindings::tesserafs_num_online_cpus() };
@@ -71,16 +76,16 @@ impl Helpers {
         }
         // SAFETY: Has no arguments, and only reads.
         let scope = unsafe { bindings::tesserafs_memalloc_scope() };
+        let task = Helped { run, scope };
         let helpers: [_; HELPERS] = core::array::from_fn(|_| Helper {
             work: Opaque::uninit(),
-            scope,
-            run,
+            task: &task,
         });
         for helper in helpers.iter().take(others) {
             // SAFETY: The work lies on this stack, and does not move until it is destroyed below.
             unsafe { bindings::tesserafs_init_work_onstack(helper.work.get(), Some(call::<F>)) };
             // SAFETY: The queue exists by the type invariants; the work is initialised, and stays
-            // until it is off the queue. Whether it was queued before: it was not.
+            // until it is off the queue. It was not queued before.
             unsafe {
                 bindings::queue_work_on(
                     bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
@@ -112,12 +117,14 @@ impl Drop for Helpers {
 unsafe extern "C" fn call<F: Fn() + Sync>(work: *mut bindings::work_struct) {
     // CAST: The work is the first member of a helper, and `Opaque` is transparent.
     let helper = work.cast::<Helper<'_, F>>();
-    // The task waits for this worker, so what it must not wait for, the worker must not.
+    // SAFETY: The helper is valid, as the caller promises. `F` is `Sync`, so any thread may use it.
+    let task = unsafe { (*helper).task };
+    // The task waits for this worker, so the worker must not wait for anything that the task must
+    // not wait for.
     //
-    // SAFETY: The helper is valid, as the caller promises.
-    let saved = unsafe { bindings::tesserafs_memalloc_save((*helper).scope) };
-    // SAFETY: The helper is valid. `F` is `Sync`, so any thread may call it.
-    unsafe { ((*helper).run)() };
+    // SAFETY: These are flags of a task.
+    let saved = unsafe { bindings::tesserafs_memalloc_save(task.scope) };
+    (task.run)();
     // SAFETY: These are the flags that were set above.
     unsafe { bindings::tesserafs_memalloc_restore(saved) };
 }

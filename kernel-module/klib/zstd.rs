@@ -20,7 +20,7 @@ use kernel::{
     }, //
 };
 
-/// What one decompression needs.
+/// The context and the memory that one decompression needs.
 ///
 /// # Invariants
 ///
@@ -40,8 +40,8 @@ impl Workspace {
         // SAFETY: Has no arguments and no effects.
         let size = unsafe { bindings::zstd_dctx_workspace_bound() };
         let mut memory = Buffer::<u64>::with_capacity_for_all(size.div_ceil(size_of::<u64>()))?;
-        // SAFETY: `memory` has room for `size` bytes, aligned for 64-bit words, which nobody else
-        // uses, and which stay as long as the buffer, which is not used otherwise.
+        // SAFETY: `memory` has room for `size` bytes, aligned for 64-bit words. They stay as long
+        // as the buffer, which is used for nothing else.
         let ctx = unsafe { bindings::zstd_init_dctx(memory.as_mut_ptr().cast(), size) };
         // INVARIANT: The context lies in the buffer's allocation, which does not move with it.
         Ok(Self {
@@ -82,8 +82,8 @@ impl Workspace {
 
 /// Workspaces that were made in advance, so that no read ever fails for want of one.
 ///
-/// Rule: whoever holds a workspace does not wait for anything that may need one. In particular no
-/// I/O: the backing store may be a filesystem of this type itself.
+/// Rule: a task that holds a workspace does not wait for anything that may need one. In particular
+/// it does no I/O: the backing store may be a filesystem of this type itself.
 #[pin_data]
 pub(crate) struct Pool {
     #[pin]

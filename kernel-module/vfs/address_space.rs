@@ -21,17 +21,17 @@ use kernel::{
     prelude::*, //
 };
 
-/// What `struct address_space_operations` asks of a read-only file.
+/// The operations that `struct address_space_operations` asks of a read-only file.
 #[vtable]
 pub(crate) trait Operations {
     /// The filesystem whose inodes these operations serve.
     type FileSystem: FileSystem;
 
-    /// Fills one folio, and completes it. An error is what the reader gets.
+    /// Fills one folio, and completes it. An error is passed to the reader.
     ///
-    /// Runs in the context of whoever needs the page: a `read`, a page fault. May sleep. The read
-    /// of a backing file fails with `EINTR` when a fatal signal is pending: pass it on and do not
-    /// report it, as the folio is simply read again by whoever else needs it.
+    /// Runs in the context of the task that needs the page: in a `read` or a page fault. May sleep.
+    /// The read of a backing file fails with `EINTR` when a fatal signal is pending: pass it on and
+    /// do not report it, as the folio is simply read again for the next task that needs it.
     fn read_folio(inode: &INode<Self::FileSystem>, folio: LockedFolio<'_>) -> Result;
 
     /// Fills the folios of a window ahead of a reader, as many as it likes.
@@ -152,7 +152,7 @@ impl<'a> ReadAhead<'a> {
     /// Asks for the window to cover `len` bytes at `pos`, which must include it.
     ///
     /// The page cache does what it can: it stops at the first page that it already has, or that it
-    /// cannot allocate. What came of it is in [`ReadAhead::pos`] and [`ReadAhead::len`].
+    /// cannot allocate. The resulting window is in [`ReadAhead::pos`] and [`ReadAhead::len`].
     pub(crate) fn expand(&mut self, pos: u64, len: usize) {
         let end = pos.checked_add(len as u64);
         let covered = self.pos().checked_add(self.len() as u64);

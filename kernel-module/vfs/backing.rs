@@ -142,13 +142,15 @@ impl Backing {
         }
         match magic_of(file) {
             bindings::TMPFS_MAGIC => Ok(Reading::Filesystem),
-            // SAFETY: The file is open.
-            bindings::FUSE_SUPER_MAGIC
-                if unsafe { bindings::tesserafs_file_stack_depth(raw) } > 0 =>
-            {
-                Err("whose server may pass reads on to another filesystem: use a loop device")
+            bindings::FUSE_SUPER_MAGIC => {
+                // SAFETY: The file is open.
+                if unsafe { bindings::tesserafs_file_stack_depth(raw) } > 0 {
+                    return Err(
+                        "whose server may pass reads on to another filesystem: use a loop device",
+                    );
+                }
+                Ok(Reading::Filesystem)
             }
-            bindings::FUSE_SUPER_MAGIC => Ok(Reading::Filesystem),
             bindings::OVERLAYFS_SUPER_MAGIC => {
                 Err("which asks for leave to read its layers at each read: use a loop device")
             }

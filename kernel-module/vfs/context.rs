@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Filesystem contexts: what a mounter asks for, before there is a superblock, or of one that there is.
+//! Filesystem contexts: the request of a mounter, for a new superblock or to an existing one.
 //!
 //! [`source`] takes and opens what the mounter names as the source; [`tree`] makes the superblock.
 //!
@@ -64,8 +64,8 @@ impl<T: FileSystem> FsContext<T> {
         self.inner.get()
     }
 
-    /// Whether the mounter has rights over the whole machine, rather than over a user namespace alone. Of a
-    /// remount it says where the first mount was made.
+    /// Whether the mounter has rights over the whole machine, rather than over a user namespace
+    /// alone. For a remount, the namespace of the first mount counts.
     pub(crate) fn is_privileged(&self) -> bool {
         // SAFETY: The context is valid; its namespace does not change.
         let user_ns = unsafe { (*self.as_ptr()).user_ns };

@@ -18,9 +18,9 @@ use kernel::{
 
 /// A dentry that is being looked up: negative and not hashed yet.
 ///
-/// As long as it is in that state its name and parent cannot change, whatever locks are held: a
-/// rename needs a hashed dentry. [`Unhashed::splice_alias`] ends the state, and so consumes the
-/// value; there is no other way to answer a lookup.
+/// As long as it is in that state its name and parent cannot change, no matter which locks are
+/// held: a rename needs a hashed dentry. [`Unhashed::splice_alias`] ends the state, and so consumes
+/// the value; there is no other way to answer a lookup.
 ///
 /// # Invariants
 ///

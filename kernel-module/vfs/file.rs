@@ -99,7 +99,7 @@ pub(crate) trait Operations {
     /// The key under which a regular file shares its pages with others that have the same; without
     /// one it keeps its pages to itself. Asked when the inode is opened first.
     ///
-    /// An error is what that open fails with, and the next one asks again.
+    /// If this fails, that open fails with the same error, and the next open asks again.
     fn page_key(_inode: &INode<Self::FileSystem>) -> Result<Option<PageKey>> {
         Ok(None)
     }

@@ -200,15 +200,12 @@ impl LockedFolio<'_> {
         index: &mut c_ulong,
         end: c_ulong,
     ) -> Result<Option<Buffer<Self>>> {
-        // CAST: A window is short.
-        let mut folios = Buffer::with_capacity(end.saturating_sub(*index) as usize)?;
+        let mut folios = Buffer::with_capacity(end.saturating_sub(*index))?;
         while *index < end {
             // SAFETY: As the caller promises.
             match unsafe { Self::add_one(mapping, *index, end) } {
                 Ok(folio) => {
-                    // CAST: As above.
-                    let pages = (folio.len >> bindings::PAGE_SHIFT) as c_ulong;
-                    *index = index.saturating_add(pages);
+                    *index = index.saturating_add(folio.len >> bindings::PAGE_SHIFT);
                     folios.push(folio)?;
                 }
                 Err(EEXIST) if folios.is_empty() => *index = index.saturating_add(1),

@@ -573,8 +573,8 @@ impl<U: Operations> Table<U> {
         0
     }
 
-    /// Refuses, where the VFS has not done so before: on a mount it always has. But overlayfs lets a list
-    /// be set on a file of a lower layer, which it copies up first, only if that layer could, too.
+    /// Refuses. On a mount, the VFS has always refused before. But overlayfs sets an ACL on a file
+    /// of a lower layer, which it copies up first, only if that layer has this operation, too.
     #[cfg(CONFIG_FS_POSIX_ACL)]
     extern "C" fn set_acl(
         _idmap: *mut bindings::mnt_idmap,
@@ -585,8 +585,9 @@ impl<U: Operations> Table<U> {
         EROFS.to_errno()
     }
 
-    /// No inode has a flag of `chattr`: what the caller passes says that already. overlayfs asks for those of a
-    /// file in a lower layer before it copies the file up to set one.
+    /// No inode has a flag of `chattr`, and the caller passes attributes that say so already.
+    /// overlayfs asks for the flags of a file in a lower layer before it copies the file up to set
+    /// one.
     extern "C" fn fileattr_get(
         _dentry: *mut bindings::dentry,
         _attributes: *mut bindings::file_kattr,
@@ -681,7 +682,7 @@ impl<T: FileSystem> INodeWithData<T> {
         unsafe { *(*this).link.get() = core::ptr::null_mut() };
         // SAFETY: The object is ours.
         let shared = unsafe { (*this).shared.get() };
-        // SAFETY: The object is ours; what it held in an earlier life was dropped.
+        // SAFETY: The object is ours; its content of an earlier life was dropped.
         unsafe { shared.write(MaybeUninit::new(SetOnce::new())) };
         // SAFETY: The object is ours.
         let data = unsafe { (*this).data.get() };

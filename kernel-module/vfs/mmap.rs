@@ -5,8 +5,9 @@
 //! `filemap_fault()` answers a miss with a window of the readahead size around the page. Programs
 //! fault here and there, and of such a window every byte has to be verified and decoded. So a miss
 //! reads what is decoded for its page anyway ([`Operations::widen`]), into folios as large as their
-//! place allows, before `filemap_fault()` sees it. If that page follows the last window of the open file, the mapping is probably read in order:
-//! then the window is twice as long as the last one, up to [`IN_ORDER`].
+//! place allows, before `filemap_fault()` sees it. If that page follows the last window of the open
+//! file, the mapping is probably read in order: then the window is twice as long as the last one, up to
+//! [`IN_ORDER`].
 //!
 //! `madvise(2)` is respected: with `MADV_SEQUENTIAL`, `MADV_RANDOM` or `MADV_HUGEPAGE` the page
 //! cache decides, as it does for a mapping that is locked into memory.
@@ -192,7 +193,8 @@ impl Miss {
         let pages = pages as c_ulong;
         let is_next = pages > 0 && start.wrapping_add(pages) == self.index;
         let pages = if is_next {
-            pages.saturating_mul(2).next_power_of_two().min(IN_ORDER)
+            let doubled = pages.saturating_mul(2).checked_next_power_of_two();
+            doubled.unwrap_or(IN_ORDER).min(IN_ORDER)
         } else {
             1
         };
@@ -242,8 +244,8 @@ impl Window {
     ///
     /// # Safety
     ///
-    /// `mapping` must be the page cache of `inode`, and have its `invalidate_lock` held; the window must
-    /// end with the file.
+    /// `mapping` must be the page cache that files of `inode` are read by, and have its `invalidate_lock`
+    /// held; the window must not end behind the file.
     unsafe fn read<U: Operations>(
         &self,
         inode: &INode<U::FileSystem>,

@@ -3,10 +3,10 @@
 //! Pages that files of equal bytes share, whichever mount they are in.
 //!
 //! The pages lie in the mapping of a nameless inode, one for each key, on a mount of the kernel's
-//! own; the file itself keeps its inode, and with it its owner, mode, times and path. What an open
-//! file reads and maps is its `f_mapping`, so `->open` points that to the shared one, as block
-//! devices do with theirs. A page is filled through the file that asks for it: no shared inode needs
-//! to know which mounts it serves, and one that cannot deliver fails its own readers only.
+//! own; the file itself keeps its inode, and with it its owner, mode, times and path. An open file
+//! reads and maps its `f_mapping`, so `->open` points that to the shared mapping, as block devices
+//! do with theirs. A page is filled through the file that asks for it: no shared inode needs to
+//! know which mounts it serves, and a mount that cannot deliver fails its own readers only.
 //!
 //! While a page is filled its lock is held, and all tasks that want it wait for the store of the mount that
 //! fills it. The filesystem decides with that in mind which files may share.
@@ -64,7 +64,7 @@ unsafe impl Sync for PageCache {}
 /// The type of the mount: it is not registered, so nobody else can mount it.
 struct Type(UnsafeCell<bindings::file_system_type>);
 
-// SAFETY: What is in it is for the VFS, which locks it.
+// SAFETY: Its content is for the VFS, which locks it.
 unsafe impl Sync for Type {}
 
 /// It has no owner: the mount is the module's own, and would keep it from ever being unloaded. So dropping
@@ -241,11 +241,12 @@ impl PageCache {
 impl Drop for PageCache {
     /// Unmounts, and waits until nothing in the kernel refers to [`TYPE`] or its tables any more.
     ///
-    /// Whatever walks all superblocks, as sync(2) does, keeps the one that it looked at last until it is
-    /// done with the next. A superblock is taken off its type's list when the last of these passive
-    /// references is dropped, by such a walker perhaps, which reads the owner of the type after that. That must not
-    /// happen when the module's memory is gone, and [`TYPE`] has no owner that would keep it. So a
-    /// reference of our own is the last one. To unload the module waits for the walk.
+    /// A walk over all superblocks, such as that of sync(2), keeps the superblock that it looked at
+    /// last until it is done with the next. A superblock is taken off its type's list when the last
+    /// of these passive references is dropped. If a walker drops it, the walker reads the owner of
+    /// the type after that. The module's memory must not be gone then, and [`TYPE`] has no owner
+    /// that would keep it. So this makes its own reference the last one: unloading the module waits
+    /// for the walk.
     fn drop(&mut self) {
         let sb = self.super_block();
         // SAFETY: The mount keeps the superblock, which has passive references as long as it is active.

@@ -89,7 +89,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn check_mounter(fc: &FsContext<Self>) -> Result;
 
     /// Reads and verifies all of the image in `backing` that a mount takes: nothing is read after this
-    /// until the superblock has its root. What is not to be mounted is refused here.
+    /// until the superblock has its root. An image that must not be mounted is refused here.
     fn open_image(
         fc: &FsContext<Self>,
         options: &Self::Options,
@@ -111,8 +111,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// for the inodes that are left.
     fn shut_down(data: &Self::Data);
 
-    /// Decides whether a superblock that exists may be mounted once more with these options. All that
-    /// [`FileSystem::open_image`] would refuse, by what it found then, is to be refused here.
+    /// Decides whether a superblock that exists may be mounted once more with these options. It has
+    /// to refuse all that [`FileSystem::open_image`] would refuse, judged by what was found then.
     ///
     /// Two mounts of one block device share a superblock; two mounts of one file do not.
     fn check_second_mount(

@@ -39,8 +39,8 @@ pub(super) enum Source {
     File(ARef<File>),
 }
 
-/// A regular file needs no more; `O_NONBLOCK` keeps what is not a regular file from waiting for a peer
-/// before it is refused.
+/// A regular file needs no more. `O_NONBLOCK` keeps the open of another type of file from waiting
+/// for a peer before it is refused.
 const OPEN_FLAGS: c_int =
     (bindings::O_RDONLY | bindings::O_LARGEFILE | bindings::O_NONBLOCK) as c_int;
 
@@ -170,7 +170,7 @@ fn open<T: FileSystem>(fc: &FsContext<T>, name: *const c_char) -> Result<ARef<Fi
     Ok(unsafe { ARef::from_raw(NonNull::new(file).ok_or(ENOENT)?.cast()) })
 }
 
-/// On how many filesystems one is stacked whose image is `file`; `EINVAL` if that is one too many.
+/// The number of filesystems below one whose image is `file`; `EINVAL` if that is one too many.
 pub(super) fn stack_depth<T: FileSystem>(fc: &FsContext<T>, file: &File) -> Result<c_int> {
     // SAFETY: An open file has an inode, which does not change.
     let inode = unsafe { (*file.as_ptr()).f_inode };

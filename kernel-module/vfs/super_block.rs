@@ -221,8 +221,9 @@ impl<T: FileSystem> SuperBlock<T, New> {
         }
     }
 
-    /// Says by `FS_IOC_GETFSSYSFSPATH` that its folder below that of its type in `/sys/fs` has the name that
-    /// `sysfs::Folder` gives it: `MAJOR:MINOR` of its device number.
+    /// Makes `FS_IOC_GETFSSYSFSPATH` name the folder of this superblock below that of its type in
+    /// `/sys/fs`. The name is the one that `sysfs::Folder` uses: `MAJOR:MINOR` of the device
+    /// number.
     pub(crate) fn set_sysfs_name(&self) {
         // SAFETY: The superblock is valid and ours.
         unsafe { bindings::tesserafs_super_set_sysfs_name(self.as_ptr()) };
@@ -406,7 +407,7 @@ const fn flag(flag: u32) -> c_ulong {
     flag as c_ulong
 }
 
-/// Sets what is common to all superblocks of `T`.
+/// Sets the fields that are the same for all superblocks of `T`.
 ///
 /// # Safety
 ///

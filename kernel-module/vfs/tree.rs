@@ -3,7 +3,7 @@
 //! From a filesystem context to the root of a superblock, in this order:
 //!
 //! 1. Whether the mounter may mount anything ([`FileSystem::check_mounter`]).
-//! 2. What the source is; a file is opened ([`source::find`]).
+//! 2. The kind of the source; a file is opened ([`source::find`]).
 //! 3. Whether it may be a source, and how deep it is stacked.
 //! 4. All that a mount reads of the image is read and verified ([`FileSystem::open_image`]).
 //! 5. The superblock is made, with its data and its root, from what was read.
@@ -203,7 +203,7 @@ unsafe extern "C" fn fill_super_device<T: FileSystem>(
     })
 }
 
-/// Gives a superblock what all those of `T` have.
+/// Sets up the fields that all superblocks of `T` have.
 ///
 /// # Safety
 ///

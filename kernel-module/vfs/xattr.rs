@@ -51,7 +51,7 @@ pub(crate) trait Operations {
 
     /// Adds the full name of each attribute of the inode to `names`.
     ///
-    /// All of them: what the caller of `listxattr` may not see is left out by [`Names::push`].
+    /// All of them: [`Names::push`] leaves out those that the caller of `listxattr` may not see.
     fn list(inode: &INode<Self::FileSystem>, names: &mut Names<'_>) -> Result;
 }
 
@@ -219,8 +219,8 @@ impl<U: Operations> Table<U> {
         // SAFETY: The namespace is valid; `value` is `len` bytes of kernel memory.
         let acl = unsafe { bindings::posix_acl_from_xattr(user_ns, value.as_ptr().cast(), len) };
         match kernel::error::from_err_ptr(acl) {
-            // A list that names a user whom the namespace does not know lets no one in; the privileges
-            // that override any list do so here, too.
+            // A list with a user that the namespace does not know grants access to nobody.
+            // Privileges that override any list override this one, too.
             Err(e) if e == EINVAL && !is_initial(user_ns) => Err(EACCES),
             acl => acl,
         }

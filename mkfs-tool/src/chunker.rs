@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tesserafs_format::limits::{BLOCK_SIZE, PLAIN_DIGEST_MAX};
 use tesserafs_format::{Digest, Profile};
 
-/// What the digest of a content above [`PLAIN_DIGEST_MAX`] begins with.
+/// The first bytes that go into the digest of a content above [`PLAIN_DIGEST_MAX`].
 const SPARSE_TAG: &[u8; 16] = b"TESSRAFS-SPARSE\0";
 
 /// A block of zeros to compare with.
@@ -116,8 +116,8 @@ impl Cutter {
         &mut self.window
     }
 
-    /// Cuts what can be cut, and gives back the window that the pieces refer to; with `last`, everything.
-    /// What is left begins the next window, with room for `room` bytes more.
+    /// Cuts what can be cut, and gives back the window that the pieces refer to; with `last`, everything. The
+    /// rest begins the next window, with room for `room` bytes more.
     pub fn advance(&mut self, last: bool, room: usize, pieces: &mut Vec<Piece>) -> Arc<Vec<u8>> {
         let window = std::mem::take(&mut self.window);
         let mut uncut = 0;
@@ -210,7 +210,7 @@ impl Cutter {
     }
 }
 
-/// What the tree region says of the bytes of a content.
+/// The facts about the bytes of a content that the tree region holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Its digest (`FORMAT.md` 4.7).
@@ -320,7 +320,7 @@ pub struct Group {
     bytes: Vec<u8>,
 }
 
-/// What to do with the open group.
+/// Whether the open group goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupEnd {
     /// The next content still belongs to it.

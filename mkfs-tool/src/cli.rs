@@ -28,7 +28,7 @@ Examples:
   mkfs-tesserafs --level 15 --exclude 'var/cache/**' --devices=skip root.tess /mnt/root
   docker export box | mkfs-tesserafs --tar - box.tess
 
-Signing where the key is not:
+Signing with a key on another machine:
   mkfs-tesserafs --emit-signed-data data root.tess rootfs/
   openssl cms -sign -binary -noattr -nocerts -md sha256 -outform DER \\
       -signer cert.pem -inkey key.pem -in data -out sig
@@ -43,9 +43,9 @@ the files; besides about 200 bytes an inode and 2 MB for 1 GB of distinct data. 
 that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
 
 Exit status: 0 the image is complete; 1 something could not be read, written or
-represented, and there is no image, unless all that could not be written was the report;
+represented, and there is no image (if only the report could not be written, there is one);
 2 the command line makes no sense. A signal leaves no image either, unless it was complete
-already; SIGABRT is what memory that cannot be had ends the program with.";
+already. The program ends with SIGABRT where memory cannot be had.";
 
 /// Builds a tesserafs image from a directory or a tar archive.
 #[derive(Debug, Parser)]
@@ -78,7 +78,8 @@ struct Args {
     #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
     gid: Option<u32>,
 
-    /// Leave out what matches, relative to the root, and everything below it (* within a name, ** across); repeatable
+    /// Leave out files that match, relative to the root, and everything below them (* within a name, **
+    /// across); repeatable
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
 
@@ -131,7 +132,7 @@ struct Args {
     small_max: Option<u32>,
 }
 
-/// What the command line asks for.
+/// A request of the command line.
 enum Request {
     Build(Box<Config>),
     Emit { image: PathBuf, data: PathBuf },
@@ -197,7 +198,7 @@ fn run(request: Request, quiet: bool, json: bool) -> Result<()> {
     }
 }
 
-/// More threads wait for each other only.
+/// More threads would only wait for each other.
 const THREADS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// Reads `MIN,AVG,MAX`.
@@ -209,7 +210,7 @@ fn chunk_sizes(text: &str) -> std::result::Result<[u32; 3], String> {
         .ok_or_else(|| "three numbers with commas between them are wanted".into())
 }
 
-/// From what was typed to what is asked for.
+/// Turns the arguments into a request.
 fn request(args: Args) -> Result<Request> {
     if let Some(signature) = args.attach_signature {
         return Ok(Request::Attach { image: args.image, signature, cert: args.sign_cert });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What to build, validated: nothing behind this looks at the command line or the environment.
+//! The build that is wanted, validated: nothing behind this looks at the command line or the environment.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub struct Config {
     pub image: PathBuf,
     /// Where the tree is.
     pub source: SourcePath,
-    /// What is left out, and what happens to attributes.
+    /// The files that are left out, and the changes to attributes.
     pub filter: Filter,
     /// How to cut and compress.
     pub profile: Profile,
@@ -37,7 +37,7 @@ pub struct Config {
     pub threads: NonZeroUsize,
     /// Keys and values to embed.
     pub annotations: Annotations,
-    /// Who signs.
+    /// The signer.
     pub signer: Option<Signer>,
     /// Where to write the bytes to sign elsewhere.
     pub signed_data: Option<PathBuf>,

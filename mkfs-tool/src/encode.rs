@@ -9,10 +9,12 @@
 //! - the *sequencer*, the caller's thread, takes what the workers found, file after file in canonical order: it knows which
 //!   contents and chunks are new, fills groups, numbers chunks and writes them.
 //!
-//! So what is stored, and where, is a function of the tree and the profile, and only *who* compressed it, and when, is not.
+//! So what is stored, and where, is a function of the tree and the profile. Only the thread that compresses a
+//! chunk, and the time at which it does, are not.
 //!
 //! Memory: windows of files and compressed chunks that cannot be written yet are counted against a budget. A worker that wants
-//! to read more waits while it is spent, except for the file that the sequencer waits for: it gets on, so that everything does.
+//! to read more waits while it is spent, except for the file that the sequencer waits for: that file makes
+//! progress, so everything does.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -75,11 +77,11 @@ pub struct Map {
     pub pack_bytes: u64,
     /// Bytes of holes in contents whose digest is over all of their bytes.
     pub plain_hole_bytes: u64,
-    /// What was found.
+    /// The figures.
     pub figures: Figures,
 }
 
-/// What the encoder found.
+/// Figures that the encoder found.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct Figures {
     /// Bytes of all files; of a hard-linked one once.
@@ -232,7 +234,7 @@ impl Bell {
     fn ring(&self) {
         let mut state = self.state();
         state.count += 1;
-        // To notify nobody is a system call all the same.
+        // A notification without a waiter is a system call all the same.
         if state.waiting > 0 {
             self.waiters.notify_all();
         }
@@ -289,7 +291,7 @@ struct Job {
     claimed: bool,
 }
 
-/// What a worker tells the sequencer of a file.
+/// News about a file, from a worker to the sequencer.
 #[derive(Debug)]
 enum Event {
     Chunk {
@@ -352,7 +354,7 @@ struct ChunkState {
     stored: Progressed,
 }
 
-/// A file that is being read: what the sequencer has not taken yet.
+/// A file that is being read: the events that the sequencer has not taken yet.
 #[derive(Debug)]
 struct FileEvents {
     ino: u32,
@@ -412,7 +414,7 @@ impl<F> State<F> {
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Shared<F> {
     state: Mutex<State<F>>,
     to_sequencer: Bell,
@@ -434,8 +436,8 @@ impl<F> Shared<F> {
         self.flight.bell.ring();
     }
 
-    /// Tells the sequencer that there may be something for it, now and then: to wake it for each file costs more than
-    /// what it does. A worker that goes to sleep rings in any case.
+    /// Tells the sequencer that there may be something for it, now and then: waking it for each file would
+    /// cost more than its work. A worker that goes to sleep rings in any case.
     fn nudge(&self) {
         let news = self.news.fetch_add(1, Ordering::Relaxed);
         if news % NEWS == 0 || self.flight.bytes.load(Ordering::Relaxed) > self.budget / 2 {
@@ -503,7 +505,7 @@ impl<'a, F: Send> Worker<'a, F> {
     fn run<S: Source<File = F>>(mut self, source: &S, progress: &dyn Progress) -> Result<()> {
         let shared = self.shared;
         loop {
-            // Before anything is looked at, `stopped` too: what happens later changes the count.
+            // Before anything is looked at, `stopped` too: any later event changes the count.
             let seen = shared.flight.bell.count();
             if shared.stopped() {
                 return Ok(());
@@ -649,7 +651,8 @@ impl<'a, F: Send> Worker<'a, F> {
         let mut pieces = Vec::new();
         let mut hasher = ContentHasher::new(task.size);
         let mut pos = 0;
-        // What a window leaves to the next one, a chunk and some zeros at most, has no permit of its own.
+        // The bytes that a window leaves to the next one, a chunk and some zeros at most, have no permit of
+        // their own.
         while pos < task.size {
             let data = open.data(pos)?;
             let gap = data.start - pos;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong while an image is built, each with the name of the file that it concerns.
+//! The errors of a build, each with the name of the file that it concerns.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,11 +22,11 @@ pub enum Error {
     /// A system call failed.
     #[error("cannot {action} {}: {source}", Shown(.path))]
     Io {
-        /// What was tried, as a verb.
+        /// The action that failed, as a verb.
         action: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
@@ -35,7 +35,7 @@ pub enum Error {
     Changed {
         /// The file.
         path: PathBuf,
-        /// What is different.
+        /// The difference.
         what: &'static str,
     },
     /// The source has something that an image cannot hold.
@@ -43,7 +43,7 @@ pub enum Error {
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What cannot be held, and what to do.
+        /// The property that cannot be held, and a remedy.
         reason: String,
     },
     /// Device nodes, all of them.
@@ -56,7 +56,7 @@ pub enum Error {
         path: PathBuf,
         /// Where its entry begins.
         offset: u64,
-        /// What is wrong.
+        /// The defect.
         reason: String,
     },
     /// A key, certificate or signature does not serve.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the exit status says.
+//! The meaning of the exit status.
 
 /// The exit status of the program. A signal that ends it is reported as such: 128 + its number in a shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 //! Builds tesserafs images from directories and tar archives.
 //!
-//! `format/FORMAT.md` is the specification of what comes out: the same tree gives the same bytes, whatever the order of
-//! directories on disk, the number of threads, the machine, the clock, the umask or the path that it was built at.
+//! `format/FORMAT.md` is the specification of the result: the same tree gives the same bytes, whatever the
+//! order of directories on disk, the number of threads, the machine, the clock, the umask or the path that it
+//! was built at.
 //!
 //! Modules, in the order in which data passes them:
 //!

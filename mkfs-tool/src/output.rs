@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file that becomes the image: without a name until it is complete, so that nothing is left of one that never is.
+//! The file that becomes the image: without a name until it is complete, so that an unfinished image leaves
+//! nothing behind.
 //!
-//! A file system that has no files without names gives it another name, which is removed on every error and on signals that
-//! can be caught.
+//! On a file system without unnamed files it has another name until then, which is removed on every error and
+//! on signals that can be caught.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -20,7 +21,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 
-/// What the name of an unfinished file begins with.
+/// The beginning of the name of an unfinished file.
 const PREFIX: &str = ".mkfs-tesserafs-";
 
 /// How far the program is, for [`remove_on_signal`].
@@ -41,14 +42,15 @@ fn unfinished() -> MutexGuard<'static, Unfinished> {
 #[derive(Debug)]
 pub struct Output {
     file: File,
-    /// What it is called until then, where it must have a name.
+    /// Its name until then, where it must have one.
     temporary: Option<TempPath>,
     target: PathBuf,
     force: bool,
 }
 
 impl Output {
-    /// Begins a file that will be `target`. What is there already is replaced only with `force`, and only at the end.
+    /// Begins a file that will be `target`. An existing file is replaced only with `force`, and only at the
+    /// end.
     pub fn create(target: &Path, force: bool) -> Result<Self> {
         // Through a symlink, so that it is not the link that is replaced.
         let target = match fs::symlink_metadata(target) {
@@ -112,7 +114,7 @@ impl Output {
 
     /// Gives the file its name.
     ///
-    /// It is not forced to the disk first: what a crash damages, the digests in the image show.
+    /// It is not forced to the disk first: the digests in the image show what a crash has damaged.
     pub fn commit(self) -> Result<()> {
         let Self { file, temporary, target, force } = self;
         // A signal either finds the file unfinished, or waits until it has its name.
@@ -137,18 +139,20 @@ impl Output {
 /// A file in `dir` that has no name, and can be given one.
 fn unnamed(dir: &Path) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    // The umask takes its part of it. An error is that of a file with a name, too, unless it is that there are no others.
+    // The umask applies. After an error a file with a name is tried: it fails in the same way, unless the
+    // file system only lacks files without names.
     let file = open(dir, flags, Mode::from_raw_mode(0o666)).ok()?;
     Path::new("/proc/self/fd").is_dir().then(|| file.into())
 }
 
-/// Gives a file without a name that one, which nothing may have.
+/// Gives a file without a name the name `path`, which must not exist.
 fn link(file: &File, path: &Path) -> io::Result<()> {
     let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-/// Gives a file without a name the one of another, as a link replaces nothing.
+/// Gives a file without a name the name of an existing file: by another name first, as a link replaces
+/// nothing.
 ///
 /// SIGKILL between the two leaves all of the image, under the other name.
 fn replace(file: &File, target: &Path) -> io::Result<()> {
@@ -241,7 +245,7 @@ mod tests {
             fs::remove_file(&target).unwrap();
             begin(true, b"fourth").commit().unwrap();
             assert_eq!((fs::read(&target).unwrap(), names()), (b"fourth".to_vec(), 1));
-            // As any program creates files: what the umask leaves of 0666.
+            // The mode of a file that any program creates: 0666 less the umask.
             let other = File::create(dir.path().join("other")).unwrap().metadata().unwrap().mode();
             assert_eq!(fs::metadata(&target).unwrap().mode(), other);
             fs::remove_file(dir.path().join("other")).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What was built, for people and for machines.
+//! The report of a build, for people and for machines.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -53,7 +53,7 @@ pub struct ProfileReport {
     zstd_version: u32,
 }
 
-/// What was built.
+/// The report of a build.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The image.
@@ -79,7 +79,7 @@ pub struct Report {
     /// Bytes and duplicates.
     #[serde(flatten)]
     pub figures: Figures,
-    /// What of the source is not in the image.
+    /// The parts of the source that are not in the image.
     pub left_out: LeftOut,
     /// How chunks were cut and compressed.
     pub profile: ProfileReport,

@@ -161,7 +161,7 @@ pub fn emit_signed_data(prefix: &[u8; SIGNED_PREFIX], path: &Path) -> Result<()>
     if path.as_os_str() == "-" {
         return io::stdout().write_all(prefix).map_err(Error::io("write", path));
     }
-    // What is no file, such as a pipe, cannot be replaced.
+    // A target that is no file, such as a pipe, cannot be replaced.
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return fs::write(path, prefix).map_err(Error::io("write", path));
     }
@@ -172,7 +172,8 @@ pub fn emit_signed_data(prefix: &[u8; SIGNED_PREFIX], path: &Path) -> Result<()>
 
 /// Gives an existing image the signature in the file `signature`, in place of the one it has.
 ///
-/// A copy gets it, and then the image's name: whoever reads the image meanwhile sees the old one or the new one.
+/// A copy gets it, and then the image's name: a reader of the image sees the old one or the new one
+/// meanwhile.
 pub fn attach_signature(image: &Path, signature: &Path, cert: Option<&X509>) -> Result<SuperBlock> {
     let der = read(signature)?;
     check_signature(&der, &Shown(signature).to_string())?;

@@ -23,7 +23,7 @@ pub struct FileTask<F> {
     pub ino: u32,
     /// Its bytes, 1 at least.
     pub size: u64,
-    /// What its source needs to open it.
+    /// The handle that its source needs to open it.
     pub file: F,
 }
 
@@ -32,7 +32,7 @@ pub type Found<'a, F> = &'a mut dyn FnMut(FileTask<F>) -> Result<()>;
 
 /// A tree, and the bytes of its files.
 pub trait Source: Sync {
-    /// What it takes to open a file.
+    /// The handle that is needed to open a file.
     type File: Send;
     /// An open file.
     type Open<'a>: OpenFile
@@ -46,16 +46,16 @@ pub trait Source: Sync {
     fn open<'a>(&'a self, task: &'a FileTask<Self::File>) -> Result<Self::Open<'a>>;
 }
 
-/// What a walk gives beside the files.
+/// The result of a walk, beside the files.
 #[derive(Debug)]
 pub struct Walked {
     /// The tree.
     pub tree: Tree,
-    /// What was left out, and said to be.
+    /// The parts of the source that were left out, for the report.
     pub left_out: LeftOut,
 }
 
-/// What is in the source and not in the image.
+/// The parts of the source that are not in the image.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct LeftOut {
     /// Names that `--exclude` matches, each with everything below it.
@@ -71,7 +71,7 @@ pub struct LeftOut {
 /// An open regular file.
 pub trait OpenFile {
     /// The next range at or behind `pos` that may have other bytes than zero. It begins at a multiple of a block,
-    /// and ends at one or at the end of the file, where there is no more it is empty.
+    /// and ends at one or at the end of the file, and is empty where there is no more.
     fn data(&mut self, pos: u64) -> Result<Range<u64>>;
 
     /// Appends exactly the bytes of `range` to `buf`.
@@ -81,7 +81,7 @@ pub trait OpenFile {
     fn close(self) -> Result<()>;
 }
 
-/// What is done to the attributes of every inode.
+/// Changes to the attributes of every inode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Override {
     /// The owner of everything.
@@ -103,7 +103,7 @@ impl Override {
     }
 }
 
-/// What to do with device nodes.
+/// How device nodes are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Devices {
     /// Refuse the tree, and list them.
@@ -113,14 +113,14 @@ pub enum Devices {
     Skip,
 }
 
-/// What is left out, and what happens to the rest.
+/// The files that are left out, and the changes to the others.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Paths relative to the root of the tree.
     pub exclude: globset::GlobSet,
-    /// What to do with device nodes.
+    /// How device nodes are treated.
     pub devices: Devices,
-    /// What is done to attributes.
+    /// The changes to attributes.
     pub attributes: Override,
     /// Device and inode numbers of files that are the image itself.
     pub image: Vec<(u64, u64)>,

@@ -18,7 +18,7 @@ use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::{Dirent, FileType, Ino, Timestamp, XattrEntry};
 use zerocopy::IntoBytes;
 
-/// What all inodes have.
+/// The attributes that all inodes have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Permission bits.
@@ -36,7 +36,7 @@ pub struct Attributes {
 /// The extended attributes of an inode: names and values, in any order.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What an inode is, with what only that type has.
+/// The type of an inode, with the fields that only that type has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file of so many bytes; its content comes from the encoder.

@@ -32,7 +32,7 @@ const HANG: Duration = Duration::from_secs(60);
 /// A file of 2^63-1 bytes.
 const LARGEST: u64 = (1 << 63) - 1;
 
-/// Waits for a program, which must not hang; what it printed is less than a pipe holds.
+/// Waits for a program, which must not hang; its output is less than a pipe holds.
 fn end(mut command: Command) -> Output {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -47,7 +47,7 @@ fn end(mut command: Command) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What a program printed holds nothing that a terminal obeys.
+/// The output of a program holds nothing that a terminal obeys.
 fn assert_plain(output: &Output) {
     for bytes in [&output.stdout, &output.stderr] {
         let text = String::from_utf8_lossy(bytes);
@@ -97,12 +97,12 @@ fn an_archive_reaches_nothing_outside_of_itself() {
     sandbox.mkfs(["--tar", "a.tar", "image"]);
     let read = read_image(&sandbox.path("image"));
     assert_eq!(read.items.keys().collect::<Vec<_>>(), ["/", "again", "etc", "etc/hard", "etc/passwd", "out"]);
-    // A link is itself, also by another name; what it points to was not looked at.
+    // A link is itself, also by another name; its target was not looked at.
     assert_eq!((read.item("again").kind, read.item("again").ino), ('l', read.item("out").ino));
     assert_eq!(read.item("etc/hard").bytes, b"own");
 }
 
-/// A number as headers have those that octal digits are too short for.
+/// A number in the form that headers have for numbers that are too large for octal digits.
 fn binary(number: u64) -> [u8; 12] {
     let mut field = [0; 12];
     field[0] = 0x80;
@@ -178,7 +178,8 @@ fn sparse_bombs_are_holes_or_refused() {
     }
 }
 
-/// Writes an archive that begins with a header of so many bytes, which are zeros that take no place on the disk.
+/// Writes an archive that begins with a header of so many bytes. They are zeros, and take no place on the
+/// disk.
 fn with_huge_header(sandbox: &Sandbox, kind: u8, size: u64) {
     let mut archive = Archive::default();
     archive.raw(b"pax", kind, b"", b"", |header| header[124..136].copy_from_slice(&binary(size)));
@@ -252,7 +253,7 @@ fn an_archive_is_refused_wherever_it_is_cut() {
     assert_eq!(read_image(&sandbox.path("image")).items.len(), 6);
 }
 
-/// What somebody may do to a file while it is read.
+/// A change that somebody may make to a file while it is read.
 type Swap = fn(&Path);
 
 fn swaps() -> Vec<(&'static str, Swap)> {
@@ -429,7 +430,7 @@ fn nothing_that_is_printed_is_obeyed_by_a_terminal() {
         assert!(!output.stderr.is_empty(), "{args:?}");
         assert_plain(&output);
     }
-    // What is fine is said without them, too: names, targets, annotations, and the image's own name.
+    // Reports of success hold none of them either: in names, targets, annotations, and the image's own name.
     sandbox.write(&format!("src/kept{path}"), b"x");
     fs::write(sandbox.path("src").join(odd), b"x").unwrap();
     symlink(EVIL, sandbox.path("src/link")).unwrap();
@@ -489,7 +490,7 @@ fn little_memory_is_an_error_and_leaves_nothing() {
             // A thread that gets no stack for signals is aborted by the standard library.
             let is_ours = text.contains("panicked") && !text.contains("alternative stack");
             assert!(!is_ours, "{mib} MiB: {text}");
-            // As --help says: who gets no memory at all is aborted.
+            // As --help says: a program that gets no memory at all is aborted.
             let is_known = matches!(output.status.code(), Some(0 | 1)) || output.status.signal() == Some(6);
             assert!(is_known, "{mib} MiB: {} {text}", output.status);
             if output.status.success() {
@@ -531,7 +532,8 @@ fn a_limit_of_file_size_is_an_error_and_leaves_nothing() {
 fn interrupted(mut command: Command, signal: &str, after: Duration) -> (ExitStatus, String) {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     thread::sleep(after);
-    // It may have ended; then nobody is there to get it, and its number is not given to another before it is waited for.
+    // It may have ended. Then nothing gets the signal: its number is not given to another process before it
+    // is waited for.
     let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     let status = child.wait().unwrap();

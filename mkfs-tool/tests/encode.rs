@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pipeline as a library: whatever is scarce, the result is the same, and it ends.
+//! The pipeline as a library: in any shortage the result is the same, and it ends.
 
 mod common;
 

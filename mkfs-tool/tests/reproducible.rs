@@ -191,7 +191,7 @@ fn independent_program() -> Option<PathBuf> {
 const GOLDEN_TREE: &str = "sha256:ea8a7983351919c7c6eef9549bdf8d15c0abe5e101e1e6cbace5220c6bfecf80";
 const GOLDEN_IMAGE: &str = "sha256:36e8402ff8830539b19de37155bc079140c8cc418e47d80e1d1b81522d622a6c";
 
-/// The tree ID that a program computes that shares nothing with this one but FORMAT.md.
+/// The tree ID, computed by a program that shares nothing with this one but FORMAT.md.
 #[test]
 fn the_tree_id_is_that_of_an_independent_program() {
     let Some(program) = independent_program() else { return };

@@ -137,7 +137,7 @@ fn oci_whiteouts_become_whiteouts_and_opaque_directories() {
         .file("dir/.wh.gone", b"")
         .file("opaque/.wh..wh..opq", b"")
         .dir("opaque")
-        // What the layer itself has is never hidden by it.
+        // A whiteout never hides a file of its own layer.
         .file("file", b"here")
         .file(".wh.file", b"")
         .file(".wh.file2", b"")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The tree that the guest asks everything of that programs ask of files: one tree, in three file systems.
+//! The tree on which the guest makes every request that programs make of files: one tree, in three file
+//! systems.
 
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The folder outside the repository that keeps what is expensive to make.
+//! The folder outside the repository that keeps files which are expensive to make.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl Cache {
 
     /// The folder `name`, filled by `make` unless an earlier run has done so to the end.
     ///
-    /// What a run that was interrupted left is removed first. Two runs at once wait for each other.
+    /// The leftovers of an interrupted run are removed first. Two runs at once wait for each other.
     pub(crate) fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let folder = self.root.join(name);
         let done = self.root.join(format!("{name}.done"));
@@ -69,7 +69,7 @@ impl Cache {
             if !name.starts_with(prefix) || entry.path() == keep || !entry.path().is_dir() {
                 continue;
             }
-            // The mark goes first: what is left of an interrupted removal must not look complete.
+            // The mark goes first: the rest after an interrupted removal must not look complete.
             let mark = parent.join(format!("{name}.done"));
             if mark.exists() {
                 std::fs::remove_file(&mark)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The tree that the cases of xfstests find: what those make before they look at it, an image has to hold.
+//! The tree that the cases of xfstests find: an image has to hold the files that those make before they look
+//! at them.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};

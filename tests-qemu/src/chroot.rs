@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::run;
 
-/// What the programs of a root find by.
+/// The search path of the programs of a root.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Enters the root, its arguments: the root, the folders to show in it, `--`, the program with its arguments.
@@ -38,7 +38,7 @@ impl Chroot {
 
     /// A program of the root, with nothing of this machine's environment.
     ///
-    /// What is mounted for it is seen by it alone: it goes with the program, however that ends.
+    /// Only the program sees the mounts that are made for it: they go with the program, however that ends.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = run::command("unshare");
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C");

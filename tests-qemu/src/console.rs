@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What a kernel says on its console when something is wrong with it.
+//! The lines that a kernel writes to its console when something is wrong with it.
 //!
 //! Any of these makes a run fail, whatever the verdict says: a test that passed on a kernel that
-//! complained has not passed. What the table does not know by name is heard by how the kernel begins such lines.
+//! complained has not passed. A complaint that the table does not know by name is recognised by the way in
+//! which the kernel begins such lines.
 
 /// A text and what it means.
 struct Cry {
@@ -78,7 +79,7 @@ const CRIES: &[Cry] = &[
 /// A death cry that was heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Heard {
-    /// What it means.
+    /// Its meaning.
     pub(crate) meaning: &'static str,
     /// The line.
     pub(crate) line: String,

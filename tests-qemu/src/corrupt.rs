@@ -68,7 +68,7 @@ pub(crate) fn tamper(image: &mut [u8]) -> Result<()> {
     seal(image)
 }
 
-/// Makes the digest of the signed prefix right again, as whoever forges an image does.
+/// Makes the digest of the signed prefix right again, as a forger of an image does.
 pub(crate) fn seal(image: &mut [u8]) -> Result<()> {
     let (prefix, rest) = image.split_at_mut_checked(SIGNED_PREFIX).context("no superblock")?;
     let digest = rest.first_chunk_mut::<32>().context("no superblock")?;

@@ -27,7 +27,7 @@ pub(crate) fn mirror() -> Result<String> {
     )
 }
 
-/// What apt's configuration names: a line for each suite and component, with the address.
+/// The entries of apt's configuration: a line for each suite and component, with the address.
 fn targets() -> Result<String> {
     run::capture(run::command("apt-get").args([
         "indextargets",
@@ -37,7 +37,7 @@ fn targets() -> Result<String> {
     ]))
 }
 
-/// The site of the first main component of a Debian suite, or of what `part` of it holds (`-security`).
+/// The site of the first main component of a Debian suite, or of its `part` (`-security`).
 fn choose_site(targets: &str, part: &str) -> Option<String> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -58,10 +58,10 @@ pub(crate) fn bootstrap(folder: &Path, suite: &str, packages: &str, log: &Path) 
     )
 }
 
-/// What apt leaves behind, which a finished image does not hold.
+/// Leftovers of apt, which a finished image does not hold.
 const LEFTOVERS: [&str; 2] = ["var/cache/apt/archives", "var/lib/apt/lists"];
 
-/// Removes what a finished image does not hold.
+/// Removes files that a finished image does not hold.
 pub(crate) fn clean(root: &Path) -> Result<()> {
     for folder in LEFTOVERS {
         let folder = root.join(folder);
@@ -89,7 +89,7 @@ pub(crate) fn codename() -> Result<String> {
 
 /// The suite that a root holds.
 pub(crate) fn codename_of(root: &Path) -> Result<String> {
-    // What `/etc/os-release` is a link to.
+    // The target of the link `/etc/os-release`.
     let path = root.join("usr/lib/os-release");
     let text =
         std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
@@ -112,8 +112,8 @@ impl Suite {
         Self::fetch_from(folder, name, kind, &[(mirror()?, name.to_owned())])
     }
 
-    /// Fetches the lists of `name` and of what has come after it: its updates and, if apt's configuration
-    /// names an archive of such, its security updates.
+    /// Fetches the lists of `name`, of its updates and, if apt's configuration names an archive of such, of
+    /// its security updates.
     pub(crate) fn fetch_updated(folder: &Path, name: &str) -> Result<Self> {
         let mirror = mirror()?;
         let mut suites = vec![(mirror.clone(), name.to_owned()), (mirror, format!("{name}-updates"))];

@@ -61,7 +61,7 @@ pub(crate) fn demo() -> Result<ExitCode> {
             Err(error) => steps.failures.push(format!("{}: {error:#}", refused.name)),
         }
     }
-    println!("\nWhere a block of data was changed, whoever reads it learns so:\n");
+    println!("\nWhere a block of data was changed, its readers learn so:\n");
     let outcome = appliance.run("tampered", Some(TAMPERED), |message| {
         if let Message::Finished { error: None, note, .. } = message {
             println!("  {note}");
@@ -75,7 +75,7 @@ pub(crate) fn demo() -> Result<ExitCode> {
 /// The test of the group `tampered` that reads the changed block.
 const TAMPERED: &str = "tampered/changed-block";
 
-/// What went well, and what did not.
+/// The steps that went well, and those that did not.
 #[derive(Default)]
 struct Steps {
     well: usize,
@@ -83,7 +83,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// Takes what a machine says.
+    /// Takes a message of a machine.
     fn take(&mut self, message: &Message) {
         match message {
             Message::Say { text } => println!("  {text}"),
@@ -95,7 +95,7 @@ impl Steps {
         }
     }
 
-    /// Takes what is wrong with a machine as a whole.
+    /// Takes the complaints about a machine as a whole.
     fn end(&mut self, outcome: Outcome) {
         self.failures.extend(outcome.complaints);
     }

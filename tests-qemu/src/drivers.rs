@@ -9,12 +9,13 @@ use anyhow::{ensure, Context, Result};
 
 use crate::run;
 
-/// What the tests use of the kernel: disks, and the filesystems and devices that images lie on, lie under, or are
-/// compared with.
+/// The modules that the tests use: disks, and the filesystems and devices that images lie on, lie under, or
+/// are compared with.
 const WANTED: [&str; 11] =
     ["virtio_blk", "ext4", "xfs", "btrfs", "erofs", "squashfs", "overlay", "loop", "dm_mod", "nfsd", "nfsv4"];
 
-/// Unpacks into `scratch` what of [`WANTED`] is a module in this folder, with what it needs; path in the guest, file.
+/// Unpacks into `scratch` those of [`WANTED`] that are modules in this folder, with the modules that they
+/// need. Returns the path in the guest and the file of each.
 ///
 /// The guest loads them in the order of their names.
 pub(crate) fn unpack(modules: &Path, scratch: &Path) -> Result<Vec<(String, PathBuf)>> {
@@ -34,7 +35,7 @@ pub(crate) fn unpack(modules: &Path, scratch: &Path) -> Result<Vec<(String, Path
 
 /// The modules to load for these, each after those that it needs.
 fn order<'d>(dependencies: &'d str, built_in: &str, wanted: &[&str]) -> Result<Vec<&'d str>> {
-    // Lines are `module: what it needs`.
+    // Lines are `module: modules that it needs`.
     let lines: HashMap<String, (&str, &str)> = dependencies
         .lines()
         .filter_map(|line| line.split_once(':'))
@@ -53,7 +54,7 @@ fn order<'d>(dependencies: &'d str, built_in: &str, wanted: &[&str]) -> Result<V
     Ok(order)
 }
 
-/// Adds a module after what it needs.
+/// Adds a module after those that it needs.
 fn add<'d>(module: &'d str, lines: &HashMap<String, (&'d str, &'d str)>, order: &mut Vec<&'d str>) {
     if order.contains(&module) {
         return;
@@ -65,7 +66,7 @@ fn add<'d>(module: &'d str, lines: &HashMap<String, (&'d str, &'d str)>, order: 
     order.push(module);
 }
 
-/// What the kernel calls a module that lies there.
+/// The kernel's name of a module that lies there.
 fn name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `cargo xtask fuzz`: runs the targets of `format/fuzz`, each of which states what must hold whatever its input is.
+//! `cargo xtask fuzz`: runs the targets of `format/fuzz`, each of which states an invariant that must hold
+//! for any input.
 //!
 //! The first inputs are made anew each time; those that reached more code are kept in the cache, and so are those
 //! that broke something. In `cargo xtask test` each target has a short run: as many inputs each time, from the same first
@@ -38,7 +39,7 @@ const HANG: u64 = 60;
 /// Seconds that a program may take to end after its time.
 const GRACE: u64 = 120;
 
-/// What to fuzz, and for how long.
+/// The targets to fuzz, and for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Minutes for all targets together
@@ -112,7 +113,7 @@ impl<'a> Fuzzer<'a> {
     fn run(&self, name: &str, length: Length) -> Result<Figures> {
         let program = tools::find(&self.programs, name)?;
         let crashes = self.cache.folder("fuzz/crashes")?;
-        // What a target leaves when it dies goes with this.
+        // The files that a target leaves when it dies go with this.
         let scratch = scratch(self.cache)?;
         let mut command = run::command(&program);
         command.env("TMPDIR", scratch.path()).args(["-print_final_stats=1", &format!("-timeout={HANG}")]);
@@ -146,7 +147,7 @@ fn scratch(cache: &Cache) -> Result<tempfile::TempDir> {
     })
 }
 
-/// What a target found; an error with the input that broke its invariant.
+/// The figures of a target; an error with the input that broke its invariant.
 fn judge(command: &Command, output: &Output, log: &Path) -> Result<Figures> {
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
@@ -165,7 +166,7 @@ fn judge(command: &Command, output: &Output, log: &Path) -> Result<Figures> {
     }
 }
 
-/// What libFuzzer says at its end.
+/// The figures that libFuzzer prints at its end.
 #[derive(Debug, PartialEq, Eq)]
 struct Figures {
     runs: u64,

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::run;
 
-/// What an archive is made of.
+/// The parts that an archive is made of.
 pub(crate) struct Contents<'a> {
     /// The static init.
     pub(crate) init: &'a Path,

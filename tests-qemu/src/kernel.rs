@@ -12,13 +12,13 @@ use crate::cache::{key, log_of, Cache};
 use crate::debian::Suite;
 use crate::{linked, run, setup};
 
-/// What the test machine needs on top of `tinyconfig`.
+/// Options that the test machine needs on top of `tinyconfig`.
 const FRAGMENT: &str = include_str!("../kernel/qemu.config");
 
-/// What looks for defects, on top of that.
+/// Options that look for defects, on top of those.
 const DEBUG_FRAGMENT: &str = include_str!("../kernel/debug.config");
 
-/// What an appliance has, on top of the test machine's.
+/// Options of an appliance, on top of the test machine's.
 const APPLIANCE_FRAGMENT: &str = include_str!("../kernel/appliance.config");
 
 /// Where the newest kernel of the archive is.
@@ -28,7 +28,7 @@ const SOURCE: &str = "linux-source-7.";
 /// LLVM of this version is asked for by name, so that all suites have the same.
 const LLVM: &str = "/usr/lib/llvm-19/bin";
 
-/// What compiles modules for a kernel.
+/// The compilers of modules for a kernel.
 pub(crate) trait Compilers {
     /// `make` in a build folder of the kernel.
     fn make(&self, build: &Path) -> Command;
@@ -40,7 +40,7 @@ pub(crate) trait Compilers {
     fn objdump(&self) -> Command;
 }
 
-/// What builds kernels of this project's own configuration, and modules for them.
+/// The compilers of kernels of this project's own configuration, and of modules for them.
 #[derive(Debug, Clone)]
 pub(crate) struct Toolchain {
     rustc: PathBuf,
@@ -154,11 +154,11 @@ impl Flavour {
         }
     }
 
-    /// What the guest's command line says for it.
+    /// Words for it on the guest's command line.
     pub(crate) fn parameters(self) -> &'static str {
         match self {
             Self::Plain | Self::Appliance => "",
-            // As the configuration of the others has it: what is wrong once is not to be worked with.
+            // As the configuration of the others has it: a machine with one defect must not go on.
             Self::Stock => "oops=panic",
             // The first report of KASAN need not be the worst one. With page tables of five levels KASAN takes all
             // addresses for wild ones while the kernel finds out what its processor has: an interrupt at that
@@ -184,7 +184,7 @@ impl Flavour {
         }
     }
 
-    /// What the names of its logs begin with: a run on one leaves those of a run on the other.
+    /// The prefix of its logs' names: a run on one kernel leaves those of a run on the other.
     pub(crate) fn log_prefix(self) -> &'static str {
         match self {
             Self::Plain | Self::Appliance => "",
@@ -196,11 +196,11 @@ impl Flavour {
 
 /// How a kernel of this project's own is built.
 struct Recipe {
-    /// What its configuration has on top of `tinyconfig`.
+    /// Its configuration on top of `tinyconfig`.
     fragment: String,
-    /// What of that decides about the build.
+    /// The lines of that which decide about the build.
     key: String,
-    /// What its build folder is called.
+    /// The name of its build folder.
     folder: &'static str,
     /// How long a build takes on two processors.
     time: &'static str,
@@ -219,11 +219,11 @@ impl Recipe {
 pub(crate) struct Kernel {
     /// Which one.
     pub(crate) flavour: Flavour,
-    /// What QEMU starts.
+    /// The file that QEMU starts.
     pub(crate) image: PathBuf,
-    /// Output folder of the build: what a module is built against.
+    /// Output folder of the build, against which modules are built.
     pub(crate) build: PathBuf,
-    /// Folder of its own modules, if there is anything that the test machine needs and it has not built in.
+    /// Folder of its own modules, if the test machine needs any that are not built in.
     pub(crate) modules: Option<PathBuf>,
     /// Short name of source, compilers and configuration together.
     pub(crate) key: String,
@@ -290,7 +290,7 @@ pub(crate) fn build_appliance(
         revoked.display()
     );
     let kernel = compile(cache, toolchain, Flavour::Appliance, &linked.source, &linked.version, &keys)?;
-    // What is in the cache may have another driver.
+    // The kernel in the cache may have another driver.
     let mut make = toolchain.make(&linked.source);
     run::logged(make.arg(format!("O={}", kernel.build.display())), &log_of(&kernel.build))?;
     Ok(kernel)

@@ -10,7 +10,8 @@ use tesserafs_guest::plan::{Labels, LABEL_OPEN, LABEL_SECRET};
 use crate::tools::Tools;
 use crate::{run, trees};
 
-/// Everybody may read what is open, and nobody what is secret. What the policy has no word for is allowed.
+/// Everybody may read open files, and nobody secret ones. Permissions that the policy does not know are
+/// allowed.
 const POLICY: &str = "\
 class process
 class file

@@ -14,10 +14,10 @@ use anyhow::{bail, Context, Result};
 use crate::cache::{key, Cache};
 use crate::{kernel, run, tools};
 
-/// What the driver is made of, below the repository.
+/// The parts of the driver, below the repository.
 const PARTS: [&str; 3] = ["Kbuild", "kernel-module", "format"];
 
-/// What changes in the kernel's source.
+/// A change in the kernel's source.
 #[derive(Debug)]
 struct Edit {
     file: &'static str,
@@ -56,7 +56,7 @@ const EDITS: [Edit; 4] = [
     },
 ];
 
-/// Where the library looks for what an architecture knows of SHA-256, and what it finds there.
+/// Where the library looks for an architecture's SHA-256, and the header that it finds there.
 const SHA256_HEADER: (&str, &str) = ("lib/crypto/um/sha256.h", include_str!("../kernel/um-sha256.h"));
 
 /// The source, which nobody else changes while this value lives.

@@ -89,7 +89,7 @@ const FRAME_MAX: usize = 1024;
 /// The same for functions that only a mount runs, or the loading of the module: they begin near the system call.
 const FRAME_MAX_OF_MOUNT: usize = 2048;
 
-/// What the names of those have in them.
+/// Parts of the names of those.
 const OF_MOUNT: [&str; 5] = [
     "FileSystem>::fill_super",
     "FileSystem>::open_image",

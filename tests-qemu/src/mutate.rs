@@ -23,7 +23,7 @@ use tesserafs_format::Rule;
 use parts::Parts;
 use reader::{At, Failure, Reading, Refusal};
 
-/// What the kernel does with an image.
+/// The kernel's verdict on an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// It does not mount it, because of this rule.
@@ -32,7 +32,7 @@ pub(crate) enum Kernel {
     Unsupported,
     /// It mounts it; something fails because of this rule.
     Fails(At, Rule),
-    /// It reads all of it: what is odd about it need not bother a kernel.
+    /// It reads all of it: its oddity need not bother a kernel.
     Reads,
 }
 
@@ -60,9 +60,10 @@ pub(crate) enum Break {
     Records(fn(&mut Parts) -> Result<()>),
     /// In the bytes that the tables make, before they are digested.
     Laid(fn(&mut [u8], &Layout) -> Result<()>),
-    /// In the digested image, before it is signed. What changes the superblock repairs the digest of its prefix.
+    /// In the digested image, before it is signed. A change of the superblock repairs the digest of its
+    /// prefix.
     Digested(fn(&mut Vec<u8>, &Layout) -> Result<()>),
-    /// At last: what no digest covers, or what is not to be covered.
+    /// At last: in bytes that no digest covers, or that are not to be covered.
     Late(fn(&mut Vec<u8>, &Layout) -> Result<()>),
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct Case {
     /// Unlike that of any other.
     pub(crate) name: &'static str,
     pub(crate) kernel: Kernel,
-    /// What fsck finds, perhaps beside others; nothing at all in an image that is odd but valid.
+    /// The rule that fsck finds broken, perhaps beside others; none at all in an image that is odd but valid.
     #[cfg_attr(not(test), allow(dead_code, reason = "fsck needs no machine: cargo test asks it"))]
     pub(crate) fsck: Option<Rule>,
     pub(crate) breaks: Break,

@@ -35,13 +35,13 @@ impl Accelerator {
         }
     }
 
-    /// What the kernel must know of the time that its processors have.
+    /// Parameters for the time that the kernel's processors have.
     ///
     /// Emulated ones get what the host can spare. On a busy host the kernel finds its timer broken at
     /// boot, or takes a pause for a stall; real stalls last, and are reported after a minute as well.
     /// `slowness` is how many times as long everything takes on this kernel.
     pub(crate) fn kernel_parameters(self, slowness: u32) -> String {
-        // More than these the kernel does not take.
+        // The kernel takes no more than these.
         let (stall, lockup) = ((60 * slowness).min(300), (30 * slowness).min(60));
         match self {
             Self::Kvm => String::new(),
@@ -137,7 +137,8 @@ impl Boot<'_> {
     }
 }
 
-/// Starts a machine that is to end by itself, and gives the whole console: what a machine says that refuses to boot.
+/// Starts a machine that is to end by itself, and gives the whole console: for a machine that refuses to
+/// boot.
 pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
     let output = run::output_within(&mut boot.command(), boot.limit)?;
     let console = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -145,14 +146,14 @@ pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
     Ok(console)
 }
 
-/// What came of it.
+/// The outcome of a boot.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// What is wrong with the run as a whole; empty if nothing is.
+    /// Complaints about the run as a whole; empty if there are none.
     pub(crate) complaints: Vec<String>,
 }
 
-/// What the two readers of a machine report.
+/// A report of the two readers of a machine.
 enum Event {
     Line(String),
     Message(Result<Message, String>),
@@ -225,7 +226,7 @@ pub(crate) fn boot(boot: &Boot<'_>, mut show: impl FnMut(&Message)) -> Result<Ou
                 judge.take(message);
             }
             Ok(Event::ConsoleClosed) => {
-                // What the port still holds arrives before its reader ends.
+                // Messages that the port still holds arrive before its reader ends.
                 while let Ok(event) = events.recv_timeout(Duration::from_secs(2)) {
                     if let Event::Message(message) = event {
                         if let Ok(message) = &message {
@@ -292,7 +293,7 @@ impl Judge {
         }
     }
 
-    /// What ran when something happened.
+    /// The test that ran when something happened.
     fn during(&self) -> String {
         match &self.running {
             Some(name) => format!(", during {name}"),
@@ -355,7 +356,7 @@ pub(crate) fn machine(
 }
 
 fn stop(child: &mut Child) -> Result<()> {
-    // The guest powers off by itself; whatever is left after a moment has failed already.
+    // The guest powers off by itself; a machine that is left after a moment has failed already.
     for _ in 0..20 {
         if child.try_wait().context("failed to wait for QEMU")?.is_some() {
             return Ok(());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Counts what passed and what failed, and says so.
+//! Counts the tests that passed and that failed, and prints both.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,7 +22,8 @@ impl Report {
         Self { filter, ..Self::default() }
     }
 
-    /// Does something whose tests have this before their names; those who ask and tell leave it out.
+    /// Does something whose tests have this prefix before their names; the code that asks and reports leaves
+    /// it out.
     pub(crate) fn under<T>(&mut self, prefix: &'static str, work: impl FnOnce(&mut Self) -> T) -> T {
         let outer = std::mem::replace(&mut self.prefix, prefix);
         let result = work(self);
@@ -73,7 +74,7 @@ impl Report {
         println!("ok    {seconds:7.1} s  {}  {note}", self.full(name));
     }
 
-    /// Counts what a machine says of its tests.
+    /// Counts the results that a machine reports of its tests.
     pub(crate) fn take(&mut self, message: &Message) {
         if let Message::Finished { name, error, note, seconds } = message {
             match error {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use rustix::process::{kill_process_group, Pid, Signal};
 
-/// A command whose environment does not carry what cargo added for this program.
+/// A command whose environment does not carry the variables that cargo added for this program.
 ///
 /// `cargo run` puts its own libraries in front of the loader's search path, where the kernel's
 /// compiler would find the wrong ones.
@@ -50,7 +50,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// without an end.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Runs a command to its end, whatever that is, and collects what it prints.
+/// Runs a command to its end, be it a failure or not, and collects its output.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
     output_within(command, LIMIT)
 }
@@ -124,7 +124,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not text", shown(command)))
 }
 
-/// What a program took.
+/// The resources that a program took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     /// From start to end.

@@ -8,7 +8,7 @@ use anyhow::{bail, Context, Result};
 use crate::cache::Cache;
 use crate::{debian, run};
 
-/// What a verb needs to be installed.
+/// The packages that a verb needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// To build a kernel and the module.

@@ -53,7 +53,7 @@ pub(crate) struct Vendor {
     pub(crate) current: Signer,
     /// As well; and it was revoked before the kernel was built.
     pub(crate) retired: Signer,
-    /// Who runs the machines: the certificate is put into `.tesserafs` after the boot.
+    /// The operator of the machines: its certificate is put into `.tesserafs` after the boot.
     pub(crate) fleet: Signer,
     /// One more of those, whose certificate is not valid any more.
     pub(crate) expired: Signer,
@@ -196,7 +196,8 @@ impl Signer {
     }
 }
 
-/// The SHA-256 of what a certificate's issuer has signed: what a blacklist calls it by.
+/// The SHA-256 of the part of a certificate that its issuer has signed: a blacklist names the certificate by
+/// it.
 pub(crate) fn tbs_digest(signer: &Signer) -> Result<String> {
     let scratch = tempfile::NamedTempFile::new().context("failed to make a scratch file")?;
     // The first element of the outer sequence, header and all.

@@ -15,14 +15,14 @@ use crate::{answers, cases, disk, labels, rootfs, stores, trees};
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
 
-/// What becomes the data disk, in the stage's folder.
+/// The folder that becomes the data disk, in the stage's folder.
 const CONTENTS: &str = "contents";
 
-/// What a boot needs besides kernel and initramfs.
+/// The files that a boot needs besides kernel and initramfs.
 pub(crate) struct Stage {
     /// The folder that the data disk was made from; it goes with the value.
     folder: tempfile::TempDir,
-    /// What the guest will do with it.
+    /// The plan of the guest for it.
     pub(crate) plan: Plan,
     /// Data disk and raw root image: `/dev/vda` and `/dev/vdb`.
     pub(crate) disks: Vec<PathBuf>,
@@ -57,7 +57,7 @@ pub(crate) fn prepare(
         .prefix("stage-")
         .tempdir_in(&scratch)
         .context("failed to make a scratch folder")?;
-    // The finished disks lie beside what they are made of, and vanish with it.
+    // The finished disks lie beside the folder that they are made of, and vanish with it.
     let (contents, data) = (folder.path().join(CONTENTS), folder.path().join("data.ext4"));
     std::fs::create_dir(&contents).context("failed to create the stage")?;
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Debian's own kernel: out of its packages, with what a Rust module for it is built against.
+//! Debian's own kernel: out of its packages, with the build folder that a Rust module for it is built
+//! against.
 //!
 //! The packages have no metadata of the kernel's crates. It is made again here, from the same source and configuration
 //! with the same compiler, in a root of the suite that the kernel is for; no kernel is compiled. Names of symbols hold
-//! hashes of their crates: those of the kernel itself say whether what was made is what it was built from.
+//! hashes of their crates: the symbols of the kernel itself tell whether it was built from the metadata that
+//! was made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,7 +25,8 @@ const VARIANT: &str = "-cloud-amd64";
 /// The suite that the kernels of [`SUITE`] are compiled in.
 const COMPILED_IN: &str = "trixie";
 
-/// What compiles there: the kernel's own compilers, what builds its tools, and `pahole`, which its configuration asks for.
+/// The packages that compile there: the kernel's own compilers, those for its tools, and `pahole`, which its
+/// configuration asks for.
 const PACKAGES: &str =
     "bc,bindgen,bison,flex,gcc-14,libelf-dev,libssl-dev,make,openssl,pahole,python3,rust-src,rustc,xz-utils";
 
@@ -33,7 +36,7 @@ pub(crate) struct Stock {
     pub(crate) builder: Builder,
 }
 
-/// Finds the kernel, and makes what a module is built against, unless it is in the cache.
+/// Finds the kernel, and makes the folder that modules are built against, unless it is in the cache.
 pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
     setup::require_root("make a Debian root, and enter it")?;
     let release = release(cache)?;
@@ -85,7 +88,7 @@ fn is_release(text: &str) -> bool {
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter))
 }
 
-/// What the package of the headers is called, before the release.
+/// The name of the headers' package, before the release.
 const HEADERS: &str = "linux-headers-";
 
 /// The newest release among the names of packages.
@@ -108,7 +111,7 @@ fn upstream(release: &str) -> &str {
     release.split(['+', '-']).next().unwrap_or_default()
 }
 
-/// What the folder of a release is called, before the release.
+/// The name of a release's folder, before the release.
 const FOLDER: &str = "packages-";
 
 /// The releases whose packages are there.
@@ -123,7 +126,7 @@ fn cached(cache: &Cache) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What the packages of a release hold, unpacked.
+/// The content of a release's packages, unpacked.
 struct Packages {
     release: String,
     version: String,
@@ -161,7 +164,7 @@ impl Packages {
             run::run(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))?;
             std::fs::remove_file(&archive)
                 .with_context(|| format!("failed to remove {}", archive.display()))?;
-            // What the installation of the packages would do: the list of which module needs which.
+            // As the installation of the packages would do it: the list of which module needs which.
             std::os::unix::fs::symlink("usr/lib", folder.join("lib")).context("failed to link lib")?;
             run::capture(run::command("depmod").arg("-b").arg(folder).arg(release))?;
             write(&folder.join("version"), &version)
@@ -302,7 +305,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
 }
 
-/// What an option is set to, without quotes.
+/// The value of an option, without quotes.
 fn set<'c>(config: &'c str, option: &str) -> Option<&'c str> {
     config
         .lines()

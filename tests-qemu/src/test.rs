@@ -38,10 +38,10 @@ const GROUPS: [&str; 13] = [
     "mutants",
 ];
 
-/// Groups that need what only the debug kernel has.
+/// Groups that need features that only the debug kernel has.
 const DEBUG_GROUPS: [&str; 1] = ["faults"];
 
-/// Groups that need what only Debian's own kernel has.
+/// Groups that need features that only Debian's own kernel has.
 const STOCK_ONLY_GROUPS: [&str; 1] = ["security"];
 
 /// Groups of tests in a machine that boots from an image; each is one boot.
@@ -58,11 +58,11 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
     groups.iter().chain(more).copied()
 }
 
-/// Groups that every run has on Debian's own kernel, too: what differs with a kernel is how files are read and what
-/// they lie on.
+/// Groups that every run has on Debian's own kernel, too: kernels differ in how files are read, and in the
+/// filesystems that they lie on.
 const STOCK_GROUPS: [&str; 6] = ["compare", "programs", "signatures", "backing", "stores", "security"];
 
-/// What the names of tests begin with that run on the second kernel of a run.
+/// The prefix of the names of tests that run on the second kernel of a run.
 const STOCK_PREFIX: &str = "stock/";
 
 /// Tests that go on for as long as they are told.
@@ -71,17 +71,17 @@ const ENDLESS: &str = "races/storm-of-";
 /// How many they are.
 const ENDLESS_COUNT: u32 = 2;
 
-/// Runs everything whose name begins with `filter`, what needs a kernel on one of this flavour.
+/// Runs everything whose name begins with `filter`; tests that need a kernel run on one of this flavour.
 pub(crate) fn test(filter: Option<String>, flavour: Flavour) -> Result<ExitCode> {
     run_tests(filter, flavour, None)
 }
 
-/// Runs for this time what could go on for ever.
+/// Runs the tests that could go on for ever, for this time.
 pub(crate) fn soak(time: Duration, flavour: Flavour) -> Result<ExitCode> {
     run_tests(Some(ENDLESS.to_owned()), flavour, Some(time / ENDLESS_COUNT))
 }
 
-/// `period` is how long each test takes that could go on for ever, if it is not as usual.
+/// `period`, if given, is how long each test takes that could go on for ever.
 fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let mut report = Report::new(filter);
@@ -96,7 +96,7 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
         || wants_stock(&mut report, flavour, &STOCK_GROUPS)
         || wants_stock(&mut report, flavour, &["module"])
     {
-        // What cannot be prepared makes the run fail; it is no reason to end without a tally.
+        // A failed preparation makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report, flavour, period) {
             report.failed("preparation", &format!("{error:#}"));
         }
@@ -237,7 +237,7 @@ fn boot_all(lab: &Lab, stage: &Stage, report: &mut Report, groups: impl Iterator
     }
 }
 
-/// What needs a machine that boots from an image.
+/// The tests that need a machine that boots from an image.
 fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
     setup::ensure(cache, &[Need::Kernel, Need::Machine])?;
     let toolchain = Toolchain::find(cache)?;
@@ -275,7 +275,7 @@ fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kerne
     Ok((kernel, built))
 }
 
-/// The module for a kernel, with the tests of what it is.
+/// The module for a kernel, with the tests of its properties.
 fn module_for(
     cache: &Cache,
     report: &mut Report,
@@ -295,7 +295,8 @@ fn module_for(
             });
             report.test("module/takes-little-stack", || module::check_frames(compilers, existing()?));
         }
-        // With debug assertions it can, and shall. What it must not lack is what this kernel is for.
+        // With debug assertions it can, and shall. But it must not lack the instrumentation that this kernel
+        // is for.
         Flavour::Debug => report.test("module/is-instrumented", || {
             module::check_instrumented(compilers, existing()?).map(|()| String::new())
         }),
@@ -310,7 +311,7 @@ fn boot(lab: &Lab, stage: &Stage, report: &mut Report, group: &str) {
     judge(report, group, outcome);
 }
 
-/// What is wrong with a boot as a whole counts as one more failure.
+/// A complaint about a boot as a whole counts as one more failure.
 fn judge(report: &mut Report, group: &str, outcome: Result<Outcome>) {
     match outcome {
         Ok(outcome) if outcome.complaints.is_empty() => {}

@@ -28,7 +28,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Paths of what cargo built.
+/// Paths of the programs that cargo built.
 #[derive(Debug, Clone)]
 pub(crate) struct Tools {
     /// `mkfs-tesserafs`.
@@ -74,7 +74,7 @@ impl Tools {
     }
 }
 
-/// What the tests need of mkfs's report.
+/// The part of mkfs's report that the tests need.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct MkfsReport {
     /// Identity of the image, as mkfs prints it: `sha256:` and hexadecimal digits.
@@ -108,7 +108,7 @@ pub(crate) fn fuzz_cargo() -> Command {
     command
 }
 
-/// Builds the fuzz targets, and what makes their first inputs.
+/// Builds the fuzz targets, and the program that makes their first inputs.
 pub(crate) fn fuzz() -> Result<Vec<PathBuf>> {
     build_with(fuzz_cargo(), &[], &[])
 }

@@ -3,9 +3,10 @@
 //! A whole check by fsck of an image with any tables, whose digests of metadata are right. A short input is changes of
 //! an image in which nothing is wrong.
 //!
-//! Invariant: a verdict. What a walk refuses fsck finds, too: an image that it calls clean is read without an error.
-//! No panic. Memory is bounded by the bytes of the image, and time by them and by the bytes of its files, holes
-//! included, all of which a check hashes: where these are too many for a fuzzer, the check is interrupted.
+//! Invariant: a verdict. fsck finds everything that a walk refuses: an image that it calls clean is read
+//! without an error. No panic. Memory is bounded by the bytes of the image, and time by them and by the bytes
+//! of its files, holes included, all of which a check hashes: where these are too many for a fuzzer, the
+//! check is interrupted.
 
 #![no_main]
 
@@ -25,7 +26,7 @@ use tesserafs_fuzz::{heap, walk};
 /// Bytes of files that are waited for.
 const PATIENCE: u64 = 32 << 20;
 
-/// What a check takes beside the image: a buffer for a chunk, the states of the decoder, findings.
+/// Memory that a check takes beside the image: a buffer for a chunk, the states of the decoder, findings.
 const MEMORY: usize = 16 << 20;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,8 +2,9 @@
 
 //! zstd frames that are ended early: `frame::shorten`, on any bytes, and on frames that libzstd makes of any bytes.
 //!
-//! Invariant: where a frame decodes, and the shortened one, too, the latter gives the beginning of what the former does; a
-//! frame made as FORMAT.md 5.4 says is shortened wherever a block ends; where nothing is shortened nothing is changed. No panic.
+//! Invariant: where a frame and the shortened one both decode, the shortened one gives the beginning of the
+//! other's raw bytes; a frame made as FORMAT.md 5.4 says is shortened wherever a block ends; where nothing is
+//! shortened nothing is changed. No panic.
 
 #![no_main]
 
@@ -32,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     if zstd_safe::decompress(&mut raw, frame).is_ok() {
         shorten(frame, &raw, wanted);
     }
-    // What does not decode, and what is said of it is not true.
+    // Any bytes, as a frame with a raw length that is not theirs.
     let mut bytes = frame.to_vec();
     if frame::shorten(&mut bytes, wanted.saturating_mul(2), wanted).is_none() {
         assert!(bytes == frame, "changed and not shortened");

@@ -31,8 +31,8 @@ const PATIENCE: u64 = 16 << 20;
 /// Bytes that a compressed archive may unpack to, and that an image may have.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Memory for a tree: what a byte of an archive may cost, what a directory may that only a path names, which is two bytes
-/// there, and what any tree costs.
+/// Memory for a tree: for a byte of an archive, for a directory that only a path names (two bytes there), and
+/// for any tree.
 const MEMORY_PER_BYTE: usize = 64;
 const MEMORY_PER_DIRECTORY: usize = 1024;
 const MEMORY: usize = 4 << 20;
@@ -43,7 +43,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     setrlimit(Resource::Fsize, most).expect("a limit");
     let caught = Arc::<AtomicBool>::default();
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, caught).expect("a handler");
-    // Whoever starts this says where, by TMPDIR, and removes it: a program that dies does not.
+    // The caller says where, by TMPDIR, and removes the folder: a program that dies does not.
     tempfile::tempdir().expect("a folder").keep()
 });
 
@@ -69,7 +69,7 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// What indexing an archive may take; of a compressed one the file that it unpacks to is bounded.
+/// Memory that indexing an archive may take. Of a compressed one, the file that it unpacks to is bounded.
 fn most_memory(data: &[u8]) -> usize {
     // gzip, a zstd frame, a skippable one.
     if matches!(data, [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) {
@@ -79,7 +79,8 @@ fn most_memory(data: &[u8]) -> usize {
     MEMORY + MEMORY_PER_BYTE * data.len() + MEMORY_PER_DIRECTORY * directories
 }
 
-/// Whether the archive has files of more bytes than a fuzzer waits for. What is wrong with it the build says.
+/// Whether the archive has files of more bytes than a fuzzer waits for. The build says what is wrong with the
+/// archive.
 fn is_too_large(archive: &Path, filter: Filter) -> bool {
     let Ok(source) = TarSource::open(archive, &FOLDER, filter) else { return false };
     let mut left = PATIENCE;
@@ -122,7 +123,7 @@ fn build(archive: &Path, filter: Filter) {
     }
 }
 
-/// What is in the folder.
+/// The names in the folder.
 fn names() -> Vec<String> {
     let entries = fs::read_dir(&*FOLDER).expect("the folder");
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()

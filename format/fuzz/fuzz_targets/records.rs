@@ -24,7 +24,7 @@ use tesserafs_fuzz::tables::Tables;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 fuzz_target!(|data: &[u8]| {
-    // Counts as an input of tables has them; what is left are the bytes of records.
+    // Counts as an input of tables has them; the rest are the bytes of records.
     let Some(tables) = Tables::parse(data) else { return };
     let records = &data[data.len().min(26)..];
     tree_records(&tables.sb, records);

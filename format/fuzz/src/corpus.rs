@@ -5,8 +5,8 @@
 //! They are made by mkfs from archives and from a directory, and by the tiny writer of the format crate's tests, so that
 //! every kind of file and every table is among them; the same in each run.
 //!
-//! It shares the targets' instrumented libraries, which link to nothing but libFuzzer. So that has the main function,
-//! and this is done before it begins.
+//! It shares the targets' instrumented libraries, which link to nothing but libFuzzer. So libFuzzer has the
+//! main function, and this runs before that begins.
 
 #![no_main]
 
@@ -96,7 +96,7 @@ fn frames(corpus: &Corpus, name: &str, image: &[u8]) {
     }
 }
 
-/// From an image in which something is wrong anyway a mutation makes none that shows a difference between readers.
+/// A mutation of an image that is broken already shows no difference between readers.
 fn assert_clean(image: &[u8]) {
     let file = MemoryFile::new(image);
     let source = fsck_tesserafs::Source::open(&file.path()).expect("opened");
@@ -228,7 +228,7 @@ fn images(archives: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Vec<u8>)> 
     images
 }
 
-/// A tree with what an archive cannot hold.
+/// A tree with things that an archive cannot hold.
 fn directory(root: &Path) {
     fs::create_dir_all(root.join("a/b")).expect("folders");
     fs::write(root.join("a/file"), pattern(5_000, 4)).expect("written");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the fuzz targets share.
+//! Code that the fuzz targets share.
 //!
 //! A target is a program of `fuzz_targets/`; the invariant that it tries to break stands at its top. `cargo xtask fuzz`
 //! builds them, makes their first inputs with `corpus`, and runs them; a defect becomes a named test of the crate it is in.

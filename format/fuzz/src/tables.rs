@@ -29,7 +29,7 @@ pub struct Tables {
     metadata: Vec<u8>,
     /// The bytes of pack 0.
     pack: Vec<u8>,
-    /// What was read.
+    /// How often it was read.
     reads: Cell<u64>,
 }
 
@@ -150,7 +150,7 @@ fn tables(layout: &Layout) -> impl Iterator<Item = Table> {
 impl Metadata for Tables {
     type Error = FormatError;
 
-    /// Whoever asks for what is in no table has a defect: ranges are proven before they are read.
+    /// A caller that reads outside all tables has a defect: ranges are proven before they are read.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), FormatError> {
         self.reads.set(self.reads.get() + 1);
         let end = offset + buf.len() as u64;

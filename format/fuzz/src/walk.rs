@@ -2,7 +2,7 @@
 
 //! A walk through all tables of an image by what the format crate offers, as the kernel uses it.
 //!
-//! In table order, and through what overlaps only once: so it ends, whatever the tables say.
+//! It goes in table order, and through records that overlap only once: so it ends for any tables.
 
 use tesserafs_format::extent::Extents;
 use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
@@ -15,7 +15,7 @@ use tesserafs_format::{
 
 use crate::tables::Tables;
 
-/// What a walk found to be wrong; nothing in an image that is right.
+/// The defects that a walk found; none in an image that is right.
 #[derive(Debug, Default)]
 pub struct Walk {
     /// The broken rules that the format crate named.
@@ -118,7 +118,7 @@ fn directory(walk: &mut Walk, image: &Image<'_, Tables>, directory: &Directory) 
         for other in [&longer[..], &name[..name.len() - 1]] {
             let is_listed = entries.iter().any(|(name, _)| name == other);
             let found = image.lookup(directory, other);
-            // Whatever the order: no entry is found under another name.
+            // In any order, no entry is found under another name.
             assert!(is_listed || !matches!(found, Ok(Some(_))), "{other:?}: {found:?}");
         }
     }
@@ -157,7 +157,7 @@ fn chunk(walk: &mut Walk, image: &Image<'_, Tables>, index: ChunkIndex) {
     assert!(chunk.stored_len >= 1 && chunk.stored_len <= chunk.raw_len);
     let Ok(pack) = image.pack(chunk.pack) else { return };
     if walk.note(chunk.check_range(&pack)).is_some() && pack.index == PackIndex(0) {
-        // What is read of the image for it lies between superblock and tree.
+        // The bytes of the image that are read for it lie between superblock and tree.
         assert!(4096 + chunk.offset + u64::from(chunk.stored_len) <= image.sb.layout.tree_offset);
     }
 }
@@ -193,7 +193,8 @@ fn follow(walk: &mut Walk, image: &Image<'_, Tables>, extents: &Extents) {
         found.push(extent);
     }
     if found.len() != (extents.end - extents.first) as usize {
-        // What is broken may be found, or not; it must not be taken for something else.
+        // A search in broken extents may fail, but it must not give an extent that does not hold the
+        // position.
         for pos in [0, extents.size / 2, extents.size - 1] {
             if let Ok(extent) = image.extent_at(extents, pos) {
                 assert!((extent.start..extent.end).contains(&pos));

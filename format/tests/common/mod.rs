@@ -3,8 +3,8 @@
 //! A tiny writer of images, for tests: records in, bytes with right digests out.
 //!
 //! It proves nothing, so a test can break any record and still get an image whose Merkle tree, tree ID and pack digest are
-//! right: what a reader then refuses is the broken rule, and not a digest.
-//! The tests of `format` and of `fsck-tool` share it.
+//! right: a reader then refuses it for the broken rule, and not for a digest. The tests of `format` and of
+//! `fsck-tool` share it.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part")]
 
@@ -85,7 +85,7 @@ pub struct Draft {
     /// Directories by the index of their inode, with their number of entries.
     pub directories: Vec<(usize, usize)>,
     pub dirents: Vec<DraftDirent>,
-    /// What is done to the tables of inodes and names in the end.
+    /// The last change to the tables of inodes and names.
     pub change: Option<fn(&mut Tables)>,
     pub targets: Vec<u8>,
     pub xattr_sets: Vec<RawXattrSet>,
@@ -106,9 +106,9 @@ pub struct Draft {
     pub pack: Vec<u8>,
     /// Bytes between pack 0 and the tree region, instead of zeros to a block.
     pub pack_padding: Option<Vec<u8>>,
-    /// What every byte between tables is.
+    /// The value of every byte between tables.
     pub table_padding: u8,
-    /// What every byte behind the last digest of a hash level is.
+    /// The value of every byte behind the last digest of a hash level.
     pub hash_padding: u8,
 }
 
@@ -289,7 +289,7 @@ impl Draft {
         tables
     }
 
-    /// Adds a set; what an inode says to have it.
+    /// Adds a set; returns the number by which an inode refers to it.
     pub fn xattr_set(&mut self, xattrs: &[(&[u8], &[u8])]) -> u32 {
         let offset = self.xattr_entries.len();
         for (name, value) in xattrs {
@@ -533,7 +533,7 @@ pub fn attach(image: &mut Vec<u8>, signature: &[u8]) {
     pad(image, BLOCK_SIZE, 0);
 }
 
-/// Metadata in memory, as it is: what [`Metadata`] promises to be verified is right in a test.
+/// Metadata in memory, as it is: the bytes that [`Metadata`] promises to be verified are right in a test.
 pub struct Memory<'a>(pub &'a [u8]);
 
 impl Metadata for Memory<'_> {

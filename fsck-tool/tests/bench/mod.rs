@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests of the command share: running the real binary on an image in a directory of its own.
+//! Helpers that the tests of the command share: running the real binary on an image in a directory of its
+//! own.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::ffi::OsStr;

@@ -41,8 +41,8 @@ impl Extractor<'_> {
     /// The same of a symlink or a special file, which cannot be opened.
     pub(super) fn finish_special(&self, inode: &Inode, dir: &OwnedFd, name: &CString) -> Result<(), Error> {
         let number = inode.ino.get();
-        // All by a descriptor of what was created, whatever has its name by now: in a directory that others may write in
-        // it could be a hard link to a file that is not theirs.
+        // All by a descriptor of the file that was created. In a directory that others may write in, its name
+        // may by now be a hard link to a file that is not theirs.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle =
             rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(self.fail("open", number))?;
@@ -181,7 +181,7 @@ fn is_xattr_refused(errno: Errno) -> bool {
     is_refused(errno) || matches!(errno, Errno::RANGE | Errno::TOOBIG | Errno::NOSPC | Errno::NAMETOOLONG)
 }
 
-/// The type of what is created for an inode that is no regular file and no directory.
+/// The type of the file that is created for an inode that is neither a regular file nor a directory.
 fn special_type(inode: &Inode) -> FileType {
     match inode.kind {
         FileKind::Symlink { .. } => FileType::Symlink,

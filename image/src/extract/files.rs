@@ -70,15 +70,15 @@ impl Extractor<'_> {
         })
     }
 
-    /// Creates a regular file, and says whether it has its name: where the file system can, it gets that when it is
-    /// complete, so that nothing that ends the program leaves half of it.
+    /// Creates a regular file, and says whether it has its name. Where the file system can, the file gets its
+    /// name when it is complete, so that an end of the program never leaves half of a file.
     fn create_file(&self, dir: &OwnedFd, name: &CString) -> Result<(File, bool), Errno> {
         let private = Mode::from_raw_mode(0o600);
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         if self.unnamed.load(Ordering::Relaxed) {
             match rustix::fs::openat(dir, ".", flags | OFlags::TMPFILE, private) {
                 Ok(file) => return Ok((file.into(), false)),
-                // What file systems say that cannot.
+                // The errors of file systems that cannot do it.
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                     self.unnamed.store(false, Ordering::Relaxed);
                 }
@@ -109,7 +109,7 @@ impl Extractor<'_> {
     }
 }
 
-/// Gives a file without a name that one, which nothing may have.
+/// Gives a file without a name the name `name`, which must not exist.
 fn name_file(file: &File, dir: &OwnedFd, name: &CString) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW)

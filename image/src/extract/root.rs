@@ -57,7 +57,7 @@ impl Root {
                 }
             }
         }
-        // What is created in it must not inherit an ACL.
+        // Files that are created in it must not inherit an ACL.
         match rustix::fs::fremovexattr(&fd, DEFAULT_ACL) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => (),
             // A directory of somebody else's: only if there is one does it matter.

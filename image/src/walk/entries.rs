@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::finding::Finding;
 use crate::text;
 
-/// What the second pass carries from entry to entry.
+/// The state that the second pass carries from entry to entry.
 struct Entries<'a> {
     context: &'a Context<'a>,
     numbers: Numbering,

@@ -2,12 +2,12 @@
 
 //! What comes next in tables that are filled in order.
 
-/// What comes next in a table that is filled in order; unknown behind a record that could not be read.
+/// The next place in a table that is filled in order; unknown behind a record that could not be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next(pub(super) Option<u64>);
 
 impl Next {
-    /// Takes `len` from `start`; what was expected if that is something else.
+    /// Takes `len` from `start`; the expected start is the error if that is another.
     pub(super) fn take(&mut self, start: u64, len: u64) -> Result<(), u64> {
         let expected = self.0.replace(start.saturating_add(len));
         match expected {
@@ -31,7 +31,7 @@ pub(super) struct Numbering {
 }
 
 impl Numbering {
-    /// Takes a use of `index`; what was expected if it skips another.
+    /// Takes a use of `index`; the expected index is the error if this skips it.
     pub(super) fn take(&mut self, index: u64) -> Result<(), u64> {
         let expected = self.next;
         if index < expected {

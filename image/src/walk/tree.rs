@@ -15,7 +15,7 @@ pub struct Directory {
     pub tables: tesserafs_format::Directory,
 }
 
-/// What the walk learned; indexed by inode number less 1, or by content.
+/// The facts that the walk learned; indexed by inode number less 1, or by content.
 #[derive(Debug, Default)]
 pub struct Tree {
     /// Stored type, 0 of an inode that could not be read.

@@ -18,7 +18,7 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Looks through all extents; what cannot be read has no user.
+    /// Looks through all extents; an extent that cannot be read has no user.
     pub(super) fn find(context: &Context<'_>, tree: &Tree) -> Result<Self, Error> {
         let layout = &context.image.sb.layout;
         let mut users =

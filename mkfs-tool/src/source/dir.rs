@@ -2,8 +2,8 @@
 
 //! A directory as the source of a tree.
 //!
-//! Every path is opened beneath the root without following a symlink, sockets, FIFOs and devices are never opened, and what
-//! changes between the walk and the end of reading is an error, never a silent mixture.
+//! Every path is opened beneath the root without following a symlink, sockets, FIFOs and devices are never
+//! opened, and a change between the walk and the end of reading is an error, never a silent mixture.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -48,7 +48,7 @@ pub struct DirSource {
     procfs: bool,
 }
 
-/// What identifies a file and changes when it does.
+/// Fields that identify a file and change when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     dev: u64,
@@ -175,7 +175,7 @@ impl DirSource {
         attributes
     }
 
-    /// What an entry is; `None` where it is left out.
+    /// The kind of an entry; `None` where it is left out.
     fn kind(
         &self,
         dir: &OwnedFd,
@@ -255,7 +255,7 @@ impl Stamp {
         }
     }
 
-    /// What is different now, if anything.
+    /// The difference to `now`, if there is one.
     fn difference(&self, now: &Self) -> Option<&'static str> {
         if (self.dev, self.ino, self.mode & 0o170_000) != (now.dev, now.ino, now.mode & 0o170_000) {
             return Some("another file took its place");

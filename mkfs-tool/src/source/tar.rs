@@ -24,11 +24,11 @@ use super::{DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Sou
 use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
 
-/// What OCI writes before the name of something that is to disappear.
+/// The prefix by which OCI marks a name that is to disappear.
 const WHITEOUT: &[u8] = b".wh.";
-/// What OCI writes into a directory whose lower contents are to disappear.
+/// The entry by which OCI marks a directory whose lower contents are to disappear.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// How overlayfs wants to be told of such a directory.
+/// The xattr by which overlayfs recognises such a directory.
 const OPAQUE_XATTR: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
 /// The index of the root among the nodes.
 const ROOT: usize = 0;
@@ -51,7 +51,7 @@ struct Node {
     what: What,
 }
 
-/// What a name in the archive stands for.
+/// The node that a name in the archive stands for.
 #[derive(Debug)]
 enum What {
     Directory {
@@ -101,7 +101,8 @@ fn compression(start: &[u8], path: &Path) -> Result<Compression> {
 }
 
 impl TarSource {
-    /// Opens and indexes an archive; `-` is standard input. What must be unpacked goes to an unnamed file in `spool`.
+    /// Opens and indexes an archive; `-` is standard input. An archive that must be unpacked goes to an
+    /// unnamed file in `spool`.
     pub fn open(path: &Path, spool: &Path, filter: Filter) -> Result<Self> {
         let input = if path.as_os_str() == "-" {
             File::from(io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("open", path))?)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests share: running the real binary in a directory of its own, and reading what it built.
+//! Helpers that the tests share: running the real binary in a directory of its own, and reading what it
+//! built.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::collections::BTreeMap;
@@ -48,14 +49,14 @@ impl Sandbox {
         self.command(args).output().expect("the program starts")
     }
 
-    /// Runs the program, which must succeed; what it printed.
+    /// Runs the program, which must succeed; its output.
     pub(crate) fn mkfs<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// Runs the program, which must fail with this status; what it printed on standard error.
+    /// Runs the program, which must fail with this status; its output on standard error.
     pub(crate) fn refused<S: AsRef<OsStr>>(&self, status: i32, args: impl IntoIterator<Item = S>) -> String {
         let output = self.run(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

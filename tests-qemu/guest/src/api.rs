@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What programs ask of a file system besides reading: positions, handles, mappings, options, refusals.
+//! The requests of programs to a file system besides reading: positions, handles, mappings, options,
+//! refusals.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -459,7 +460,7 @@ fn mapping(plan: &Plan, mount: &Mount) -> Result<String> {
     Ok(format!("{bytes} bytes"))
 }
 
-/// Drops the caches at the first file only: what follows is half in memory.
+/// Drops the caches at the first file only: the others are half in memory.
 fn drop_caches_seldom(done: usize) -> Result<()> {
     if done == 0 {
         drop_caches()

@@ -76,7 +76,7 @@ fn multi_user() -> Result<String> {
     Ok(format!("{} s", uptime.split_whitespace().next().unwrap_or_default()))
 }
 
-/// What holds after each boot.
+/// Facts that hold after each boot.
 fn booted(suite: &mut Suite, plan: &Appliance) {
     suite.test("root-is-an-overlay-of-the-image", || {
         ensure!(kind_of("/")? == "overlay", "the root is {}", kind_of("/")?);
@@ -131,7 +131,7 @@ fn guarded(suite: &mut Suite) {
     suite.test("unsigned-through-a-bind-mount", || {
         let good = Path::new("/run/good.tess");
         std::fs::copy(on_disk("app.tess"), good).context("failed to copy an image")?;
-        // The name is that of a signed image; what it shows is not.
+        // The name is that of a signed image; the file that it shows is not signed.
         checked("mount", &["--bind", &unsigned.to_string_lossy(), &good.to_string_lossy()], b"")?;
         let bind = Mount::adopted(good);
         let said = refused(&["-t", "tesserafs"], good)?;
@@ -193,7 +193,7 @@ fn refused(arguments: &[&str], image: &Path) -> Result<String> {
     }
 }
 
-/// What a program prints, whatever its exit status.
+/// The output of a program, with any exit status.
 pub(crate) fn printed(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
@@ -202,7 +202,7 @@ pub(crate) fn printed(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What a program prints that must succeed; `input` is its standard input.
+/// The output of a program that must succeed; `input` is its standard input.
 pub(crate) fn checked(program: &str, arguments: &[&str], input: &[u8]) -> Result<String> {
     let mut child = Command::new(program)
         .args(arguments)
@@ -253,7 +253,7 @@ fn image_ids() -> Result<Vec<String>> {
     Ok(ids)
 }
 
-/// A tmpfs for what a test makes.
+/// A tmpfs for the files that a test makes.
 pub(crate) fn scratch(path: &Path) -> Result<Mount> {
     Mount::new(Path::new("tmpfs"), path, "tmpfs", MountFlags::empty(), "").context("failed to mount a tmpfs")
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What an image lies on goes wrong: reads fail, end early, come short, give other bytes than before or
-//! never come back; the file is cut, overwritten, full of holes, or gone with its filesystem.
+//! The backing store of an image goes wrong: reads fail, end early, come short, give other bytes than before
+//! or never come back; the file is cut, overwritten, full of holes, or gone with its filesystem.
 //!
-//! Whatever happens to one read, in a mount or when everything is listed and read: no byte is wrong, only
-//! what that read was for cannot be had, and it can be when the fault is over.
+//! After any fault of one read, in a mount or when everything is listed and read, no byte is wrong. Only the
+//! data that the read was for cannot be had, and it can be when the fault is over.
 
 mod stalls;
 
@@ -54,7 +54,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     });
 }
 
-/// What the served file is mounted as.
+/// How the served file is mounted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Store {
     File,
@@ -108,7 +108,7 @@ fn one_by_one(plan: &Plan, fault: Fault, store: Store) -> Result<String> {
         }
     }
     ensure!(faults > 20, "{faults} faults only");
-    // What comes short is asked for again; but the loop driver takes it for zeros.
+    // The rest of a short read is asked for again; but the loop driver takes it for zeros.
     let is_harmless = (fault, store) == (Fault::ComesShort, Store::File);
     ensure!((refused == 0) == is_harmless, "{refused} mounts are refused");
     ensure!((failed == 0) == is_harmless, "{failed} times something cannot be read");
@@ -116,7 +116,7 @@ fn one_by_one(plan: &Plan, fault: Fault, store: Store) -> Result<String> {
     Ok(format!("{faults} faults: {refused} mounts refused, {failed} times something unread"))
 }
 
-/// What became of a fault.
+/// The effect of a fault.
 enum Effect {
     Refused,
     /// Something could not be read.
@@ -147,7 +147,7 @@ fn look(image: &Image, fault: Fault, store: Store) -> Result<Effect> {
     right_as_far_as_read(&image.expected, &scan.manifest)?;
     if !scan.errors.is_empty() {
         ensure!(happened > 0, "errors without a fault");
-        // What the device gave stays in its own page cache.
+        // Bytes that the device gave stay in its own page cache.
         if store == Store::Device {
             drop_caches()?;
         }
@@ -161,11 +161,11 @@ fn look(image: &Image, fault: Fault, store: Store) -> Result<Effect> {
     })
 }
 
-/// What a reader may be told.
+/// The errors that a reader may get.
 fn errors(fault: Fault, store: Store) -> &'static [Errno] {
     match (fault, store) {
         (Fault::Changes, _) => &[Errno::BADMSG],
-        // The loop driver takes what is missing for zeros, or says that it is.
+        // The loop driver takes missing bytes for zeros, or says that they are missing.
         (Fault::Ends | Fault::ComesShort, Store::Device) => &[Errno::BADMSG, Errno::IO],
         _ => &[Errno::IO],
     }

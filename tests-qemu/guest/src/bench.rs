@@ -29,7 +29,7 @@ use self::measures::{Cache, Measure, Subject, MEASURES};
 /// Where a system is mounted.
 const TARGET: &str = "/mnt/bench";
 
-/// What a measure found: how much was done, how much was read, and what was found in it.
+/// The work of a measure: how much was done, how much was read, and how much was found in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Work {
     count: u64,
@@ -66,7 +66,7 @@ fn read(plan: &Plan, measures: &[Measure]) -> Result<()> {
     for round in 1..=plan.rounds {
         for measure in measures.iter().filter(|measure| measure.name.starts_with(&plan.filter)) {
             let mut work = None;
-            // Another one begins each round: what the one before leaves behind meets all alike.
+            // Another one begins each round, so that the leftovers of the one before meet all alike.
             let start = round % plan.systems.len();
             for system in plan.systems[start..].iter().chain(&plan.systems[..start]) {
                 let done = sample(plan, measure, system, round)

@@ -61,7 +61,7 @@ fn run() -> Result<()> {
         "sharing" => sharing::tests(&mut suite, &plan),
         "api" => {
             api::tests(&mut suite, &plan);
-            answers::tests(&mut suite, &plan);
+            answers::tests(&mut suite, &plan, words.says("guest.leaks"));
             observe::tests(&mut suite, &plan);
             paging::tests(&mut suite, &plan);
         }
@@ -85,7 +85,7 @@ fn run() -> Result<()> {
     if words.says("guest.leaks") {
         suite.test("no-leak-while-loaded", leaks::none);
     }
-    // Whatever a test left behind (a mount, an inode, a key) shows here.
+    // Anything that a test left behind (a mount, an inode, a key) shows here.
     suite.test("module-unloads", || {
         rustix::system::delete_module(c"tesserafs", 0).context("failed to unload the module")?;
         Ok(String::new())
@@ -97,7 +97,7 @@ fn run() -> Result<()> {
     suite.finish()
 }
 
-/// Loads what the host found missing in the kernel, in the order of the names that it gave.
+/// Loads the modules that the host found missing in the kernel, in the order of the names that it gave.
 fn load_drivers() -> Result<()> {
     let folder = Path::new("/lib/modules");
     if !folder.exists() {
@@ -132,7 +132,7 @@ pub(crate) fn module_is_refused() -> Result<Errno> {
     }
 }
 
-/// What the kernel was started with.
+/// The words that the kernel was started with.
 pub(crate) struct CommandLine(String);
 
 impl CommandLine {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What host and guest agree on in the cases of xfstests: bytes, names, modes, access control lists.
+//! Definitions that host and guest share for the cases of xfstests: bytes, names, modes, access control
+//! lists.
 
-/// Whom most files of the cases belong to: user and group.
+/// The owner of most files of the cases: user and group.
 pub const OWNER: u32 = 99;
 
 /// Names of the one file with many.
@@ -66,7 +67,7 @@ pub const ACL_ACCESS: &str = "system.posix_acl_access";
 /// See [`ACL_ACCESS`].
 pub const ACL_DEFAULT: &str = "system.posix_acl_default";
 
-/// Whom an entry of an access control list is for.
+/// The subject of an entry of an access control list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum For {
     /// The owner.
@@ -161,7 +162,7 @@ pub const LISTED: [Listed; 7] = {
         Listed {
             name: "a-user-without",
             entries: &[(Owner, 4), (User(7), 0), (OwnGroup, 4), (Mask, 4), (Other, 4)],
-            // The entry of a user counts before those of his groups.
+            // The entry of a user counts before those of the user's groups.
             readers: &[(8, &[8]), (8, &[OWNER])],
             others: &[(7, &[OWNER]), (7, &[7])],
         },
@@ -184,7 +185,7 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     out
 }
 
-/// What `data/sparse` is.
+/// The bytes of `data/sparse`.
 pub fn sparse() -> Vec<u8> {
     let mut out = vec![0; SPARSE];
     for (number, part) in out.chunks_mut(STRIDE).enumerate() {

@@ -78,7 +78,7 @@ fn three_mappings() -> Result<String> {
     Ok(String::new())
 }
 
-/// What a container runs.
+/// The process that a container runs.
 pub(crate) struct Process {
     arguments: Vec<String>,
     environment: Vec<String>,
@@ -103,7 +103,7 @@ struct ImageConfig {
 }
 
 impl Process {
-    /// What the base image's annotation says, as the checker prints it.
+    /// The process that the base image's annotation describes, as the checker prints it.
     pub(crate) fn of_image() -> Result<Self> {
         #[derive(Deserialize)]
         struct Annotation {
@@ -223,6 +223,6 @@ fn runtime_config(process: &Process, shift: Option<u32>) -> Value {
     })
 }
 
-/// What root of a container may, as container engines have it by default.
+/// The capabilities of root of a container, as container engines have them by default.
 const CAPABILITIES: [&str; 6] =
     ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"];

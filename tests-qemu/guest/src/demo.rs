@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The demonstration: what a user types in a machine that has the module, and what comes back.
+//! The demonstration: the commands that a user types in a machine that has the module, and their output.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Memory that the driver does not get: each allocation of its own fails once, in a mount and in reading.
 //!
-//! Whatever fails must fail with an error, and give back all that it had: else the module cannot be unloaded,
-//! or the leak detector finds it. The kernel is told by `/proc/<pid>/fail-nth`, for this thread alone.
+//! An operation that fails must fail with an error, and give back all that it had: else the module cannot be
+//! unloaded, or the leak detector finds it. The kernel is told by `/proc/<pid>/fail-nth`, for this thread
+//! alone.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +27,8 @@ const ALLOCATIONS_MAX: u32 = 5000;
 /// Every attempt makes more than these.
 const FAULTS_MIN: u32 = 20;
 
-/// What a caller may be told when there is no memory. A page that could not be filled is EIO to its reader.
+/// The errors that a caller may get when there is no memory. A page that could not be filled is EIO to its
+/// reader.
 const ERRORS: [Errno; 2] = [Errno::NOMEM, Errno::IO];
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
@@ -90,7 +92,7 @@ fn each(mut attempt: impl FnMut() -> Result<()>) -> Result<String> {
             Err(error) => return Err(error.context(format!("with allocation {nth} refused"))),
         }
         if !happened {
-            // Fewer say that the driver's own were not among those that can fail.
+            // Fewer mean that the driver's own were not among those that can fail.
             ensure!(refused > 0 && nth > FAULTS_MIN, "only {} allocations failed, {refused} seen", nth - 1);
             return Ok(format!("{} allocations failed, {refused} times with an error", nth - 1));
         }
@@ -142,7 +144,7 @@ impl Faults {
         Ok(Self { nth, _debug: debug })
     }
 
-    /// What comes of `attempt` if its allocation number `nth` fails; and whether it made that many.
+    /// The result of `attempt` if its allocation number `nth` fails, and whether it made that many.
     fn during<T>(&self, nth: u32, attempt: impl FnOnce() -> T) -> Result<(T, bool)> {
         let set = |nth: u32| {
             self.nth.write_all_at(nth.to_string().as_bytes(), 0).context("failed to write to fail-nth")

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! One bit of a signed image is flipped, in two hundred places of each region in turn.
 //!
-//! Either the mount is refused, or what the bit belongs to cannot be read, each with the right errno;
-//! everything else is read right, and the log says so of each image. A wrong byte, a wrong name, a wrong attribute fails the test.
+//! Either the mount is refused, or the data that the bit belongs to cannot be read, each with the right
+//! errno; everything else is read right, and the log says so of each image. A wrong byte, a wrong name, a
+//! wrong attribute fails the test.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -54,7 +55,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     }
 }
 
-/// What became of one flip.
+/// The effect of one flip.
 enum Effect {
     Refused(Errno),
     /// Something could not be read, and everything else was right.
@@ -109,7 +110,7 @@ fn toggle(file: &File, flip: &Flip) -> Result<()> {
         .with_context(|| format!("failed to flip {flip:?}"))
 }
 
-/// Mounts the copy and reads everything, with nothing in memory from the mount before: what was
+/// Mounts the copy and reads everything, with nothing in memory from the mount before: bytes that were
 /// verified then may be used again, and would hide the damage.
 fn look(region: &str, expected: &Manifest, options: &str) -> Result<Effect> {
     drop_caches()?;
@@ -177,16 +178,18 @@ fn fails(path: &Path) -> Result<()> {
 /// Errnos that a mount may be refused with, by the region that the bit lies in.
 pub(crate) fn refusals(region: &str) -> &'static [Errno] {
     match region {
-        // Magic; version; what stands behind the signed prefix; the digest of that, and of the signature.
+        // Magic; version; the fields behind the signed prefix; the digests of the prefix and of the
+        // signature.
         "superblock" => &[Errno::INVAL, Errno::OPNOTSUPP, Errno::UCLEAN, Errno::BADMSG],
         "signature" => &[Errno::BADMSG, Errno::KEYREJECTED, Errno::NOKEY],
         _ => &[Errno::BADMSG],
     }
 }
 
-/// Every entry that was read must be the source's; what is missing is excused.
+/// Every entry that was read must be the source's; missing ones are excused.
 pub(crate) fn right_as_far_as_read(expected: &Manifest, found: &Manifest) -> Result<()> {
-    // Names of an inode, and folders of a folder, are counted in what was read, of which parts are missing.
+    // Names of an inode, and folders of a folder, are counted among the entries that were read, of which some
+    // are missing.
     let comparable = |entry: &Entry| {
         let mut entry = entry.clone();
         entry.first_name = None;

@@ -19,8 +19,9 @@
 //! | 591 | splice from files to pipes | `races/storm-of-readers` |
 //! | 604 | a mount while the same image is being unmounted | `races/storm-of-mounts` |
 //!
-//! What is left out asks for what neither has: quotas, reflinks, preallocation, journals and what they keep when
-//! the power fails, encryption, direct and asynchronous writes, freezing, swap files, device numbers in the image.
+//! The cases that are left out ask for features that neither has: quotas, reflinks, preallocation, journals
+//! and what they keep when the power fails, encryption, direct and asynchronous writes, freezing, swap files,
+//! device numbers in the image.
 
 mod image;
 mod mounting;
@@ -99,7 +100,7 @@ impl Layers {
         self.overlay.path()
     }
 
-    /// Unmounts the overlay and mounts it again, with nothing in memory: what is in no layer is lost.
+    /// Unmounts the overlay and mounts it again, with nothing in memory: data that is in no layer is lost.
     fn mount_again(&self) -> Result<()> {
         rustix::mount::unmount(self.path(), UnmountFlags::empty())
             .context("failed to unmount the overlay")?;
@@ -230,8 +231,8 @@ fn names_in(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What the owner, his group and the others may do with files of all modes: read, write and run them. `writable` is
-/// what writing gives to who has the right to it.
+/// The rights of the owner, of the group and of others to files of all modes: to read, write and run them.
+/// `writable` is the result of a write by a user that has the right to it.
 fn permissions(root: &Path, writable: Result<(), Errno>) -> Result<String> {
     let outcome = |allowed: bool| if allowed { Ok(()) } else { Err(Errno::ACCESS) };
     let mut tried = 0;
@@ -264,7 +265,8 @@ fn permissions(root: &Path, writable: Result<(), Errno>) -> Result<String> {
     Ok(format!("{tried} combinations"))
 }
 
-/// What access control lists allow, and what they do not, where all ids are `shift` more than in the image.
+/// Reads that access control lists allow, and reads that they do not, where all ids are `shift` more than in
+/// the image.
 fn lists(root: &Path, shift: u32) -> Result<String> {
     let mut tried = 0;
     for listed in cases::LISTED {
@@ -290,7 +292,7 @@ fn lists(root: &Path, shift: u32) -> Result<String> {
     Ok(format!("{tried} readers"))
 }
 
-/// What `d_type` says of each kind; a whiteout shows in the image alone.
+/// The `d_type` of each kind; a whiteout shows in the image alone.
 fn kinds(root: &Path, whiteout: bool) -> Result<String> {
     let found = listing(&open(&root.join("kinds"))?, 4096).context("failed to list")?;
     let mut expected = vec![

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A filesystem with one file, whose reads go wrong when they are asked to.
+//! A filesystem with one file, whose reads go wrong on request.
 //!
 //! It is served by threads of this process, by FUSE, and without a page cache of its own, unless a test asks
-//! for one: each read of whoever uses the file gets here. What is written is forgotten.
+//! for one: each read of the file gets here. Written bytes are forgotten.
 
 use std::ffi::OsStr;
 use std::io;
@@ -26,29 +26,29 @@ const FILE: INodeNo = INodeNo(2);
 /// it asks again.
 const NO_TIME: Duration = Duration::ZERO;
 
-/// As many reads can be waiting as the kernel sends ahead of those who read, and others be answered.
+/// As many reads as the kernel sends ahead of a reader can wait, while others are answered.
 const THREADS: usize = 16;
 
-/// Whose page cache the file has.
+/// The page cache of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pages {
     /// The kernel's: what was read is kept, and read ahead.
     Cached,
     /// None: the server opens the file with `FOPEN_DIRECT_IO`.
     Direct,
-    /// The kernel's, and the server may open the file with another one behind it, whose filesystem then does what is
-    /// asked of the first: this one never does.
+    /// The kernel's, and the server may open the file with another one behind it, whose filesystem then
+    /// serves the requests to the first. This server never does that.
     PassedThrough,
 }
 
-/// What becomes of a read.
+/// The way in which a read goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// An error.
     Fails,
     /// No byte, as if the file ended there.
     Ends,
-    /// Half of the bytes; whoever asks for the others gets them.
+    /// Half of the bytes; a request for the others gets them.
     ComesShort,
     /// One bit is another one.
     Changes,
@@ -79,7 +79,7 @@ struct Faults {
 }
 
 impl Faults {
-    /// What becomes of a read.
+    /// The way in which a read goes wrong, if it does.
     fn of(&mut self, read: Range<u64>) -> Option<Fault> {
         let (fault, lasts) = self.armed?;
         if self.after > 0 {
@@ -97,7 +97,7 @@ impl Faults {
     }
 }
 
-/// What the threads that answer share with the test.
+/// The state that the answering threads share with the test.
 struct State {
     bytes: Vec<u8>,
     pages: Pages,
@@ -130,7 +130,7 @@ impl Served {
         let state = Arc::new(State { bytes, pages, faults: Mutex::default(), called_off: Condvar::new() });
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
-        // Who is not root may use the file, too.
+        // Users other than root may use the file, too.
         config.acl = SessionACL::All;
         let session = Session::new(OneFile(Arc::clone(&state)), FOLDER, &config)
             .and_then(Session::spawn)
@@ -169,7 +169,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // Whoever waits for an answer would never end.
+        // A reader that waits for an answer would never end.
         self.call_off();
     }
 }

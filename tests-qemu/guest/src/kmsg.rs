@@ -24,7 +24,7 @@ impl Log {
         Ok(Self { file })
     }
 
-    /// What this file system has said since.
+    /// The lines of this file system since then.
     pub(crate) fn said(&mut self) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         let mut record = vec![0; 8192];

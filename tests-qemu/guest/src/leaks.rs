@@ -10,7 +10,7 @@ use anyhow::{bail, Context, Result};
 use crate::module;
 use crate::mounts::{drop_caches, Mount};
 
-/// The detector says nothing of what is younger than five seconds.
+/// The detector does not report objects that are younger than five seconds.
 const AGE: Duration = Duration::from_secs(6);
 
 /// As much of a report as fits into a message and is worth reading.
@@ -26,7 +26,7 @@ pub(crate) fn none() -> Result<String> {
     }
     let debug = Mount::debugfs()?;
     let detector = debug.path().join("kmemleak");
-    // What is cached is not leaked, and takes long to look through.
+    // Cached objects are not leaked, and take long to look through.
     drop_caches()?;
     std::thread::sleep(AGE);
     // It refuses once it has switched itself off, as it does when its memory runs out.
@@ -35,7 +35,7 @@ pub(crate) fn none() -> Result<String> {
     if !found.is_empty() {
         let found = named(&String::from_utf8_lossy(&found), TEXT.get());
         let count = found.matches("unreferenced object").count();
-        // The next scan is to say what is new.
+        // The next scan is to report new leaks only.
         std::fs::write(&detector, "clear").context("failed to clear the list of leaks")?;
         bail!("{count} objects:\n{}", found.chars().take(SHOWN).collect::<String>());
     }

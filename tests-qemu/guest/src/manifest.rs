@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Everything that an image must keep of one name in a tree.
 ///
-/// The size and link count of a directory are not what the source's file system says of them
-/// (ext4, tmpfs and overlayfs all differ): the size is left out, the count is 2 + subdirectories.
+/// The size and link count of a directory are not those that the source's file system shows (ext4, tmpfs and
+/// overlayfs all differ): the size is left out, the count is 2 + subdirectories.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Path below the root, in bytes; the root is empty.
@@ -85,7 +85,7 @@ pub struct Manifest {
 const SHOWN: usize = 10;
 
 impl Manifest {
-    /// Reads what [`Manifest::save`] wrote.
+    /// Reads a file that [`Manifest::save`] wrote.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
         postcard::from_bytes(&bytes).with_context(|| format!("{} is damaged", path.display()))
@@ -99,7 +99,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// What differs in `found`, in words; empty if nothing does.
+    /// The differences in `found`, in words; empty if there are none.
     pub fn differences(&self, found: &Manifest) -> Vec<String> {
         let mut out = Vec::new();
         let mut expected = self.entries.iter().peekable();

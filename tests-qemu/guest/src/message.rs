@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What the guest tells the host, one JSON object a line, over a virtio port of its own.
+//! Messages from the guest to the host, one JSON object a line, over a virtio port of their own.
 //!
-//! The console is not used for it: whatever a test prints there cannot be mistaken for a result.
+//! The console is not used for them, so the output of a test there cannot be mistaken for a result.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ pub const PORT: &str = "tesserafs.verdict";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Message {
-    /// A test begins. What the machine says until the next message belongs to it.
+    /// A test begins. Everything that the machine says until the next message belongs to it.
     Started {
         /// Full name, `group/test`.
         name: String,

@@ -45,7 +45,7 @@ impl Mount {
         Ok(Self { target: target.to_path_buf() })
     }
 
-    /// What is mounted at `target` already, by other means.
+    /// The mount that is at `target` already, by other means.
     pub(crate) fn adopted(target: &Path) -> Self {
         Self { target: target.to_path_buf() }
     }
@@ -55,7 +55,7 @@ impl Mount {
         Self::new(image, target, "tesserafs", MountFlags::empty(), options)
     }
 
-    /// Mounts what debuggers need where it belongs.
+    /// Mounts debugfs where it belongs.
     pub(crate) fn debugfs() -> Result<Self> {
         Self::new(Path::new("debugfs"), Path::new("/sys/kernel/debug"), "debugfs", MountFlags::empty(), "")
             .context("failed to mount debugfs")

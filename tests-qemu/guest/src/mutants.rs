@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Broken images behind right digests, thousands of them: nothing but what the kernel validates keeps it from harm.
+//! Broken images behind right digests, thousands of them: nothing but its own validation keeps the kernel
+//! from harm.
 //!
-//! Each is mounted, and all of it is used; what fails must fail with an errno that the host expects. That nothing worse
-//! happens, the kernel's log says, which the host reads.
+//! Each is mounted, and all of it is used; operations that fail must fail with an errno that the host
+//! expects. The host reads the kernel's log to see that nothing worse happens.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
@@ -27,7 +28,7 @@ const LIST: &str = "mutants.bin";
 
 const COPY: &str = "/tmp/mutant.tess";
 
-/// What is copied out of mapped files.
+/// The copy of bytes out of mapped files.
 const SCRATCH: &str = "/tmp/mapped";
 
 const TARGET: &str = "/mnt/mutant";
@@ -41,11 +42,11 @@ const PLACES: usize = 16;
 /// Inodes of one image that are looked at: more than the good one has.
 const INODES: usize = 256;
 
-/// What xattrs may answer whatever the image: to what an image says is an ACL or a capability, the kernel has rules of
-/// its own.
+/// Errors of xattrs that any image may cause: the kernel has rules of its own for values that an image calls
+/// an ACL or a capability.
 const XATTR_ERRORS: [Errno; 5] = [Errno::INVAL, Errno::OPNOTSUPP, Errno::NODATA, Errno::RANGE, Errno::TOOBIG];
 
-/// Images that are told of, where more are wrong.
+/// Images that are reported, where more are wrong.
 const TOLD: usize = 20;
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
@@ -71,7 +72,7 @@ fn broken_images(plan: &Plan) -> Result<String> {
         }
         bench.revert(mutant)?;
     }
-    // What was done to them has not changed how a good one is read.
+    // The broken images have not changed how a good one is read.
     bench.look(&sound).context("the good image after the broken ones")?;
     if !wrong.is_empty() {
         let shown: Vec<&str> = wrong.iter().take(TOLD).map(String::as_str).collect();
@@ -83,7 +84,7 @@ fn broken_images(plan: &Plan) -> Result<String> {
     ))
 }
 
-/// What became of an image, as it was expected.
+/// The outcome of an image, as it was expected.
 enum Outcome {
     Refused(i32),
     Failed,
@@ -136,7 +137,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Mounts the copy, uses all of it, and compares what fails with what may.
+    /// Mounts the copy, uses all of it, and compares the failures with those that are allowed.
     fn look(&self, expected: &Expected) -> Result<Outcome> {
         let mount = match Mount::image(Path::new(COPY), Path::new(TARGET), "") {
             Ok(mount) => mount,
@@ -182,7 +183,7 @@ impl Walk<'_> {
         self.visit(root, &mut folders);
         while let Some(folder) = folders.pop() {
             let mut names = Vec::new();
-            // Whether these are all: what was not listed may be there else.
+            // Whether the listing is complete: if it is not, a name that was not listed may be there.
             let mut is_listed = false;
             match std::fs::read_dir(&folder) {
                 Err(error) => self.fail("opening", &folder, &error),
@@ -220,12 +221,12 @@ impl Walk<'_> {
     }
 
     fn fail(&mut self, what: &str, path: &Path, error: &std::io::Error) {
-        // What has no number is no answer of the kernel, and expected of no image.
+        // An error without a number is no answer of the kernel, and expected of no image.
         let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
         self.errors.push((format!("{what} of {}", path.display()), errno));
     }
 
-    /// Looks at what a name gives; directories are for later.
+    /// Looks at the file of a name; directories are for later.
     fn visit(&mut self, path: &Path, folders: &mut Vec<PathBuf>) {
         let facts = match std::fs::symlink_metadata(path) {
             Ok(facts) => facts,
@@ -270,7 +271,7 @@ impl Walk<'_> {
         let mapped = if size <= MAP && size > 0 { self.map(&file, size) } else { Ok(()) };
         let result = first.and(places).and(whole);
         match mapped {
-            // A page that cannot be read is no memory: which error it was, the reads have said.
+            // For a page that cannot be read the error is EFAULT: the reads have shown which error it was.
             Err(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) && result.is_err() => {
                 result
             }

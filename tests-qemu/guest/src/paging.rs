@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What a page fault on a mapped file reads: a little around it, more if the mapping is read in order,
-//! and what `madvise` asks for.
+//! The pages that a page fault on a mapped file reads: a few around it, more if the mapping is read in order,
+//! and those that `madvise` asks for.
 
 use std::fs::File;
 use std::io::Read;

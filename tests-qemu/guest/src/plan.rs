@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What the host prepared for the guest: images, manifests, keys and places to damage.
+//! The files that the host prepared for the guest: images, manifests, keys and places to damage.
 //!
 //! The plan lies as `plan.json` on the data disk; every path in it is relative to that disk's root.
 
@@ -22,7 +22,7 @@ pub struct Image {
 /// A filesystem in a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Nest {
-    /// What the kernel calls its type.
+    /// The kernel's name of its type.
     pub kind: String,
     /// The file.
     pub file: String,
@@ -96,11 +96,11 @@ pub struct Plan {
     pub small: Image,
     /// Read-only filesystems with the image of `small` in their root, under its name.
     pub nests: Vec<Nest>,
-    /// What the cases of xfstests need (see [`crate::cases`]).
+    /// The tree that the cases of xfstests need (see [`crate::cases`]).
     pub cases: Image,
-    /// What is compared with other file systems' answers.
+    /// The tree whose answers are compared with those of other file systems.
     pub answers: Answers,
-    /// What SELinux tells apart.
+    /// The tree whose files SELinux tells apart.
     pub labels: Labels,
     /// The signature tests.
     pub signed: Signed,
@@ -115,7 +115,7 @@ pub struct Plan {
 /// The annotation with the OCI image configuration: entrypoint, environment, user.
 pub const OCI_CONFIG: &str = "org.opencontainers.image.config";
 
-/// What the tests of a machine that boots from an image need to know.
+/// Facts for the tests of a machine that boots from an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Appliance {
     /// Image ID of the root, in hexadecimal.
@@ -138,16 +138,16 @@ pub const READ_WHOLE: u64 = 1 << 20;
 pub struct Patch {
     /// Byte in the image.
     pub offset: u32,
-    /// What stands there.
+    /// The bytes to write.
     pub bytes: Vec<u8>,
 }
 
-/// What the kernel may answer to a broken image. Errnos are Linux's numbers.
+/// The answers that the kernel may give to a broken image. Errnos are Linux's numbers.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Expected {
     /// The mount is refused with this one.
     pub refusal: Option<i32>,
-    /// What anything may fail with, once it is mounted.
+    /// The errnos that anything may fail with, once it is mounted.
     pub errors: Vec<i32>,
     /// Something fails for sure.
     pub must_fail: bool,
@@ -156,15 +156,15 @@ pub struct Expected {
 /// An image that is broken, and signed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mutant {
-    /// What was done to it.
+    /// The change that was made to it.
     pub name: String,
     /// Its bytes; those of the good image and zeros, but for the patches.
     pub length: u32,
     /// Where it differs from the good image.
     pub patches: Vec<Patch>,
-    /// What the kernel may answer.
+    /// The answers that the kernel may give.
     pub expected: Expected,
-    /// What was verified of other images may hide what is wrong with this one: it is to be forgotten before.
+    /// Data that was verified in other images may hide the defect of this one: it is to be forgotten before.
     pub cold: bool,
 }
 

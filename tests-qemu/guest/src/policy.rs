@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Keys: who may sign images for a machine that runs, from when, until when.
+//! Keys: which of them may sign images for a running machine, from when, and until when.
 //!
 //! The steps are those of SIGNING.md, typed as it says; the order matters, as the last one ends all changes.
 
@@ -20,7 +20,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Appliance) {
     suite.test("built-in-keyrings-are-closed", || {
         let added = trust("stranger", "%:.builtin_trusted_keys");
         ensure!(added.is_err(), "root added a key to the built-in ones");
-        // What a built-in key has signed could be added here; the stranger's certificate is its own.
+        // A certificate that a built-in key has signed could be added here; the stranger's is self-signed.
         let added = trust("stranger", "%:.secondary_trusted_keys");
         ensure!(added.is_err(), "root added a key of its own to the secondary ones");
         Ok(String::new())
@@ -68,7 +68,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Appliance) {
     });
 }
 
-/// The driver's keyring, and that of what is not trusted, as keyctl finds them.
+/// The driver's keyring, and the blacklist, as keyctl finds them.
 const OURS: &str = "%:.tesserafs";
 const BLACKLIST: &str = "%:.blacklist";
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What somebody can do who is not root: mount in a user namespace, and use what others have mounted.
+//! The powers of a user other than root: to mount in a user namespace, and to use mounts of others.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -30,7 +30,7 @@ const OTHER: u32 = 2000;
 /// Ends with the low byte of its effective user ID; it is root's, and set-user-ID.
 const SETUID: &str = "special/setuid";
 
-/// What it ends with, run by [`OTHER`].
+/// Its exit status, run by [`OTHER`].
 const OTHER_ENDS: i32 = (OTHER & 0xff) as i32;
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
@@ -97,7 +97,7 @@ fn set_user_id(plan: &Plan) -> Result<String> {
     Ok(String::new())
 }
 
-/// What the program ends with, if [`OTHER`] runs it.
+/// The exit status of the program, if [`OTHER`] runs it.
 fn run_by_other(program: &Path) -> Result<i32> {
     let mut command = Command::new(program);
     sys::as_user(&mut command, OTHER);
@@ -127,7 +127,7 @@ fn target() -> Result<PathBuf> {
     Ok(target)
 }
 
-/// A process of a user's, which mounts the image, says what comes of it, and ends with its standard input.
+/// A process of a user's, which mounts the image, says how that went, and ends with its standard input.
 fn user(verb: &str, image: &Path, target: &Path) -> Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(verb).arg(image).arg(target).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -135,7 +135,7 @@ fn user(verb: &str, image: &Path, target: &Path) -> Result<Child> {
     command.spawn().context("failed to start a process")
 }
 
-/// What a user's process says: the error of its mount, or that there is none.
+/// The report of a user's process: the error of its mount, or that there is none.
 fn said_by(child: &mut Child) -> Result<Option<Errno>> {
     let mut line = String::new();
     let stdout = child.stdout.as_mut().context("a process has no output")?;
@@ -187,7 +187,7 @@ fn mounted_by_user(image: &Image) -> Result<String> {
     let code = run_by_other(&PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd())))?;
     drop(program);
     ensure!(code == OTHER_ENDS, "run from outside the namespace it ends with {code}");
-    // Who has no rights over the machine is counted nowhere, and has chunks of his own.
+    // A mounter without rights over the machine has no counters in sysfs, and has chunks of its own.
     let device = std::fs::metadata(&root).context("failed to look at the mount")?.dev();
     let folder = observe::folder_of(device);
     ensure!(!folder.exists(), "{} is there", folder.display());

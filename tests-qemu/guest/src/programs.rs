@@ -14,7 +14,7 @@ use crate::compare::mounted;
 use crate::mounts::{on_disk, Mount};
 use crate::suite::Suite;
 
-/// What is run, and a text that its output must hold.
+/// A program to run, and a text that its output must hold.
 struct Program {
     name: &'static str,
     command: &'static [&'static str],

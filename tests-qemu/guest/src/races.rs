@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Everything at once: signals, processors and memory that come and go, and whatever a reader can ask for,
-//! while images are mounted and unmounted and the module is loaded and unloaded.
+//! Everything at once: signals, processors and memory that come and go, and everything that a reader can ask
+//! for, while images are mounted and unmounted and the module is loaded and unloaded.
 //!
 //! Two tests take as long as they are told (`guest.seconds=`): a soak is those for an hour.
 
@@ -70,7 +70,7 @@ fn succeeded(what: &str, status: ExitStatus) -> Result<()> {
     Ok(())
 }
 
-/// The image as it must be, whatever happened before.
+/// Fails unless the image is as it must be, no matter what happened before.
 fn still_right(image: &Path, manifest: &Path) -> Result<()> {
     drop_caches()?;
     let mount = mounted(image)?;
@@ -243,7 +243,7 @@ fn storm_of_mounts(plan: &Plan, period: Duration) -> Result<String> {
     let end = Instant::now() + period;
     let images = [&plan.small, &plan.signed.good[0], &plan.signed.good[1]];
     let (mounts, loads) = (AtomicU32::new(0), AtomicU32::new(0));
-    // Whoever holds it for writing finds no image mounted.
+    // A thread that holds it for writing finds no image mounted.
     let nothing_mounted = RwLock::new(());
     std::thread::scope(|scope| -> Result<()> {
         let mut workers = Vec::new();
@@ -332,7 +332,7 @@ fn storm_of_readers(plan: &Plan, period: Duration) -> Result<String> {
     let status = greedy.wait().context("failed to wait for a process")?;
     ensure!(
         status.success() || status.signal() == Some(libc::SIGKILL),
-        "who takes memory ended with {status}"
+        "the process that takes memory ended with {status}"
     );
     mount.unmount()?;
     Ok(format!("{READERS} readers"))
@@ -426,7 +426,7 @@ impl<'a> Reader<'a> {
         (start, self.random.usize(1..=(whole.len() - start).min(1 << 17)))
     }
 
-    /// Page faults, with whatever a program may tell about its memory.
+    /// Page faults, with every advice that a program may give about its memory.
     fn mapped(&mut self, file: &File, whole: &[u8]) -> Result<()> {
         const ADVICE: [Advice; 9] = [
             Advice::Normal,
@@ -450,7 +450,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads at any place, with whatever a program may tell about what it reads.
+    /// Reads at any place, with every advice that a program may give about its reads.
     fn advised(&mut self, file: &File, whole: &[u8]) -> Result<()> {
         use rustix::fs::Advice::{DontNeed, NoReuse, Normal, Random, Sequential, WillNeed};
         for advice in [WillNeed, Random, DontNeed, Sequential, NoReuse, Normal] {
@@ -500,7 +500,7 @@ fn splice(file: &File, whole: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// What nobody may do to a file.
+/// Operations on a file that nobody may do.
 fn refused(path: &Path, file: &File) -> Result<()> {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     ensure!(File::options().write(true).open(path).is_err(), "opened for writing");
@@ -511,11 +511,12 @@ fn refused(path: &Path, file: &File) -> Result<()> {
     Ok(())
 }
 
-/// Takes nearly all memory that is free, gives it back, and again: what can be reclaimed is.
+/// Takes nearly all memory that is free, gives it back, and again, so that all memory that can be reclaimed
+/// is reclaimed.
 pub(crate) fn take_memory(seconds: &OsString) -> Result<()> {
     const LEFT: u64 = 96 << 20;
     const PART: usize = 8 << 20;
-    // If somebody has to go, this one.
+    // If a process has to be killed, it is to be this one.
     std::fs::write("/proc/self/oom_score_adj", "1000").context("failed to volunteer")?;
     let end = Instant::now() + Duration::from_secs(number(seconds)?);
     while Instant::now() < end {

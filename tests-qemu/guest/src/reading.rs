@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What host and guest of the benchmark agree on: what is mounted, what is read, what was measured.
+//! Definitions that host and guest of the benchmark share: what is mounted, what is read, what was measured.
 //!
 //! The task lies as `plan.json` in the first root. Every sample is one line of the console, behind a
 //! mark of its own: the machine of the benchmark has nothing but a console.
@@ -23,7 +23,7 @@ pub const ONE_CPU: &str = "one CPU";
 /// See [`ONE_CPU`].
 pub const TWO_CPUS: &str = "two CPUs";
 
-/// What one start of a machine measures.
+/// The measures of one start of a machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "snake_case")]
 pub enum Task {
@@ -44,7 +44,7 @@ pub enum Task {
 /// Everything the guest needs to know of reading.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// What is compared, in the order of the tables.
+    /// The candidates to compare, in the order of the tables.
     pub systems: Vec<System>,
     /// Block device with an ext4 that holds the images which are mounted as files, if there are any.
     pub images: Option<String>,
@@ -86,14 +86,14 @@ pub struct System {
     pub kind: String,
     /// Mount options.
     pub options: String,
-    /// What is mounted: a block device, or a file of the disk with images.
+    /// The source of the mount: a block device, or a file of the disk with images.
     pub source: String,
 }
 
 /// Everything the guest needs to know of page faults with two processors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FaultsTwo {
-    /// What is compared and read.
+    /// The systems to compare, and the files to read.
     pub plan: Plan,
     /// Block devices to make first.
     pub loops: Vec<Loop>,
@@ -124,15 +124,15 @@ pub struct LoopVerity {
     pub parameters: String,
 }
 
-/// What stands for the loop device with the image in the parameters of a [`LoopVerity`].
+/// The placeholder for the loop device with the image in the parameters of a [`LoopVerity`].
 pub const LOOP_IMAGE: &str = "IMAGE";
-/// What stands for the one with the hashes.
+/// The placeholder for the one with the hashes.
 pub const LOOP_HASHES: &str = "HASHES";
 
 /// Everything the guest needs to know of two releases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Releases {
-    /// What is compared, in the order of the tables.
+    /// The candidates to compare, in the order of the tables.
     pub pairs: Vec<Pair>,
     /// Rounds; each measures every pair once.
     pub rounds: usize,
@@ -143,14 +143,14 @@ pub struct Releases {
 pub struct Pair {
     /// With the first tree.
     pub system: System,
-    /// What is mounted as the second one, in the same way.
+    /// The source of the second mount, which is made in the same way.
     pub second: String,
 }
 
 /// Everything the guest needs to know of one reader on several processors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scaling {
-    /// What is read, below the root of the image: the name of the measure and the file.
+    /// The files to read, below the root of the image: the name of the measure and the file.
     pub files: Vec<(String, String)>,
     /// How often, with each number of processors, on a host that has both to spare.
     pub runs: usize,
@@ -159,11 +159,11 @@ pub struct Scaling {
 /// Everything the guest needs to know of many containers that run at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fleet {
-    /// What is compared, in the order of the tables.
+    /// The candidates to compare, in the order of the tables.
     pub stores: Vec<Store>,
     /// Containers; the images get as many each.
     pub containers: usize,
-    /// What a container runs (a Python program); it writes `/ready`, and waits to be killed.
+    /// The program that a container runs (in Python); it writes `/ready`, and waits to be killed.
     pub program: String,
     /// Rounds; each measures every store once.
     pub rounds: usize,
@@ -174,7 +174,7 @@ pub struct Fleet {
 pub struct Store {
     /// Name in the tables.
     pub name: String,
-    /// Type, as `mount -t` takes it, of what the layers are images of; empty if they are folders.
+    /// Type of the layers' images, as `mount -t` takes it; empty if the layers are folders.
     pub kind: String,
     /// The layers of each image, on the disk with images, the uppermost first.
     pub images: Vec<Vec<String>>,
@@ -193,7 +193,7 @@ pub enum Line {
 /// One measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {
-    /// What was measured.
+    /// The name of the measure.
     pub measure: String,
     /// On which system.
     pub system: String,

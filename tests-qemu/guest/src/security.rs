@@ -84,7 +84,7 @@ fn label_of_the_mount(plan: &Plan) -> Result<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("failed to list the mounts")?;
     let line = table.lines().find(|line| line.contains(TARGET)).context("the mount is not listed")?;
     ensure!(line.contains(&option), "the mount is listed without its label: {line}");
-    // The same file at once by its own label: what one mount may show says nothing about the other one.
+    // The same file at once by its own label: the rights by one mount say nothing about the other one.
     let other =
         Mount::image(&image, Path::new("/mnt/other"), "").context("failed to mount the image again")?;
     check(other.path(), [LABEL_OPEN, LABEL_SECRET], false).context("beside a mount with a label")?;

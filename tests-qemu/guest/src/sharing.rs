@@ -170,14 +170,15 @@ fn forged(plan: &Plan) -> Result<String> {
     let (mut refused, mut served) = (0, 0);
     for entry in files(plan)? {
         drop_caches()?;
-        // First the forger, who gets an error or, where nothing of a chunk was changed, the right bytes.
+        // First the forged image: it gives an error or, where nothing of a chunk was changed, the right
+        // bytes.
         match tree::checksum(&entry.below(forged.path()), entry.size, &mut vec![0; 1 << 16]) {
             Ok(content) => ensure!(content == entry.content, "the forged image gives forged bytes"),
             Err(error) if error.raw_os_error() == Some(Errno::BADMSG.raw_os_error()) => refused += 1,
             Err(error) => bail!("/{}: {error}", entry.path.escape_ascii()),
         }
         read(&entry, good.path()).context("after the forger's attempt")?;
-        // What others have verified serves the forger's readers, too: the same bytes.
+        // Bytes that others have verified serve the readers of the forged image, too: they are the same.
         read(&entry, forged.path()).context("after it was verified")?;
         served += 1;
     }
@@ -204,8 +205,8 @@ fn private(plan: &Plan) -> Result<String> {
     Ok(String::new())
 }
 
-/// Nobody compares digests for an image whose backing store is trusted: what is decoded for it, right
-/// or forged, is for nobody else.
+/// Nobody compares digests for an image whose backing store is trusted: chunks that are decoded for it, right
+/// or forged, serve no other image.
 fn trusted(plan: &Plan) -> Result<String> {
     let (one, two) = two(plan)?;
     drop_caches()?;

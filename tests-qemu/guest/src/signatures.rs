@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Who may say what is mounted.
+//! The signatures that a machine accepts for a mount.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         accepted(&signed.unsigned, "")?;
         Ok(String::new())
     });
-    // Without a key nobody can say who signed; the image is what it says it is all the same.
+    // Without a key the signer is not known; the image is what it says it is all the same.
     suite.test("policy-is-off-at-first", || {
         ensure!(!required()?, "signatures are required without anybody's asking");
         Ok(String::new())
@@ -120,7 +120,7 @@ fn refused(image: &Image, options: &str, errno: Errno) -> Result<String> {
     refuses(&image.image, options, errno)
 }
 
-/// What the log says of a mount that is refused with this errno.
+/// The reason in the log for a mount that is refused with this errno.
 pub(crate) fn reason(errno: Errno) -> Result<&'static str> {
     Ok(match errno {
         Errno::NODATA => "not signed",

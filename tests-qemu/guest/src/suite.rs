@@ -18,7 +18,7 @@ pub(crate) struct Suite {
     failed: u32,
 }
 
-/// What every group needs, whatever the filter says.
+/// Tests that every group needs, with any filter.
 const ALWAYS: [&str; 4] =
     ["module-loads", "no-leak-while-loaded", "module-unloads", "no-leak-after-unloading"];
 

@@ -60,7 +60,7 @@ struct LoopConfig {
     number: u32,
     encryption: [u32; 2],
     flags: u32,
-    /// Names, keys and what is reserved.
+    /// Names, keys and reserved fields.
     rest: [u64; 30],
 }
 
@@ -145,10 +145,10 @@ pub(crate) fn enter_mount_namespace() -> io::Result<()> {
     checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(|_| ())
 }
 
-/// Whom files belong to whose owner a user namespace does not know.
+/// The owner that is shown for files whose owner a user namespace does not know.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// Makes a program run as a user, in his own group and no other.
+/// Makes a program run as a user, in the user's own group and no other.
 pub(crate) fn as_user(program: &mut Command, user: u32) {
     let change = move || {
         // SAFETY: No group is read: there is none.
@@ -162,8 +162,9 @@ pub(crate) fn as_user(program: &mut Command, user: u32) {
     unsafe { program.pre_exec(change) };
 }
 
-/// Does something as a user with these groups, the first of which is his own; on a thread, to which alone the
-/// kernel's calls (not the library's) give the ids. Processes that it starts have them, too.
+/// Does something as a user with these groups, the first of which is the user's own. It is done on a thread
+/// of its own, as the kernel's calls (not the library's) give the ids to one thread alone. Processes that it
+/// starts have them, too.
 pub(crate) fn acting_as<T: Send>(
     user: u32,
     groups: &[u32],
@@ -284,7 +285,7 @@ pub(crate) fn readahead(file: &File, offset: u64, len: usize) -> io::Result<()> 
     checked(unsafe { libc::readahead(file.as_raw_fd(), offset, len) } as libc::c_long).map(|_| ())
 }
 
-/// `name_to_handle_at`: what an NFS server remembers of a file.
+/// `name_to_handle_at`: the handle by which an NFS server remembers a file.
 pub(crate) fn handle_of(path: &Path) -> io::Result<Handle> {
     let path = path_of(path)?;
     let mut handle =
@@ -482,12 +483,12 @@ impl Mapping {
 impl Mapping {
     /// Tells the kernel how it will be used.
     pub(crate) fn advise(&self, advice: rustix::mm::Advice) -> io::Result<()> {
-        // SAFETY: The mapping is `length` bytes long, and was never written: whatever pages go come back
-        // as they were.
+        // SAFETY: The mapping is `length` bytes long, and was never written: pages that go come back as they
+        // were.
         unsafe { rustix::mm::madvise(self.address, self.length, advice) }.map_err(Into::into)
     }
 
-    /// How many of its pages are in memory, whoever read them.
+    /// How many of its pages are in memory, whichever process read them.
     pub(crate) fn resident(&self) -> io::Result<usize> {
         let mut pages = vec![0_u8; self.length.div_ceil(4096)];
         // SAFETY: The mapping is `length` bytes long, and the vector has a byte for each of its pages.
@@ -510,12 +511,12 @@ pub(crate) struct WritableMapping {
 }
 
 impl WritableMapping {
-    /// What is written goes to the file.
+    /// Written bytes go to the file.
     pub(crate) fn shared(file: &File, length: usize) -> io::Result<Self> {
         Self::new(file, length, libc::MAP_SHARED)
     }
 
-    /// What is written stays here.
+    /// Written bytes stay here.
     pub(crate) fn private(file: &File, length: usize) -> io::Result<Self> {
         Self::new(file, length, libc::MAP_PRIVATE)
     }

@@ -34,9 +34,9 @@ pub fn is_dir(mode: u32) -> bool {
 /// A tree as far as it could be read.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// What could be read.
+    /// The part that could be read.
     pub manifest: Manifest,
-    /// What could not, and the reason.
+    /// The paths that could not be read, with the reasons.
     pub errors: Vec<(Vec<u8>, io::Error)>,
 }
 
@@ -176,10 +176,10 @@ fn describe(root: &Path, path: &[u8], buffer: &mut [u8]) -> io::Result<(Entry, u
     Ok((entry, stat.ino()))
 }
 
-/// Extended attributes of a name (not of what a symlink points to), in order.
+/// Extended attributes of a name (of a symlink itself, not of its target), in order.
 ///
 /// Those that the running system invents (a label of the host's security module) are no part of a tree
-/// here: only what an image is asked to keep is listed.
+/// here: only those that an image is asked to keep are listed.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0u8; 4096];
     let length = match rustix::fs::llistxattr(path, &mut names[..]) {

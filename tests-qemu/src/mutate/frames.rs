@@ -8,7 +8,7 @@ pub(crate) enum Block {
     Raw(Vec<u8>),
     /// One byte so many times.
     Repeat(u8, u32),
-    /// A compressed block, or what claims to be one.
+    /// A compressed block, or bytes that claim to be one.
     Compressed(Vec<u8>),
     /// The type that is not to be used.
     Reserved,

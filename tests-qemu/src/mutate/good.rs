@@ -13,7 +13,7 @@ use crate::trees;
 /// Bytes of `/text`: three blocks of a zstd frame and a part of one, all of one value.
 pub(crate) const TEXT: usize = 100_000;
 
-/// What `/text` consists of.
+/// The letter that `/text` consists of.
 pub(crate) const LETTER: u8 = b'z';
 
 /// Builds the image in `folder`, and gives its bytes. It needs root: there is a whiteout, and `trusted.` xattrs.
@@ -101,11 +101,11 @@ fn make(root: &Path) -> Result<()> {
         std::os::unix::fs::lchown(path(name), Some(id), Some(0))
             .with_context(|| format!("failed to give /{name} away"))?;
     }
-    // Folders last: what was done in them changed their times.
+    // Folders last: every change in them changed their times.
     names.iter().rev().try_for_each(|name| set_time(&path(name), 1_700_000_000, 5))
 }
 
-/// What looks like machine code: calls of a few functions.
+/// Bytes that look like machine code: calls of a few functions.
 fn code(len: usize) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, word) in noise(9, len).chunks_exact(8).enumerate() {

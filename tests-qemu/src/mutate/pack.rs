@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Broken images for the guest: what differs from the good one, and what the kernel may say to each.
+//! Broken images for the guest: how each differs from the good one, and how the kernel may answer to it.
 
 use std::path::Path;
 
@@ -45,10 +45,10 @@ pub(crate) fn stage(tools: &Tools, disk: &Path, sign: Sign<'_>, seed: u64, count
     Mutants { image: GOOD.to_owned(), list }.save(&disk.join(MUTANTS))
 }
 
-/// What differs, and what the kernel is held to.
+/// The differences, and the answers that the kernel is held to.
 fn mutant(name: String, good: &[u8], broken: &[u8]) -> Result<Mutant> {
     let reading = reader::read(broken);
-    // Whoever has a chunk of that digest, from another image, has no reason to look for it in this one.
+    // A kernel that has a chunk of that digest, from another image, has no reason to look for it in this one.
     let is_elsewhere = |failure: &reader::Failure| {
         matches!(failure.error.rule, Rule::ChunkDigest | Rule::ChunkRange | Rule::ExtentRange)
     };
@@ -71,7 +71,7 @@ fn errno(error: &FormatError) -> i32 {
     }
 }
 
-/// What the kernel may answer, by what the reader met.
+/// The answers that the kernel may give, by the failures that the reader met.
 pub(crate) fn expected(reading: &Reading) -> Expected {
     let refusal = reading.refusal.map(|refusal| match refusal {
         Refusal::Broken(error) => errno(&error),
@@ -81,13 +81,13 @@ pub(crate) fn expected(reading: &Reading) -> Expected {
     if reading.lost_names > 0 {
         errors.push(ENOENT);
     }
-    // Who opens a file asks for its ACL, which the VFS refuses if it is none.
+    // An open of a file asks for its ACL, which the VFS refuses if it is none.
     if reading.has_acls {
         errors.extend([EINVAL, EOPNOTSUPP]);
     }
     errors.sort_unstable();
     errors.dedup();
-    // A beginning is not what everybody reads, nor are several pages at once, nor is all of a large file.
+    // Not every reader reads a beginning, or several pages at once, or all of a large file.
     let is_met = |failure: &reader::Failure| match failure.at {
         At::Beginning | At::Across => false,
         At::Data => failure.size <= READ_WHOLE,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! An image taken apart into its tables, and put together again with every digest right.
 //!
-//! Nothing is proven on the way: a rule breaks any record in between, and what a reader then refuses is that
-//! record, and not a digest.
+//! Nothing is proven on the way: a rule breaks any record in between, and a reader then refuses that record,
+//! and not a digest.
 
 use std::mem::size_of;
 
@@ -28,7 +28,7 @@ const NAME_BITS: u32 = 29;
 /// The tables of an image, and its pack.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
-    /// What does not follow from the rest: profile and feature bits.
+    /// Fields that do not follow from the rest: profile and feature bits.
     pub(crate) head: RawSuperBlock,
     pub(crate) pack: Vec<u8>,
     pub(crate) attributes: Vec<RawAttributes>,

@@ -39,7 +39,7 @@ const TABLES: [Fields; 16] = [
     Fields { name: "annotation data", record: 1, fields: &[(0, 1)] },
 ];
 
-/// How often each table is picked: those that readers look at the most.
+/// How often each table is picked: more often those that readers look at the most.
 const WEIGHTS: [usize; 16] = [8, 20, 16, 4, 2, 6, 8, 1, 2, 14, 1, 6, 14, 1, 2, 1];
 
 impl Parts {
@@ -86,7 +86,7 @@ impl Numbers {
 /// A broken image.
 #[derive(Debug, Clone)]
 pub(crate) struct Mutant {
-    /// What was changed.
+    /// The change.
     pub(crate) name: String,
     pub(crate) image: Vec<u8>,
 }

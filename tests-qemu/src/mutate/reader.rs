@@ -2,7 +2,7 @@
 //! A reader that refuses what the kernel refuses, where the kernel refuses it: in memory, through the format crate.
 //!
 //! It mounts an image, and then does what a program can do to the mounted one: lists directories, looks names up, reads
-//! targets, xattrs and files. What it says of an image is what the mounted kernel is held to.
+//! targets, xattrs and files. The mounted kernel is held to its verdict on an image.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 
 use super::parts::Sha2;
 
-/// What was being done when a rule was found broken.
+/// The operation that found a rule broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum At {
     /// `readdir`.
@@ -32,10 +32,11 @@ pub(crate) enum At {
     Xattr,
     /// `read` of a file's bytes.
     Data,
-    /// The same, by a reader who wants no more than the beginning of a chunk.
+    /// The same, by a reader that wants no more than the beginning of a chunk.
     Beginning,
-    /// The same, by a reader who wants one page, or by one who wants several at once or looks for data and holes, and
-    /// not by all of them: who goes from extent to extent asks for others than who searches.
+    /// The same, but not by all readers: by one that wants a single page, or by one that wants several at
+    /// once or looks for data and holes. A reader that goes from extent to extent asks for other extents than
+    /// one that searches.
     Across,
 }
 
@@ -57,19 +58,19 @@ pub(crate) struct Failure {
     pub(crate) size: u64,
 }
 
-/// What a whole walk met.
+/// The results of a whole walk.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     /// It was not mounted.
     pub(crate) refusal: Option<Refusal>,
     pub(crate) failures: Vec<Failure>,
-    /// There is what claims to be an ACL: whether it is one, others say.
+    /// There are bytes that claim to be an ACL; this reader does not tell whether they are one.
     pub(crate) has_acls: bool,
     /// Names that `readdir` shows and `lookup` does not find.
     pub(crate) lost_names: usize,
     /// Inodes that were looked at.
     pub(crate) inodes: usize,
-    /// Records and blocks that were asked for: what bounds the time.
+    /// Records and blocks that were asked for: they bound the time.
     pub(crate) steps: u64,
     /// Something that no image may bring about: other bytes than those of the chunk.
     pub(crate) wrong: Vec<String>,
@@ -156,7 +157,7 @@ pub(crate) fn read(image: &[u8]) -> Reading {
     reading
 }
 
-/// What a mount looks at before it looks at anything that the superblock points to.
+/// The checks of a mount before it looks at anything that the superblock points to.
 fn superblock(image: &[u8]) -> Result<SuperBlock, FormatError> {
     let Some(block) = image.first_chunk::<BLOCK_SIZE>() else {
         return Err(FormatError::new(Rule::Magic, Place::SuperBlock(0), 0, 0));
@@ -183,12 +184,12 @@ struct Reader<'a> {
     image: Image<'a, Memory<'a>>,
     pack: Pack,
     reading: Reading,
-    /// What became of each chunk.
+    /// The outcome of each chunk.
     decoded: HashMap<u32, Result<(), (At, FormatError)>>,
 }
 
 impl Reader<'_> {
-    /// Every inode once, however many names it has: else names of names could be as many as one likes.
+    /// Every inode once, however many names it has: else the names below names could multiply without limit.
     fn walk(&mut self, root: Inode) {
         let mut seen = HashSet::from([root.ino]);
         let mut queue = VecDeque::from([root]);
@@ -271,7 +272,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads a file, page by page, and then as who wants more than a page.
+    /// Reads a file, page by page, and then as a reader that wants more than a page.
     fn data(&mut self, content: ContentIndex, size: u64) {
         let extents = self.image.extents(content, size);
         let pages = extents.and_then(|extents| Ok((extents, self.pages(&extents)?)));
@@ -279,7 +280,7 @@ impl Reader<'_> {
             Ok(both) => both,
             Err(error) => return self.fail(At::Data, error, size),
         };
-        // Up to where somebody can read who began at a page before.
+        // The end of what a reader that began at an earlier page can read.
         let mut reach = 0;
         for page in pages {
             let (end, broken) = self.across(&extents, page);
@@ -295,7 +296,7 @@ impl Reader<'_> {
                         }
                     }
                 }
-                // Who wants more than this page may never ask for what is broken.
+                // A reader that wants more than this page may never ask for the broken extent.
                 Err(error) if reach >= page.saturating_add(BLOCK_BYTES).min(size) => {
                     self.fail(At::Across, error, size);
                 }
@@ -304,8 +305,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Where pages begin of which every other one shares the fate of one: those with the beginning of an extent, wherever
-    /// the extents say that it is, and those behind them, which may lie in one extent.
+    /// Where the pages begin that stand for all others: the pages with the beginning of an extent, wherever
+    /// the extents say that it is, and the pages behind them, which may lie in one extent.
     fn pages(&self, extents: &Extents) -> Result<BTreeSet<u64>, FormatError> {
         let mut pages = BTreeSet::from([0]);
         for index in extents.first..extents.end {
@@ -337,8 +338,8 @@ impl Reader<'_> {
         Ok(chunks)
     }
 
-    /// Looks at the extents from that of a byte on to the end of the file, as who wants all of them: up to where he can
-    /// read, and what is wrong with any.
+    /// Looks at the extents from that of a byte on to the end of the file, as a reader that wants all of
+    /// them. Returns up to where it can read, and what is wrong with an extent, if anything.
     fn across(&self, extents: &Extents, start: u64) -> (u64, Option<FormatError>) {
         let (mut end, mut broken) = (0, None);
         let mut next = self.image.extent_at(extents, start);
@@ -429,7 +430,8 @@ fn check_entry(directory: &Inode, dirent: &Dirent, found: &Inode) -> Result<(), 
     }
 }
 
-/// What a frame decodes to in one call, as in the kernel; nothing if it does not, or to more than `len` bytes.
+/// The bytes that a frame decodes to in one call, as in the kernel; none if it does not decode, or to more
+/// than `len` bytes.
 fn decompress(codec: Codec, stored: &[u8], len: u32) -> Vec<u8> {
     let mut raw = vec![0; len as usize];
     let decoded = zstd_safe::decompress(&mut raw[..], stored).unwrap_or(0);

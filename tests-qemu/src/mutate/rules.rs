@@ -41,7 +41,8 @@ fn fails(name: &'static str, at: At, rule: Rule, change: Change) -> Case {
     Case { name, kernel: Kernel::Fails(at, rule), fsck: Some(rule), breaks: Break::Records(change) }
 }
 
-/// Records that the kernel reads right through, and only fsck finds not to be what a builder writes, or what is so.
+/// Records that the kernel reads right through. Only fsck finds that no builder writes them, or that they are
+/// not true.
 fn canonical(name: &'static str, rule: Rule, change: Change) -> Case {
     Case { name, kernel: Kernel::Reads, fsck: Some(rule), breaks: Break::Records(change) }
 }

@@ -34,7 +34,7 @@ fn good() -> Option<Parts> {
     Some(Parts::read(&good::scratch(&tools).unwrap()).unwrap())
 }
 
-/// What fsck says; it is interrupted, and the test fails, if it does not end.
+/// The report of fsck; it is interrupted, and the test fails, if it does not end.
 fn fsck(image: &[u8], path: &Path, options: &Options) -> Report {
     std::fs::write(path, image).unwrap();
     let source = Source::open(path).unwrap();
@@ -57,7 +57,7 @@ fn options() -> Options {
     Options { threads: 1, ..Options::default() }
 }
 
-/// What both say to an image, if it is not that.
+/// The verdicts of both on an image, if they are not the expected ones.
 fn disagreement(case: &Case, image: &[u8], path: &Path, options: &Options) -> Option<String> {
     let reading = reader::read(image);
     let report = fsck(image, path, options);
@@ -106,8 +106,8 @@ fn each_rule_gets_its_verdict() {
     check_memory();
 }
 
-/// Rules that no record can break: what they say was proven before, or stands elsewhere than in the image; and one that
-/// takes more than 256 GiB of zeros, which no guest reads in the time that it has.
+/// Rules that no record can break: they were proven before, or are about something outside of the image; and
+/// one that takes more than 256 GiB of zeros, which no guest reads in the time that it has.
 const OUT_OF_REACH: [Rule; 5] =
     [Rule::InodeNumber, Rule::ContentIndex, Rule::ImageId, Rule::Signature, Rule::ContentHoles];
 
@@ -197,7 +197,8 @@ fn what_is_taken_apart_and_put_together_is_the_same() {
     assert_eq!((reading.inodes, reading.lost_names), (good.inodes.len(), 0));
 }
 
-/// Nobody panics, hangs, or reads what was never written; and what the kernel stumbles over, fsck sees.
+/// No reader panics, hangs, or reads bytes that were never written; and fsck sees everything that the kernel
+/// stumbles over.
 #[test]
 fn ten_thousand_mutants_harm_nobody() {
     // As many as a guest gets.

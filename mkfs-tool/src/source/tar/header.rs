@@ -27,7 +27,7 @@ const GLOBAL_MAX: usize = 4096;
 /// Prefix of PAX keys that are xattrs.
 const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// A part of a file that is in the archive; what is between segments is zero.
+/// A part of a file that is in the archive; the bytes between segments are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     /// First byte in the file.
@@ -45,7 +45,7 @@ impl Segment {
     }
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug)]
 pub(super) enum EntryKind {
     Directory,
@@ -165,7 +165,7 @@ impl Reader {
         }
     }
 
-    /// Reads what a header that is not a file has behind it.
+    /// Reads the data behind a header that is not a file's.
     fn extension(&mut self, size: u64) -> std::result::Result<Vec<u8>, Problem> {
         if size > EXTENSION_MAX {
             return Err(format!("a header of {size} bytes").into());

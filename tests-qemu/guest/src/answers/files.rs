@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is asked of an open regular file.
+//! Questions about an open regular file.
 
 use std::fs::File;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) fn ioctl(at: &At, name: &str, request: u64) -> Answer {
     raw::ioctl_with(&at.open(name)?, request, &mut [0; 512])
 }
 
-/// `ioctl`, and the first 32 bits of what it wrote.
+/// `ioctl`, and the first 32 bits of its output.
 fn word(at: &At, name: &str, request: u64) -> Answer {
     let mut memory: Memory = [0; 512];
     raw::ioctl_with(&at.open(name)?, request, &mut memory)?;
@@ -68,7 +68,7 @@ fn seek(at: &At, name: &str, offset: i64, whence: i32) -> Answer {
 
 fn preadv2(at: &At, flags: i32) -> Answer {
     let file = at.open("large")?;
-    // What is in memory has no reason to make a reader wait.
+    // Bytes in memory are no reason to make a reader wait.
     raw::read(&file, 4096, 0, 0)?;
     raw::read(&file, 4096, 0, flags)
 }
@@ -169,7 +169,7 @@ pub(super) const QUESTIONS: &[Question] = &[
     ("SEEK_HOLE at the end", |at| seek(at, "large", END, libc::SEEK_HOLE)),
     ("SEEK_HOLE of an empty file", |at| seek(at, "empty", 0, libc::SEEK_HOLE)),
     ("lseek with a whence of none", |at| seek(at, "large", 0, 9)),
-    // What syncs, changes, or moves bytes.
+    // Calls that sync, change, or move bytes.
     ("fsync", |at| numbers(at, libc::SYS_fsync, [0; 4])),
     ("fdatasync", |at| numbers(at, libc::SYS_fdatasync, [0; 4])),
     ("syncfs", |at| numbers(at, libc::SYS_syncfs, [0; 4])),

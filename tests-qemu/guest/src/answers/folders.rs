@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is asked of an open folder.
+//! Questions about an open folder.
 
 use std::fs::File;
 use std::mem::MaybeUninit;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is asked of mappings: `mmap`, `madvise`, `mlock`, `msync`, `mincore`.
+//! Questions about mappings: `mmap`, `madvise`, `mlock`, `msync`, `mincore`.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -16,7 +16,8 @@ const SHARED: i32 = libc::MAP_SHARED;
 const PRIVATE: i32 = libc::MAP_PRIVATE;
 const HUGE: usize = 2 << 20;
 
-/// A mapping of a file of the tree: nobody writes to what is mapped but by its own address, which only this module has.
+/// A mapping of a file of the tree: nobody writes to the mapped bytes but by its own address, which only this
+/// module has.
 struct Mapped {
     address: *mut libc::c_void,
     length: usize,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is asked of names: `stat`, attributes, handles, permissions, and all that would change something.
+//! Questions about names: `stat`, attributes, handles, permissions, and all that would change something.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! System calls as they are, with any argument: what the kernel answers is what is asked for.
+//! System calls as they are, with any argument: the tests want the kernel's own answer.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -12,10 +12,10 @@ use rustix::io::Errno;
 /// A value that is not negative, or an error.
 pub(super) type Answer = Result<i64, Errno>;
 
-/// Room for what any of the requests here writes.
+/// Room for the output of any of the requests here.
 pub(super) type Memory = [u64; 512];
 
-/// What a function of libc returned.
+/// The result of a function of libc.
 pub(super) fn answer(result: impl Into<i64>) -> Answer {
     match result.into() {
         -1 => {
@@ -52,7 +52,7 @@ pub(super) fn ioctl(file: &File, request: u64, number: i32) -> Answer {
     answer(unsafe { libc::ioctl(file.as_raw_fd(), request as libc::Ioctl, number) })
 }
 
-/// `ioctl` with an argument that is an address; what the answer is goes to `memory`.
+/// `ioctl` with an argument that is an address; its output goes to `memory`.
 pub(super) fn ioctl_with(file: &File, request: u64, memory: &mut Memory) -> Answer {
     // SAFETY: No request of the tests writes more than that.
     answer(unsafe { libc::ioctl(file.as_raw_fd(), request as libc::Ioctl, memory.as_mut_ptr()) })
@@ -159,7 +159,7 @@ pub(super) fn statx(path: &Path, flags: i32, mask: u32) -> Result<libc::statx, E
     Ok(unsafe { stat.assume_init() })
 }
 
-/// What `poll` says is ready.
+/// The events that `poll` reports.
 pub(super) fn poll(file: &File) -> Answer {
     let mut entry = libc::pollfd { fd: file.as_raw_fd(), events: !0, revents: 0 };
     // SAFETY: It is told of one entry, and there is one.

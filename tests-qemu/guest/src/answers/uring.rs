@@ -56,7 +56,7 @@ impl Ring {
         unsafe { &*self.rings.add(offset).cast() }
     }
 
-    /// Submits one read and does not wait for it; what it gave, if it is done then.
+    /// Submits one read and does not wait for it; its result, if it is done then.
     fn read(&self, file: &File, buffer: &mut [u8]) -> Result<Option<i32>> {
         let entry: [u64; 8] = [
             u64::from(READ) | (file.as_raw_fd() as u64) << 32,
@@ -98,7 +98,7 @@ fn workers() -> Result<usize> {
     Ok(names.filter(|name| name.starts_with("iou-wrk")).count())
 }
 
-/// A read of what is in memory is done when the submission returns, by no other thread.
+/// A read of bytes in memory is done when the submission returns, by no other thread.
 pub(super) fn test(mount: &Mount) -> Result<String> {
     let path = mount.path().join("large");
     drop_caches()?;

@@ -41,7 +41,7 @@ fn stall(plan: &Plan, pages: Pages, end: End) -> Result<String> {
     let mount = image.mount(Store::File)?.context("failed to mount")?;
     let path = waiting_for.below(mount.path());
     let unaffected = Mount::image(other, Path::new("/mnt/other"), "").context("failed to mount")?;
-    // To open a file takes reads, too.
+    // Opening a file takes reads, too.
     let open = || File::open(&path).with_context(|| format!("failed to open {}", path.display()));
     let (first, second) = (open()?, open()?);
     drop_caches()?;

@@ -18,12 +18,12 @@ use crate::mounts::Mount;
 /// How long all containers may take, in an emulated machine that others use, too.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How often one looks whether a container works.
+/// The time between two looks at whether a container works.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) fn run(plan: &Fleet) -> Result<()> {
     for round in 1..=plan.rounds {
-        // Another one begins each round: what the one before leaves behind meets all alike.
+        // Another one begins each round, so that the leftovers of the one before meet all alike.
         let start = round % plan.stores.len();
         for store in plan.stores[start..].iter().chain(&plan.stores[..start]) {
             sample(plan, store, round).with_context(|| format!("on {}", store.name))?;
@@ -96,7 +96,7 @@ fn name(index: usize) -> String {
     format!("container-{index}")
 }
 
-/// Runs the container runtime; what it starts goes on, and holds nothing of this process.
+/// Runs the container runtime; the container that it starts goes on, and holds nothing of this process.
 fn runtime(arguments: &[&str]) -> Result<()> {
     let status = Command::new("crun")
         .args(arguments)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is measured.
+//! The measures.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,18 +19,18 @@ use super::walk::{read_to_end, walk, Visit};
 use super::Work;
 use crate::mounts::Mount;
 
-/// What lies in the caches when the clock starts.
+/// The content of the caches when the clock starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cache {
     /// Nothing: the mount is a part of what is measured.
     Unmounted,
     /// Nothing but the mount.
     Cold,
-    /// What the same work has left there.
+    /// The data that the same work has left there.
     Warm,
 }
 
-/// What a measure finds open.
+/// The files that a measure finds open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Opens {
     Nothing,
@@ -106,7 +106,7 @@ pub(super) const BUFFER: usize = 128 << 10;
 
 pub(super) const PAGE: usize = 4096;
 
-/// What is looked for: some files of any system have it.
+/// The string that is looked for: some files of any system have it.
 const NEEDLE: &str = "GNU General Public License";
 
 /// Readers at once, where there are several.

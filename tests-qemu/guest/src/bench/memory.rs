@@ -14,17 +14,17 @@ use crate::mounts::{drop_caches, Mount};
 /// Bytes in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Used {
-    /// All that is not free, whoever has it.
+    /// All that is not free.
     pub(super) all: f64,
     /// Pages of files and of block devices.
     pub(super) cache: f64,
     /// Inodes, dentries and other small objects.
     pub(super) slab: f64,
-    /// What nobody has.
+    /// Memory that nobody has.
     free: f64,
 }
 
-/// What `/proc/meminfo` says now.
+/// The figures of `/proc/meminfo` now.
 pub(super) fn used() -> Result<Used> {
     parse(&std::fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?)
 }
@@ -43,7 +43,8 @@ fn parse(text: &str) -> Result<Used> {
     Ok(Used { all: of("MemTotal")? - free, cache: of("Cached")? + of("Buffers")?, slab: of("Slab")?, free })
 }
 
-/// Waits until what the last mounts left is gone, which would count as less than nothing.
+/// Waits until the leftovers of the last mounts are gone. If they went later, that would count as less than
+/// nothing.
 pub(super) fn settle() -> Result<()> {
     drop_caches()?;
     // An unmount frees by and by.
@@ -51,7 +52,7 @@ pub(super) fn settle() -> Result<()> {
     drop_caches()
 }
 
-/// Tells the host what is in use now and was not before.
+/// Tells the host how much more is in use now than before.
 pub(super) fn report(before: &Used, system: &str, round: usize, work: Work) -> Result<()> {
     let after = used()?;
     for (measure, bytes) in [
@@ -70,7 +71,7 @@ const RESERVE: f64 = 96e6;
 /// Writes to nearly all free memory once.
 ///
 /// To the host this machine's memory is a file with holes: the first touch of a page costs more than any
-/// later one, and would be paid by whoever comes first.
+/// later one, and the first system would pay for it.
 pub(super) fn touch() -> Result<()> {
     let folder = Path::new("/mnt/touch");
     let tmpfs = Mount::new(Path::new("tmpfs"), folder, "tmpfs", MountFlags::empty(), "size=100%")

@@ -20,7 +20,7 @@ pub(super) fn run(plan: &Releases) -> Result<()> {
     memory::touch().context("failed to touch all memory")?;
     let mut work = None;
     for round in 1..=plan.rounds {
-        // Another one begins each round: what the one before leaves behind meets all alike.
+        // Another one begins each round, so that the leftovers of the one before meet all alike.
         let start = round % plan.pairs.len();
         for pair in plan.pairs[start..].iter().chain(&plan.pairs[..start]) {
             let done = sample(pair, round).with_context(|| format!("on {}", pair.system.name))?;
@@ -65,7 +65,7 @@ fn shares(options: &str) -> bool {
     options.split(',').any(|option| option == "inode_share")
 }
 
-/// The options of what is mounted at `target`, as the kernel tells them.
+/// The options of the mount at `target`, as the kernel tells them.
 fn options_of<'m>(mounts: &'m str, target: &Path) -> &'m str {
     mounts
         .lines()

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Readers of one large file, with one processor and with two: what the driver does in parallel for a single one, and
-//! how much many of them keep each other waiting.
+//! Readers of one large file, with one processor and with two: how much the driver does in parallel for a
+//! single one, and how much many of them keep each other waiting.
 //!
-//! The second processor is switched off and on again, so that both cases meet whatever else the host does.
+//! The second processor is switched off and on again, so that other work of the host meets both cases.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -30,7 +30,7 @@ const PARTS: usize = 256;
 /// Bytes of a part.
 const PART: usize = 4096;
 
-/// What two threads do that share nothing.
+/// The work of two threads that share nothing.
 const COMPUTING: &str = "two threads that compute";
 
 /// How much faster the two threads are with a second processor that nobody else uses, at least.
@@ -140,7 +140,7 @@ fn read_at_random(path: &Path, readers: usize) -> Result<Work> {
     Ok(Work { count: PARTS as u64, bytes: (PARTS * PART) as u64, ..Work::default() })
 }
 
-/// Whether the host had a second processor to give: by what computed, never by what was read.
+/// Whether the host had a second processor to give: judged by the computing threads, never by the readers.
 fn undisturbed(samples: &[Timed]) -> bool {
     let of = |system| {
         let sample = samples.iter().find(|sample| sample.measure == COMPUTING && sample.system == system);
@@ -158,7 +158,7 @@ fn set_online(switch: &str) -> Result<()> {
     Ok(())
 }
 
-/// What two threads do that have nothing to wait for: how much two processors are, at most.
+/// The work of two threads that have nothing to wait for: it shows how much two processors give, at most.
 fn compute() -> Result<Work> {
     let (length, times) = COMPUTED;
     let one = |seed: u8| {

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, CWD};
 use super::Work;
 use crate::sys::Mapping;
 
-/// What is done with each name besides looking at it.
+/// The action on each name besides looking at it.
 pub(super) enum Visit<'b> {
     /// `stat`, nothing else.
     Stat,
@@ -93,7 +93,7 @@ pub(super) fn read_to_end(file: &OwnedFd, buffer: &mut [u8]) -> Result<u64> {
 
 /// Looks for all places of a string in a file of this length.
 fn search(file: &File, length: usize, finder: &Finder<'_>) -> std::io::Result<u64> {
-    // Of nothing there is no mapping.
+    // An empty file cannot be mapped.
     if length == 0 {
         return Ok(0);
     }

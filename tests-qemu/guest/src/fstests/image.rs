@@ -201,8 +201,8 @@ fn flags(image: &Path) -> Result<String> {
     Ok(String::new())
 }
 
-/// 088 sees what root may with files of which nobody may anything: read them and search folders, but run nothing
-/// that has no bit for it.
+/// 088 sees what root may do with files on which nobody has any right: read them and search folders, but run
+/// nothing that has no bit for it.
 fn what_root_may(image: &Path) -> Result<String> {
     let nothing = image.join("modes/000");
     ensure!(!std::fs::read(&nothing).context("root cannot read")?.is_empty(), "an empty file");
@@ -305,7 +305,7 @@ fn before_1970(image: &Path) -> Result<String> {
     Ok(String::new())
 }
 
-/// 294 makes what is there already on a read-only file system: that it is there counts more.
+/// 294 makes files that are there already on a read-only file system: the error is that they are there.
 fn exists_before_read_only(image: &Path) -> Result<String> {
     let at = |name: &str| image.join(name);
     let node = |path: &Path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
@@ -317,7 +317,7 @@ fn exists_before_read_only(image: &Path) -> Result<String> {
         refused("link", std::fs::hard_link(at("kinds/f"), &target), &[expected])?;
         refused("open to create", File::create_new(&target), &[expected])?;
     }
-    // It need not be made: this is no more than reading.
+    // The file need not be made: this is no more than reading.
     let flags = OFlags::RDONLY | OFlags::CREATE;
     openat(CWD, at("kinds/f"), flags, Mode::from_raw_mode(0o600)).context("open with O_CREAT")?;
     refused("O_CREAT", openat(CWD, at("new"), flags, Mode::from_raw_mode(0o600)), &[Errno::ROFS])?;
@@ -518,7 +518,7 @@ fn copy_to_another(image: &Path) -> Result<String> {
     let from = open(&image.join("data/file"))?;
     let result = rustix::fs::copy_file_range(&from, None, &to, None, cases::FILE);
     refused("to a tmpfs", result, &[Errno::XDEV])?;
-    // Which programs take as a reason to copy in another way.
+    // Programs take this error as a reason to copy in another way.
     drop((from, to));
     std::fs::copy(image.join("data/file"), &path).context("failed to copy")?;
     holds(&path, &cases::bytes(0, cases::FILE))?;
@@ -594,7 +594,7 @@ fn locks(image: &Path) -> Result<String> {
     sys::lock_bytes(&second, libc::F_RDLCK, 5, 20).context("failed to lock for reading, too")?;
     refused("locking for writing", sys::lock_bytes(&first, libc::F_WRLCK, 0, 10), &[Errno::BADF])?;
     sys::lock_bytes(&first, libc::F_UNLCK, 0, 10).context("failed to unlock")?;
-    // Whole files are another matter: what they are open for does not count.
+    // Locks of whole files are another matter: the mode of the open does not count.
     rustix::fs::flock(&first, FlockOperation::NonBlockingLockExclusive).context("failed to lock a file")?;
     let other = rustix::fs::flock(&second, FlockOperation::NonBlockingLockShared);
     refused("a second lock", other, &[Errno::WOULDBLOCK])?;
@@ -643,8 +643,8 @@ fn slash(image: &Path) -> Result<String> {
     Ok(String::new())
 }
 
-/// 597 has a sticky folder that everybody may write to, in it a symlink of somebody: where that is asked for, nobody
-/// but him follows it.
+/// 597 has a sticky folder that everybody may write to, with a symlink of one user in it: where
+/// `protected_symlinks` asks for it, nobody but that user follows the symlink.
 fn protected_symlinks(image: &Path) -> Result<String> {
     const SWITCH: &str = "/proc/sys/fs/protected_symlinks";
     let before = std::fs::read(SWITCH).context("failed to read the switch")?;
@@ -664,7 +664,8 @@ fn protected_symlinks(image: &Path) -> Result<String> {
     result.map(|()| String::new())
 }
 
-/// 676 goes to positions of a folder that are right and such that are not: what is listed from there is in it.
+/// 676 goes to positions of a folder that are right and such that are not: every name that is listed from
+/// there is in it.
 fn any_position(image: &Path) -> Result<String> {
     let directory = open(&image.join("crowd"))?;
     let all = listing(&directory, 4096).context("failed to list")?;
@@ -690,8 +691,8 @@ fn any_position(image: &Path) -> Result<String> {
     Ok(String::new())
 }
 
-/// 680 splices one byte of a file into a pipe whose buffers were in use, and writes to the pipe: the file's page must
-/// stay as it is (CVE-2022-0847), whoever does it.
+/// 680 splices one byte of a file into a pipe whose buffers were in use, and writes to the pipe: the file's
+/// page must stay as it is (CVE-2022-0847), for root and for a user.
 fn pipes(image: &Path) -> Result<String> {
     let path = image.join("data/file");
     let expected = cases::bytes(0, cases::FILE);
@@ -756,7 +757,8 @@ fn beyond_the_end(image: &Path) -> Result<String> {
     Ok(String::new())
 }
 
-/// What is written to a private mapping is in no file, and in no other mapping; a shared one cannot be written to.
+/// Bytes that are written to a private mapping are in no file, and in no other mapping; a shared one cannot
+/// be written to.
 fn private_mappings(image: &Path) -> Result<String> {
     let expected = cases::bytes(0, cases::FILE);
     let file = open(&image.join("data/file"))?;

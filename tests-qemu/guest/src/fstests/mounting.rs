@@ -115,8 +115,8 @@ fn device_beside(plan: &Plan) -> Result<String> {
     Ok(format!("{rounds} times"))
 }
 
-/// 318 sets and reads lists in a user namespace. Here the mount has the ids of one: who is meant by a list is shifted
-/// as the owners are.
+/// 318 sets and reads lists in a user namespace. Here the mount has the ids of one: the ids in a list are
+/// shifted as the owners are.
 fn lists_idmapped(plan: &Plan) -> Result<String> {
     const SHIFT: u32 = 100_000;
     let mount = image(plan, "/mnt/image", MountFlags::empty())?;
@@ -132,8 +132,8 @@ fn lists_idmapped(plan: &Plan) -> Result<String> {
     Ok(note)
 }
 
-/// 306 writes on a read-only file system to what is not of it: through a symlink to another one, and to a file of
-/// another one that is mounted over one of it.
+/// 306 writes on a read-only file system to files that are not of it: through a symlink to another one, and
+/// to a file of another one that is mounted over one of it.
 fn writes_go_through(plan: &Plan) -> Result<String> {
     let mount = image(plan, "/mnt/image", MountFlags::empty())?;
     let target = scratch("fstests-target")?;
@@ -246,7 +246,7 @@ fn last_byte(plan: &Plan) -> Result<String> {
     let mount = Mount::image(&on_disk(&plan.sparse.image), Path::new("/mnt/image"), "")
         .context("failed to mount the image")?;
     let file = open(&mount.path().join("huge"))?;
-    // No more is asked for than there can be: what ends beyond is refused, whatever the file system.
+    // No more is asked for than there can be: on any file system, a read that ends beyond is refused.
     for (start, wanted, expected) in [(LAST, 1, 1), (LAST - 10, 11, 11), (LAST + 1, 0, 0)] {
         let mut buffer = [1; 11];
         let n = file
@@ -262,7 +262,7 @@ fn last_byte(plan: &Plan) -> Result<String> {
     Ok(String::new())
 }
 
-/// A mount in use stays; one that is detached goes with the last user, who can read to the end.
+/// A mount in use stays; one that is detached goes with its last user, which can read to the end.
 fn busy(plan: &Plan) -> Result<String> {
     let mount = image(plan, "/mnt/image", MountFlags::empty())?;
     let file = open(&mount.path().join("data/file"))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Cases on an overlay whose lower layer is the image: what they write to comes from there.
+//! Cases on an overlay whose lower layer is the image: the files that they write to come from there.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
@@ -144,8 +144,8 @@ fn files_without_a_name(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 006, 007 and 011: names are made, removed, renamed and looked up at random; what must be there is known. Half of
-/// them are of the image, so whiteouts come and go.
+/// 006, 007 and 011: names are made, removed, renamed and looked up at random; the names that must be there
+/// are known. Half of them are of the image, so whiteouts come and go.
 fn names_come_and_go(layers: &Layers) -> Result<String> {
     const NAMES: usize = 2 * cases::CROWD;
     let folder = layers.path().join("crowd");
@@ -221,8 +221,8 @@ fn renames(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 029: what is written through a mapping stays while the file becomes shorter and longer again; behind a new
-/// end there are zeros.
+/// 029: bytes that are written through a mapping stay while the file becomes shorter and longer again; behind
+/// a new end there are zeros.
 fn mapped_writes(layers: &Layers) -> Result<String> {
     let path = layers.path().join("data/eof");
     let mut model = cases::bytes(2, cases::EOF);
@@ -245,10 +245,11 @@ fn mapped_writes(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 035: what is replaced while it is open has no name any more, and can be read all the same.
+/// 035: a file or folder that is replaced while it is open has no name any more; a file can be read all the
+/// same.
 fn overwritten(layers: &Layers) -> Result<String> {
     let at = |name: &str| layers.path().join(name);
-    // overlayfs counts the links of what it has copied up; else it tells those of the image.
+    // overlayfs counts the links of a file that it has copied up; of others it tells those of the image.
     drop(open_both(&at("data/file"))?);
     let (mut lower, eof) = (open(&at("data/eof"))?, cases::bytes(2, cases::EOF));
     let (mut file, folder) = (open(&at("data/file"))?, open(&at("moved/empty"))?);
@@ -274,7 +275,7 @@ fn overwritten(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 037: while an attribute gets one value and another, over and over, whoever reads it sees one of them.
+/// 037: while an attribute gets one value and another, over and over, a reader sees one of them.
 fn attributes_at_once(layers: &Layers) -> Result<String> {
     let path = layers.path().join("attributes/five");
     let values: [&[u8]; 3] = [b"pizza", b"foobar", b"rabbit_hole"];
@@ -303,7 +304,8 @@ fn attributes_at_once(layers: &Layers) -> Result<String> {
     })
 }
 
-/// 014, 075 and 127: writes, truncations, reads and mappings at random; what must be there is known.
+/// 014, 075 and 127: writes, truncations, reads and mappings at random; the bytes that must be there are
+/// known.
 fn random_changes(layers: &Layers) -> Result<String> {
     const LONGEST: usize = 400_000;
     let path = layers.path().join("data/file");
@@ -342,7 +344,8 @@ fn random_changes(layers: &Layers) -> Result<String> {
         }
     }
     holds(&path, &model)?;
-    // Who opened the file before its first change reads the image for ever, or the change: overlayfs leaves it open.
+    // A descriptor that was opened before the first change reads the image for ever, or the change: overlayfs
+    // leaves that open.
     let mut bytes = vec![0; cases::FILE];
     let n = before.read_at(&mut bytes, 0).context("failed to read by what was open before")?;
     let lower = cases::bytes(0, cases::FILE);
@@ -357,7 +360,7 @@ fn random_changes(layers: &Layers) -> Result<String> {
     Ok(format!("{} bytes", model.len()))
 }
 
-/// 079: what is immutable cannot be changed by anybody; the flag is set on a file of the image.
+/// 079: an immutable file cannot be changed by anybody; the flag is set on a file of the image.
 fn immutable(layers: &Layers) -> Result<String> {
     let path = layers.path().join("data/other");
     let set = |flags| -> Result<()> {
@@ -394,7 +397,7 @@ fn no_link_to_removed(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 087: the owner may set any time, who may write the present time only.
+/// 087: the owner may set any time; a user that may only write sets the present time only.
 fn who_may_set_times(layers: &Layers) -> Result<String> {
     const THEN: i64 = 1_000_000_000;
     let moment = |tv_sec, tv_nsec| Timestamps {
@@ -481,7 +484,7 @@ fn appended(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 193: who may set owner, group, mode and times, and which bits go with a change.
+/// 193: which users may set owner, group, mode and times, and which bits go with a change.
 fn who_may_set_attributes(layers: &Layers) -> Result<String> {
     let (user, root) = (layers.path().join("owned/user"), layers.path().join("owned/root"));
     let who = (1000, &[1000][..]);
@@ -530,7 +533,7 @@ fn list_of_somebody_else(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 245: a folder is not moved onto one that is not empty, wherever what is in it comes from.
+/// 245: a folder is not moved onto one that is not empty, no matter which layer has its files.
 fn onto_not_empty(layers: &Layers) -> Result<String> {
     let at = |name: &str| layers.path().join("moved").join(name);
     std::fs::create_dir(at("new")).context("failed to make a folder")?;
@@ -625,7 +628,8 @@ fn truncation_changes_time(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 314: what is made in a folder with set-group-ID has its group, and folders the bit.
+/// 314: files and folders that are made in a folder with set-group-ID have its group, and the folders have
+/// the bit.
 fn set_group_id_inherited(layers: &Layers) -> Result<String> {
     let folder = layers.path().join("set-group-id");
     as_user((1000, &[1000]), "making a folder", Ok(()), || std::fs::create_dir(folder.join("sub")))?;
@@ -636,7 +640,7 @@ fn set_group_id_inherited(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 319: what is made in a folder with a default list has it.
+/// 319: files and folders that are made in a folder with a default list have it.
 fn default_lists(layers: &Layers) -> Result<String> {
     let folder = layers.path().join("acl/default");
     let expected = attribute(&folder, ACL_DEFAULT).context("the folder has no default list")?;
@@ -650,7 +654,7 @@ fn default_lists(layers: &Layers) -> Result<String> {
     Ok(String::new())
 }
 
-/// 193, 355: a write by somebody who is not root takes set-ID away, also when it is what copies the file up.
+/// 193, 355: a write by a user other than root takes set-ID away, also when that write copies the file up.
 fn writes_clear_set_ids(layers: &Layers) -> Result<String> {
     let path = layers.path().join("owned/writable-set-ids");
     as_user((2000, &[2000]), "writing", Ok(()), || File::options().write(true).open(&path)?.write_all(b"x"))?;
@@ -805,7 +809,7 @@ fn whiteouts_of_many(layers: &Layers) -> Result<String> {
     Ok(format!("{} overlays", WORKERS * ROUNDS))
 }
 
-/// 637: what is made and removed while a folder is open shows when it is opened again.
+/// 637: names that are made and removed while a folder is open show when it is opened again.
 fn changes_show(layers: &Layers) -> Result<String> {
     let folder = layers.path().join("crowd");
     let held = open(&folder)?;
@@ -836,7 +840,7 @@ fn renamed_while_listing(layers: &Layers) -> Result<String> {
         }
         listed += 1;
         ensure!(listed <= 4 * cases::CROWD, "the listing does not end");
-        // What was renamed may be listed again, by either name.
+        // A file that was renamed may be listed again, by either name.
         match std::fs::rename(folder.join(&name), folder.join(format!("renamed-{listed}"))) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             result => result.with_context(|| format!("failed to rename {name}"))?,
@@ -879,7 +883,7 @@ fn indexed(layers: &Layers) -> Result<String> {
         let found = sys::open_handle(&root, handle).with_context(|| format!("failed to open {name}"))?;
         ensure!(found.metadata().context("failed to stat")?.ino() == inode.1, "{name} by its handle");
     }
-    // What a folder says of the numbers is what they are.
+    // A folder lists the numbers that its files have.
     for entry in listing(&open(&at("data"))?, 4096).context("failed to list")? {
         let name = String::from_utf8_lossy(&entry.name).into_owned();
         ensure!(
@@ -897,7 +901,7 @@ fn indexed(layers: &Layers) -> Result<String> {
 fn second_overlay(layers: &Layers, upper: &Mount, options: &str) -> Result<Mount> {
     let target = Path::new("/mnt/second-overlay");
     let overlay = Mount::overlay(layers.image.path(), upper.path(), target, options)?;
-    // overlayfs leaves out what the lower layer cannot do, and says so here.
+    // overlayfs leaves out options that the lower layer cannot support, and says so here.
     let mounts = std::fs::read_to_string("/proc/mounts").context("failed to read /proc/mounts")?;
     let line = mounts.lines().find(|line| line.contains("/mnt/second-overlay")).unwrap_or_default();
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -906,8 +910,8 @@ fn second_overlay(layers: &Layers, upper: &Mount, options: &str) -> Result<Mount
     Ok(overlay)
 }
 
-/// A change of attributes copies no data, and a folder that is moved is a reference; what is read then comes from the
-/// image, and still does in another mount.
+/// A change of attributes copies no data, and a folder that is moved is a reference; data that is read then
+/// comes from the image, and still does in another mount.
 fn frugal(layers: &Layers) -> Result<String> {
     let upper = tmpfs("/mnt/frugal")?;
     let overlay = second_overlay(layers, &upper, FRUGAL)?;

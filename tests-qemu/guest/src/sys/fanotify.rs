@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::{checked, path_of};
 
-/// What a listener is asked about.
+/// The question that a listener is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Question {
     /// Whether a file may be read.
@@ -42,7 +42,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The file. To use it asks nobody.
+    /// The file. Its use asks no listener.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }

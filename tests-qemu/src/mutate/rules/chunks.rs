@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is stored for a chunk: frames that are broken, lie, or are odd. Their digests are right.
+//! The stored bytes of a chunk: frames that are broken, lie, or are odd. Their digests are right.
 
 use anyhow::Result;
 use tesserafs_format::Rule;
@@ -32,7 +32,7 @@ fn changed(p: &mut Parts, change: fn(&mut Frame)) -> Result<()> {
     frame(p, &made.bytes())
 }
 
-/// Stores what libzstd makes of the bytes of `/text` with these parameters.
+/// Stores the frame that libzstd makes of the bytes of `/text` with these parameters.
 fn encoded(p: &mut Parts, parameters: &[CParameter]) -> Result<()> {
     let mut encoder = CCtx::create();
     for parameter in parameters {
@@ -81,7 +81,7 @@ pub(super) fn cases() -> Vec<Case> {
         broken("frame-size-one-less", |p| changed(p, |frame| frame.size = Some(LEN - 1))),
         broken("frame-size-one-more", |p| changed(p, |frame| frame.size = Some(LEN + 1))),
         broken("frame-size-max", |p| changed(p, |frame| frame.size = Some(u32::MAX))),
-        // A chunk says its size in its record: whoever decodes all of it needs no other.
+        // A chunk says its size in its record: a reader that decodes all of it needs no other.
         canonical("frame-size-absent", Rule::ChunkFrame, |p| changed(p, |frame| (frame.size, frame.window) = (None, Some(10 << 3)))),
         // Windows.
         valid("frame-window-of-1-mib", |p| changed(p, |frame| frame.window = Some(10 << 3))),
@@ -90,7 +90,7 @@ pub(super) fn cases() -> Vec<Case> {
         valid("frame-window-of-2-gib", |p| changed(p, |frame| frame.window = Some(21 << 3))),
         broken("frame-dictionary", |p| changed(p, |frame| frame.dictionary = Some(7))),
         valid("frame-dictionary-none", |p| changed(p, |frame| frame.dictionary = Some(0))),
-        // A checksum is allowed to readers, who need none: the digest is better.
+        // Readers accept a checksum, and need none: the digest is better.
         valid("frame-checksum", |p| encoded(p, &[CParameter::ChecksumFlag(true)])),
         broken("frame-checksum-wrong", |p| changed(p, |frame| frame.checksum = Some(0))),
         broken("frame-checksum-missing", |p| { let mut frame_ = Frame::new(LEN, Frame::repeated(LETTER, LEN, BLOCK)); frame_.checksum = Some(0); let bytes = frame_.bytes(); frame(p, &bytes[..bytes.len() - 2]) }),
@@ -122,13 +122,13 @@ pub(super) fn cases() -> Vec<Case> {
         fails("blocks-of-one-byte", Beginning, Rule::ChunkBlocks, |p| changed(p, |frame| { frame.blocks.splice(..1, Frame::repeated(LETTER, BLOCK, 1).into_iter().take(9000).chain([Block::Repeat(LETTER, BLOCK - 9000)])); })),
         fails("blocks-first-shorter-second-longer", Beginning, Rule::ChunkBlocks, |p| changed(p, |frame| (frame.blocks[0], frame.blocks[1]) = (Block::Repeat(LETTER, BLOCK - 1), Block::Repeat(LETTER, BLOCK + 1)))),
         fails("blocks-first-empty", Beginning, Rule::ChunkBlocks, |p| changed(p, |frame| frame.blocks.insert(0, Block::Raw(Vec::new())))),
-        // What stands behind the frame does not keep a reader from its beginning.
+        // Bytes behind the frame do not keep a reader from its beginning.
         fails("blocks-of-64-kib-then-skippable", Beginning, Rule::ChunkBlocks, |p| {
             let bytes = Frame::new(LEN, Frame::repeated(LETTER, LEN, 64 << 10)).bytes();
             frame(p, &[bytes, skippable(9)].concat())
         }),
         valid("block-of-libzstd", |p| encoded(p, &[])),
-        // The block with the last bytes is not the last: who wants the beginning never gets there.
+        // The block with the last bytes is not the last: a reader of the beginning never gets there.
         canonical("blocks-last-empty", Rule::ChunkBlocks, |p| changed(p, |frame| frame.blocks.push(Block::Raw(Vec::new())))),
         // Codecs.
         broken("codec-x86-of-no-frame", |p| { let chunk = p.chunk_of("text")?; p.store(chunk, 2, b"not a frame") }),

@@ -26,7 +26,7 @@ fn byte(image: &mut [u8], at: u64) -> Result<&mut u8> {
     image.get_mut(usize::try_from(at)?).context("a byte beyond the image")
 }
 
-/// A byte of what is digested next.
+/// A byte that is digested next.
 fn laid(name: &'static str, rule: Rule, change: fn(&mut [u8], &Layout) -> Result<()>) -> Case {
     Case { name, kernel: Kernel::Reads, fsck: Some(rule), breaks: Break::Laid(change) }
 }
@@ -199,7 +199,7 @@ impl Case {
         Self { kernel: Kernel::Reads, ..self }
     }
 
-    /// What says something about the signature goes behind it: signing would say something else.
+    /// A change of the fields that describe the signature is made after signing, which would overwrite them.
     fn unsigned(self) -> Self {
         match self.breaks {
             Break::Digested(change) => Self { breaks: Break::Late(change), ..self },

@@ -110,7 +110,7 @@ fn chunks() -> Vec<Case> {
     ]
 }
 
-/// Gives the contents behind that of a path another first extent, by how many there are more.
+/// Moves the first extents of the contents behind that of a path on by `more`, the number of new extents.
 fn shift(p: &mut Parts, path: &str, more: u32) -> Result<()> {
     let content = p.content(path)?;
     for map in p.content_map.iter_mut().skip(content + 1) {

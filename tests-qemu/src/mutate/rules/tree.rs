@@ -177,7 +177,7 @@ pub(super) fn entries() -> Vec<Case> {
         canonical("name-of-another", Rule::DirentOrder, |p| rename(p, "fifo", b"link")),
         canonical("name-twice", Rule::DirentOrder, |p| rename(p, "sock", b"text")),
         canonical("name-twice-one-letter", Rule::DirentOrder, |p| rename(p, "c", b"a")),
-        // What they point to.
+        // The inodes that they point to.
         fails("entry-inode-zero", List, Rule::DirentInode, |p| set32(&mut p.dirent("fifo")?.ino, 0)),
         fails("entry-inode-over", List, Rule::DirentInode, |p| { let end = p.inodes.len() as u32; set32(&mut p.dirent("fifo")?.ino, end + 1) }),
         fails("entry-inode-max", List, Rule::DirentInode, |p| set32(&mut p.dirent("fifo")?.ino, u32::MAX)),
