@@ -66,7 +66,8 @@ other than 0 and 64, DIR is not complete, and is to be removed; an archive then 
 
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
 16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; 64 clean, but not all of the tree could be
-restored; or a sum of these. The program ends with SIGABRT where memory cannot be had.";
+restored; or a sum of these. The program ends with SIGABRT where memory cannot be had: it takes up to
+64 MiB for metadata, some MiB for each thread, and about 60 bytes for each inode.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.
 #[derive(Debug, Parser)]

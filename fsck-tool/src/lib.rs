@@ -13,6 +13,11 @@
 //!
 //! The bytes and the tree are read by [`tesserafs_image`]; [`finding`] names broken rules, [`report`] prints them. [`cli`] and
 //! [`config`] are the command.
+//!
+//! # Memory
+//!
+//! Metadata that was read is kept up to 64 MiB, and decoded chunks up to some 20 for each thread. Beyond that a check grows by about
+//! 60 bytes an inode with a content of its own (measured with 300,000 small files: 53 MB at most, of which 29 MB are metadata).
 
 #![forbid(unsafe_code)]
 
