@@ -75,8 +75,9 @@ pub(crate) fn list(
         },
     })?;
     if left_out > 0 {
-        let what = "larger than 64 GiB, whose digest is not the SHA-256 of their bytes, are left out";
-        let _ = writeln!(io::stderr(), "{NAME}: files {what}: {left_out}");
+        let limit = PLAIN_DIGEST_MAX >> 30;
+        let what = "whose digest is not the SHA-256 of their bytes, are left out";
+        let _ = writeln!(io::stderr(), "{NAME}: files larger than {limit} GiB, {what}: {left_out}");
     }
     Ok(())
 }
