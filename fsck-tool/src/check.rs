@@ -5,18 +5,19 @@
 use std::path::PathBuf;
 
 use tesserafs_format::limits::BLOCK_BYTES;
-use tesserafs_format::{Digest, Image, PackIndex, SuperBlock};
+use tesserafs_format::{Digest, PackIndex, SuperBlock};
 
 use crate::check_signature::Certificate;
-use crate::error::{Broken, Error};
-use crate::finding::{Finding, Findings};
-use crate::metadata::VerifiedMetadata;
-use crate::parallel::Cancel;
 use crate::progress::Progress;
 use crate::report::{Counts, Region, Report};
-use crate::source::Source;
-use crate::walk::Tree;
-use crate::{check_chunk, check_map, check_signature, check_superblock, check_tree, walk};
+use crate::{check_chunk, check_map, check_signature, check_superblock, check_tree};
+use tesserafs_image::error::Error;
+use tesserafs_image::finding::Findings;
+use tesserafs_image::metadata::VerifiedMetadata;
+use tesserafs_image::parallel::Cancel;
+use tesserafs_image::source::Source;
+use tesserafs_image::walk::{self, Tree};
+use tesserafs_image::Context;
 
 /// The options of a check.
 #[derive(Clone, Debug)]
@@ -37,67 +38,6 @@ impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self { threads, metadata_only: false, trusted: Vec::new(), pinned: None, pack_dir: None }
-    }
-}
-
-/// The context that every step of a check gets.
-pub(crate) struct Context<'a> {
-    pub(crate) image: Image<'a, VerifiedMetadata<'a>>,
-    pub(crate) metadata: &'a VerifiedMetadata<'a>,
-    pub(crate) findings: &'a Findings,
-    pub(crate) progress: &'a dyn Progress,
-    pub(crate) cancel: &'a Cancel,
-    pub(crate) threads: usize,
-    pub(crate) pack_dir: PathBuf,
-}
-
-impl Context<'_> {
-    /// Turns a broken rule into a finding and `None`; an error into one.
-    pub(crate) fn note<T>(&self, result: Result<T, Broken>) -> Result<Option<T>, Error> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(Broken::Rule(error)) => {
-                if !VerifiedMetadata::is_reported(&error) {
-                    self.findings.add(error);
-                }
-                Ok(None)
-            }
-            Err(Broken::Stop(error)) => Err(error),
-        }
-    }
-
-    /// In words, what metadata block `number` holds.
-    pub(crate) fn block_name(&self, number: u64) -> String {
-        let layout = &self.image.sb.layout;
-        let start = self.metadata.offset(number);
-        let end = start.saturating_add(BLOCK_BYTES);
-        if start >= layout.hash_offset {
-            return "the block is one of the hash region".to_owned();
-        }
-        let tables = [
-            (layout.attributes, "attributes"),
-            (layout.inodes, "inodes"),
-            (layout.dirents, "entries"),
-            (layout.names, "names"),
-            (layout.targets, "symlink targets"),
-            (layout.xattr_sets, "xattr sets"),
-            (layout.xattr_entries, "xattr entries"),
-            (layout.content_digests, "content digests"),
-            (layout.packs, "packs"),
-            (layout.chunks, "chunks"),
-            (layout.chunk_digests, "chunk digests"),
-            (layout.content_map, "content map"),
-            (layout.extents, "extents"),
-            (layout.raw_digests, "raw digests"),
-            (layout.annotations, "annotations"),
-            (layout.annotation_data, "annotation data"),
-        ];
-        let names: Vec<&str> = tables
-            .iter()
-            .filter(|(table, _)| table.offset() < end && table.end() > start)
-            .map(|(_, name)| *name)
-            .collect();
-        format!("the block holds: {}", if names.is_empty() { "padding".to_owned() } else { names.join(", ") })
     }
 }
 
@@ -138,16 +78,17 @@ fn run(
     report.image_id = Some(head.image_id);
     report.tree_id = Some(sb.tree_id);
     report.signed = sb.signature_bytes != 0;
+    report.profile = Some(sb.profile);
     report.counts = Some(Counts::of(sb));
     report.signature_is_trusted =
         check_signature::check(source, &head.block, sb, &options.trusted, findings)?;
 
     let metadata = VerifiedMetadata::new(source, sb);
-    let image = Image::new(sb, &metadata);
-    let beside = || source.path().parent().map(PathBuf::from).unwrap_or_default();
-    let pack_dir = options.pack_dir.clone().unwrap_or_else(beside);
-    let threads = options.threads.max(1);
-    let context = Context { image, metadata: &metadata, findings, progress, cancel, threads, pack_dir };
+    let mut context = Context::new(&metadata, findings, progress, cancel);
+    context.threads = options.threads.max(1);
+    if let Some(dir) = &options.pack_dir {
+        context.pack_dir.clone_from(dir);
+    }
     report.regions = regions(&context, sb);
     check_tree::check(&context)?;
     let mut tree = walk::walk(&context)?;
@@ -155,7 +96,10 @@ fn run(
     report.file_bytes = tree.file_bytes();
     let data = if options.metadata_only { Ok(()) } else { check_chunk::check(&context, &tree, &map) };
     let then = data.and_then(|()| if findings.count() == 0 { then(&context, &tree) } else { Ok(()) });
-    findings.for_each(|finding| walk::name_file(&context, &mut tree, finding))?;
+    findings.with_kept(|kept| {
+        // Found after the check: a file that a finding is about.
+        kept.iter_mut().try_for_each(|finding| walk::name_file(&context, &mut tree, finding))
+    })?;
     then
 }
 
@@ -175,11 +119,4 @@ fn regions(context: &Context<'_>, sb: &SuperBlock) -> Vec<Region> {
         region("hash", layout.hash_offset, layout.image_bytes - layout.hash_offset),
         region("signature", layout.image_bytes, sb.signature_bytes.into()),
     ]
-}
-
-/// A finding's file, where it has one, is found after the check: see [`walk::name_file`].
-impl Findings {
-    fn for_each(&self, mut name: impl FnMut(&mut Finding) -> Result<(), Error>) -> Result<(), Error> {
-        self.with_kept(|kept| kept.iter_mut().try_for_each(&mut name))
-    }
 }

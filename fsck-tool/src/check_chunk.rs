@@ -16,14 +16,14 @@ use std::time::Duration;
 use tesserafs_format::extent::Extents;
 use tesserafs_format::{Chunk, ChunkIndex, ContentIndex, Digest, Extent, Place, Rule, Target};
 
-use crate::check::Context;
 use crate::check_map::{Bits, Map};
-use crate::error::{vec_of, Error};
-use crate::finding::Finding;
-use crate::hash::{sha256, BlockCounter, ContentHasher, Summary};
-use crate::packs::{ChunkError, Decoder, Packs};
-use crate::parallel::First;
-use crate::walk::Tree;
+use tesserafs_image::error::{vec_of, Error};
+use tesserafs_image::finding::Finding;
+use tesserafs_image::hash::{sha256, BlockCounter, ContentHasher, Summary};
+use tesserafs_image::packs::{DataError, Decoder, Packs};
+use tesserafs_image::parallel::First;
+use tesserafs_image::walk::Tree;
+use tesserafs_image::Context;
 
 /// Decoded chunks that may wait for their turn, for each thread.
 const WAITING_PER_THREAD: usize = 8;
@@ -162,9 +162,9 @@ impl Data<'_> {
                     }
                     Job::Pack(index) => match self.packs.check_digest(index, self.context.cancel) {
                         Ok(()) => (),
-                        Err(ChunkError::Broken(finding)) => self.context.findings.add(*finding),
-                        Err(ChunkError::Stop(error @ Error::Io { .. })) => self.unreadable.set(error),
-                        Err(ChunkError::Stop(error)) => return Err(error),
+                        Err(DataError::Broken(finding)) => self.context.findings.add(*finding),
+                        Err(DataError::Stop(error @ Error::Io { .. })) => self.unreadable.set(error),
+                        Err(DataError::Stop(error)) => return Err(error),
                     },
                     Job::Shared(chunk) => self.shared(chunk, &mut decoder, &mut raw)?,
                     Job::Rest(chunk) => {
@@ -262,17 +262,17 @@ impl Data<'_> {
                     self.context.findings.add(finding);
                 }
             }
-            Err(ChunkError::Broken(finding)) => {
+            Err(DataError::Broken(finding)) => {
                 if lock(&self.failed).insert(index) {
                     self.context.findings.add(*finding);
                 }
                 return Ok(None);
             }
-            Err(ChunkError::Stop(error @ Error::Io { .. })) => {
+            Err(DataError::Stop(error @ Error::Io { .. })) => {
                 self.unreadable.set(error);
                 return Ok(None);
             }
-            Err(ChunkError::Stop(error)) => return Err(error),
+            Err(DataError::Stop(error)) => return Err(error),
         }
         if !is_first {
             return Ok(Some((chunk, None)));

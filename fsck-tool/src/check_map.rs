@@ -5,10 +5,10 @@
 use tesserafs_format::limits::{plain_holes_max, ANNOTATION_KEY_MAX, BLOCK_BYTES, PLAIN_DIGEST_MAX};
 use tesserafs_format::{ChunkIndex, ContentIndex, Extent, Pack, PackIndex, Place, Rule, Target};
 
-use crate::check::Context;
-use crate::error::{vec_of, Broken, Error};
-use crate::finding::Finding;
-use crate::walk::Tree;
+use tesserafs_image::error::{vec_of, Broken, Error};
+use tesserafs_image::finding::Finding;
+use tesserafs_image::walk::Tree;
+use tesserafs_image::Context;
 
 /// Records between two looks at the cancel flag.
 const STEP: u64 = 1 << 12;
@@ -81,6 +81,10 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree) -> Result<Map, Error> {
         too_many_holes: false,
         sound: Bits::new(layout.chunks.records(), "a bit for each chunk")?,
     };
+    // All of it at once: growing would need half as much again.
+    let contents = usize::try_from(layout.content_map.records()).unwrap_or(usize::MAX);
+    let memory = |source| Error::Memory { what: "a record for each content", source };
+    map.members.try_reserve_exact(contents).map_err(memory)?;
     check_chunks(context, &mut map)?;
     check_contents(context, tree, &mut map)?;
     check_annotations(context)?;
@@ -317,8 +321,8 @@ fn check_annotations(context: &Context<'_>) -> Result<(), Error> {
             continue;
         }
         if *key <= *before.as_slice() {
-            let found = crate::text::escape(key);
-            let expected = format!("a key behind {}", crate::text::escape(&before));
+            let found = tesserafs_image::text::escape(key);
+            let expected = format!("a key behind {}", tesserafs_image::text::escape(&before));
             context.findings.add(Finding::new(Rule::AnnotationOrder, place, found, expected));
         }
         before.clear();
@@ -329,55 +333,4 @@ fn check_annotations(context: &Context<'_>) -> Result<(), Error> {
         context.findings.add(Finding::new(Rule::AnnotationRange, place, found, next));
     }
     Ok(())
-}
-
-/// Which content uses the extents and chunks that findings are about.
-#[derive(Debug)]
-pub(crate) struct Users {
-    /// First extent of each content that has any, with the content.
-    firsts: Vec<(u32, u32)>,
-    /// First content of each chunk, plus 1; 0 for none.
-    chunks: Vec<u32>,
-}
-
-impl Users {
-    /// Looks through all extents; an extent that cannot be read has no user.
-    pub(crate) fn find(context: &Context<'_>, tree: &Tree) -> Result<Self, Error> {
-        let layout = &context.image.sb.layout;
-        let mut users =
-            Users { firsts: Vec::new(), chunks: vec_of(layout.chunks.records(), "a record for each chunk")? };
-        let mut covered = 0;
-        for (number, size) in (0..).zip(&tree.sizes) {
-            context.cancel.check()?;
-            let Ok(extents) = context.image.extents(ContentIndex(number), *size) else { continue };
-            if extents.first < covered {
-                continue;
-            }
-            covered = extents.end;
-            users.firsts.push((extents.first, number));
-            for index in extents.first..extents.end {
-                let Ok(Extent { target: Target::Chunk { index, .. }, .. }) =
-                    context.image.extent(&extents, index)
-                else {
-                    continue;
-                };
-                if let Some(user) = users.chunks.get_mut(index.0 as usize).filter(|user| **user == 0) {
-                    *user = number + 1;
-                }
-            }
-        }
-        Ok(users)
-    }
-
-    /// The content that a chunk or an extent belongs to.
-    pub(crate) fn content(&self, place: Place) -> Option<u32> {
-        match place {
-            Place::Chunk(chunk) => self.chunks.get(chunk as usize)?.checked_sub(1),
-            Place::Extent(extent) => {
-                let behind = self.firsts.partition_point(|(first, _)| *first <= extent);
-                self.firsts.get(behind.checked_sub(1)?).map(|(_, content)| *content)
-            }
-            _ => None,
-        }
-    }
 }

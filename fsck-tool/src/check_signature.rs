@@ -12,12 +12,12 @@ use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::superblock::signed_prefix;
 use tesserafs_format::{Place, Rule, SuperBlock};
 
-use crate::error::Error;
-use crate::finding::{Finding, Findings};
-use crate::hash::sha256;
-use crate::metadata::Block;
-use crate::source::Source;
-use crate::text;
+use tesserafs_image::error::Error;
+use tesserafs_image::finding::{Finding, Findings};
+use tesserafs_image::hash::sha256;
+use tesserafs_image::metadata::Block;
+use tesserafs_image::source::Source;
+use tesserafs_image::text;
 
 /// The certificate of a trusted signer.
 #[derive(Clone, Debug)]

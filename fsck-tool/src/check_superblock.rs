@@ -7,11 +7,11 @@ use tesserafs_format::raw::MAGIC;
 use tesserafs_format::superblock::{check_prefix, image_id};
 use tesserafs_format::{Digest, FormatError, Place, Rule, SuperBlock};
 
-use crate::error::Error;
-use crate::finding::{Finding, Findings, Severity};
-use crate::hash::Sha2;
-use crate::metadata::Block;
-use crate::source::Source;
+use tesserafs_image::error::Error;
+use tesserafs_image::finding::{Finding, Findings, Severity};
+use tesserafs_image::hash::Sha2;
+use tesserafs_image::metadata::Block;
+use tesserafs_image::source::Source;
 
 /// The facts in the first block of an image.
 #[derive(Debug)]

@@ -10,12 +10,12 @@ use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGESTS_PER_BLOCK, DIGES
 use tesserafs_format::{Place, Rule, Table};
 use zerocopy::IntoBytes;
 
-use crate::check::Context;
-use crate::error::{Broken, Error};
-use crate::finding::Finding;
-use crate::hash::Hasher;
-use crate::metadata::VerifiedMetadata;
-use crate::parallel;
+use tesserafs_image::error::{Broken, Error};
+use tesserafs_image::finding::Finding;
+use tesserafs_image::hash::Hasher;
+use tesserafs_image::metadata::VerifiedMetadata;
+use tesserafs_image::parallel;
+use tesserafs_image::Context;
 
 /// Bytes that are read at once to compute the tree ID.
 const PIECE: u64 = 1 << 20;
@@ -122,7 +122,7 @@ fn check_window(context: &Context<'_>, level: &Level, first: u64, blocks: u64) -
         };
         if let Err(error) = metadata.compare(number, block, &expected) {
             authentic = false;
-            context.findings.add(Finding::from(error).detail(context.block_name(number)));
+            context.findings.add(Finding::from(error).detail(block_name(context, number)));
             continue;
         }
         if let Some(digests) = level.digests {
@@ -157,4 +157,38 @@ fn check_padding(context: &Context<'_>, tables: &[Table], end: u64) -> Result<()
         }
     }
     Ok(())
+}
+
+/// In words, what metadata block `number` holds.
+fn block_name(context: &Context<'_>, number: u64) -> String {
+    let layout = &context.image.sb.layout;
+    let start = context.metadata.offset(number);
+    let end = start.saturating_add(BLOCK_BYTES);
+    if start >= layout.hash_offset {
+        return "the block is one of the hash region".to_owned();
+    }
+    let tables = [
+        (layout.attributes, "attributes"),
+        (layout.inodes, "inodes"),
+        (layout.dirents, "entries"),
+        (layout.names, "names"),
+        (layout.targets, "symlink targets"),
+        (layout.xattr_sets, "xattr sets"),
+        (layout.xattr_entries, "xattr entries"),
+        (layout.content_digests, "content digests"),
+        (layout.packs, "packs"),
+        (layout.chunks, "chunks"),
+        (layout.chunk_digests, "chunk digests"),
+        (layout.content_map, "content map"),
+        (layout.extents, "extents"),
+        (layout.raw_digests, "raw digests"),
+        (layout.annotations, "annotations"),
+        (layout.annotation_data, "annotation data"),
+    ];
+    let names: Vec<&str> = tables
+        .iter()
+        .filter(|(table, _)| table.offset() < end && table.end() > start)
+        .map(|(_, name)| *name)
+        .collect();
+    format!("the block holds: {}", if names.is_empty() { "padding".to_owned() } else { names.join(", ") })
 }

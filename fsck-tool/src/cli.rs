@@ -3,39 +3,42 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use clap::Parser;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use clap::{ArgGroup, Parser};
 use tesserafs_format::Digest;
+use tesserafs_image::error::Error;
+use tesserafs_image::{extract, text};
 
-use crate::check::{self, Options};
+use crate::check::Options;
 use crate::check_signature::Certificate;
-use crate::config::{parse_image_id, Config, Mode};
-use crate::error::Error;
+use crate::config::{parse_image_id, Config, Mode, Shown};
 use crate::exit_code::ExitCode;
-use crate::extract::{self, Extraction};
-use crate::list::{self, Listing};
-use crate::parallel::Cancel;
-use crate::progress::{Bar, Progress, Silent};
+use crate::list::Listing;
 use crate::report::chain;
-use crate::source::Source;
-use crate::text;
-
-const NAME: &str = "fsck-tesserafs";
+use crate::run::{run, say};
+use crate::NAME;
 
 const AFTER_HELP: &str = "\
 Examples:
-  fsck-tesserafs root.tess
-  fsck-tesserafs --cert signer.pem root.tess      the signature too, by this signer and no other
-  fsck-tesserafs --metadata-only --json root.tess
-  fsck-tesserafs --list root.tess                 type and mode, owner, size, SHA-256, path
-  fsck-tesserafs --list=sha256 root.tess >sums && (cd /mnt/root && sha256sum -c --quiet) <sums
-  fsck-tesserafs --extract out/ root.tess
+  fsck.tesserafs root.tess
+  fsck.tesserafs --cert signer.pem root.tess      the signature too, by this signer and no other
+  fsck.tesserafs --metadata-only --json root.tess
+  fsck.tesserafs --list root.tess                 type and mode, owner, size, SHA-256, path
+  fsck.tesserafs --list=json --path etc root.tess | jq -r 'select(.xattrs) | .path'
+  fsck.tesserafs --list=sha256 root.tess >sums && (cd /mnt/root && sha256sum -c --quiet) <sums
+  fsck.tesserafs --list=mtree root.tess | bsdtar -tvf -    sockets are comments: bsdtar knows none
+  fsck.tesserafs --cat etc/os-release root.tess
+  fsck.tesserafs --extract out/ root.tess
+  fsck.tesserafs --extract out/ --path usr/share --no-owner root.tess
+  fsck.tesserafs --tar root.tess | tar -xp --xattrs --xattrs-include='*' -C out/
+
+A path begins at the root of the image, with a slash or without one. Symlinks on the way are followed
+within the image, and by --cat the last one, too. With --path, what is there is listed, extracted or
+archived as if it were the root: a directory becomes DIR, a file comes into DIR under its name.
 
 Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule.
 Of each rule 64 findings are shown, and the number of further ones.
@@ -51,15 +54,26 @@ above 8 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves s
 A file that --extract gives its name is complete, whatever ends the extraction (SIGKILL leaves half
 a file where the filesystem of DIR knows no O_TMPFILE). Files that had their names by then stay. So
 do the directories; nobody else may enter those that are not complete. A DIR that was there keeps
-its mode. Exit status 0 says that the tree is complete; after any other, DIR is to be removed.
+its mode until then.
+
+If the system or the filesystem of DIR takes not all of a file, the extraction goes on; what is not
+restored is counted and named on standard error, 64 of each kind: an owner that the user namespace has
+no number for, an xattr that the filesystem does not know, a mode, a time, a file of a type without a
+place there, a socket in an archive. The exit status then is 64. For what only a privilege was lacking
+for (owners for a user other than root, trusted.* without CAP_SYS_ADMIN) it is 64 with --strict only;
+-v names it. A file without its owner gets no set-user-ID and set-group-ID bit. After any exit status
+other than 0 and 64, DIR is not complete, and is to be removed; an archive then has no end.
 
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
-16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; or a sum of these.
-The program ends with SIGABRT where memory cannot be had.";
+16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; 64 clean, but not all of the tree could be
+restored; or a sum of these. The program ends with SIGABRT where memory cannot be had: it takes up to
+64 MiB for metadata, some MiB for each thread, and about 60 bytes for each inode.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(group = ArgGroup::new("mode").multiple(false))]
+#[command(group = ArgGroup::new("tree").multiple(false))]
 struct Args {
     /// The image: a regular file or a block device
     image: PathBuf,
@@ -83,17 +97,42 @@ struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "long",
-        conflicts_with_all = ["json", "extract", "annotation"]
+        groups = ["mode", "tree"],
+        conflicts_with = "json"
     )]
     list: Option<Listing>,
 
-    /// Restore the tree in DIR, which is empty or does not exist; only verified bytes are written
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["metadata_only", "annotation"])]
+    /// Restore the tree in DIR, which does not exist or has nothing in it but lost+found; only verified bytes are written
+    #[arg(long, value_name = "DIR", groups = ["mode", "tree"], conflicts_with = "metadata_only")]
     extract: Option<PathBuf>,
 
+    /// Write the tree to standard output as a tar archive (PAX), with all attributes and whoever runs this
+    #[arg(long, groups = ["mode", "tree"], conflicts_with_all = ["metadata_only", "json"])]
+    tar: bool,
+
+    /// Write the bytes of one file to standard output
+    #[arg(long, value_name = "PATH", group = "mode", conflicts_with_all = ["metadata_only", "json"])]
+    cat: Option<OsString>,
+
     /// Print the bytes of an annotation; to a terminal, only those that it shows
-    #[arg(long, value_name = "KEY", conflicts_with = "json")]
+    #[arg(long, value_name = "KEY", group = "mode", conflicts_with = "json")]
     annotation: Option<OsString>,
+
+    /// List, extract or archive what is at PATH in the image
+    #[arg(long, value_name = "PATH", requires = "tree")]
+    path: Option<OsString>,
+
+    /// Extract no xattrs
+    #[arg(long, requires = "extract", conflicts_with_all = ["list", "tar"])]
+    no_xattrs: bool,
+
+    /// Extract no owners, and so no set-user-ID and set-group-ID bits
+    #[arg(long, requires = "extract", conflicts_with_all = ["list", "tar"])]
+    no_owner: bool,
+
+    /// End with 64, too, where only a privilege was lacking to restore something
+    #[arg(long, requires = "tree")]
+    strict: bool,
 
     /// Where packs beside the embedded one are [default: beside IMAGE]
     #[arg(long, value_name = "DIR")]
@@ -107,17 +146,29 @@ struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Say nothing but findings and errors
-    #[arg(long, short)]
+    /// Say nothing but findings, errors and what was not restored
+    #[arg(long, short, conflicts_with = "verbose")]
     quiet: bool,
 
+    /// Name also what was not restored for the lack of a privilege
+    #[arg(long, short)]
+    verbose: bool,
+
+    /// How progress is shown
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    progress: Shown,
+
     /// For fsck(8); as nothing is ever repaired, no difference
-    #[arg(short = 'a', visible_short_aliases = ['p', 'n', 'y', 'f'], overrides_with = "automatic")]
+    #[arg(
+        short = 'a',
+        visible_short_aliases = ['p', 'n', 'y', 'f', 'r', 'A', 'M', 'N', 'P', 'R', 'T', 's'],
+        overrides_with = "automatic"
+    )]
     automatic: bool,
 
-    /// For fsck(8), which passes a file descriptor; progress is shown on a terminal
+    /// For fsck(8): write lines to this file descriptor as e2fsck does, PASS DONE TOTAL IMAGE; with 0 and below, none
     #[arg(short = 'C', value_name = "FD", allow_hyphen_values = true)]
-    progress: Option<i32>,
+    progress_fd: Option<i32>,
 }
 
 impl Args {
@@ -129,14 +180,28 @@ impl Args {
         for path in &self.cert {
             options.trusted.extend(Certificate::read_pem(path)?);
         }
-        let mode = match (self.list, self.extract, self.annotation) {
-            (Some(listing), _, _) => Mode::List(listing),
-            (_, Some(dir), _) => Mode::Extract(dir),
-            (_, _, Some(key)) => Mode::Annotation(key.into_vec()),
-            (None, None, None) => Mode::Check,
+        let restored = extract::Options { owners: !self.no_owner, xattrs: !self.no_xattrs };
+        let mode = match (self.list, self.extract, self.annotation, self.cat) {
+            (Some(listing), ..) => Mode::List(listing),
+            (_, Some(dir), ..) => Mode::Extract(dir, restored),
+            (_, _, Some(key), _) => Mode::Annotation(key.into_vec()),
+            (_, _, _, Some(path)) => Mode::Cat(path.into_vec()),
+            _ if self.tar => Mode::Tar,
+            _ => Mode::Check,
         };
         options.metadata_only = self.metadata_only || !matches!(mode, Mode::Check);
-        Ok(Config { image: self.image, mode, options, json: self.json, quiet: self.quiet })
+        Ok(Config {
+            image: self.image,
+            mode,
+            path: self.path.map(OsStringExt::into_vec),
+            options,
+            json: self.json,
+            quiet: self.quiet,
+            verbose: self.verbose,
+            strict: self.strict,
+            progress: self.progress,
+            progress_fd: self.progress_fd.filter(|fd| *fd > 0),
+        })
     }
 }
 
@@ -166,82 +231,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Writes a line to standard error; a failure to write it is ignored.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{NAME}: {line}");
-}
-
-fn run(config: &Config) -> Result<ExitCode, Error> {
-    let cancel = Cancel::default();
-    let no_signals = |source| Error::Io { what: "cannot catch signals".to_owned(), source };
-    // Caught, so that a file larger than the process may write is an error and not the end.
-    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(no_signals)?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // The second one ends the program where the first is not heard.
-        let flag = cancel.flag();
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            ExitCode::CANCELLED.value().into(),
-            flag.clone(),
-        )
-        .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
-        .map_err(no_signals)?;
-    }
-    let source = Source::open(&config.image)?;
-    let bar: Box<dyn Progress> =
-        if config.quiet || !io::stderr().is_terminal() { Box::new(Silent) } else { Box::new(Bar::new()) };
-
-    let mut extraction = Extraction::default();
-    let stdout = io::stdout();
-    let report = check::check_then(&source, &config.options, bar.as_ref(), &cancel, |context, tree| {
-        let mut out = BufWriter::new(stdout.lock());
-        if matches!(config.mode, Mode::List(_) | Mode::Annotation(_)) {
-            // Or the bar shares a line with the output, and takes it along.
-            bar.end();
-        }
-        let written = match &config.mode {
-            Mode::Check => Ok(()),
-            Mode::List(listing) => list::list(context, *listing, stdout.is_terminal(), &mut out),
-            Mode::Annotation(key) => list::annotation(context, key, stdout.is_terminal(), &mut out),
-            Mode::Extract(dir) => extract::extract(context, tree, dir, &mut extraction),
-        };
-        written.and_then(|()| out.flush().map_err(list::cannot_write))
-    });
-
-    let is_output = matches!(config.mode, Mode::Check | Mode::Extract(_));
-    let written = if config.json {
-        report.write_json(&mut stdout.lock())
-    } else if is_output {
-        report.write_text(&mut BufWriter::new(stdout.lock()), config.quiet)
-    } else {
-        // Standard output belongs to the listing.
-        report.write_text(&mut io::stderr().lock(), true)
-    };
-    match written {
-        // A closed pipe: the reader has read enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(list::cannot_write(error)),
-        _ => (),
-    }
-    if let Mode::Extract(dir) = &config.mode {
-        let dir = text::path(dir);
-        extraction.notes.iter().for_each(|note| say(note));
-        if !report.is_clean() {
-            say(&match extraction.begun {
-                true => format!("{dir}: the extracted tree is not complete"),
-                false => format!("{dir}: nothing was extracted"),
-            });
-        }
-    }
-    match &report.error {
-        Some(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::CLEAN),
-        Some(error) => {
-            say(&chain(error));
-            Ok(report.exit_code())
-        }
-        None => Ok(report.exit_code()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -255,10 +244,22 @@ mod tests {
 
     #[test]
     fn what_fsck_passes_is_understood() {
-        for line in ["-a", "-p", "-n", "-y", "-f", "-C0", "-a -C 3", "-pf"] {
+        for line in
+            ["-a", "-p", "-n", "-y", "-f", "-C0", "-a -C 3", "-pf", "-v", "-r", "-A", "-rAv", "-fy -C-1"]
+        {
             let words = [NAME].into_iter().chain(line.split(' ')).chain(["image"]);
             let args = Args::try_parse_from(words).expect(line);
             assert_eq!(args.image, PathBuf::from("image"));
+        }
+    }
+
+    #[test]
+    fn one_thing_is_done_at_a_time() {
+        for line in
+            ["--list --tar", "--cat x --extract y", "--path x", "--path x --cat y", "--no-owner --tar"]
+        {
+            let words = [NAME].into_iter().chain(line.split(' ')).chain(["image"]);
+            assert!(Args::try_parse_from(words).is_err(), "{line}");
         }
     }
 }

@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use tesserafs_format::Digest;
+use tesserafs_image::extract;
 
 use crate::check::Options;
 use crate::list::Listing;
@@ -16,12 +18,34 @@ pub struct Config {
     pub image: PathBuf,
     /// The action that is wanted.
     pub mode: Mode,
+    /// The part of the tree that it is wanted of; all of it where nothing is said.
+    pub path: Option<Vec<u8>>,
     /// The options of the check.
     pub options: Options,
     /// The report is for a program.
     pub json: bool,
     /// Only findings and errors are said.
     pub quiet: bool,
+    /// Also said is what only a privilege was lacking for.
+    pub verbose: bool,
+    /// That only a privilege was lacking for something is no excuse.
+    pub strict: bool,
+    /// How progress is shown.
+    pub progress: Shown,
+    /// Where fsck(8) reads how far it is.
+    pub progress_fd: Option<i32>,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Shown {
+    /// A bar, if standard error is a terminal
+    #[default]
+    Auto,
+    /// Lines on standard error: as each stage begins, and every five seconds
+    Plain,
+    /// Nothing
+    None,
 }
 
 /// An action on an image.
@@ -32,7 +56,11 @@ pub enum Mode {
     /// Its files, as text.
     List(Listing),
     /// Its tree, in a directory.
-    Extract(PathBuf),
+    Extract(PathBuf, extract::Options),
+    /// Its tree, as an archive.
+    Tar,
+    /// The bytes of a file.
+    Cat(Vec<u8>),
     /// The bytes of an annotation.
     Annotation(Vec<u8>),
 }

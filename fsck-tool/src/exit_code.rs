@@ -21,6 +21,9 @@ impl ExitCode {
     /// Cancelled by the user.
     pub const CANCELLED: ExitCode = ExitCode(32);
 
+    /// The tree was extracted or archived, and some of what the image holds of it could not be: a bit that fsck(8) leaves free.
+    pub const NOT_RESTORED: ExitCode = ExitCode(64);
+
     /// The number that the process ends with.
     pub const fn value(self) -> u8 {
         self.0

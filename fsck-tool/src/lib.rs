@@ -7,12 +7,17 @@
 //! - `check_superblock`: the first block, the length of the file, the pinned image ID;
 //! - `check_signature`: the PKCS#7 signature behind the image;
 //! - `check_tree`: the Merkle tree, the tree ID, the bytes between tables;
-//! - `walk`: inodes, entries, xattrs, and the tree that they make;
+//! - [`walk`](tesserafs_image::walk): inodes, entries, xattrs, and the tree that they make;
 //! - `check_map`: packs, chunks, extents, annotations;
 //! - `check_chunk`: every stored and decoded byte.
 //!
-//! [`source`] reads bytes, [`metadata`] those that the Merkle tree vouches for; [`finding`] names broken rules,
-//! [`report`] prints them. [`cli`] and [`config`] are the command.
+//! The bytes and the tree are read by [`tesserafs_image`]; [`finding`] names broken rules, [`report`] prints them. [`cli`] and
+//! [`config`] are the command.
+//!
+//! # Memory
+//!
+//! Metadata that was read is kept up to 64 MiB, and decoded chunks up to some 20 for each thread. Beyond that a check grows by about
+//! 60 bytes an inode with a content of its own (measured with 300,000 small files: 53 MB at most, of which 29 MB are metadata).
 
 #![forbid(unsafe_code)]
 
@@ -24,24 +29,18 @@ mod check_superblock;
 mod check_tree;
 pub mod cli;
 pub mod config;
-pub mod error;
 pub mod exit_code;
-mod extract;
-pub mod finding;
-pub mod hash;
 pub mod list;
-pub mod metadata;
-mod packs;
-pub mod parallel;
+mod print;
 pub mod progress;
 pub mod report;
-pub mod source;
-pub mod text;
-mod walk;
+mod run;
 
 pub use check::{check, Options};
-pub use error::Error;
 pub use exit_code::ExitCode;
-pub use finding::{Finding, Severity};
 pub use report::Report;
-pub use source::Source;
+pub use tesserafs_image::{finding, metadata, parallel};
+pub use tesserafs_image::{Error, Finding, Severity, Source};
+
+/// The name of the program, as it is installed.
+pub(crate) const NAME: &str = "fsck.tesserafs";

@@ -7,12 +7,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use tesserafs_format::superblock::Profile;
 use tesserafs_format::{Digest, Rule, SuperBlock};
 
-use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::finding::{Finding, Findings, Value};
-use crate::text;
+use tesserafs_image::error::Error;
+use tesserafs_image::finding::{Finding, Findings, Value};
+use tesserafs_image::losses::{Loss, Losses};
+use tesserafs_image::text;
 
 /// A part of the image; pack and signature without the zeros behind them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,16 +77,20 @@ pub struct Report {
     pub signed: bool,
     /// Whether a trusted key made it; `None` where no signer was named.
     pub signature_is_trusted: Option<bool>,
+    /// How the image was cut and compressed.
+    pub profile: Option<Profile>,
     /// Records in the tables.
     pub counts: Option<Counts>,
     /// Bytes of all distinct contents.
     pub file_bytes: u64,
     /// Where the parts of the image are.
     pub regions: Vec<Region>,
-    /// Broken rules, at most [`KEPT_PER_RULE`](crate::finding::KEPT_PER_RULE) of each.
+    /// Broken rules, at most [`KEPT_PER_RULE`](tesserafs_image::finding::KEPT_PER_RULE) of each.
     pub findings: Vec<Finding>,
     /// How often each rule is broken.
     pub totals: BTreeMap<Rule, u64>,
+    /// What an extraction or an archive could not restore; `None` where there was neither.
+    pub losses: Option<Losses>,
     /// Why the check ended early.
     pub error: Option<Error>,
 }
@@ -97,11 +103,13 @@ impl Report {
             tree_id: None,
             signed: false,
             signature_is_trusted: None,
+            profile: None,
             counts: None,
             file_bytes: 0,
             regions: Vec::new(),
             findings: Vec::new(),
             totals: BTreeMap::new(),
+            losses: None,
             error: None,
         }
     }
@@ -162,16 +170,20 @@ impl Report {
         }
     }
 
-    /// Writes the report as one JSON object.
-    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut *out, &Json::from(self))?;
+    /// Writes the report as one JSON object; `code` is what the program ends with.
+    pub fn write_json(&self, code: ExitCode, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, &Json::new(self, code))?;
         writeln!(out)
     }
 }
 
-/// The machine report. Its fields are stable: more may come, none goes.
+/// Version of the machine report: it changes when a field changes its meaning or goes, not when one comes.
+const VERSION: u32 = 1;
+
+/// The machine report; `fsck-tool/JSON.md` says what the fields mean.
 #[derive(Debug, Serialize)]
 struct Json<'a> {
+    version: u32,
     image: String,
     clean: bool,
     exit_code: u8,
@@ -179,12 +191,69 @@ struct Json<'a> {
     tree_id: Option<String>,
     signed: bool,
     signature_is_trusted: Option<bool>,
+    profile: Option<JsonProfile>,
     counts: Option<Counts>,
     file_bytes: u64,
     regions: &'a [Region],
     findings: Vec<JsonFinding>,
     totals: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_restored: Option<JsonLosses>,
     error: Option<String>,
+}
+
+/// The profile in the machine report, with the names of FORMAT.md.
+#[derive(Debug, Serialize)]
+struct JsonProfile {
+    chunk_min: u32,
+    chunk_avg: u32,
+    chunk_max: u32,
+    group_size: u32,
+    small_max: u32,
+    hole_min: u32,
+    level: u32,
+    zstd_version: u32,
+}
+
+impl From<Profile> for JsonProfile {
+    fn from(profile: Profile) -> Self {
+        let Profile { chunk_min, chunk_avg, chunk_max, group_size, small_max, hole_min, level, zstd_version } =
+            profile;
+        Self { chunk_min, chunk_avg, chunk_max, group_size, small_max, hole_min, level, zstd_version }
+    }
+}
+
+/// What was not restored, in the machine report.
+#[derive(Debug, Serialize)]
+struct JsonLosses {
+    counts: BTreeMap<&'static str, u64>,
+    examples: Vec<JsonLoss>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonLoss {
+    kind: &'static str,
+    what: String,
+    path: String,
+    why: String,
+    by_privilege: bool,
+}
+
+impl From<&Losses> for JsonLosses {
+    fn from(losses: &Losses) -> Self {
+        let mut counts = BTreeMap::new();
+        for ((kind, _), count) in losses.counts() {
+            *counts.entry(kind.name()).or_default() += count;
+        }
+        let loss = |loss: Loss| JsonLoss {
+            kind: loss.kind.name(),
+            what: loss.what,
+            path: loss.path,
+            why: loss.why,
+            by_privilege: loss.by_privilege,
+        };
+        Self { counts, examples: losses.kept().into_iter().map(loss).collect() }
+    }
 }
 
 /// A finding in the machine report.
@@ -218,8 +287,8 @@ impl From<&Value> for JsonValue {
     }
 }
 
-impl<'a> From<&'a Report> for Json<'a> {
-    fn from(report: &'a Report) -> Self {
+impl<'a> Json<'a> {
+    fn new(report: &'a Report, code: ExitCode) -> Self {
         let finding = |finding: &Finding| JsonFinding {
             rule: finding.rule.name(),
             severity: finding.severity.name(),
@@ -231,18 +300,21 @@ impl<'a> From<&'a Report> for Json<'a> {
             path: finding.path.as_deref().map(text::escape),
         };
         Json {
+            version: VERSION,
             image: text::path(&report.path),
             clean: report.is_clean(),
-            exit_code: report.exit_code().value(),
+            exit_code: code.value(),
             image_id: report.image_id.map(id),
             tree_id: report.tree_id.map(id),
             signed: report.signed,
             signature_is_trusted: report.signature_is_trusted,
+            profile: report.profile.map(JsonProfile::from),
             counts: report.counts,
             file_bytes: report.file_bytes,
             regions: &report.regions,
             findings: report.findings.iter().map(finding).collect(),
             totals: report.totals.iter().map(|(rule, total)| (rule.name(), *total)).collect(),
+            not_restored: report.losses.as_ref().map(JsonLosses::from),
             error: report.error.as_ref().map(chain),
         }
     }

@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
         Some(error) => panic!("no verdict: {error}"),
     }
     report.write_text(&mut Vec::new(), false).expect("memory");
-    report.write_json(&mut Vec::new()).expect("memory");
+    report.write_json(report.exit_code(), &mut Vec::new()).expect("memory");
     if report.is_clean() {
         assert!(report.error.is_none());
         let errors = walk::walk(&tables).errors;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Errors that end a check, in contrast to findings.
 
@@ -62,7 +62,7 @@ pub enum Broken {
 }
 
 /// A vector of `len` defaults; an error where there is no memory for it.
-pub(crate) fn vec_of<T: Clone + Default>(len: u64, what: &'static str) -> Result<Vec<T>, Error> {
+pub fn vec_of<T: Clone + Default>(len: u64, what: &'static str) -> Result<Vec<T>, Error> {
     let mut vec = Vec::new();
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     vec.try_reserve_exact(len).map_err(|source| Error::Memory { what, source })?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Findings: which rule is broken, where, what stands there, and which file is affected.
 
@@ -220,7 +220,7 @@ impl Findings {
     }
 
     /// Hands `change` the kept findings.
-    pub(crate) fn with_kept<T>(&self, change: impl FnOnce(&mut [Finding]) -> T) -> T {
+    pub fn with_kept<T>(&self, change: impl FnOnce(&mut [Finding]) -> T) -> T {
         let lock = || self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         // Not under the lock: whatever `change` does may find something itself.
         let mut kept = std::mem::take(&mut lock().kept);

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The verified metadata of an image: each block that is handed out has the digest that the Merkle tree holds for it.
 

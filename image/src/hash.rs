@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! SHA-256, and the digest of a content while its bytes come by (`FORMAT.md` 4.7).
 

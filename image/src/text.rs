@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Names are bytes; printed text has no control bytes.
 
@@ -34,7 +34,7 @@ fn octal(out: &mut String, byte: u8) {
 }
 
 /// Whether a terminal shows `c` and does nothing else: no control character, and none that reorders or hides text.
-pub(crate) fn is_printable(c: char) -> bool {
+pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Packs and the chunks in them: stored bytes are verified, and decoded from the memory that was verified.
 
+use std::fmt;
 use std::path::Path;
 
 use tesserafs_format::limits::{BLOCK_BYTES, FRAME_BLOCK};
@@ -17,24 +18,20 @@ use crate::source::Source;
 /// Bytes that are read at once to compute the digest of a pack.
 const PIECE: u64 = 1 << 20;
 
-/// Why the bytes of a chunk cannot be had.
-#[derive(Debug)]
-pub(crate) enum ChunkError {
-    /// The chunk breaks a rule.
+/// Why bytes of a file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The image breaks a rule there: a finding, and the work goes on.
+    #[error("{0}")]
     Broken(Box<Finding>),
-    /// The check ends.
-    Stop(Error),
-}
-
-impl From<Error> for ChunkError {
-    fn from(error: Error) -> Self {
-        ChunkError::Stop(error)
-    }
+    /// The work ends.
+    #[error(transparent)]
+    Stop(#[from] Error),
 }
 
 /// The packs of an image.
 #[derive(Debug)]
-pub(crate) struct Packs<'a> {
+pub struct Packs<'a> {
     files: Vec<Option<PackFile<'a>>>,
 }
 
@@ -55,7 +52,7 @@ impl PackFile<'_> {
 
 impl<'a> Packs<'a> {
     /// Opens the packs: the embedded one is in `image`, others are files in `dir`.
-    pub(crate) fn open(image: &'a Source, packs: &[Option<Pack>], dir: &Path) -> Result<Self, Error> {
+    pub fn open(image: &'a Source, packs: &[Option<Pack>], dir: &Path) -> Result<Self, Error> {
         let open = |pack: &Option<Pack>| -> Result<Option<PackFile<'a>>, Error> {
             let Some(pack) = *pack else { return Ok(None) };
             if pack.kind == PackKind::Embedded {
@@ -72,18 +69,19 @@ impl<'a> Packs<'a> {
     }
 
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "an image has pack 0 at least")]
+    pub fn len(&self) -> usize {
         self.files.len()
     }
 
     /// Compares all bytes of pack `index` with its digest.
-    pub(crate) fn check_digest(&self, index: usize, cancel: &Cancel) -> Result<(), ChunkError> {
+    pub fn check_digest(&self, index: usize, cancel: &Cancel) -> Result<(), DataError> {
         let Some(Some(file)) = self.files.get(index) else { return Ok(()) };
         let (source, base, pack) = file.parts();
         let place = Place::Pack(pack.index.0);
         if pack.kind == PackKind::File && source.len() != pack.bytes {
             let finding = Finding::new(Rule::PackDigest, place, source.len(), pack.bytes);
-            return Err(ChunkError::Broken(Box::new(finding.detail("the pack has another length"))));
+            return Err(DataError::Broken(Box::new(finding.detail("the pack has another length"))));
         }
         let mut hasher = Hasher::default();
         let mut buf = vec![0; PIECE.min(pack.bytes) as usize];
@@ -99,19 +97,19 @@ impl<'a> Packs<'a> {
         let found = hasher.finish();
         if found != pack.digest {
             let finding = Finding::new(Rule::PackDigest, place, found, pack.digest);
-            return Err(ChunkError::Broken(Box::new(finding)));
+            return Err(DataError::Broken(Box::new(finding)));
         }
         Ok(())
     }
 
     /// Reads, verifies and decodes `chunk`, which lies in its pack, into `raw`. The result says what is wrong
     /// with the form of the chunk, not with its bytes.
-    pub(crate) fn read(
+    pub fn read(
         &self,
         chunk: &Chunk,
         decoder: &mut Decoder,
         raw: &mut Vec<u8>,
-    ) -> Result<Option<Finding>, ChunkError> {
+    ) -> Result<Option<Finding>, DataError> {
         let Some(Some(file)) = self.files.get(usize::from(chunk.pack.0)) else {
             let error = format!("chunk {} is in a pack that cannot be read", chunk.index.0);
             return Err(Error::Refused(error).into());
@@ -122,7 +120,7 @@ impl<'a> Packs<'a> {
         source.read_at(base + chunk.offset, &mut decoder.stored)?;
         let place = Place::Chunk(chunk.index.0);
         let finding = |Broken(rule, found, expected)| Finding::new(rule, place, found, expected);
-        let broken = |broken| ChunkError::Broken(Box::new(finding(broken)));
+        let broken = |broken| DataError::Broken(Box::new(finding(broken)));
         let verified = Verified::check_chunk::<Sha2>(&decoder.stored, &chunk.digest)
             .map_err(|found: Digest| broken(Broken(Rule::ChunkDigest, found.into(), chunk.digest.into())))?;
         raw.clear();
@@ -211,13 +209,20 @@ fn decompress_blocks(zstd: &mut DCtx<'_>, frame: &[u8], raw: &mut [u8]) -> Resul
 }
 
 /// The memory that one thread needs to decode chunks.
-pub(crate) struct Decoder {
+pub struct Decoder {
     zstd: DCtx<'static>,
     stored: Vec<u8>,
 }
 
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
 impl Decoder {
-    pub(crate) fn new() -> Result<Self, Error> {
+    /// A decoder; an error where there is no memory for one.
+    pub fn new() -> Result<Self, Error> {
         let no_memory = || Error::Refused("not enough memory to decode zstd".to_owned());
         Ok(Self { zstd: DCtx::try_create().ok_or_else(no_memory)?, stored: Vec::new() })
     }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Work on several threads, ended by the first error or by the user.
 
@@ -35,25 +35,25 @@ impl Cancel {
 
 /// The first error of several threads.
 #[derive(Debug, Default)]
-pub(crate) struct First {
+pub struct First {
     stopped: AtomicBool,
     error: Mutex<Option<Error>>,
 }
 
 impl First {
     /// Whether there is an error.
-    pub(crate) fn is_set(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
     /// Keeps `error` unless another was first.
-    pub(crate) fn set(&self, error: Error) {
+    pub fn set(&self, error: Error) {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
     }
 
     /// The error, if there was one.
-    pub(crate) fn into_result(self) -> Result<(), Error> {
+    pub fn into_result(self) -> Result<(), Error> {
         match self.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some(error) => Err(error),
@@ -62,7 +62,7 @@ impl First {
 }
 
 /// Calls `work` with each number below `count`, on `threads` threads, in about ascending order.
-pub(crate) fn for_each(
+pub fn for_each(
     threads: usize,
     count: u64,
     cancel: &Cancel,
