@@ -18,6 +18,8 @@ use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::{Dirent, FileType, Ino, Timestamp, XattrEntry};
 use zerocopy::IntoBytes;
 
+use crate::xattr;
+
 /// The attributes that all inodes have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -106,6 +108,48 @@ pub struct Tree {
     pub xattr_sets: Vec<RawXattrSet>,
     /// The xattr entry table.
     pub xattr_entries: Vec<u8>,
+    /// Files that are copies of others, by inode, with the other one: its content is theirs.
+    pub copies: Vec<(u32, u32)>,
+    /// Xattrs that were left out.
+    pub refused_xattrs: Vec<RefusedXattr>,
+}
+
+/// An xattr that setxattr(2) would refuse, and that is left out.
+#[derive(Debug)]
+pub struct RefusedXattr {
+    /// The directory of the file; of the root the root.
+    pub dir: u32,
+    /// Its name there; the root has none.
+    pub file: Box<[u8]>,
+    /// The name of the xattr.
+    pub xattr: Box<[u8]>,
+    /// Why.
+    pub why: &'static str,
+}
+
+impl Tree {
+    /// The path of a directory; the root's is empty.
+    pub fn path(&self, dir: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = dir;
+        while at > 1 {
+            let parent = self.nodes[at as usize - 1].parent;
+            names.push(self.name_in(parent, at));
+            at = parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// The name of an inode in a directory that names it.
+    fn name_in(&self, dir: u32, ino: u32) -> &[u8] {
+        let node = &self.nodes[dir as usize - 1];
+        let (count, names) = (node.size as u32 as usize, (node.size >> 32) * NAME_ALIGN);
+        let entries = &self.entries[node.start as usize..][..count + 1];
+        let offset = |entry: &RawDirent| (names + u64::from(entry.name.get() & ((1 << 29) - 1))) as usize;
+        let found = entries.windows(2).find(|pair| pair[0].ino.get() == ino);
+        found.map_or(&[], |pair| &self.names[offset(&pair[0])..offset(&pair[1])])
+    }
 }
 
 /// Why a tree cannot be in an image.
@@ -154,6 +198,8 @@ pub struct TreeBuilder {
     current: u32,
     /// Where its names begin in the name table.
     names: u64,
+    /// Whether each name of an inode becomes an inode of its own.
+    hard_dereference: bool,
 }
 
 impl TreeBuilder {
@@ -165,9 +211,15 @@ impl TreeBuilder {
             attributes: HashMap::new(),
             current: 1,
             names: 0,
+            hard_dereference: false,
         };
-        builder.add_node(&Kind::Directory, root, 1)?;
+        builder.add_node(b"", &Kind::Directory, root, 1)?;
         Ok(builder)
+    }
+
+    /// Whether each name of an inode becomes an inode of its own.
+    pub fn set_hard_dereference(&mut self, hard_dereference: bool) {
+        self.hard_dereference = hard_dereference;
     }
 
     /// From here on entries belong to directory `ino`. Directories follow each other by number, from 1, and none is
@@ -207,7 +259,7 @@ impl TreeBuilder {
 
     /// Adds a name of a new inode to the open directory; the inode's number.
     pub fn add(&mut self, name: &[u8], kind: &Kind, attributes: Attributes) -> Result<u32, TreeError> {
-        let ino = self.add_node(kind, attributes, self.current)?;
+        let ino = self.add_node(name, kind, attributes, self.current)?;
         self.add_entry(name, ino)?;
         if matches!(kind, Kind::Directory) {
             let parent = &mut self.tree.nodes[self.current as usize - 1];
@@ -220,10 +272,47 @@ impl TreeBuilder {
 
     /// Adds another name of inode `ino`, which is no directory.
     pub fn add_link(&mut self, name: &[u8], ino: u32) -> Result<(), TreeError> {
+        if self.hard_dereference {
+            return self.add_copy(name, ino);
+        }
         self.add_entry(name, ino)?;
         let node = &mut self.tree.nodes[ino as usize - 1];
         node.nlink = node.nlink.checked_add(1).ok_or(TreeError::Full)?;
         Ok(())
+    }
+
+    /// Adds a name of a new inode that is like inode `ino`, which is no directory.
+    fn add_copy(&mut self, name: &[u8], ino: u32) -> Result<(), TreeError> {
+        let mut node = self.tree.nodes[ino as usize - 1];
+        node.nlink = 1;
+        if node.file_type == FileType::Symlink {
+            let target = node.start as usize..node.start as usize + node.size as usize;
+            let target = self.tree.targets[target].to_vec();
+            node.start = self.add_target(&target)?;
+        }
+        let copy = self.push_node(node)?;
+        if node.file_type == FileType::Regular && node.size > 0 {
+            self.tree.copies.push((copy, ino));
+        }
+        self.add_entry(name, copy)
+    }
+
+    /// Adds a symlink's target to their table; where it begins.
+    fn add_target(&mut self, target: &[u8]) -> Result<u32, TreeError> {
+        let start = self.tree.targets.len() as u64;
+        if start + target.len() as u64 > TARGET_BYTES_MAX {
+            return Err(TreeError::TargetsFull);
+        }
+        self.tree.targets.extend_from_slice(target);
+        Ok(start as u32)
+    }
+
+    fn push_node(&mut self, node: Node) -> Result<u32, TreeError> {
+        if self.tree.nodes.len() as u64 == INODES_MAX {
+            return Err(TreeError::Full);
+        }
+        self.tree.nodes.push(node);
+        Ok(self.tree.nodes.len() as u32)
     }
 
     /// The tree.
@@ -245,10 +334,13 @@ impl TreeBuilder {
         Ok(())
     }
 
-    fn add_node(&mut self, kind: &Kind, attributes: Attributes, parent: u32) -> Result<u32, TreeError> {
-        if self.tree.nodes.len() as u64 == INODES_MAX {
-            return Err(TreeError::Full);
-        }
+    fn add_node(
+        &mut self,
+        name: &[u8],
+        kind: &Kind,
+        mut attributes: Attributes,
+        parent: u32,
+    ) -> Result<u32, TreeError> {
         let mut node = Node {
             file_type: kind.file_type(),
             attributes: 0,
@@ -267,18 +359,20 @@ impl TreeBuilder {
                 if !(1..=SYMLINK_MAX).contains(&len) || target.contains(&0) {
                     return Err(TreeError::Target);
                 }
-                let start = self.tree.targets.len() as u64;
-                if start + len > TARGET_BYTES_MAX {
-                    return Err(TreeError::TargetsFull);
-                }
-                (node.size, node.start) = (len, start as u32);
-                self.tree.targets.extend_from_slice(target);
+                (node.size, node.start) = (len, self.add_target(target)?);
             }
             Kind::Fifo | Kind::Socket | Kind::Whiteout => {}
         }
+        let refused = &mut self.tree.refused_xattrs;
+        attributes.xattrs.retain(|(xattr, value)| {
+            let why = xattr::refusal(node.file_type, xattr, value).filter(|_| is_valid_name(xattr));
+            if let Some(why) = why {
+                refused.push(RefusedXattr { dir: parent, file: name.into(), xattr: xattr[..].into(), why });
+            }
+            why.is_none()
+        });
         node.attributes = self.add_attributes(kind, attributes)?;
-        self.tree.nodes.push(node);
-        Ok(self.tree.nodes.len() as u32)
+        self.push_node(node)
     }
 
     /// Index of the record of `attributes`.
@@ -366,7 +460,7 @@ mod tests {
     fn xattr_sets_are_sorted_and_shared() {
         let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
         builder.open_directory(1).unwrap();
-        let kind = Kind::Fifo;
+        let kind = Kind::Regular { size: 0 };
         builder.add(b"a", &kind, with_xattrs(&[("user.b", "2"), ("user.a", "1")])).unwrap();
         builder.add(b"b", &kind, with_xattrs(&[("user.c", "3")])).unwrap();
         builder.add(b"c", &kind, with_xattrs(&[("user.a", "1"), ("user.b", "2")])).unwrap();
@@ -406,8 +500,41 @@ mod tests {
             assert_eq!(add(b"t", Kind::Fifo, attributes), None);
         }
         for bad in [&[("system.foo", "")][..], &[("user.", "")], &[("user.a", "1"), ("user.a", "1")]] {
-            assert!(matches!(add(b"x", Kind::Fifo, with_xattrs(bad)), Some(TreeError::Xattr(_))));
+            assert!(matches!(add(b"x", Kind::Directory, with_xattrs(bad)), Some(TreeError::Xattr(_))));
         }
+    }
+
+    #[test]
+    fn xattrs_that_nobody_could_set_are_left_out_and_told() {
+        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
+        builder.open_directory(1).unwrap();
+        let dir = builder.add(b"dir", &Kind::Directory, with_xattrs(&[("user.a", "1")])).unwrap();
+        builder.open_directory(dir).unwrap();
+        let xattrs = with_xattrs(&[("user.a", "1"), ("trusted.b", "2")]);
+        builder.add(b"link", &Kind::Symlink(b"x".to_vec()), xattrs).unwrap();
+        let tree = builder.finish().unwrap();
+        assert_eq!(tree.xattr_sets.len(), 2);
+        let [refused] = &tree.refused_xattrs[..] else { panic!("{:?}", tree.refused_xattrs) };
+        assert_eq!(
+            (tree.path(refused.dir), &*refused.file, &*refused.xattr),
+            (b"dir".to_vec(), &b"link"[..], &b"user.a"[..])
+        );
+    }
+
+    #[test]
+    fn a_copy_has_what_its_original_has() {
+        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
+        builder.set_hard_dereference(true);
+        builder.open_directory(1).unwrap();
+        let link = builder.add(b"a", &Kind::Symlink(b"there".to_vec()), Attributes::default()).unwrap();
+        let file = builder.add(b"b", &Kind::Regular { size: 7 }, Attributes::default()).unwrap();
+        builder.add_link(b"c", link).unwrap();
+        builder.add_link(b"d", file).unwrap();
+        let tree = builder.finish().unwrap();
+        assert_eq!(tree.targets, b"therethere");
+        assert_eq!(tree.copies, [(5, 3)]);
+        let facts: Vec<_> = tree.nodes[1..].iter().map(|node| (node.nlink, node.size, node.start)).collect();
+        assert_eq!(facts, [(1, 5, 0), (1, 7, 0), (1, 5, 5), (1, 7, 0)]);
     }
 
     #[test]

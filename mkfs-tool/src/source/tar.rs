@@ -366,6 +366,7 @@ impl Source for TarSource {
         let mut left_out = LeftOut { xattrs: self.left_out_xattrs, ..LeftOut::default() };
         let mut devices = DeviceList::default();
         let mut builder = TreeBuilder::new(self.attributes(&self.nodes[ROOT])).map_err(refused(b"/"))?;
+        builder.set_hard_dereference(self.filter.hard_dereference);
         let mut links: HashMap<usize, u32> = HashMap::new();
         let mut trail = Trail(vec![(0, b"")]);
         let mut queue = VecDeque::from([(1_u32, ROOT, 0)]);
