@@ -151,3 +151,54 @@ fn progress_is_lines_where_they_are_wanted() {
         assert!(sandbox.run([how, &["--force", "image", "src"]].concat()).stderr.is_empty());
     }
 }
+
+#[test]
+fn file_knows_an_image() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/f", "x");
+    let report = sandbox.report(["image", "src"]);
+    let magic = concat!(env!("CARGO_MANIFEST_DIR"), "/tesserafs.magic");
+    let Ok(output) = Command::new("file").args(["-b", "-m", magic]).arg(sandbox.path("image")).output()
+    else {
+        eprintln!("no file(1); this test needs it");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let expected = format!(
+        "tesserafs filesystem image, version 1, {} bytes, 2 inodes, not signed, image ID {}",
+        report["image_bytes"],
+        report["image_id"].as_str().unwrap()
+    );
+    assert_eq!(text.trim(), expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Each field of the JSON report is in the table of README.md, and the table has no others.
+#[test]
+fn the_report_is_documented() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/f", "x");
+    sandbox.write("src/g", "x");
+    let report = sandbox.report(["-v", "--exclude", "g", "--exclude", "h", "image", "src"]);
+    let mut fields = Vec::new();
+    for (name, value) in report.as_object().unwrap() {
+        match value.as_object() {
+            Some(below) => fields.extend(below.keys().map(|field| format!("{name}.{field}"))),
+            None => fields.push(name.clone()),
+        }
+    }
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let mut documented: Vec<String> = rows.map(|(field, _)| field.to_owned()).collect();
+    fields.sort();
+    documented.sort();
+    assert_eq!(fields, documented);
+    assert_eq!(report["version"], 1);
+}
+
+#[test]
+fn help_readme_and_messages_have_one_name_for_the_program() {
+    let sandbox = Sandbox::new();
+    let help = sandbox.mkfs(["--help"]);
+    assert!(help.contains("mkfs.tesserafs [OPTIONS]") && !help.contains("mkfs-tesserafs"), "{help}");
+    assert!(sandbox.refused(1, ["image", "nowhere"]).starts_with("mkfs.tesserafs: "));
+}

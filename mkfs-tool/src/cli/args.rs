@@ -51,7 +51,8 @@ already. The program ends with SIGABRT where memory cannot be had.";
 
 /// Builds a tesserafs image from a directory or a tar archive.
 #[derive(Debug, Parser)]
-#[command(name = "mkfs.tesserafs", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "mkfs.tesserafs", bin_name = "mkfs.tesserafs", version)]
+#[command(after_help = EXAMPLES, max_term_width = 110)]
 #[command(group = ArgGroup::new("from").args(["source", "tar", "attach_signature"]))]
 pub(super) struct Args {
     /// The image; - is standard output
