@@ -91,7 +91,8 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
             drop(progress);
             let report = report?;
             for pattern in &report.unmatched_excludes {
-                eprintln!(
+                let _ = writeln!(
+                    io::stderr(),
                     "{PROGRAM}: --exclude '{pattern}' matches nothing: a pattern with a slash is a path from the \
                      root of the tree, one without a slash a name at any depth"
                 );
@@ -99,7 +100,10 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
             match (telling.json, telling.quiet) {
                 (true, _) => telling.say(&report.to_json()),
                 (false, true) => {
-                    report.left_out.lines().iter().for_each(|line| eprintln!("{PROGRAM}: {line}"));
+                    for line in report.left_out.to_text().lines() {
+                        // Nobody may be there to read it, and the image is complete.
+                        let _ = writeln!(io::stderr(), "{PROGRAM}: {line}");
+                    }
                     Ok(())
                 }
                 (false, false) => telling.say(&report.to_text()),

@@ -176,9 +176,7 @@ impl Report {
             size(figures.duplicate_chunk_bytes),
             size(figures.hole_bytes)
         );
-        for line in left_out.lines() {
-            let _ = writeln!(text, "{line}");
-        }
+        text.push_str(&left_out.to_text());
         text
     }
 }

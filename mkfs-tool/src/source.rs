@@ -8,14 +8,14 @@
 pub mod dir;
 pub mod exclude;
 mod filter;
-mod left_out;
+pub mod left_out;
 pub mod owner;
 pub mod tar;
 
 use std::ops::Range;
 
 pub use self::filter::{DeviceList, Devices, Filter, Override};
-pub use self::left_out::{LeftOut, LeftOutName, Reason};
+pub use self::left_out::LeftOut;
 use crate::chunker::Summary;
 use crate::error::Result;
 use crate::tree::Tree;

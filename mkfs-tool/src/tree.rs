@@ -8,6 +8,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tesserafs_format::limits::{
     DIRECTORY_NAMES_MAX, FILE_SIZE_MAX, INDEX_MAX, INODES_MAX, NAME_ALIGN, NAME_BYTES_MAX, NAME_MAX,
@@ -18,6 +19,8 @@ use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::{Dirent, FileType, Ino, Timestamp, XattrEntry};
 use zerocopy::IntoBytes;
 
+use crate::file_contexts::{FileContexts, LABEL};
+use crate::source::{join, Filter};
 use crate::xattr;
 
 /// The attributes that all inodes have.
@@ -200,6 +203,13 @@ pub struct TreeBuilder {
     names: u64,
     /// Whether each name of an inode becomes an inode of its own.
     hard_dereference: bool,
+    /// Labels in place of the source's.
+    labels: Option<Arc<FileContexts>>,
+    /// Paths of directories that are not open yet, where labels want them, and of the open one.
+    paths: HashMap<u32, Vec<u8>>,
+    path: Vec<u8>,
+    /// The attributes of the root.
+    root: Attributes,
 }
 
 impl TreeBuilder {
@@ -212,14 +222,36 @@ impl TreeBuilder {
             current: 1,
             names: 0,
             hard_dereference: false,
+            labels: None,
+            paths: HashMap::new(),
+            path: Vec::new(),
+            root: root.clone(),
         };
         builder.add_node(b"", &Kind::Directory, root, 1)?;
         Ok(builder)
     }
 
-    /// Whether each name of an inode becomes an inode of its own.
-    pub fn set_hard_dereference(&mut self, hard_dereference: bool) {
-        self.hard_dereference = hard_dereference;
+    /// Takes what a filter says of trees. Nothing but the root has been added.
+    pub fn configure(&mut self, filter: &Filter) -> Result<(), TreeError> {
+        self.hard_dereference = filter.hard_dereference;
+        if filter.labels.is_some() {
+            let root = std::mem::take(&mut self.root);
+            *self = Self { hard_dereference: self.hard_dereference, ..Self::new(root.clone())? };
+            self.tree = Tree::default();
+            (self.sets, self.attributes) = (HashMap::new(), HashMap::new());
+            self.labels = filter.labels.clone();
+            self.add_node(b"", &Kind::Directory, root, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Gives an inode the label of its path.
+    fn relabel(&mut self, name: &[u8], file_type: FileType, attributes: &mut Attributes) {
+        let Some(labels) = &self.labels else { return };
+        attributes.xattrs.retain(|(xattr, _)| xattr != LABEL);
+        if let Some(label) = labels.label(&join(&self.path, name), file_type) {
+            attributes.xattrs.push((LABEL.to_vec(), label.to_vec()));
+        }
     }
 
     /// From here on entries belong to directory `ino`. Directories follow each other by number, from 1, and none is
@@ -230,6 +262,7 @@ impl TreeBuilder {
             self.close_directory()?;
         }
         self.current = ino;
+        self.path = self.paths.remove(&ino).unwrap_or_default();
         self.names = self.tree.names.len() as u64;
         let node = &mut self.tree.nodes[ino as usize - 1];
         node.start = self.tree.entries.len() as u32;
@@ -262,6 +295,9 @@ impl TreeBuilder {
         let ino = self.add_node(name, kind, attributes, self.current)?;
         self.add_entry(name, ino)?;
         if matches!(kind, Kind::Directory) {
+            if self.labels.is_some() {
+                self.paths.insert(ino, join(&self.path, name));
+            }
             let parent = &mut self.tree.nodes[self.current as usize - 1];
             parent.nlink = parent.nlink.checked_add(1).ok_or(TreeError::Full)?;
         } else {
@@ -363,6 +399,7 @@ impl TreeBuilder {
             }
             Kind::Fifo | Kind::Socket | Kind::Whiteout => {}
         }
+        self.relabel(name, node.file_type, &mut attributes);
         let refused = &mut self.tree.refused_xattrs;
         attributes.xattrs.retain(|(xattr, value)| {
             let why = xattr::refusal(node.file_type, xattr, value).filter(|_| is_valid_name(xattr));
@@ -524,7 +561,7 @@ mod tests {
     #[test]
     fn a_copy_has_what_its_original_has() {
         let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
-        builder.set_hard_dereference(true);
+        builder.configure(&Filter { hard_dereference: true, ..Filter::default() }).unwrap();
         builder.open_directory(1).unwrap();
         let link = builder.add(b"a", &Kind::Symlink(b"there".to_vec()), Attributes::default()).unwrap();
         let file = builder.add(b"b", &Kind::Regular { size: 7 }, Attributes::default()).unwrap();

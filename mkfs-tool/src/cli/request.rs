@@ -6,11 +6,13 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{env, fs, thread};
 
 use super::args::Args;
 use crate::config::{default_profile, Config, SourcePath};
 use crate::error::{Error, Result, Shown};
+use crate::file_contexts::FileContexts;
 use crate::image::Annotations;
 use crate::output;
 use crate::sign::Signer;
@@ -82,13 +84,14 @@ pub(super) fn request(args: Args) -> Result<Request> {
         mtime_max: source_date_epoch()?,
     };
     let filter = Filter {
-        exclude: exclude(args.exclude, &args.exclude_from, args.verbose)?,
+        exclude: exclude(args.exclude, &args.exclude_from)?,
         devices: args.devices,
         one_file_system: args.one_file_system,
         hard_dereference: args.hard_dereference,
+        labels: args.file_contexts.map(|path| FileContexts::read(&path).map(Arc::new)).transpose()?,
         attributes,
         image: Vec::new(),
-        keep_names: args.verbose,
+        verbose: args.verbose,
     };
     let to_stdout = |path: &Path| output::is_stdout(path);
     if to_stdout(&args.image) && args.emit_signed_data.as_deref().is_some_and(to_stdout) {
@@ -116,7 +119,7 @@ fn source_date_epoch() -> Result<Option<i64>> {
     seconds.map(Some).ok_or_else(|| Error::Usage("SOURCE_DATE_EPOCH is not a number of seconds".into()))
 }
 
-fn exclude(mut patterns: Vec<String>, files: &[PathBuf], keep_names: bool) -> Result<Exclude> {
+fn exclude(mut patterns: Vec<String>, files: &[PathBuf]) -> Result<Exclude> {
     for path in files {
         let text = fs::read(path).map_err(Error::io("read", path))?;
         let text = String::from_utf8(text).map_err(|error| {
@@ -127,7 +130,7 @@ fn exclude(mut patterns: Vec<String>, files: &[PathBuf], keep_names: bool) -> Re
         })?;
         patterns.extend(patterns_of(&text));
     }
-    Exclude::new(&patterns, keep_names)
+    Exclude::new(&patterns)
         .map_err(|error| Error::Usage(format!("--exclude: {}", Shown(error.to_string().as_ref()))))
 }
 

@@ -23,7 +23,7 @@ use self::directories::{Directories, ROOT};
 pub use self::file::{DirFile, OpenDirFile};
 use self::stamp::Stamp;
 use self::xattr::Buffers;
-use super::{join, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Reason, Source, Walked};
+use super::{join, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Source, Walked};
 use crate::error::{path_of, Error, Result};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError, Xattrs};
 
@@ -129,7 +129,10 @@ impl DirSource {
             FileType::CharacterDevice | FileType::BlockDevice => {
                 match self.filter.devices {
                     Devices::Refuse => walk.devices.push(self.shown(&path())),
-                    Devices::Skip => walk.left_out.add(Reason::Device, path),
+                    Devices::Skip => {
+                        walk.left_out.devices += 1;
+                        walk.left_out.names.push(path, "a device");
+                    }
                 }
                 return Ok(None);
             }
@@ -207,19 +210,22 @@ impl DirSource {
         let path = || self.path_in(number, name);
         if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
             walk.left_out.excluded += 1;
+            walk.left_out.names.push(path, "excluded");
             return Ok(());
         }
         let stat =
             statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| self.io("stat", &path(), error))?;
         let id = (stat.st_dev, stat.st_ino);
         if self.filter.image.contains(&id) {
-            walk.left_out.add(Reason::Image, path);
+            walk.left_out.image += 1;
+            walk.left_out.names.push(path, "the image itself");
             return Ok(());
         }
         let refused = |error: TreeError| Error::unsupported(&self.shown(&path()), error.to_string());
         let empty = self.filter.one_file_system && stat.st_dev != walk.dev;
         if empty {
-            walk.left_out.add(Reason::Mount, path);
+            walk.left_out.mounts += 1;
+            walk.left_out.names.push(path, "on another filesystem");
             if !FileType::from_raw_mode(stat.st_mode).is_dir() {
                 return Ok(());
             }
@@ -259,12 +265,12 @@ impl Source for DirSource {
         let root = self.directories.root();
         let stat = fstat(root).map_err(|error| self.io("stat", b"", error))?;
         let mut buffers = Buffers::new();
-        let mut left_out = LeftOut { keep_names: self.filter.keep_names, ..LeftOut::default() };
+        let mut left_out = LeftOut::new(self.filter.verbose);
         let xattrs = self.xattrs(root, ROOT, b".", &mut buffers, &mut left_out)?;
         let stamp = Stamp::of(&stat, &xattrs);
         let mut builder = TreeBuilder::new(self.attributes(&stat, &stamp, xattrs))
             .map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
-        builder.set_hard_dereference(self.filter.hard_dereference);
+        builder.configure(&self.filter).map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
         let mut walk = Walk {
             builder,
             left_out,

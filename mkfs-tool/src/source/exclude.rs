@@ -5,9 +5,9 @@
 //! A pattern without a slash matches a name at any depth; one with a slash, at its start too, is a path from the root of the
 //! tree. `*` and `?` stay within a name, `**` is any number of directories.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -16,8 +16,6 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 pub struct Exclude {
     set: GlobSet,
     patterns: Arc<[Pattern]>,
-    /// Paths that matched, where they are wanted.
-    matched: Option<Arc<Mutex<Vec<PathBuf>>>>,
 }
 
 #[derive(Debug)]
@@ -27,8 +25,8 @@ struct Pattern {
 }
 
 impl Exclude {
-    /// Reads patterns; with `keep_names`, matching paths can be asked for.
-    pub fn new(patterns: &[String], keep_names: bool) -> Result<Self, globset::Error> {
+    /// Reads patterns.
+    pub fn new(patterns: &[String]) -> Result<Self, globset::Error> {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
             let named = pattern.trim_end_matches('/');
@@ -41,11 +39,7 @@ impl Exclude {
             set.add(glob);
         }
         let pattern = |text: &String| Pattern { text: text.clone(), matched: AtomicBool::new(false) };
-        Ok(Self {
-            set: set.build()?,
-            patterns: patterns.iter().map(pattern).collect(),
-            matched: keep_names.then(Arc::default),
-        })
+        Ok(Self { set: set.build()?, patterns: patterns.iter().map(pattern).collect() })
     }
 
     /// Whether there are no patterns.
@@ -63,9 +57,6 @@ impl Exclude {
                 pattern.matched.store(true, Ordering::Relaxed);
             }
         }
-        if let Some(matched) = &self.matched {
-            matched.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
-        }
         true
     }
 
@@ -73,15 +64,6 @@ impl Exclude {
     pub fn unmatched(&self) -> Vec<&str> {
         let unmatched = self.patterns.iter().filter(|pattern| !pattern.matched.load(Ordering::Relaxed));
         unmatched.map(|pattern| &*pattern.text).collect()
-    }
-
-    /// The paths that matched, each with everything below it.
-    pub fn take_matched(&self) -> Vec<PathBuf> {
-        let matched = self
-            .matched
-            .as_ref()
-            .map(|matched| std::mem::take(&mut *matched.lock().unwrap_or_else(PoisonError::into_inner)));
-        matched.unwrap_or_default()
     }
 }
 
@@ -98,7 +80,7 @@ mod tests {
     #[test]
     fn a_slash_anchors_a_pattern() {
         let patterns = ["*.pyc", "/boot", "var/cache/*", "./tmp", "log/", "a/**/z", "never"];
-        let exclude = Exclude::new(&patterns.map(str::to_owned), true).unwrap();
+        let exclude = Exclude::new(&patterns.map(str::to_owned)).unwrap();
         let matches = |path: &str| exclude.is_match(path.as_ref());
         for path in ["x.pyc", "a/b/x.pyc", "boot", "var/cache/apt", "tmp", "log", "a/log", "a/z", "a/b/c/z"] {
             assert!(matches(path), "{path}");
@@ -107,7 +89,6 @@ mod tests {
             assert!(!matches(path), "{path}");
         }
         assert_eq!(exclude.unmatched(), ["never"]);
-        assert_eq!(exclude.take_matched().len(), 9);
         let lines = "# a comment\n\n*.o\r\n\\#x\n";
         assert_eq!(patterns_of(lines).collect::<Vec<_>>(), ["*.o", "\\#x"]);
     }

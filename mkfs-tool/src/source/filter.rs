@@ -3,12 +3,14 @@
 //! What is left out of a tree, and the changes to the rest.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tesserafs_format::Timestamp;
 
 use super::exclude::Exclude;
 use super::owner::IdMap;
 use crate::error::Result;
+use crate::file_contexts::FileContexts;
 use crate::tree::Attributes;
 use crate::xattr;
 
@@ -64,12 +66,14 @@ pub struct Filter {
     pub one_file_system: bool,
     /// Whether each name of a file becomes a file of its own.
     pub hard_dereference: bool,
+    /// The SELinux labels of everything, where the source's own are not wanted.
+    pub labels: Option<Arc<FileContexts>>,
     /// The changes to attributes.
     pub attributes: Override,
     /// Device and inode numbers of files that are the image itself.
     pub image: Vec<(u64, u64)>,
     /// Whether the report names what is left out.
-    pub keep_names: bool,
+    pub verbose: bool,
 }
 
 /// Device nodes that were met; an error names all of them.

@@ -1,35 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The account of what is in the source and not in the image: nothing is left out in silence.
+//! What a source has that its image does not have: how much, and, where somebody asks, which.
+
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use crate::error::{path_of, Shown};
-
-/// Why something is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// `--exclude` matches its name.
-    Excluded,
-    /// It is a device node.
-    Device,
-    /// An xattr that an image does not hold, or that no system call would set.
-    Xattr,
-    /// It is the image itself.
-    Image,
-    /// It is on another filesystem.
-    Mount,
-}
-
-/// Something that was left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LeftOutName {
-    /// Why.
-    pub reason: Reason,
-    /// Its path beneath the root, as it is shown to people.
-    pub path: String,
-}
 
 /// What is in the source and not in the image.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -44,55 +21,72 @@ pub struct LeftOut {
     pub image: u64,
     /// Names on other filesystems, and mount points whose content is on one.
     pub mounts: u64,
-    /// Which, where that is wanted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<LeftOutName>,
-    /// Whether that is wanted.
-    #[serde(skip)]
-    pub keep_names: bool,
+    /// Which.
+    #[serde(skip_serializing_if = "Names::is_unwanted")]
+    pub names: Names,
 }
 
 impl LeftOut {
-    /// Counts something; `path` is its path beneath the root.
-    pub fn add(&mut self, reason: Reason, path: impl FnOnce() -> Vec<u8>) {
-        *match reason {
-            Reason::Excluded => &mut self.excluded,
-            Reason::Device => &mut self.devices,
-            Reason::Xattr => &mut self.xattrs,
-            Reason::Image => &mut self.image,
-            Reason::Mount => &mut self.mounts,
-        } += 1;
-        if self.keep_names {
-            self.names.push(LeftOutName { reason, path: Shown(path_of(&path())).to_string() });
+    /// Nothing yet; `verbose` wants names.
+    pub fn new(verbose: bool) -> Self {
+        Self { names: Names::new(verbose), ..Self::default() }
+    }
+
+    /// As lines for people.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (number, what) in [
+            (self.excluded, "excluded names"),
+            (self.devices, "device nodes"),
+            (self.xattrs, "xattrs that an image does not hold"),
+            (self.image, "names of the image itself"),
+            (self.mounts, "names, or contents of mount points, on other filesystems"),
+        ] {
+            if number > 0 {
+                let _ = writeln!(text, "left out: {number} {what}");
+            }
+        }
+        self.names.write(&mut text);
+        text
+    }
+}
+
+/// Names, where they are wanted.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Names(Option<Vec<Named>>);
+
+/// A name, and what it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Named {
+    /// The path, as it is shown.
+    name: String,
+    /// What was left out.
+    what: String,
+}
+
+impl Names {
+    /// None yet.
+    pub fn new(wanted: bool) -> Self {
+        Self(wanted.then(Vec::new))
+    }
+
+    /// Notes a name, in words that follow it.
+    pub fn push(&mut self, name: impl FnOnce() -> Vec<u8>, what: impl Into<String>) {
+        if let Some(names) = &mut self.0 {
+            let name = name();
+            let shown = if name.is_empty() { "/".into() } else { Shown(path_of(&name)).to_string() };
+            names.push(Named { name: shown, what: what.into() });
         }
     }
 
-    /// Lines for people, empty where nothing was left out.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (number, reason, one, many) in [
-            (self.excluded, Reason::Excluded, "excluded name", "excluded names"),
-            (self.devices, Reason::Device, "device node", "device nodes"),
-            (
-                self.xattrs,
-                Reason::Xattr,
-                "xattr that an image does not hold",
-                "xattrs that an image does not hold",
-            ),
-            (self.image, Reason::Image, "name of the image itself", "names of the image itself"),
-            (
-                self.mounts,
-                Reason::Mount,
-                "name or content of a directory on another filesystem",
-                "names or contents of directories on other filesystems",
-            ),
-        ] {
-            if number > 0 {
-                lines.push(format!("left out: {number} {}", if number == 1 { one } else { many }));
-                let names = self.names.iter().filter(|name| name.reason == reason);
-                lines.extend(names.map(|name| format!("  {}", name.path)));
-            }
+    fn is_unwanted(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn write(&self, text: &mut String) {
+        for Named { name, what } in self.0.iter().flatten() {
+            let _ = writeln!(text, "  {name}: {what}");
         }
-        lines
     }
 }

@@ -12,8 +12,8 @@ use tesserafs_format::limits::{XATTR_LIST_MAX, XATTR_VALUE_MAX};
 use tesserafs_format::xattr::is_valid_name;
 
 use super::DirSource;
-use crate::error::{Error, Result};
-use crate::source::{join, LeftOut, Reason};
+use crate::error::{path_of, Error, Result, Shown};
+use crate::source::LeftOut;
 use crate::tree::Xattrs;
 
 /// Buffers for the xattrs of a file.
@@ -63,7 +63,9 @@ impl DirSource {
         let mut xattrs = Vec::new();
         for attr in list.split(|byte| *byte == 0).filter(|attr| !attr.is_empty()) {
             if !is_valid_name(attr) {
-                left_out.add(Reason::Xattr, || join(&full(), &[b"xattr ", attr].concat()));
+                left_out.xattrs += 1;
+                let what = format!("xattr {}, which an image does not hold", Shown(path_of(attr)));
+                left_out.names.push(full, what);
                 continue;
             }
             value.clear();
