@@ -2,141 +2,50 @@
 
 //! The command line.
 
-use std::ffi::OsString;
+mod args;
+mod request;
+
 use std::io::{self, IsTerminal, Write};
-use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::{env, fs, thread};
 
-use clap::{ArgGroup, Parser};
-use globset::{GlobBuilder, GlobSetBuilder};
+use clap::Parser;
 
-use crate::config::{default_profile, Config, SourcePath, DEFAULT_LEVEL};
+use self::args::Args;
+use self::request::{request, Request};
 use crate::error::{Error, Result, Shown};
 use crate::exit_code::ExitCode;
-use crate::image::Annotations;
-use crate::progress::{Bar, Progress, Silent};
-use crate::sign::{self, Signer};
-use crate::source::{Devices, Filter, Override};
-use crate::{build, output};
+use crate::progress::{Bar, How, Plain, Progress, Silent};
+use crate::{build, output, sign, PROGRAM};
 
-const EXAMPLES: &str = "\
-Examples:
-  mkfs-tesserafs root.tess rootfs/
-  mkfs-tesserafs --sign-key key.pem --sign-cert cert.pem root.tess rootfs/
-  mkfs-tesserafs --level 15 --exclude 'var/cache/**' --devices=skip root.tess /mnt/root
-  docker export box | mkfs-tesserafs --tar - box.tess
-
-Signing with a key on another machine:
-  mkfs-tesserafs --emit-signed-data data root.tess rootfs/
-  openssl cms -sign -binary -noattr -nocerts -md sha256 -outform DER \\
-      -signer cert.pem -inkey key.pem -in data -out sig
-  mkfs-tesserafs --attach-signature sig root.tess
-
-The same tree gives the same image, byte for byte, whatever the order of directories on
-disk, the number of threads, the machine, the clock, the umask or the path.
-SOURCE_DATE_EPOCH, where set, is the largest mtime: later ones become it.
-
-Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
-the files; besides about 200 bytes an inode and 2 MB for 1 GB of distinct data. An archive
-that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
-
-Exit status: 0 the image is complete; 1 something could not be read, written or
-represented, and there is no image (if only the report could not be written, there is one);
-2 the command line makes no sense. A signal leaves no image either, unless it was complete
-already. The program ends with SIGABRT where memory cannot be had.";
-
-/// Builds a tesserafs image from a directory or a tar archive.
-#[derive(Debug, Parser)]
-#[command(name = "mkfs-tesserafs", version, after_help = EXAMPLES, max_term_width = 110)]
-#[command(group = ArgGroup::new("from").args(["source", "tar", "attach_signature"]))]
-struct Args {
-    /// The image
-    image: PathBuf,
-
-    /// The directory that becomes the root of the image
-    source: Option<PathBuf>,
-
-    /// Take the tree from a tar archive (ustar, PAX, GNU; plain, gzip or zstd); - is standard input
-    #[arg(long, value_name = "FILE")]
-    tar: Option<PathBuf>,
-
-    /// zstd level, 1 to 22
-    #[arg(long, short, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=22))]
-    level: u32,
-
-    /// Threads that read and compress [default: two for each processor, as they also wait for the disk]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
-
-    /// Owner of everything
-    #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
-    uid: Option<u32>,
-
-    /// Group of everything
-    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
-    gid: Option<u32>,
-
-    /// Leave out files that match, relative to the root, and everything below them (* within a name, **
-    /// across); repeatable
-    #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
-
-    /// Block and character devices, which an image cannot hold (a whiteout, device 0:0, it can)
-    #[arg(long, value_enum, default_value_t, require_equals = true, value_name = "WHAT")]
-    devices: Devices,
-
-    /// Sign with this key (PEM; RSA, or ECDSA on P-256 or P-384)
-    #[arg(long, value_name = "PEM", requires = "sign_cert", conflicts_with = "attach_signature")]
-    sign_key: Option<PathBuf>,
-
-    /// The key's certificate (PEM); with --attach-signature, check the signature against it
-    #[arg(long, value_name = "PEM")]
-    sign_cert: Option<PathBuf>,
-
-    /// Write the 512 bytes that a signature is over; without a source, those of the existing IMAGE
-    #[arg(long, value_name = "FILE")]
-    emit_signed_data: Option<PathBuf>,
-
-    /// Give the existing IMAGE this signature (CMS, DER), in place of the one it has
-    #[arg(long, value_name = "FILE")]
-    attach_signature: Option<PathBuf>,
-
-    /// Embed the bytes of a file under a key, hashed and signed with the rest; repeatable
-    #[arg(long, value_name = "KEY=FILE")]
-    annotate: Vec<OsString>,
-
-    /// Replace an existing IMAGE
-    #[arg(long, short)]
-    force: bool,
-
-    /// No report, no progress bar
-    #[arg(long, short)]
+/// What is told of a build, and where.
+struct Telling {
     quiet: bool,
-
-    /// Report as JSON on standard output
-    #[arg(long)]
     json: bool,
-
-    /// Sizes of content-defined chunks in KiB; changes the image ID, not the tree ID
-    #[arg(long, value_name = "MIN,AVG,MAX", value_parser = chunk_sizes, help_heading = "Profile")]
-    chunk_size: Option<[u32; 3]>,
-
-    /// Size of groups of small files in KiB
-    #[arg(long, value_name = "KIB", help_heading = "Profile")]
-    group_size: Option<u32>,
-
-    /// Largest file in a group in KiB
-    #[arg(long, value_name = "KIB", help_heading = "Profile")]
-    small_max: Option<u32>,
+    progress: How,
+    /// Standard output has the image.
+    to_stderr: bool,
 }
 
-/// A request of the command line.
-enum Request {
-    Build(Box<Config>),
-    Emit { image: PathBuf, data: PathBuf },
-    Attach { image: PathBuf, signature: PathBuf, cert: Option<PathBuf> },
+impl Telling {
+    fn progress(&self) -> Box<dyn Progress> {
+        match self.progress {
+            _ if self.quiet => Box::new(Silent),
+            How::Plain => Box::new(Plain::new()),
+            How::Auto if io::stderr().is_terminal() => Box::new(Bar::new()),
+            How::Auto | How::None => Box::new(Silent),
+        }
+    }
+
+    fn say(&self, text: &str) -> Result<()> {
+        let (said, name) = if self.to_stderr {
+            (io::stderr().write_all(text.as_bytes()), "standard error")
+        } else {
+            (io::stdout().write_all(text.as_bytes()), "standard output")
+        };
+        match said {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(Error::io("write", name.as_ref())),
+        }
+    }
 }
 
 /// Runs the program.
@@ -155,11 +64,16 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
         }
     };
-    let how = (args.quiet, args.json);
-    match request(args).and_then(|request| run(request, how.0, how.1)) {
+    let telling = Telling {
+        quiet: args.quiet,
+        json: args.json,
+        progress: args.progress,
+        to_stderr: output::is_stdout(&args.image) && !args.dry_run,
+    };
+    match request(args).and_then(|request| run(request, &telling)) {
         Ok(()) => ExitCode::Success,
         Err(error) => {
-            eprintln!("mkfs-tesserafs: {error}");
+            eprintln!("{PROGRAM}: {error}");
             match error {
                 Error::Usage(_) => ExitCode::Usage,
                 _ => ExitCode::Failure,
@@ -168,23 +82,31 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(request: Request, quiet: bool, json: bool) -> Result<()> {
+fn run(request: Request, telling: &Telling) -> Result<()> {
     output::remove_on_signal().map_err(Error::io("wait for signals in", "the process".as_ref()))?;
-    let say = |text: String| match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(Error::io("write", "standard output".as_ref())),
-    };
     match request {
         Request::Build(config) => {
-            let progress: Box<dyn Progress> =
-                if quiet || !io::stderr().is_terminal() { Box::new(Silent) } else { Box::new(Bar::new()) };
+            let progress = telling.progress();
             let report = build(&config, &*progress);
             drop(progress);
             let report = report?;
-            match (json, quiet) {
-                (true, _) => say(report.to_json()),
-                (false, true) => Ok(()),
-                (false, false) => say(report.to_text()),
+            for pattern in &report.unmatched_excludes {
+                let _ = writeln!(
+                    io::stderr(),
+                    "{PROGRAM}: --exclude '{pattern}' matches nothing: a pattern with a slash is a path from the \
+                     root of the tree, one without a slash a name at any depth"
+                );
+            }
+            match (telling.json, telling.quiet) {
+                (true, _) => telling.say(&report.to_json()),
+                (false, true) => {
+                    for line in report.left_out.to_text().lines() {
+                        // Nobody may be there to read it, and the image is complete.
+                        let _ = writeln!(io::stderr(), "{PROGRAM}: {line}");
+                    }
+                    Ok(())
+                }
+                (false, false) => telling.say(&report.to_text()),
             }
         }
         Request::Emit { image, data } => {
@@ -196,104 +118,4 @@ fn run(request: Request, quiet: bool, json: bool) -> Result<()> {
             sign::attach_signature(&image, &signature, cert.as_ref()).map(|_| ())
         }
     }
-}
-
-/// More threads would only wait for each other.
-const THREADS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-
-/// Reads `MIN,AVG,MAX`.
-fn chunk_sizes(text: &str) -> std::result::Result<[u32; 3], String> {
-    let sizes: std::result::Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
-    sizes
-        .ok()
-        .and_then(|sizes| sizes.try_into().ok())
-        .ok_or_else(|| "three numbers with commas between them are wanted".into())
-}
-
-/// Turns the arguments into a request.
-fn request(args: Args) -> Result<Request> {
-    if let Some(signature) = args.attach_signature {
-        return Ok(Request::Attach { image: args.image, signature, cert: args.sign_cert });
-    }
-    let source = match (args.source, args.tar) {
-        (Some(path), _) => SourcePath::Directory(path),
-        (_, Some(path)) => SourcePath::Tar(path),
-        _ => {
-            return match args.emit_signed_data {
-                Some(data) => Ok(Request::Emit { image: args.image, data }),
-                None => Err(Error::Usage("SOURCE or --tar is missing; see --help".into())),
-            };
-        }
-    };
-    let signer = match (args.sign_key, args.sign_cert) {
-        (Some(key), Some(cert)) => Some(Signer::new(&key, &cert)?),
-        (None, Some(_)) => {
-            return Err(Error::Usage("--sign-cert needs --sign-key or --attach-signature".into()));
-        }
-        _ => None,
-    };
-    let mut profile = default_profile(args.level);
-    let kib = |kib: u32| {
-        kib.checked_mul(1024).ok_or_else(|| Error::Usage(format!("{kib} KiB is too much for a chunk")))
-    };
-    if let Some([min, avg, max]) = args.chunk_size {
-        (profile.chunk_min, profile.chunk_avg, profile.chunk_max) = (kib(min)?, kib(avg)?, kib(max)?);
-    }
-    if let Some(size) = args.group_size {
-        profile.group_size = kib(size)?;
-        profile.small_max = profile.small_max.min(profile.group_size);
-    }
-    if let Some(size) = args.small_max {
-        profile.small_max = kib(size)?;
-    }
-    let attributes = Override { uid: args.uid, gid: args.gid, mtime_max: source_date_epoch()? };
-    let filter =
-        Filter { exclude: exclude(&args.exclude)?, devices: args.devices, attributes, image: Vec::new() };
-    let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let threads = args.threads.unwrap_or(processors.saturating_add(processors.get())).min(THREADS_MAX);
-    Ok(Request::Build(Box::new(Config {
-        image: args.image,
-        source,
-        filter,
-        profile,
-        threads,
-        annotations: annotations(&args.annotate)?,
-        signer,
-        signed_data: args.emit_signed_data,
-        force: args.force,
-    })))
-}
-
-fn source_date_epoch() -> Result<Option<i64>> {
-    let Some(value) = env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let seconds = value.to_str().filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok());
-    seconds.map(Some).ok_or_else(|| Error::Usage("SOURCE_DATE_EPOCH is not a number of seconds".into()))
-}
-
-fn exclude(patterns: &[String]) -> Result<globset::GlobSet> {
-    let refused =
-        |error: globset::Error| Error::Usage(format!("--exclude: {}", Shown(error.to_string().as_ref())));
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let relative = pattern.trim_start_matches("./").trim_matches('/');
-        let glob = GlobBuilder::new(relative).literal_separator(true).backslash_escape(true).build();
-        set.add(glob.map_err(refused)?);
-    }
-    set.build().map_err(refused)
-}
-
-fn annotations(pairs: &[OsString]) -> Result<Annotations> {
-    let mut annotations = Annotations::new();
-    for pair in pairs {
-        let bytes = pair.as_bytes();
-        let Some(equals) = bytes.iter().position(|byte| *byte == b'=') else {
-            return Err(Error::Usage(format!("--annotate {}: KEY=FILE is wanted", Shown(pair.as_ref()))));
-        };
-        let (key, path) = (bytes[..equals].to_vec(), crate::error::path_of(&bytes[equals + 1..]));
-        let value = fs::read(path).map_err(Error::io("read", path))?;
-        if annotations.insert(key, value).is_some() {
-            return Err(Error::Usage(format!("--annotate {}: the key is there twice", Shown(pair.as_ref()))));
-        }
-    }
-    Ok(annotations)
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub signed_data: Option<PathBuf>,
     /// Whether an existing image may be replaced.
     pub force: bool,
+    /// Whether nothing is written.
+    pub dry_run: bool,
 }
 
 /// The zstd level unless told otherwise.

@@ -32,7 +32,8 @@ const BUFFER: usize = 1 << 18;
 /// The file that the image is written to.
 #[derive(Debug)]
 pub struct ImageWriter {
-    file: File,
+    /// None where only the IDs are wanted.
+    file: Option<File>,
     path: PathBuf,
     buffer: Vec<u8>,
     pack: Sha256,
@@ -62,8 +63,8 @@ impl Written {
 }
 
 impl ImageWriter {
-    /// Begins an image; `path` is for messages.
-    pub fn new(file: File, path: &Path) -> Result<Self> {
+    /// Begins an image; `path` is for messages. Without a file nothing is written.
+    pub fn new(file: Option<File>, path: &Path) -> Result<Self> {
         let mut writer =
             Self { file, path: path.to_owned(), buffer: Vec::with_capacity(BUFFER), pack: Sha256::new() };
         // Zeros stand for the superblock: until the end this is no image.
@@ -76,16 +77,23 @@ impl ImageWriter {
             self.flush()?;
         }
         if bytes.len() >= BUFFER {
-            return self.file.write_all(bytes).map_err(Error::io("write", &self.path));
+            return self.write_out(bytes);
         }
         self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))?;
+        let buffer = std::mem::take(&mut self.buffer);
+        self.write_out(&buffer)?;
+        self.buffer = buffer;
         self.buffer.clear();
         Ok(())
+    }
+
+    fn write_out(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes));
+        written.map_err(Error::io("write", &self.path))
     }
 
     /// Writes everything behind the pack, and the superblock.
@@ -127,10 +135,10 @@ impl ImageWriter {
             signature_digest: Digest::default(),
         };
         let raw = superblock.to_raw::<Sha2>();
-        self.file
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| self.file.write_all(raw.as_bytes()))
-            .map_err(Error::io("write", &self.path))?;
+        if let Some(file) = &mut self.file {
+            file.seek(SeekFrom::Start(0)).map_err(Error::io("write", &self.path))?;
+        }
+        self.write_out(raw.as_bytes())?;
         Ok(Written { superblock, signed_prefix: prefix(&raw) })
     }
 
@@ -211,9 +219,15 @@ fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &La
     out.write(tree.attributes.as_bytes())?;
     out.table(&layout.inodes)?;
     let mut contents = map.files.iter().peekable();
+    let mut copies = tree.copies.iter().peekable();
     for (ino, node) in (1_u32..).zip(&tree.nodes) {
-        let (start, extra) = match contents.next_if(|(file, _)| *file == ino) {
-            Some((_, content)) => (*content, map.content_blocks[*content as usize]),
+        let copied = copies.next_if(|(copy, _)| *copy == ino).map(|(_, original)| original);
+        let content = match copied {
+            Some(original) => map.content_of(*original),
+            None => contents.next_if(|(file, _)| *file == ino).map(|(_, content)| *content),
+        };
+        let (start, extra) = match content {
+            Some(content) => (content, map.content_blocks[content as usize]),
             None => (node.start, node.parent),
         };
         let raw = RawInode {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `mkfs-tesserafs`: see `mkfs-tesserafs --help`.
+//! `mkfs.tesserafs`: see `mkfs.tesserafs --help`.
 
 use std::process::ExitCode;
 

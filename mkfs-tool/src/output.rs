@@ -6,8 +6,9 @@
 //! On a file system without unnamed files it has another name until then, which is removed on every error and
 //! on signals that can be caught.
 
+use std::env;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, IsTerminal, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -46,12 +47,27 @@ pub struct Output {
     temporary: Option<TempPath>,
     target: PathBuf,
     force: bool,
+    /// It is copied to standard output, and gets no name.
+    to_stdout: bool,
+}
+
+/// Whether a path stands for standard output.
+pub fn is_stdout(path: &Path) -> bool {
+    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
+}
+
+/// Device and inode number of a file, if there is one.
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl Output {
     /// Begins a file that will be `target`. An existing file is replaced only with `force`, and only at the
     /// end.
     pub fn create(target: &Path, force: bool) -> Result<Self> {
+        if is_stdout(target) {
+            return Self::for_stdout();
+        }
         // Through a symlink, so that it is not the link that is replaced.
         let target = match fs::symlink_metadata(target) {
             Ok(metadata) if metadata.is_symlink() => {
@@ -80,7 +96,7 @@ impl Output {
     /// Begins a file that will be `target` with one that has no name, or one with a name where there is no such file.
     fn begin(target: PathBuf, force: bool, unnamed: Option<File>) -> Result<Self> {
         if let Some(file) = unnamed {
-            return Ok(Self { file, temporary: None, target, force });
+            return Ok(Self { file, temporary: None, target, force, to_stdout: false });
         }
         let dir = directory(&target);
         let mut unfinished = unfinished();
@@ -93,7 +109,20 @@ impl Output {
         unfinished.paths.push(temporary.path().to_owned());
         drop(unfinished);
         let (file, temporary) = temporary.into_parts();
-        Ok(Self { file, temporary: Some(temporary), target, force })
+        Ok(Self { file, temporary: Some(temporary), target, force, to_stdout: false })
+    }
+
+    /// Begins a file that standard output gets when it is complete: its first block is the last one that is known.
+    fn for_stdout() -> Result<Self> {
+        let stdout = Path::new("standard output");
+        if io::stdout().is_terminal() {
+            let reason = "is a terminal, which an image is nothing for: name a file, or a pipe";
+            return Err(Error::unsupported(stdout, reason));
+        }
+        let target = env::temp_dir().join("standard output");
+        let dir = directory(&target);
+        let file = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+        Ok(Self { file, temporary: None, target, force: false, to_stdout: true })
     }
 
     /// The directory that the file will be in.
@@ -108,15 +137,24 @@ impl Output {
 
     /// Device and inode numbers of the image, old and new: a tree that contains them must not swallow itself.
     pub fn identities(&self) -> Vec<(u64, u64)> {
-        let files = [self.file.metadata(), fs::metadata(&self.target)];
-        files.into_iter().flatten().map(|metadata| (metadata.dev(), metadata.ino())).collect()
+        let stdout = self.to_stdout.then(|| identity(Path::new("/dev/stdout"))).flatten();
+        let file = self.file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        [file, identity(&self.target), stdout].into_iter().flatten().collect()
     }
 
     /// Gives the file its name.
     ///
     /// It is not forced to the disk first: the digests in the image show what a crash has damaged.
     pub fn commit(self) -> Result<()> {
-        let Self { file, temporary, target, force } = self;
+        let Self { mut file, temporary, target, force, to_stdout } = self;
+        if to_stdout {
+            let sent = file.seek(SeekFrom::Start(0)).and_then(|_| {
+                let mut out = io::stdout().lock();
+                io::copy(&mut file, &mut out)?;
+                out.flush()
+            });
+            return sent.map_err(Error::io("write the image to", "standard output".as_ref()));
+        }
         // A signal either finds the file unfinished, or waits until it has its name.
         let mut unfinished = unfinished();
         let named = match temporary {
@@ -190,7 +228,7 @@ pub fn remove_on_signal() -> io::Result<()> {
             let what =
                 if unfinished.committed { "what was written is complete" } else { "no image was written" };
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            eprintln!("mkfs-tesserafs: interrupted by {name}; {what}");
+            eprintln!("{}: interrupted by {name}; {what}", crate::PROGRAM);
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     })?;
@@ -199,7 +237,6 @@ pub fn remove_on_signal() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::mem::MaybeUninit;
 
     use rustix::fs::inotify::{self, CreateFlags, WatchFlags};

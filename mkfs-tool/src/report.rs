@@ -15,6 +15,9 @@ use crate::sign::signed_bytes;
 use crate::source::LeftOut;
 use crate::tree::Tree;
 
+/// The version of the JSON report.
+pub const VERSION: u32 = 1;
+
 /// Inodes by type, and names.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Counts {
@@ -56,12 +59,16 @@ pub struct ProfileReport {
 /// The report of a build.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The version of this report: higher where a field went away or means something else. README.md tells of each field.
+    pub version: u32,
     /// The image.
     pub image: String,
     /// `sha256:` and the image ID.
     pub image_id: String,
     /// `sha256:` and the tree ID.
     pub tree_id: String,
+    /// Whether nothing was written.
+    pub dry_run: bool,
     /// Whether the image has a signature.
     pub signed: bool,
     /// Bytes of the image with its signature.
@@ -79,8 +86,10 @@ pub struct Report {
     /// Bytes and duplicates.
     #[serde(flatten)]
     pub figures: Figures,
-    /// The parts of the source that are not in the image.
+    /// What of the source is not in the image.
     pub left_out: LeftOut,
+    /// Patterns of `--exclude` that match nothing.
+    pub unmatched_excludes: Vec<String>,
     /// How chunks were cut and compressed.
     pub profile: ProfileReport,
     /// Threads that read and compressed.
@@ -94,9 +103,11 @@ impl Report {
     pub fn new(image: &Path, written: &Written, tree: &Tree, map: &Map) -> Self {
         let superblock = &written.superblock;
         Self {
+            version: VERSION,
             image: Shown(image).to_string(),
             image_id: format!("sha256:{}", written.image_id()),
             tree_id: format!("sha256:{}", superblock.tree_id),
+            dry_run: false,
             signed: superblock.signature_bytes != 0,
             image_bytes: signed_bytes(superblock, superblock.signature_bytes as usize),
             metadata_bytes: superblock.layout.image_bytes - superblock.layout.tree_offset,
@@ -106,6 +117,7 @@ impl Report {
             extents: map.extents.len() as u64,
             figures: map.figures,
             left_out: LeftOut::default(),
+            unmatched_excludes: Vec::new(),
             profile: (&superblock.profile).into(),
             threads: 0,
             seconds: 0.0,
@@ -123,15 +135,26 @@ impl Report {
     pub fn to_text(&self) -> String {
         let Self { counts, figures, left_out, .. } = self;
         let mut text = String::new();
-        let percent = 100.0 * self.image_bytes as f64 / figures.raw_bytes.max(1) as f64;
+        // Of a tiny tree the image is mostly structure, and the ratio says nothing.
+        let ratio = if self.image_bytes < figures.raw_bytes {
+            format!(", {:.1} %", 100.0 * self.image_bytes as f64 / figures.raw_bytes as f64)
+        } else {
+            String::new()
+        };
         let _ = writeln!(
             text,
-            "{}: {} from {} of files, {percent:.1} %, in {:.1} s{}",
+            "{}: {} from {} of files{ratio}, in {:.1} s{}",
             self.image,
             size(self.image_bytes),
             size(figures.raw_bytes),
             self.seconds,
-            if self.signed { ", signed" } else { "" }
+            if self.dry_run {
+                ", not written"
+            } else if self.signed {
+                ", signed"
+            } else {
+                ""
+            }
         );
         let _ = writeln!(text, "image ID  {}", self.image_id);
         let _ = writeln!(text, "tree ID   {}", self.tree_id);
@@ -153,16 +176,7 @@ impl Report {
             size(figures.duplicate_chunk_bytes),
             size(figures.hole_bytes)
         );
-        for (number, what) in [
-            (left_out.excluded, "excluded names"),
-            (left_out.devices, "device nodes"),
-            (left_out.xattrs, "xattrs that an image does not hold"),
-            (left_out.image, "names of the image itself"),
-        ] {
-            if number > 0 {
-                let _ = writeln!(text, "left out: {number} {what}");
-            }
-        }
+        text.push_str(&left_out.to_text());
         text
     }
 }
@@ -205,7 +219,7 @@ impl From<&Profile> for ProfileReport {
 }
 
 /// Bytes with a unit.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut shown = "B";

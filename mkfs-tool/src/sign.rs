@@ -50,11 +50,40 @@ pub fn certificate(path: &Path) -> Result<X509> {
     X509::from_pem(&read(path)?).map_err(refuse("an X.509 certificate in PEM form", path))
 }
 
+/// Reads a key; an encrypted one with the passphrase in a file, or from the terminal.
+fn private_key(path: &Path, passphrase: Option<&Path>) -> Result<PKey<Private>> {
+    let pem = read(path)?;
+    let no_key = refuse("a private key in PEM form", path);
+    if let Some(file) = passphrase {
+        let text = read(file)?;
+        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let what = format!("a private key in PEM form with the passphrase in {}", Shown(file));
+        return PKey::private_key_from_pem_passphrase(&pem, line).map_err(refuse(&what, path));
+    }
+    let mut encrypted = false;
+    let key = PKey::private_key_from_pem_callback(&pem, |_| {
+        encrypted = true;
+        Ok(0)
+    });
+    if !encrypted {
+        return key.map_err(no_key);
+    }
+    // OpenSSL asks on the terminal of the process, wherever its standard input comes from.
+    if OpenOptions::new().read(true).write(true).open("/dev/tty").is_err() {
+        return Err(Error::Signature(format!(
+            "{} is encrypted, and there is no terminal to ask for its passphrase: name a file that has it with \
+             --sign-passphrase",
+            Shown(path)
+        )));
+    }
+    PKey::private_key_from_pem(&pem).map_err(no_key)
+}
+
 impl Signer {
     /// Reads a key and its certificate, both PEM, and proves that they belong together and that the kernel knows their kind.
-    pub fn new(key_path: &Path, cert_path: &Path) -> Result<Self> {
-        let key = PKey::private_key_from_pem(&read(key_path)?)
-            .map_err(refuse("a private key in PEM form", key_path))?;
+    pub fn new(key_path: &Path, cert_path: &Path, passphrase: Option<&Path>) -> Result<Self> {
+        let key = private_key(key_path, passphrase)?;
         let cert = certificate(cert_path)?;
         let public = cert.public_key().map_err(refuse("a certificate with a usable key", cert_path))?;
         if !key.public_eq(&public) {

@@ -6,15 +6,19 @@
 //! them, in any order and on several threads.
 
 pub mod dir;
+pub mod exclude;
+mod filter;
+pub mod left_out;
+pub mod owner;
 pub mod tar;
 
 use std::ops::Range;
-use std::path::PathBuf;
 
-use tesserafs_format::Timestamp;
-
+pub use self::filter::{DeviceList, Devices, Filter, Override};
+pub use self::left_out::LeftOut;
+use crate::chunker::Summary;
 use crate::error::Result;
-use crate::tree::{Attributes, Tree};
+use crate::tree::Tree;
 
 /// A regular file to encode.
 #[derive(Debug)]
@@ -55,19 +59,6 @@ pub struct Walked {
     pub left_out: LeftOut,
 }
 
-/// The parts of the source that are not in the image.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct LeftOut {
-    /// Names that `--exclude` matches, each with everything below it.
-    pub excluded: u64,
-    /// Device nodes.
-    pub devices: u64,
-    /// Xattrs of a kind that an image does not hold.
-    pub xattrs: u64,
-    /// The image itself, where it lies in the source.
-    pub image: u64,
-}
-
 /// An open regular file.
 pub trait OpenFile {
     /// The next range at or behind `pos` that may have other bytes than zero. It begins at a multiple of a block,
@@ -77,77 +68,18 @@ pub trait OpenFile {
     /// Appends exactly the bytes of `range` to `buf`.
     fn read(&mut self, range: Range<u64>, buf: &mut Vec<u8>) -> Result<()>;
 
+    /// Proves, where the system cannot tell whether bytes that were read are still those of the file, that they are:
+    /// by reading all of them again.
+    fn confirm(&mut self, _read: &Summary) -> Result<()> {
+        Ok(())
+    }
+
     /// Proves that the file did not change since the walk.
     fn close(self) -> Result<()>;
 }
 
-/// Changes to the attributes of every inode.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Override {
-    /// The owner of everything.
-    pub uid: Option<u32>,
-    /// The group of everything.
-    pub gid: Option<u32>,
-    /// The largest mtime, in seconds.
-    pub mtime_max: Option<i64>,
-}
-
-impl Override {
-    /// Applies it.
-    pub fn apply(&self, attributes: &mut Attributes) {
-        attributes.uid = self.uid.unwrap_or(attributes.uid);
-        attributes.gid = self.gid.unwrap_or(attributes.gid);
-        if let Some(max) = self.mtime_max {
-            attributes.mtime = attributes.mtime.min(Timestamp { sec: max, nsec: 0 });
-        }
-    }
-}
-
-/// How device nodes are treated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Devices {
-    /// Refuse the tree, and list them.
-    #[default]
-    Refuse,
-    /// Leave them out.
-    Skip,
-}
-
-/// The files that are left out, and the changes to the others.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Paths relative to the root of the tree.
-    pub exclude: globset::GlobSet,
-    /// How device nodes are treated.
-    pub devices: Devices,
-    /// The changes to attributes.
-    pub attributes: Override,
-    /// Device and inode numbers of files that are the image itself.
-    pub image: Vec<(u64, u64)>,
-}
-
-/// Device nodes that were met; an error names all of them.
-#[derive(Debug, Default)]
-pub struct DeviceList(Vec<PathBuf>);
-
-impl DeviceList {
-    /// Notes a node.
-    pub fn push(&mut self, path: PathBuf) {
-        self.0.push(path);
-    }
-
-    /// The error, if there are any.
-    pub fn refuse(self) -> Result<()> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(crate::error::Error::Devices(self.0))
-        }
-    }
-}
-
 /// The path of a name in a directory; the root's is empty.
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
     if !dir.is_empty() {
         path.extend_from_slice(dir);

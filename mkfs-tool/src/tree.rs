@@ -8,6 +8,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tesserafs_format::limits::{
     DIRECTORY_NAMES_MAX, FILE_SIZE_MAX, INDEX_MAX, INODES_MAX, NAME_ALIGN, NAME_BYTES_MAX, NAME_MAX,
@@ -17,6 +18,10 @@ use tesserafs_format::raw::{RawAttributes, RawDirent, RawXattrSet};
 use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::{Dirent, FileType, Ino, Timestamp, XattrEntry};
 use zerocopy::IntoBytes;
+
+use crate::file_contexts::{FileContexts, LABEL};
+use crate::source::{join, Filter};
+use crate::xattr;
 
 /// The attributes that all inodes have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +111,48 @@ pub struct Tree {
     pub xattr_sets: Vec<RawXattrSet>,
     /// The xattr entry table.
     pub xattr_entries: Vec<u8>,
+    /// Files that are copies of others, by inode, with the other one: its content is theirs.
+    pub copies: Vec<(u32, u32)>,
+    /// Xattrs that were left out.
+    pub refused_xattrs: Vec<RefusedXattr>,
+}
+
+/// An xattr that setxattr(2) would refuse, and that is left out.
+#[derive(Debug)]
+pub struct RefusedXattr {
+    /// The directory of the file; of the root the root.
+    pub dir: u32,
+    /// Its name there; the root has none.
+    pub file: Box<[u8]>,
+    /// The name of the xattr.
+    pub xattr: Box<[u8]>,
+    /// Why.
+    pub why: &'static str,
+}
+
+impl Tree {
+    /// The path of a directory; the root's is empty.
+    pub fn path(&self, dir: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = dir;
+        while at > 1 {
+            let parent = self.nodes[at as usize - 1].parent;
+            names.push(self.name_in(parent, at));
+            at = parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// The name of an inode in a directory that names it.
+    fn name_in(&self, dir: u32, ino: u32) -> &[u8] {
+        let node = &self.nodes[dir as usize - 1];
+        let (count, names) = (node.size as u32 as usize, (node.size >> 32) * NAME_ALIGN);
+        let entries = &self.entries[node.start as usize..][..count + 1];
+        let offset = |entry: &RawDirent| (names + u64::from(entry.name.get() & ((1 << 29) - 1))) as usize;
+        let found = entries.windows(2).find(|pair| pair[0].ino.get() == ino);
+        found.map_or(&[], |pair| &self.names[offset(&pair[0])..offset(&pair[1])])
+    }
 }
 
 /// Why a tree cannot be in an image.
@@ -154,6 +201,15 @@ pub struct TreeBuilder {
     current: u32,
     /// Where its names begin in the name table.
     names: u64,
+    /// Whether each name of an inode becomes an inode of its own.
+    hard_dereference: bool,
+    /// Labels in place of the source's.
+    labels: Option<Arc<FileContexts>>,
+    /// Paths of directories that are not open yet, where labels want them, and of the open one.
+    paths: HashMap<u32, Vec<u8>>,
+    path: Vec<u8>,
+    /// The attributes of the root.
+    root: Attributes,
 }
 
 impl TreeBuilder {
@@ -165,9 +221,37 @@ impl TreeBuilder {
             attributes: HashMap::new(),
             current: 1,
             names: 0,
+            hard_dereference: false,
+            labels: None,
+            paths: HashMap::new(),
+            path: Vec::new(),
+            root: root.clone(),
         };
-        builder.add_node(&Kind::Directory, root, 1)?;
+        builder.add_node(b"", &Kind::Directory, root, 1)?;
         Ok(builder)
+    }
+
+    /// Takes what a filter says of trees. Nothing but the root has been added.
+    pub fn configure(&mut self, filter: &Filter) -> Result<(), TreeError> {
+        self.hard_dereference = filter.hard_dereference;
+        if filter.labels.is_some() {
+            let root = std::mem::take(&mut self.root);
+            *self = Self { hard_dereference: self.hard_dereference, ..Self::new(root.clone())? };
+            self.tree = Tree::default();
+            (self.sets, self.attributes) = (HashMap::new(), HashMap::new());
+            self.labels = filter.labels.clone();
+            self.add_node(b"", &Kind::Directory, root, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Gives an inode the label of its path.
+    fn relabel(&mut self, name: &[u8], file_type: FileType, attributes: &mut Attributes) {
+        let Some(labels) = &self.labels else { return };
+        attributes.xattrs.retain(|(xattr, _)| xattr != LABEL);
+        if let Some(label) = labels.label(&join(&self.path, name), file_type) {
+            attributes.xattrs.push((LABEL.to_vec(), label.to_vec()));
+        }
     }
 
     /// From here on entries belong to directory `ino`. Directories follow each other by number, from 1, and none is
@@ -178,6 +262,7 @@ impl TreeBuilder {
             self.close_directory()?;
         }
         self.current = ino;
+        self.path = self.paths.remove(&ino).unwrap_or_default();
         self.names = self.tree.names.len() as u64;
         let node = &mut self.tree.nodes[ino as usize - 1];
         node.start = self.tree.entries.len() as u32;
@@ -207,9 +292,12 @@ impl TreeBuilder {
 
     /// Adds a name of a new inode to the open directory; the inode's number.
     pub fn add(&mut self, name: &[u8], kind: &Kind, attributes: Attributes) -> Result<u32, TreeError> {
-        let ino = self.add_node(kind, attributes, self.current)?;
+        let ino = self.add_node(name, kind, attributes, self.current)?;
         self.add_entry(name, ino)?;
         if matches!(kind, Kind::Directory) {
+            if self.labels.is_some() {
+                self.paths.insert(ino, join(&self.path, name));
+            }
             let parent = &mut self.tree.nodes[self.current as usize - 1];
             parent.nlink = parent.nlink.checked_add(1).ok_or(TreeError::Full)?;
         } else {
@@ -220,10 +308,47 @@ impl TreeBuilder {
 
     /// Adds another name of inode `ino`, which is no directory.
     pub fn add_link(&mut self, name: &[u8], ino: u32) -> Result<(), TreeError> {
+        if self.hard_dereference {
+            return self.add_copy(name, ino);
+        }
         self.add_entry(name, ino)?;
         let node = &mut self.tree.nodes[ino as usize - 1];
         node.nlink = node.nlink.checked_add(1).ok_or(TreeError::Full)?;
         Ok(())
+    }
+
+    /// Adds a name of a new inode that is like inode `ino`, which is no directory.
+    fn add_copy(&mut self, name: &[u8], ino: u32) -> Result<(), TreeError> {
+        let mut node = self.tree.nodes[ino as usize - 1];
+        node.nlink = 1;
+        if node.file_type == FileType::Symlink {
+            let target = node.start as usize..node.start as usize + node.size as usize;
+            let target = self.tree.targets[target].to_vec();
+            node.start = self.add_target(&target)?;
+        }
+        let copy = self.push_node(node)?;
+        if node.file_type == FileType::Regular && node.size > 0 {
+            self.tree.copies.push((copy, ino));
+        }
+        self.add_entry(name, copy)
+    }
+
+    /// Adds a symlink's target to their table; where it begins.
+    fn add_target(&mut self, target: &[u8]) -> Result<u32, TreeError> {
+        let start = self.tree.targets.len() as u64;
+        if start + target.len() as u64 > TARGET_BYTES_MAX {
+            return Err(TreeError::TargetsFull);
+        }
+        self.tree.targets.extend_from_slice(target);
+        Ok(start as u32)
+    }
+
+    fn push_node(&mut self, node: Node) -> Result<u32, TreeError> {
+        if self.tree.nodes.len() as u64 == INODES_MAX {
+            return Err(TreeError::Full);
+        }
+        self.tree.nodes.push(node);
+        Ok(self.tree.nodes.len() as u32)
     }
 
     /// The tree.
@@ -245,10 +370,13 @@ impl TreeBuilder {
         Ok(())
     }
 
-    fn add_node(&mut self, kind: &Kind, attributes: Attributes, parent: u32) -> Result<u32, TreeError> {
-        if self.tree.nodes.len() as u64 == INODES_MAX {
-            return Err(TreeError::Full);
-        }
+    fn add_node(
+        &mut self,
+        name: &[u8],
+        kind: &Kind,
+        mut attributes: Attributes,
+        parent: u32,
+    ) -> Result<u32, TreeError> {
         let mut node = Node {
             file_type: kind.file_type(),
             attributes: 0,
@@ -267,18 +395,21 @@ impl TreeBuilder {
                 if !(1..=SYMLINK_MAX).contains(&len) || target.contains(&0) {
                     return Err(TreeError::Target);
                 }
-                let start = self.tree.targets.len() as u64;
-                if start + len > TARGET_BYTES_MAX {
-                    return Err(TreeError::TargetsFull);
-                }
-                (node.size, node.start) = (len, start as u32);
-                self.tree.targets.extend_from_slice(target);
+                (node.size, node.start) = (len, self.add_target(target)?);
             }
             Kind::Fifo | Kind::Socket | Kind::Whiteout => {}
         }
+        self.relabel(name, node.file_type, &mut attributes);
+        let refused = &mut self.tree.refused_xattrs;
+        attributes.xattrs.retain(|(xattr, value)| {
+            let why = xattr::refusal(node.file_type, xattr, value).filter(|_| is_valid_name(xattr));
+            if let Some(why) = why {
+                refused.push(RefusedXattr { dir: parent, file: name.into(), xattr: xattr[..].into(), why });
+            }
+            why.is_none()
+        });
         node.attributes = self.add_attributes(kind, attributes)?;
-        self.tree.nodes.push(node);
-        Ok(self.tree.nodes.len() as u32)
+        self.push_node(node)
     }
 
     /// Index of the record of `attributes`.
@@ -352,79 +483,4 @@ fn encode_xattrs(xattrs: &Xattrs) -> Result<(Vec<u8>, u32), TreeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tesserafs_format::limits::{MTIME_MAX, MTIME_MIN};
-
-    use super::*;
-
-    fn with_xattrs(xattrs: &[(&str, &str)]) -> Attributes {
-        let xattrs = xattrs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        Attributes { xattrs: xattrs.collect(), ..Attributes::default() }
-    }
-
-    #[test]
-    fn xattr_sets_are_sorted_and_shared() {
-        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
-        builder.open_directory(1).unwrap();
-        let kind = Kind::Fifo;
-        builder.add(b"a", &kind, with_xattrs(&[("user.b", "2"), ("user.a", "1")])).unwrap();
-        builder.add(b"b", &kind, with_xattrs(&[("user.c", "3")])).unwrap();
-        builder.add(b"c", &kind, with_xattrs(&[("user.a", "1"), ("user.b", "2")])).unwrap();
-        let tree = builder.finish().unwrap();
-        let xattrs = |node: &Node| tree.attributes[node.attributes as usize].xattrs.get();
-        assert_eq!(tree.nodes.iter().map(xattrs).collect::<Vec<_>>(), [0, 1, 2, 1]);
-        assert_eq!(tree.nodes.iter().map(|node| node.attributes).collect::<Vec<_>>(), [0, 1, 2, 1]);
-        assert_eq!(tree.xattr_sets.len(), 2);
-        // Header, name and value, padded to 8: user.a first.
-        assert_eq!(&tree.xattr_entries[..32], b"\x01\0\0\0\x06\0\0\0user.a1\0\x01\0\0\0\x06\0\0\0user.b2\0");
-    }
-
-    #[test]
-    fn what_an_image_cannot_hold_is_refused() {
-        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
-        let mut add = |name: &[u8], kind: Kind, attributes| builder.add(name, &kind, attributes).err();
-        let plain = Attributes::default;
-        for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
-            assert_eq!(add(name, Kind::Fifo, plain()), Some(TreeError::Name));
-        }
-        assert_eq!(add(&[b'x'; 255], Kind::Fifo, plain()), None);
-        assert_eq!(add(b"s", Kind::Symlink(vec![b'x'; 4096]), plain()), Some(TreeError::Target));
-        assert_eq!(add(b"s", Kind::Symlink(vec![b'x'; 4095]), plain()), None);
-        assert_eq!(add(b"f", Kind::Regular { size: 1 << 63 }, plain()), Some(TreeError::Size));
-        for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
-            let attributes = Attributes { uid, gid, ..plain() };
-            assert_eq!(add(b"f", Kind::Fifo, attributes), Some(TreeError::Owner));
-        }
-        assert_eq!(add(b"f", Kind::Regular { size: (1 << 63) - 1 }, plain()), None);
-        for (sec, nsec) in [(MTIME_MIN - 1, 0), (MTIME_MAX + 1, 0), (0, 1_000_000_000)] {
-            let mtime = Timestamp { sec, nsec };
-            let attributes = Attributes { mtime, ..plain() };
-            assert_eq!(add(b"t", Kind::Fifo, attributes), Some(TreeError::Time(mtime)));
-        }
-        for (sec, nsec) in [(MTIME_MIN, 0), (MTIME_MAX, 999_999_999)] {
-            let attributes = Attributes { mtime: Timestamp { sec, nsec }, ..plain() };
-            assert_eq!(add(b"t", Kind::Fifo, attributes), None);
-        }
-        for bad in [&[("system.foo", "")][..], &[("user.", "")], &[("user.a", "1"), ("user.a", "1")]] {
-            assert!(matches!(add(b"x", Kind::Fifo, with_xattrs(bad)), Some(TreeError::Xattr(_))));
-        }
-    }
-
-    #[test]
-    fn links_and_directories_are_counted() {
-        let mut builder = TreeBuilder::new(Attributes::default()).unwrap();
-        builder.open_directory(1).unwrap();
-        let dir = builder.add(b"d", &Kind::Directory, Attributes::default()).unwrap();
-        let file = builder.add(b"f", &Kind::Fifo, Attributes::default()).unwrap();
-        builder.open_directory(dir).unwrap();
-        builder.add_link(b"g", file).unwrap();
-        let tree = builder.finish().unwrap();
-        let facts: Vec<_> =
-            tree.nodes.iter().map(|node| (node.nlink, node.size, node.start, node.parent)).collect();
-        // The names of the second directory begin at 16, behind those of the first and zeros.
-        assert_eq!(facts, [(3, 2, 0, 1), (2, 1 | 1 << 32, 3, 1), (2, 0, 0, 0)]);
-        assert_eq!(tree.names, b"df\0\0\0\0\0\0\0\0\0\0\0\0\0\0g\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
-        let entries: Vec<_> = tree.entries.iter().map(|entry| (entry.ino.get(), entry.name.get())).collect();
-        assert_eq!(entries, [(2, 2 << 29), (3, 4 << 29 | 1), (0, 2), (3, 4 << 29), (0, 1)]);
-    }
-}
+mod tests;

@@ -188,3 +188,27 @@ fn keys_that_do_not_serve_are_refused_before_anything_is_built() {
     sandbox.refused(1, ["--sign-key", "cert", "--sign-cert", "cert", "image", "src"]);
     assert!(!sandbox.names().contains(&"image".to_owned()));
 }
+
+#[test]
+fn an_encrypted_key_wants_a_passphrase_and_says_so_without_a_terminal() {
+    let key = rsa();
+    let (sandbox, _) = sandbox(&key);
+    let pem = key.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_256_cbc(), b"open sesame");
+    sandbox.write("secret", pem.unwrap());
+    sandbox.write("passphrase", "open sesame\n");
+    sandbox.write("wrong", "open");
+    let args = ["--sign-key", "secret", "--sign-cert", "cert", "image", "src"];
+    // A session of its own has no terminal.
+    let program = env!("CARGO_BIN_EXE_mkfs-tesserafs");
+    let mut command = Command::new("setsid");
+    let output =
+        command.args(["--wait", program]).args(args).current_dir(sandbox.path(".")).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("secret is encrypted") && error.contains("--sign-passphrase"), "{error}");
+    let with = |file: &'static str| [&["--sign-passphrase", file][..], &args].concat();
+    assert!(sandbox.refused(1, with("wrong")).contains("the passphrase in wrong"));
+    assert!(!sandbox.names().contains(&"image".to_owned()));
+    sandbox.mkfs(with("passphrase"));
+    signature(&sandbox.path("image"));
+}

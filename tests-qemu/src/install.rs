@@ -17,7 +17,7 @@ use crate::tools::Tools;
 /// Where things go.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Programs go to PREFIX/sbin
+    /// Programs go to PREFIX/sbin, rules for file(1) to PREFIX/share/tesserafs
     #[arg(long, default_value = "/usr/local", value_name = "DIR")]
     prefix: PathBuf,
     /// Also build the module against this kernel build folder and install it below /lib/modules
@@ -33,6 +33,9 @@ pub(crate) fn install(options: &Options) -> Result<ExitCode> {
     let programs = below(&options.destdir, &options.prefix.join("sbin"));
     copy(&tools.mkfs, &programs.join("mkfs.tesserafs"), 0o755)?;
     copy(&tools.fsck, &programs.join("fsck.tesserafs"), 0o755)?;
+    let magic = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mkfs-tool/tesserafs.magic");
+    let share = below(&options.destdir, &options.prefix.join("share/tesserafs"));
+    copy(&magic, &share.join("tesserafs.magic"), 0o644)?;
     let Some(build) = &options.build else {
         return Ok(ExitCode::SUCCESS);
     };

@@ -110,6 +110,7 @@ fn build(archive: &Path, filter: Filter) {
         signer: None,
         signed_data: None,
         force: false,
+        dry_run: false,
     };
     match mkfs_tesserafs::build(&config, &Silent) {
         Ok(_) => {

@@ -32,6 +32,14 @@ pub struct Map {
     pub figures: Figures,
 }
 
+impl Map {
+    /// The content of a file, by its inode.
+    pub fn content_of(&self, ino: u32) -> Option<u32> {
+        let at = self.files.binary_search_by_key(&ino, |(file, _)| *file).ok()?;
+        Some(self.files[at].1)
+    }
+}
+
 /// Figures that the encoder found.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct Figures {

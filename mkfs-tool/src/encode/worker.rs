@@ -189,9 +189,11 @@ impl<'a, F: Send> Worker<'a, F> {
         if task.size <= WINDOW as u64 {
             let Some(permit) = self.acquire(task.size, seq, &in_flight)? else { return Ok(()) };
             open.read(0..task.size, cutter.window())?;
+            let summary = Summary::of(cutter.window());
+            open.confirm(&summary)?;
             open.close()?;
             progress.read(task.size);
-            self.finish_whole(seq, cutter, permit);
+            self.finish_whole(seq, cutter, summary, permit);
             return Ok(());
         }
         let mut pieces = Vec::new();
@@ -222,16 +224,17 @@ impl<'a, F: Send> Worker<'a, F> {
             progress.read(end - pos);
             pos = end;
         }
+        let summary = hasher.finish();
+        open.confirm(&summary)?;
         open.close()?;
         let bytes = cutter.advance(true, 0, &mut pieces);
         let Some(permit) = self.acquire(0, seq, &in_flight)? else { return Ok(()) };
-        self.deliver(seq, bytes, permit, pieces, Some(hasher.finish()));
+        self.deliver(seq, bytes, permit, pieces, Some(summary));
         Ok(())
     }
 
     /// Goes on with a file that lies in one window.
-    fn finish_whole(&self, seq: u64, mut cutter: Cutter, permit: Permit) {
-        let summary = Summary::of(cutter.window());
+    fn finish_whole(&self, seq: u64, mut cutter: Cutter, summary: Summary, permit: Permit) {
         let known = self.shared.state().contents.contains_key(&summary.digest);
         if known {
             self.hand_over(seq, vec![Event::End(summary)], Vec::new());

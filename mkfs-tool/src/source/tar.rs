@@ -363,9 +363,10 @@ impl Source for TarSource {
     type Open<'a> = OpenTarFile<'a>;
 
     fn walk(&self, found: Found<'_, usize>) -> Result<Walked> {
-        let mut left_out = LeftOut { xattrs: self.left_out_xattrs, ..LeftOut::default() };
+        let mut left_out = LeftOut { xattrs: self.left_out_xattrs, ..LeftOut::new(self.filter.verbose) };
         let mut devices = DeviceList::default();
         let mut builder = TreeBuilder::new(self.attributes(&self.nodes[ROOT])).map_err(refused(b"/"))?;
+        builder.configure(&self.filter).map_err(refused(b"/"))?;
         let mut links: HashMap<usize, u32> = HashMap::new();
         let mut trail = Trail(vec![(0, b"")]);
         let mut queue = VecDeque::from([(1_u32, ROOT, 0)]);
@@ -376,6 +377,7 @@ impl Source for TarSource {
                 let path = || super::join(&trail.path(place), name);
                 if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
                     left_out.excluded += 1;
+                    left_out.names.push(path, "excluded");
                     continue;
                 }
                 let node = &self.nodes[*index];
@@ -388,7 +390,10 @@ impl Source for TarSource {
                     What::Device => {
                         match self.filter.devices {
                             Devices::Refuse => devices.push(path_of(&path()).to_owned()),
-                            Devices::Skip => left_out.devices += 1,
+                            Devices::Skip => {
+                                left_out.devices += 1;
+                                left_out.names.push(path, "a device");
+                            }
                         }
                         continue;
                     }

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The options, and the help.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser};
+
+use super::request::chunk_sizes;
+use crate::config::DEFAULT_LEVEL;
+use crate::progress::How;
+use crate::source::Devices;
+
+const EXAMPLES: &str = "\
+Examples:
+  mkfs.tesserafs root.tess rootfs/
+  mkfs.tesserafs --sign-key key.pem --sign-cert cert.pem root.tess rootfs/
+  mkfs.tesserafs --level 15 --exclude 'var/cache/**' --devices=skip root.tess /mnt/root
+  mkfs.tesserafs --exclude-from list --one-file-system root.tess /
+  mkfs.tesserafs --uid-map 100000:0:65536 --gid-map 100000:0:65536 root.tess ~/container
+  mkfs.tesserafs --dry-run --json root.tess rootfs/
+  docker export box | mkfs.tesserafs --tar - - | ssh host 'cat >box.tess'
+
+Signing with a key on another machine:
+  mkfs.tesserafs --emit-signed-data data root.tess rootfs/
+  openssl cms -sign -binary -noattr -nocerts -md sha256 -outform DER \\
+      -signer cert.pem -inkey key.pem -in data -out sig
+  mkfs.tesserafs --attach-signature sig root.tess
+
+A pattern of --exclude matches a name at any depth (*.pyc, cache), or, where it has a slash,
+a path from the root of the tree (/boot, var/cache/*); * and ? stay within a name, ** does
+not. In a file of patterns, empty lines and lines that begin with # say nothing.
+
+An image to standard output is built in an unnamed file in TMPDIR first, and sent when it is
+complete; the report goes to standard error then.
+
+The same tree gives the same image, byte for byte, whatever the order of directories on
+disk, the number of threads, the machine, the clock, the umask or the path.
+SOURCE_DATE_EPOCH, where set, is the largest mtime: later ones become it.
+
+Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
+the files; besides about 350 bytes an inode, 750 from an archive, and 2 MB for 1 GB of
+distinct data. An archive
+that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
+
+Exit status: 0 the image is complete; 1 something could not be read, written or
+represented, and there is no image (if only the report could not be written, there is one);
+2 the command line makes no sense. A signal leaves no image either, unless it was complete
+already. The program ends with SIGABRT where memory cannot be had.";
+
+/// Builds a tesserafs image from a directory or a tar archive.
+#[derive(Debug, Parser)]
+#[command(name = "mkfs.tesserafs", bin_name = "mkfs.tesserafs", version)]
+#[command(after_help = EXAMPLES, max_term_width = 110)]
+#[command(group = ArgGroup::new("from").args(["source", "tar", "attach_signature"]))]
+pub(super) struct Args {
+    /// The image; - is standard output
+    pub(super) image: PathBuf,
+
+    /// The directory that becomes the root of the image
+    pub(super) source: Option<PathBuf>,
+
+    /// Take the tree from a tar archive (ustar, PAX, GNU; plain, gzip or zstd); - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) tar: Option<PathBuf>,
+
+    /// zstd level, 1 to 22
+    #[arg(long, short, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=22))]
+    pub(super) level: u32,
+
+    /// Threads that read and compress [default: two for each processor, as they also wait for the disk]
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<NonZeroUsize>,
+
+    /// Owner of everything
+    #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
+    pub(super) uid: Option<u32>,
+
+    /// Group of everything
+    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
+    pub(super) gid: Option<u32>,
+
+    /// root as owner and group of everything
+    #[arg(long, conflicts_with_all = ["uid", "gid", "uid_map", "gid_map"])]
+    pub(super) all_root: bool,
+
+    /// Owners FROM and up become TO and up, COUNT of them, in ACLs too; others stay; repeatable
+    #[arg(long, value_name = "FROM:TO:COUNT", conflicts_with = "uid")]
+    pub(super) uid_map: Vec<String>,
+
+    /// The same for groups
+    #[arg(long, value_name = "FROM:TO:COUNT", conflicts_with = "gid")]
+    pub(super) gid_map: Vec<String>,
+
+    /// Leave out what matches, and everything below it: a name at any depth, or, with a slash, a path from
+    /// the root of the tree; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub(super) exclude: Vec<String>,
+
+    /// Leave out what matches a pattern in this file, one a line; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) exclude_from: Vec<PathBuf>,
+
+    /// Leave out what is mounted in the directory: mount points stay, and are empty
+    #[arg(long, conflicts_with = "tar")]
+    pub(super) one_file_system: bool,
+
+    /// SELinux labels from a policy's file_contexts, in place of those of the source
+    #[arg(long, value_name = "FILE")]
+    pub(super) file_contexts: Option<PathBuf>,
+
+    /// Make each name of a hard-linked file a file of its own (its bytes are stored once all the same)
+    #[arg(long)]
+    pub(super) hard_dereference: bool,
+
+    /// Block and character devices, which an image cannot hold (a whiteout, device 0:0, it can)
+    #[arg(long, value_enum, default_value_t, require_equals = true, value_name = "WHAT")]
+    pub(super) devices: Devices,
+
+    /// Sign with this key (PEM; RSA, or ECDSA on P-256 or P-384)
+    #[arg(long, value_name = "PEM", requires = "sign_cert", conflicts_with = "attach_signature")]
+    pub(super) sign_key: Option<PathBuf>,
+
+    /// The key's certificate (PEM); with --attach-signature, check the signature against it
+    #[arg(long, value_name = "PEM")]
+    pub(super) sign_cert: Option<PathBuf>,
+
+    /// The passphrase of an encrypted key is the first line of this file
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub(super) sign_passphrase: Option<PathBuf>,
+
+    /// Write the 512 bytes that a signature is over; without a source, those of the existing IMAGE
+    #[arg(long, value_name = "FILE")]
+    pub(super) emit_signed_data: Option<PathBuf>,
+
+    /// Give the existing IMAGE this signature (CMS, DER), in place of the one it has
+    #[arg(long, value_name = "FILE")]
+    pub(super) attach_signature: Option<PathBuf>,
+
+    /// Embed the bytes of a file under a key, hashed and signed with the rest; repeatable
+    #[arg(long, value_name = "KEY=FILE")]
+    pub(super) annotate: Vec<OsString>,
+
+    /// Replace an existing IMAGE
+    #[arg(long, short)]
+    pub(super) force: bool,
+
+    /// Build nothing, and report what would be built, with its IDs; IMAGE is not touched
+    #[arg(long, conflicts_with_all = ["sign_key", "attach_signature"])]
+    pub(super) dry_run: bool,
+
+    /// No report, no progress; that something was left out is said on standard error all the same
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+
+    /// Name what is left out
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+
+    /// How far the build is: a bar on a terminal and nothing elsewhere, a line every few seconds, or nothing
+    #[arg(long, value_enum, default_value_t, require_equals = true, value_name = "HOW")]
+    pub(super) progress: How,
+
+    /// Report as JSON on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Sizes of content-defined chunks in KiB; changes the image ID, not the tree ID
+    #[arg(long, value_name = "MIN,AVG,MAX", value_parser = chunk_sizes, help_heading = "Profile")]
+    pub(super) chunk_size: Option<[u32; 3]>,
+
+    /// Size of groups of small files in KiB
+    #[arg(long, value_name = "KIB", help_heading = "Profile")]
+    pub(super) group_size: Option<u32>,
+
+    /// Largest file in a group in KiB
+    #[arg(long, value_name = "KIB", help_heading = "Profile")]
+    pub(super) small_max: Option<u32>,
+}
