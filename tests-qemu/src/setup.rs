@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Stock,
     /// To make test input and run the virtual machine.
     Machine,
+    /// To test mkfs and fsck against other programs.
+    Source,
     /// To build the fuzz targets.
     Fuzz,
     /// To compare with other file systems' builders.
@@ -26,6 +28,12 @@ pub(crate) enum Need {
 /// The version that the kernel's own list of requirements is known to work with.
 const BINDGEN: &str = "0.71.1";
 
+/// One whose configuration `deny.toml` is written for.
+const DENY: &str = "0.20.2";
+
+/// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
+/// less.
+const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "tar"];
 const KERNEL: &[&str] = &[
     "bc",
     "bison",
@@ -85,6 +93,7 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
                 wanted.extend(KERNEL);
                 wanted.extend(rust_packages(&codename));
             }
+            Need::Source => wanted.extend(SOURCE),
             Need::Stock => wanted.extend(STOCK),
             Need::Machine => wanted.extend(MACHINE),
             Need::Fuzz => wanted.extend(FUZZ),
@@ -135,10 +144,20 @@ fn not_installed(wanted: &[&str], known: &str) -> Vec<String> {
         .collect()
 }
 
-/// The generator of the kernel's bindings, built from crates.io into the cache.
+/// The generator of the kernel's bindings.
 pub(crate) fn bindgen(cache: &Cache) -> Result<PathBuf> {
-    let folder = cache.once(&format!("bindgen-{BINDGEN}"), |folder| {
-        run::say(format_args!("building bindgen-cli {BINDGEN} (a minute or two)"));
+    program(cache, "bindgen", "bindgen-cli", BINDGEN)
+}
+
+/// The program that judges the licences of what the packages use.
+pub(crate) fn deny(cache: &Cache) -> Result<PathBuf> {
+    program(cache, "cargo-deny", "cargo-deny", DENY)
+}
+
+/// A program of crates.io, built into the cache.
+fn program(cache: &Cache, name: &str, package: &str, version: &str) -> Result<PathBuf> {
+    let folder = cache.once(&format!("{name}-{version}"), |folder| {
+        run::say(format_args!("building {package} {version} (a few minutes, once)"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         run::logged(
             run::command(cargo)
@@ -146,11 +165,11 @@ pub(crate) fn bindgen(cache: &Cache) -> Result<PathBuf> {
                 .env_remove("CARGO_TARGET_DIR")
                 .args(["install", "--locked", "--quiet", "--root"])
                 .arg(folder)
-                .args(["--version", BINDGEN, "bindgen-cli"]),
+                .args(["--version", version, package]),
             &folder.join("build.log"),
         )
     })?;
-    let program = folder.join("bin/bindgen");
+    let program = folder.join("bin").join(name);
     if !program.is_file() {
         bail!("{} is gone; remove {}.done", program.display(), folder.display());
     }

@@ -125,6 +125,15 @@ fn source(cache: &Cache, report: &mut Report) {
         run::capture(tools::fuzz_cargo().args(clippy)).map(|_| String::new())
     });
     report.test("source/unsafe-blocks-have-reasons", audit::check);
+    report.test("source/licences", || {
+        run::capture(run::command(setup::deny(cache)?).current_dir(tools::repository()).args([
+            "check",
+            "--hide-inclusion-graph",
+            "licenses",
+            "bans",
+        ]))
+        .map(|_| String::new())
+    });
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
             report.failed("source/tests", &format!("{error:#}"));
@@ -134,6 +143,7 @@ fn source(cache: &Cache, report: &mut Report) {
 
 /// The tests of all packages, each counted as one.
 fn cargo_test(cache: &Cache, report: &mut Report) -> Result<()> {
+    setup::ensure(cache, &[Need::Source])?;
     run::say("cargo test --workspace");
     let output = run::output(cargo().args(["test", "--workspace", "--release", "--no-fail-fast"]))?;
     let text = String::from_utf8_lossy(&output.stdout);
