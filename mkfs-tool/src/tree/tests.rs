@@ -3,6 +3,7 @@
 use tesserafs_format::limits::{MTIME_MAX, MTIME_MIN};
 
 use super::*;
+use crate::source::Filter;
 
 fn with_xattrs(xattrs: &[(&str, &str)]) -> Attributes {
     let xattrs = xattrs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
