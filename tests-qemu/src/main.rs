@@ -27,7 +27,6 @@ mod install;
 mod kernel;
 mod lab;
 mod labels;
-mod layers;
 mod linked;
 mod module;
 mod mutate;
