@@ -18,7 +18,7 @@ use crate::exit_code::ExitCode;
 use crate::image::Annotations;
 use crate::progress::{Bar, Progress, Silent};
 use crate::sign::{self, Signer};
-use crate::source::{Devices, Filter, Override};
+use crate::source::{AclNames, ArchiveOptions, Devices, Filter, Override};
 use crate::{build, output};
 
 const EXAMPLES: &str = "\
@@ -27,6 +27,7 @@ Examples:
   mkfs-tesserafs --sign-key key.pem --sign-cert cert.pem root.tess rootfs/
   mkfs-tesserafs --level 15 --exclude 'var/cache/**' --devices=skip root.tess /mnt/root
   docker export box | mkfs-tesserafs --tar - box.tess
+  mkfs-tesserafs --tar container.tar.gz --prefix rootfs root.tess
 
 Signing where the key is not:
   mkfs-tesserafs --emit-signed-data data root.tess rootfs/
@@ -37,6 +38,9 @@ Signing where the key is not:
 The same tree gives the same image, byte for byte, whatever the order of directories on
 disk, the number of threads, the machine, the clock, the umask or the path.
 SOURCE_DATE_EPOCH, where set, is the largest mtime: later ones become it.
+
+The report says how many names, xattrs and bytes were left out, -v which; --quiet leaves
+only that, on standard error, of what no option asked for.
 
 Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
 the files; besides about 200 bytes an inode and 2 MB for 1 GB of distinct data. An archive
@@ -62,6 +66,34 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     tar: Option<PathBuf>,
 
+    /// Take N names off the start of each path of the archive, and leave out what has no more (a directory of N becomes the root)
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "tar",
+        conflicts_with = "prefix",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Archives"
+    )]
+    strip: usize,
+
+    /// Take this directory of the archive as the root, and leave out what is not below it
+    #[arg(long, value_name = "DIR", requires = "tar", help_heading = "Archives")]
+    prefix: Option<PathBuf>,
+
+    /// Where the numbers of users come from whom an access control list names: the headers of the archive, or else this machine
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        require_equals = true,
+        value_name = "WHO",
+        requires = "tar",
+        help_heading = "Archives"
+    )]
+    acl_names: AclNames,
+
     /// zstd level, 1 to 22
     #[arg(long, short, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=22))]
     level: u32,
@@ -77,6 +109,10 @@ struct Args {
     /// Group of everything
     #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
     gid: Option<u32>,
+
+    /// Make an mtime that an image cannot hold the nearest that it can (1901-12-13 to 2446-05-10)
+    #[arg(long)]
+    clamp_mtime: bool,
 
     /// Leave out what matches, relative to the root, and everything below it (* within a name, ** across); repeatable
     #[arg(long, value_name = "GLOB")]
@@ -109,6 +145,10 @@ struct Args {
     /// Replace an existing IMAGE
     #[arg(long, short)]
     force: bool,
+
+    /// Name what is left out
+    #[arg(long, short)]
+    verbose: bool,
 
     /// No report, no progress bar
     #[arg(long, short)]
@@ -182,7 +222,13 @@ fn run(request: Request, quiet: bool, json: bool) -> Result<()> {
             let report = report?;
             match (json, quiet) {
                 (true, _) => say(report.to_json()),
-                (false, true) => Ok(()),
+                (false, true) => {
+                    for line in report.left_out.to_text(false).lines() {
+                        // Nobody may be there to read it, and the image is complete.
+                        let _ = writeln!(io::stderr(), "mkfs-tesserafs: {line}");
+                    }
+                    Ok(())
+                }
                 (false, false) => say(report.to_text()),
             }
         }
@@ -245,9 +291,20 @@ fn request(args: Args) -> Result<Request> {
     if let Some(size) = args.small_max {
         profile.small_max = kib(size)?;
     }
-    let attributes = Override { uid: args.uid, gid: args.gid, mtime_max: source_date_epoch()? };
-    let filter =
-        Filter { exclude: exclude(&args.exclude)?, devices: args.devices, attributes, image: Vec::new() };
+    let attributes = Override {
+        uid: args.uid,
+        gid: args.gid,
+        mtime_max: source_date_epoch()?,
+        clamp_mtime: args.clamp_mtime,
+    };
+    let filter = Filter {
+        exclude: exclude(&args.exclude)?,
+        devices: args.devices,
+        attributes,
+        image: Vec::new(),
+        archive: ArchiveOptions { strip: args.strip, prefix: args.prefix, acl_names: args.acl_names },
+        verbose: args.verbose,
+    };
     let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let threads = args.threads.unwrap_or(processors.saturating_add(processors.get())).min(THREADS_MAX);
     Ok(Request::Build(Box::new(Config {

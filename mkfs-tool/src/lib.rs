@@ -36,17 +36,18 @@ pub mod sign;
 pub mod source;
 pub mod tree;
 
+use std::path::Path;
 use std::time::Instant;
 
 use crate::config::{Config, SourcePath};
 use crate::encode::{encode, Resources};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::ImageWriter;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::source::dir::DirSource;
-use crate::source::tar::TarSource;
+use crate::source::tar::{self, TarSource};
 use crate::source::Source;
 
 /// Bytes of file data that `threads` threads have in flight.
@@ -59,6 +60,9 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     let started = Instant::now();
     config::check_profile(&config.profile)?;
     config::check_annotations(&config.annotations)?;
+    if let SourcePath::Directory(path) = &config.source {
+        check_directory(path)?;
+    }
     let output = Output::create(&config.image, config.force)?;
     let mut filter = config.filter.clone();
     filter.image = output.identities();
@@ -74,6 +78,21 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     report.threads = config.threads.get() as u64;
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Says of a source that is no directory what it is.
+fn check_directory(path: &Path) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        path,
+        if tar::is_archive(path) {
+            "is an archive, no directory; use mkfs-tesserafs --tar ARCHIVE IMAGE"
+        } else {
+            "is a file; SOURCE must be a directory, and an archive is taken with --tar ARCHIVE"
+        },
+    ))
 }
 
 fn build_from<S: Source>(
@@ -98,5 +117,6 @@ fn build_from<S: Source>(
     }
     let mut report = Report::new(&config.image, &written, &walked.tree, &map);
     report.left_out = walked.left_out;
+    report.archive = walked.archive;
     Ok(report)
 }

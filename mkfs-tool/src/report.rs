@@ -12,7 +12,7 @@ use crate::encode::{Figures, Map};
 use crate::error::Shown;
 use crate::image::Written;
 use crate::sign::signed_bytes;
-use crate::source::LeftOut;
+use crate::source::{ArchiveNotes, LeftOut};
 use crate::tree::Tree;
 
 /// Inodes by type, and names.
@@ -81,6 +81,9 @@ pub struct Report {
     pub figures: Figures,
     /// What of the source is not in the image.
     pub left_out: LeftOut,
+    /// Of an archive: how it was read where it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveNotes>,
     /// How chunks were cut and compressed.
     pub profile: ProfileReport,
     /// Threads that read and compressed.
@@ -106,6 +109,7 @@ impl Report {
             extents: map.extents.len() as u64,
             figures: map.figures,
             left_out: LeftOut::default(),
+            archive: None,
             profile: (&superblock.profile).into(),
             threads: 0,
             seconds: 0.0,
@@ -153,16 +157,8 @@ impl Report {
             size(figures.duplicate_chunk_bytes),
             size(figures.hole_bytes)
         );
-        for (number, what) in [
-            (left_out.excluded, "excluded names"),
-            (left_out.devices, "device nodes"),
-            (left_out.xattrs, "xattrs that an image does not hold"),
-            (left_out.image, "names of the image itself"),
-        ] {
-            if number > 0 {
-                let _ = writeln!(text, "left out: {number} {what}");
-            }
-        }
+        text.push_str(&left_out.to_text(true));
+        text.push_str(&self.archive.as_ref().map_or_else(String::new, ArchiveNotes::to_text));
         text
     }
 }

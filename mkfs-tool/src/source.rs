@@ -6,13 +6,16 @@
 //! them, in any order and on several threads.
 
 pub mod dir;
+pub mod left_out;
 pub mod tar;
 
 use std::ops::Range;
 use std::path::PathBuf;
 
+use tesserafs_format::limits::{MTIME_MAX, MTIME_MIN};
 use tesserafs_format::Timestamp;
 
+pub use self::left_out::{ArchiveNotes, LeftOut};
 use crate::error::Result;
 use crate::tree::{Attributes, Tree};
 
@@ -53,19 +56,8 @@ pub struct Walked {
     pub tree: Tree,
     /// What was left out, and said to be.
     pub left_out: LeftOut,
-}
-
-/// What is in the source and not in the image.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct LeftOut {
-    /// Names that `--exclude` matches, each with everything below it.
-    pub excluded: u64,
-    /// Device nodes.
-    pub devices: u64,
-    /// Xattrs of a kind that an image does not hold.
-    pub xattrs: u64,
-    /// The image itself, where it lies in the source.
-    pub image: u64,
+    /// Of an archive: how it was read where it does not say.
+    pub archive: Option<ArchiveNotes>,
 }
 
 /// An open regular file.
@@ -90,6 +82,8 @@ pub struct Override {
     pub gid: Option<u32>,
     /// The largest mtime, in seconds.
     pub mtime_max: Option<i64>,
+    /// Whether an mtime that an image cannot hold becomes the nearest that it can.
+    pub clamp_mtime: bool,
 }
 
 impl Override {
@@ -99,6 +93,10 @@ impl Override {
         attributes.gid = self.gid.unwrap_or(attributes.gid);
         if let Some(max) = self.mtime_max {
             attributes.mtime = attributes.mtime.min(Timestamp { sec: max, nsec: 0 });
+        }
+        if self.clamp_mtime {
+            let least = Timestamp { sec: MTIME_MIN, nsec: 0 };
+            attributes.mtime = attributes.mtime.clamp(least, Timestamp { sec: MTIME_MAX, nsec: 999_999_999 });
         }
     }
 }
@@ -113,6 +111,27 @@ pub enum Devices {
     Skip,
 }
 
+/// Who says which number a user has whom an access control list of an archive names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum AclNames {
+    /// The headers of the archive, and nobody else: the image depends on nothing but the archive.
+    #[default]
+    Archive,
+    /// This machine, where they do not.
+    Host,
+}
+
+/// How an archive is taken for a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveOptions {
+    /// How many names are taken off the start of each path.
+    pub strip: usize,
+    /// The directory that becomes the root.
+    pub prefix: Option<PathBuf>,
+    /// Who knows users by name.
+    pub acl_names: AclNames,
+}
+
 /// What is left out, and what happens to the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -124,6 +143,10 @@ pub struct Filter {
     pub attributes: Override,
     /// Device and inode numbers of files that are the image itself.
     pub image: Vec<(u64, u64)>,
+    /// How an archive is taken for a tree.
+    pub archive: ArchiveOptions,
+    /// Whether the report names what is left out.
+    pub verbose: bool,
 }
 
 /// Device nodes that were met; an error names all of them.

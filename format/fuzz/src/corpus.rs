@@ -243,7 +243,8 @@ fn directory(root: &Path) {
 
 fn image(folder: &Path, source: SourcePath) -> Vec<u8> {
     let path = folder.join("image");
-    let attributes = Override { uid: Some(0), gid: Some(0), mtime_max: Some(1_700_000_000) };
+    let attributes =
+        Override { uid: Some(0), gid: Some(0), mtime_max: Some(1_700_000_000), ..Override::default() };
     let config = Config {
         image: path.clone(),
         source,

@@ -25,7 +25,7 @@ use tesserafs_format::xattr::is_valid_name;
 use tesserafs_format::Timestamp;
 
 use super::{join, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
-use crate::error::{path_of, Error, Result};
+use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::{Attributes, Kind, TreeBuilder, Xattrs};
 
 /// How a directory or file is opened: never through a symlink, never waiting for a FIFO's other end.
@@ -149,6 +149,8 @@ impl DirSource {
         for attr in walk.list.split(|byte| *byte == 0).filter(|attr| !attr.is_empty()) {
             if !is_valid_name(attr) {
                 left_out.xattrs += 1;
+                let what = format!("xattr {}, which an image does not hold", Shown(path_of(attr)));
+                left_out.names.push(|| join(dir_path, if name == b"." { b"" } else { name }), what);
                 continue;
             }
             walk.value.clear();
@@ -200,7 +202,10 @@ impl DirSource {
             FileType::CharacterDevice | FileType::BlockDevice => {
                 match self.filter.devices {
                     Devices::Refuse => devices.push(self.shown(path)),
-                    Devices::Skip => left_out.devices += 1,
+                    Devices::Skip => {
+                        left_out.devices += 1;
+                        left_out.names.push(|| path.to_vec(), "a device");
+                    }
                 }
                 return Ok(None);
             }
@@ -275,7 +280,7 @@ impl Source for DirSource {
     type Open<'a> = OpenDirFile<'a>;
 
     fn walk(&self, found: Found<'_, DirFile>) -> Result<Walked> {
-        let mut left_out = LeftOut::default();
+        let mut left_out = LeftOut::new(self.filter.verbose);
         let mut devices = DeviceList::default();
         let mut scratch = Scratch {
             path: Vec::new(),
@@ -301,6 +306,7 @@ impl Source for DirSource {
                 let path = join(&dir_path, &name);
                 if self.filter.exclude.is_match(path_of(&path)) {
                     left_out.excluded += 1;
+                    left_out.names.push(|| path, "excluded");
                     continue;
                 }
                 let stat = statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW)
@@ -308,6 +314,7 @@ impl Source for DirSource {
                 let id = (stat.st_dev, stat.st_ino);
                 if self.filter.image.contains(&id) {
                     left_out.image += 1;
+                    left_out.names.push(|| path, "the image itself");
                     continue;
                 }
                 let refused =
@@ -343,7 +350,7 @@ impl Source for DirSource {
         }
         devices.refuse()?;
         let tree = builder.finish().map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
-        Ok(Walked { tree, left_out })
+        Ok(Walked { tree, left_out, archive: None })
     }
 
     fn open<'a>(&'a self, task: &'a FileTask<DirFile>) -> Result<OpenDirFile<'a>> {
