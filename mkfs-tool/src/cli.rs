@@ -100,7 +100,8 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
             match (telling.json, telling.quiet) {
                 (true, _) => telling.say(&report.to_json()),
                 (false, true) => {
-                    for line in report.left_out.to_text().lines() {
+                    // With --verbose, what options ask for is wanted all the same.
+                    for line in report.left_out.to_text(config.filter.verbose).lines() {
                         // Nobody may be there to read it, and the image is complete.
                         let _ = writeln!(io::stderr(), "{PROGRAM}: {line}");
                     }

@@ -41,17 +41,18 @@ pub mod tree;
 pub mod xattr;
 
 use std::env;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::config::{Config, SourcePath};
 use crate::encode::{encode, Resources};
-use crate::error::{path_of, Result, Shown};
+use crate::error::{path_of, Error, Result, Shown};
 use crate::image::ImageWriter;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::source::dir::DirSource;
-use crate::source::tar::TarSource;
+use crate::source::tar::{self, TarSource};
 use crate::source::{LeftOut, Source, Walked};
 
 /// Bytes of file data that `threads` threads have in flight.
@@ -67,6 +68,9 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     let started = Instant::now();
     config::check_profile(&config.profile)?;
     config::check_annotations(&config.annotations)?;
+    if let SourcePath::Directory(path) = &config.source {
+        check_directory(path)?;
+    }
     let output = if config.dry_run { None } else { Some(Output::create(&config.image, config.force)?) };
     let mut filter = config.filter.clone();
     filter.image = match &output {
@@ -91,6 +95,21 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     Ok(report)
 }
 
+/// Says of a source that is no directory what it is.
+fn check_directory(path: &Path) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        path,
+        if tar::is_archive(path) {
+            "is an archive, no directory; use mkfs.tesserafs --tar ARCHIVE IMAGE"
+        } else {
+            "is a file; SOURCE must be a directory, and an archive is taken with --tar ARCHIVE"
+        },
+    ))
+}
+
 fn build_from<S: Source>(
     source: &S,
     config: &Config,
@@ -101,7 +120,7 @@ fn build_from<S: Source>(
     let resources = Resources { threads, budget: memory_budget(threads) };
     let file = output.map(Output::file).transpose()?;
     let mut writer = ImageWriter::new(output.map(Output::file).transpose()?, &config.image)?;
-    let (walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
+    let (mut walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
     let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
     if let (Some(signer), Some(file)) = (&config.signer, &file) {
         let signature = signer.sign(&written.signed_prefix)?;
@@ -120,6 +139,7 @@ fn build_from<S: Source>(
         report.figures.duplicate_bytes += size;
     }
     report.dry_run = config.dry_run;
+    report.archive = walked.archive.take();
     report.left_out = left_out(walked);
     let unmatched = config.filter.exclude.unmatched();
     report.unmatched_excludes = unmatched.iter().map(|text| Shown(text.as_ref()).to_string()).collect();
@@ -128,7 +148,7 @@ fn build_from<S: Source>(
 
 /// The account of a walk, with what the tree left out.
 fn left_out(walked: Walked) -> LeftOut {
-    let Walked { tree, mut left_out } = walked;
+    let Walked { tree, mut left_out, .. } = walked;
     for refused in &tree.refused_xattrs {
         left_out.xattrs += 1;
         let what = format!("xattr {}: {}", Shown(path_of(&refused.xattr)), refused.why);

@@ -12,7 +12,7 @@ use crate::encode::{Figures, Map};
 use crate::error::Shown;
 use crate::image::Written;
 use crate::sign::signed_bytes;
-use crate::source::LeftOut;
+use crate::source::{ArchiveNotes, LeftOut};
 use crate::tree::Tree;
 
 /// The version of the JSON report.
@@ -90,6 +90,9 @@ pub struct Report {
     pub left_out: LeftOut,
     /// Patterns of `--exclude` that match nothing.
     pub unmatched_excludes: Vec<String>,
+    /// Of an archive: how it was read where it leaves that open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveNotes>,
     /// How chunks were cut and compressed.
     pub profile: ProfileReport,
     /// Threads that read and compressed.
@@ -118,6 +121,7 @@ impl Report {
             figures: map.figures,
             left_out: LeftOut::default(),
             unmatched_excludes: Vec::new(),
+            archive: None,
             profile: (&superblock.profile).into(),
             threads: 0,
             seconds: 0.0,
@@ -176,7 +180,8 @@ impl Report {
             size(figures.duplicate_chunk_bytes),
             size(figures.hole_bytes)
         );
-        text.push_str(&left_out.to_text());
+        text.push_str(&left_out.to_text(true));
+        text.push_str(&self.archive.as_ref().map_or_else(String::new, ArchiveNotes::to_text));
         text
     }
 }

@@ -5,6 +5,7 @@
 //! A source walks its tree in the canonical order and names the regular files on the way; the encoder opens
 //! them, in any order and on several threads.
 
+mod archive;
 pub mod dir;
 pub mod exclude;
 mod filter;
@@ -14,8 +15,9 @@ pub mod tar;
 
 use std::ops::Range;
 
+pub use self::archive::{AclNames, ArchiveOptions};
 pub use self::filter::{DeviceList, Devices, Filter, Override};
-pub use self::left_out::LeftOut;
+pub use self::left_out::{ArchiveNotes, LeftOut};
 use crate::chunker::Summary;
 use crate::error::Result;
 use crate::tree::Tree;
@@ -57,6 +59,8 @@ pub struct Walked {
     pub tree: Tree,
     /// The parts of the source that were left out, for the report.
     pub left_out: LeftOut,
+    /// Of an archive: how it was read where it leaves that open.
+    pub archive: Option<ArchiveNotes>,
 }
 
 /// An open regular file.

@@ -179,7 +179,7 @@ pub enum TreeError {
     /// A modification time out of range.
     #[error(
         "its mtime, {} s + {} ns, is not between 1901-12-13 20:45:52 and 2446-05-10 22:38:55 UTC \
-         (SOURCE_DATE_EPOCH makes later ones earlier)",
+         (--clamp-mtime makes earlier ones later and later ones earlier, to what fits; SOURCE_DATE_EPOCH makes later ones earlier)",
         .0.sec, .0.nsec
     )]
     Time(Timestamp),

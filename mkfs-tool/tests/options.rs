@@ -178,7 +178,13 @@ fn the_report_is_documented() {
     let sandbox = Sandbox::new();
     sandbox.write("src/f", "x");
     sandbox.write("src/g", "x");
-    let report = sandbox.report(["-v", "--exclude", "g", "--exclude", "h", "image", "src"]);
+    assert!(Command::new("tar")
+        .args(["-cf", "a.tar", "src"])
+        .current_dir(sandbox.path("."))
+        .status()
+        .unwrap()
+        .success());
+    let report = sandbox.report(["-v", "--exclude", "g", "--exclude", "h", "--tar", "a.tar", "image"]);
     let mut fields = Vec::new();
     for (name, value) in report.as_object().unwrap() {
         match value.as_object() {

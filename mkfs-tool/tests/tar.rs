@@ -4,6 +4,8 @@
 
 #[path = "common/archive.rs"]
 mod archive;
+#[path = "common/built.rs"]
+mod built;
 mod common;
 
 use std::fs;
@@ -12,25 +14,6 @@ use std::process::{Command, Stdio};
 
 use archive::Archive;
 use common::{noise, read_image, Read, Sandbox};
-
-impl Archive {
-    /// The image of the archive.
-    fn image(&self) -> Read {
-        let sandbox = Sandbox::new();
-        sandbox.write("a.tar", self.end());
-        sandbox.mkfs(["--tar", "a.tar", "image"]);
-        read_image(&sandbox.path("image"))
-    }
-
-    /// Why there is none.
-    fn refusal(&self) -> String {
-        let sandbox = Sandbox::new();
-        sandbox.write("a.tar", self.end());
-        let error = sandbox.refused(1, ["--tar", "a.tar", "image"]);
-        assert_eq!(sandbox.names(), ["a.tar"]);
-        error
-    }
-}
 
 fn keys(read: &Read) -> Vec<&str> {
     read.items.keys().map(String::as_str).collect()
@@ -149,8 +132,10 @@ fn oci_whiteouts_become_whiteouts_and_opaque_directories() {
         .image();
     let gone = read.item("dir/gone");
     assert_eq!((gone.kind, gone.mode, gone.uid, gone.mtime), ('w', 0, 0, (100, 0)));
-    let opaque = vec![("trusted.overlay.opaque".to_owned(), b"y".to_vec())];
-    assert_eq!((&read.item("opaque").xattrs, read.item("opaque").uid), (&opaque, 1));
+    // overlayfs reads the one, or with its option `userxattr` the other.
+    let opaque =
+        ["trusted.overlay.opaque", "user.overlay.opaque"].map(|name| (name.to_owned(), b"y".to_vec()));
+    assert_eq!((&read.item("opaque").xattrs[..], read.item("opaque").uid), (&opaque[..], 1));
     assert_eq!((read.item("again1").xattrs == opaque, read.item("again2").xattrs == opaque), (true, true));
     assert_eq!((&*read.item("file").bytes, &*read.item("file2").bytes), (&b"here"[..], &b"here"[..]));
     assert!(!read.items.keys().any(|name| name.contains(".wh.")));
@@ -165,10 +150,19 @@ fn paths_that_leave_the_archive_and_other_nonsense_are_refused() {
         (Archive::default().link(b'1', "a", "nowhere"), "not in the archive"),
         (Archive::default().dir("d").link(b'1', "a", "d"), "a hard link to the directory"),
         (Archive::default().file(".wh.a", b"").link(b'1', "b", "a").file("a/x", b""), "which is a whiteout"),
-        (Archive::default().link(b'2', "a", "d").file("a/x", b""), "no directory"),
+        (
+            Archive::default().link(b'2', "b/a", "d").file("b/a/x", b""),
+            "b/a/x: lies below b/a, which is a symlink",
+        ),
+        (
+            Archive::default().file("f", b"").file("./f/x", b""),
+            "f/x: lies below f, which is a file, no directory",
+        ),
         (Archive::default().file(".wh.", b""), "without a name"),
-        (Archive::default().file("./", b"x").link(b'2', "/", "x"), "not a directory"),
-        (Archive::default().raw(b"x", b'Z', b"", b"", |_| {}), "unknown type"),
+        (Archive::default().file(".", b"x"), "not a directory"),
+        (Archive::default().link(b'2', "/", "x"), "not a directory"),
+        (Archive::default().raw(b"x", b'A', b"", b"", |_| {}), "Solaris"),
+        (Archive::default().raw(b"x", b'M', b"", b"", |_| {}), "another volume"),
         (Archive::default().link(b'3', "null", "").raw(b"sda", b'4', b"", b"", |_| {}), "--devices=skip"),
         (Archive::default().pax(b'x', &[(b"path", b"a\0b")]).file("x", b""), "name"),
         (Archive::default().raw(b"x", b'x', b"", b"99 path=x\n", |_| {}).file("x", b""), "PAX"),
@@ -182,7 +176,7 @@ fn paths_that_leave_the_archive_and_other_nonsense_are_refused() {
 fn an_archive_that_is_cut_off_or_none_is_refused() {
     let whole = Archive::default().file("a", &noise(1, 3000)).file("b", b"b").end();
     let sandbox = Sandbox::new();
-    for len in [0, 100, 512, 2000, 512 + 3072, 512 + 3072 + 512, 512 + 3072 + 1024, whole.len() - 1025] {
+    for len in [0, 100, 512, 2000, 512 + 3072 + 200, 512 + 3072 + 512] {
         sandbox.write("a.tar", &whole[..len]);
         sandbox.refused(1, ["--tar", "a.tar", "image"]);
     }

@@ -11,7 +11,7 @@ use clap::{ArgGroup, Parser};
 use super::request::chunk_sizes;
 use crate::config::DEFAULT_LEVEL;
 use crate::progress::How;
-use crate::source::Devices;
+use crate::source::{AclNames, Devices};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +22,7 @@ Examples:
   mkfs.tesserafs --uid-map 100000:0:65536 --gid-map 100000:0:65536 root.tess ~/container
   mkfs.tesserafs --dry-run --json root.tess rootfs/
   docker export box | mkfs.tesserafs --tar - - | ssh host 'cat >box.tess'
+  mkfs.tesserafs --tar container.tar.gz --prefix rootfs root.tess
 
 Signing with a key on another machine:
   mkfs.tesserafs --emit-signed-data data root.tess rootfs/
@@ -40,10 +41,13 @@ The same tree gives the same image, byte for byte, whatever the order of directo
 disk, the number of threads, the machine, the clock, the umask or the path.
 SOURCE_DATE_EPOCH, where set, is the largest mtime: later ones become it.
 
+The report says how many names, xattrs and bytes were left out, and -v which ones. With
+--quiet, standard error still gets those that no option asked for; with -v, too, all.
+
 Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
 the files; besides about 350 bytes an inode, 750 from an archive, and 2 MB for 1 GB of
-distinct data. An archive
-that is compressed or comes from a pipe is unpacked into an unnamed file beside the image.
+distinct data. An archive that is compressed or comes from a pipe is unpacked into an
+unnamed file beside the image.
 
 Exit status: 0 the image is complete; 1 something could not be read, written or
 represented, and there is no image (if only the report could not be written, there is one);
@@ -65,6 +69,35 @@ pub(super) struct Args {
     /// Take the tree from a tar archive (ustar, PAX, GNU; plain, gzip or zstd); - is standard input
     #[arg(long, value_name = "FILE")]
     pub(super) tar: Option<PathBuf>,
+
+    /// Take N names off the start of each path of the archive, and leave out entries with no name left (a
+    /// directory with N names becomes the root)
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "tar",
+        conflicts_with = "prefix",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Archives"
+    )]
+    pub(super) strip: usize,
+
+    /// Take this directory of the archive as the root, and leave out everything that is not below it
+    #[arg(long, value_name = "DIR", requires = "tar", help_heading = "Archives")]
+    pub(super) prefix: Option<PathBuf>,
+
+    /// The source of numbers for users and groups that an access control list gives by name
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        require_equals = true,
+        value_name = "SOURCE",
+        requires = "tar",
+        help_heading = "Archives"
+    )]
+    pub(super) acl_names: AclNames,
 
     /// zstd level, 1 to 22
     #[arg(long, short, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=22))]
@@ -93,6 +126,10 @@ pub(super) struct Args {
     /// The same for groups
     #[arg(long, value_name = "FROM:TO:COUNT", conflicts_with = "gid")]
     pub(super) gid_map: Vec<String>,
+
+    /// Make an mtime that an image cannot hold the nearest that it can (1901-12-13 to 2446-05-10)
+    #[arg(long)]
+    pub(super) clamp_mtime: bool,
 
     /// Leave out what matches, and everything below it: a name at any depth, or, with a slash, a path from
     /// the root of the tree; repeatable
@@ -151,7 +188,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["sign_key", "attach_signature"])]
     pub(super) dry_run: bool,
 
-    /// No report, no progress; that something was left out is said on standard error all the same
+    /// No report, no progress; what is left out though no option asked for it is told on standard error all the same
     #[arg(long, short)]
     pub(super) quiet: bool,
 

@@ -18,7 +18,7 @@ use crate::output;
 use crate::sign::Signer;
 use crate::source::exclude::{patterns_of, Exclude};
 use crate::source::owner::IdMap;
-use crate::source::{Filter, Override};
+use crate::source::{ArchiveOptions, Filter, Override};
 
 /// A request of the command line.
 pub(super) enum Request {
@@ -82,6 +82,7 @@ pub(super) fn request(args: Args) -> Result<Request> {
         uid_map: IdMap::parse("--uid-map", &args.uid_map)?,
         gid_map: IdMap::parse("--gid-map", &args.gid_map)?,
         mtime_max: source_date_epoch()?,
+        clamp_mtime: args.clamp_mtime,
     };
     let filter = Filter {
         exclude: exclude(args.exclude, &args.exclude_from)?,
@@ -91,6 +92,7 @@ pub(super) fn request(args: Args) -> Result<Request> {
         labels: args.file_contexts.map(|path| FileContexts::read(&path).map(Arc::new)).transpose()?,
         attributes,
         image: Vec::new(),
+        archive: ArchiveOptions { strip: args.strip, prefix: args.prefix, acl_names: args.acl_names },
         verbose: args.verbose,
     };
     let to_stdout = |path: &Path| output::is_stdout(path);

@@ -5,10 +5,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tesserafs_format::limits::{MTIME_MAX, MTIME_MIN};
 use tesserafs_format::Timestamp;
 
 use super::exclude::Exclude;
 use super::owner::IdMap;
+use super::ArchiveOptions;
 use crate::error::Result;
 use crate::file_contexts::FileContexts;
 use crate::tree::Attributes;
@@ -27,6 +29,8 @@ pub struct Override {
     pub gid_map: IdMap,
     /// The largest mtime, in seconds.
     pub mtime_max: Option<i64>,
+    /// Whether an mtime that an image cannot hold becomes the nearest that it can.
+    pub clamp_mtime: bool,
 }
 
 impl Override {
@@ -41,6 +45,10 @@ impl Override {
         }
         if let Some(max) = self.mtime_max {
             attributes.mtime = attributes.mtime.min(Timestamp { sec: max, nsec: 0 });
+        }
+        if self.clamp_mtime {
+            let least = Timestamp { sec: MTIME_MIN, nsec: 0 };
+            attributes.mtime = attributes.mtime.clamp(least, Timestamp { sec: MTIME_MAX, nsec: 999_999_999 });
         }
     }
 }
@@ -72,6 +80,8 @@ pub struct Filter {
     pub attributes: Override,
     /// Device and inode numbers of files that are the image itself.
     pub image: Vec<(u64, u64)>,
+    /// How an archive becomes a tree.
+    pub archive: ArchiveOptions,
     /// Whether the report names what is left out.
     pub verbose: bool,
 }

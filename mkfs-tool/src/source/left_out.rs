@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a source has that its image does not have: how much, and, where somebody asks, which.
+//! What a source has that its image does not have, or has otherwise: how much, and, where somebody asks, which.
 
 use std::fmt::Write as _;
 
@@ -15,12 +15,22 @@ pub struct LeftOut {
     pub excluded: u64,
     /// Device nodes.
     pub devices: u64,
-    /// Xattrs of a kind that an image does not hold, or that no system call would set.
+    /// Xattrs, labels and access control lists of a kind that an image does not hold, or that no system call would set.
     pub xattrs: u64,
     /// The image itself, where it lies in the source.
     pub image: u64,
     /// Names on other filesystems, and mount points whose content is on one.
     pub mounts: u64,
+    /// Whiteouts in opaque directories, where there is nothing to hide.
+    pub whiteouts: u64,
+    /// Names of AUFS's own files, each with everything below it.
+    pub aufs: u64,
+    /// Entries and names of an archive that `--strip` or `--prefix` leaves out, of the latter each with everything below it.
+    pub outside: u64,
+    /// Bytes of an archive behind its end mark, from the first that is not zero.
+    pub behind_end: u64,
+    /// Whether these begin with another archive, as of a concatenation.
+    pub another_archive: bool,
     /// Which.
     #[serde(skip_serializing_if = "Names::is_unwanted")]
     pub names: Names,
@@ -32,19 +42,66 @@ impl LeftOut {
         Self { names: Names::new(verbose), ..Self::default() }
     }
 
+    /// As lines for people; with `asked_for`, those too that an option asked for.
+    pub fn to_text(&self, asked_for: bool) -> String {
+        let mut text = String::new();
+        for (number, what, is_asked_for) in [
+            (self.excluded, "excluded names", true),
+            (self.devices, "device nodes", true),
+            (self.mounts, "names, or contents of mount points, on other filesystems", true),
+            (self.outside, "entries that --strip or --prefix does not want", true),
+            (self.xattrs, "xattrs that an image does not hold", false),
+            (self.image, "names of the image itself", false),
+            (self.whiteouts, "whiteouts in opaque directories, where nothing is left to hide", false),
+            (self.aufs, "names of files of AUFS itself (.wh..wh.*)", false),
+            (self.behind_end, "bytes behind the end mark of the archive", false),
+        ] {
+            if number > 0 && (asked_for || !is_asked_for) {
+                let _ = writeln!(text, "left out: {number} {what}");
+            }
+        }
+        if self.another_archive {
+            text.push_str("          (another archive begins there, as in a concatenation; only the first one was read)\n");
+        }
+        self.names.write(&mut text);
+        text
+    }
+}
+
+/// How an archive was read where it leaves that open.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ArchiveNotes {
+    /// Directories without an entry, whose attributes are the default's.
+    pub implied_directories: u64,
+    /// Entries of a type that no standard has, which are read as regular files.
+    pub unknown_types: u64,
+    /// Hard links with data of their own, which are not used.
+    pub links_with_data: u64,
+    /// Whether the archive has no end mark.
+    pub no_end_mark: bool,
+    /// Which.
+    #[serde(skip_serializing_if = "Names::is_unwanted")]
+    pub names: Names,
+}
+
+impl ArchiveNotes {
     /// As lines for people.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (number, what) in [
-            (self.excluded, "excluded names"),
-            (self.devices, "device nodes"),
-            (self.xattrs, "xattrs that an image does not hold"),
-            (self.image, "names of the image itself"),
-            (self.mounts, "names, or contents of mount points, on other filesystems"),
+            (
+                self.implied_directories,
+                "directories without an entry in the archive: mode 0755, owner 0:0, mtime 0",
+            ),
+            (self.unknown_types, "entries of an unknown type, which were read as regular files"),
+            (self.links_with_data, "hard links with data of their own, which were not used"),
         ] {
             if number > 0 {
-                let _ = writeln!(text, "left out: {number} {what}");
+                let _ = writeln!(text, "note: {number} {what}");
             }
+        }
+        if self.no_end_mark {
+            text.push_str("note: the archive has no end mark: it may have been longer\n");
         }
         self.names.write(&mut text);
         text
@@ -61,7 +118,7 @@ pub struct Names(Option<Vec<Named>>);
 pub struct Named {
     /// The path, as it is shown.
     name: String,
-    /// What was left out.
+    /// What was left out, or noted.
     what: String,
 }
 

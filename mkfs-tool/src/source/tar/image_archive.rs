@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Archives that hold container images: their layers are archives inside them, so they are no file tree.
+
+use super::nodes::{Nodes, What, ROOT};
+
+/// The digits of a SHA-256.
+const DIGITS: usize = 64;
+
+/// Why an archive that holds images is no tree, if it is one.
+pub(super) fn refusal(nodes: &Nodes) -> Option<String> {
+    let has = |name: &str| nodes.find(ROOT, &[name.as_bytes()]);
+    let is_file =
+        |name: &str| has(name).is_some_and(|node| matches!(nodes.get(node).what, What::Regular { .. }));
+    let is_directory =
+        |name: &str| has(name).is_some_and(|node| matches!(nodes.get(node).what, What::Directory { .. }));
+    let is_oci = is_file("oci-layout") && is_file("index.json") && is_directory("blobs");
+    let is_docker = is_file("manifest.json")
+        && nodes.names(ROOT).all(|(name, _)| is_dockers(name))
+        && nodes.names(ROOT).any(|(name, _)| !name.ends_with(b".json"));
+    let what = match (is_oci, is_docker) {
+        (_, true) => "is an archive of container images as `docker save` writes it",
+        (true, false) => "is an archive of container images in the OCI layout",
+        (false, false) => return None,
+    };
+    Some(format!(
+        "{what}, and no file tree: the layers are archives inside it. `docker export CONTAINER` and \
+         `podman export CONTAINER` write a tree; a single layer can be built with \
+         tar -xOf ARCHIVE LAYER | mkfs.tesserafs --tar - IMAGE; and for an image of these very files, \
+         unpack the archive and build from the directory"
+    ))
+}
+
+/// Whether `docker save` writes such a name at the top.
+fn is_dockers(name: &[u8]) -> bool {
+    let is_digest = name.len() == DIGITS && name.iter().all(u8::is_ascii_hexdigit);
+    is_digest
+        || matches!(name, b"repositories" | b"blobs" | b"oci-layout")
+        || name.ends_with(b".json")
+        || name.ends_with(b".tar")
+}
