@@ -27,6 +27,7 @@ mod install;
 mod kernel;
 mod lab;
 mod labels;
+mod layers;
 mod linked;
 mod module;
 mod mutate;

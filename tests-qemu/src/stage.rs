@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{answers, cases, disk, labels, rootfs, stores, trees};
+use crate::{answers, cases, disk, labels, layers, rootfs, stores, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -83,6 +83,8 @@ pub(crate) fn prepare(
     let answers = answers::stage(tools, &contents, answers_tree.path())?;
     let labels_tree = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
     let labels = labels::stage(tools, &contents, labels_tree.path())?;
+    let layer = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
+    let opaque = layers::stage(tools, &contents, layer.path())?;
     let signed = signed(tools, &contents, small_tree.path(), &small, signers)?;
 
     let good = trees::path(&contents, &signed.good[0]);
@@ -108,6 +110,7 @@ pub(crate) fn prepare(
         cases,
         answers,
         labels,
+        opaque,
         signed,
         flips,
         unknown_feature: unknown_feature.to_owned(),

@@ -72,6 +72,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [image, target])) if verb == "mount-in-namespace" => {
             privilege::mount_as_user(Path::new(image), Path::new(target), true)
         }
+        Some((verb, [layers, target])) if verb == "list-overlay-in-namespace" => {
+            privilege::list_overlay(layers, Path::new(target))
+        }
         Some((verb, [image])) if verb == "mount-and-read" => races::mount_and_read(Path::new(image)),
         Some((verb, [image, manifest])) if verb == "read-under-alarms" => {
             races::read_under_alarms(Path::new(image), Path::new(manifest))

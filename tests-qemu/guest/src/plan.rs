@@ -102,6 +102,8 @@ pub struct Plan {
     pub answers: Answers,
     /// The tree whose files SELinux tells apart.
     pub labels: Labels,
+    /// An image of a layer in which `directory` is opaque, and has the file `new`.
+    pub opaque: String,
     /// The signature tests.
     pub signed: Signed,
     /// Bits of `signed.good[0]` to flip, one at a time.

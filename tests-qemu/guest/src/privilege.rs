@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The powers of a user other than root: to mount in a user namespace, and to use mounts of others.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
@@ -36,6 +37,7 @@ const OTHER_ENDS: i32 = (OTHER & 0xff) as i32;
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     let signed = &plan.signed;
     suite.test("set-user-id-of-a-mount-of-root", || set_user_id(plan));
+    suite.test("an-opaque-directory-is-opaque-to-all", || opaque(plan));
     suite.test("a-user-needs-a-namespace", || {
         let (image, target) = (on_disk(&signed.good[0].image), Path::new("/tmp/plain"));
         std::fs::create_dir(target).context("failed to create a folder")?;
@@ -95,6 +97,54 @@ fn set_user_id(plan: &Plan) -> Result<String> {
         mount.unmount()?;
     }
     Ok(String::new())
+}
+
+/// A directory of a layer hides that of the layer below, in an overlay of root's and in one of a user, for which
+/// overlayfs reads other attributes.
+fn opaque(plan: &Plan) -> Result<String> {
+    let layer =
+        Mount::image(&on_disk(&plan.opaque), Path::new("/mnt/layer"), "").context("failed to mount")?;
+    let below = Path::new("/tmp/below");
+    let directory = below.join("directory");
+    std::fs::create_dir_all(&directory).context("failed to create a directory")?;
+    std::fs::write(directory.join("hidden"), "").context("failed to write a file")?;
+    let layers = format!("lowerdir={}:{}", layer.path().display(), below.display());
+    let overlay =
+        Mount::new(Path::new("overlay"), Path::new("/mnt/overlay"), "overlay", MountFlags::RDONLY, &layers)
+            .context("failed to mount an overlay")?;
+    let of_root = names(&overlay.path().join("directory"))?;
+    overlay.unmount()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("list-overlay-in-namespace").arg(format!("{layers},userxattr")).arg(target()?);
+    sys::as_user(&mut command, USER);
+    let output = command.output().context("failed to start a process")?;
+    ensure!(output.status.success(), "a user: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let of_user = String::from_utf8(output.stdout).context("a name is no text")?;
+    layer.unmount()?;
+    std::fs::remove_dir_all(below).context("failed to remove a directory")?;
+    ensure!(of_root == "new", "root finds {of_root}");
+    ensure!(of_user == "new", "a user finds {of_user}");
+    Ok(String::new())
+}
+
+/// The names in a directory, in their order.
+fn names(directory: &Path) -> Result<String> {
+    let entries = std::fs::read_dir(directory).context("failed to list a directory")?;
+    let names: Result<Vec<_>, _> =
+        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect();
+    let mut names = names.context("failed to list a directory")?;
+    names.sort();
+    Ok(names.join(" "))
+}
+
+/// The helper that [`opaque`] starts: prints what the directory of an overlay holds.
+pub(crate) fn list_overlay(options: &OsStr, target: &Path) -> Result<()> {
+    sys::become_root_of_a_namespace().context("failed to make a user namespace")?;
+    let options = options.to_str().context("options that are no text")?;
+    let overlay = Mount::new(Path::new("overlay"), target, "overlay", MountFlags::RDONLY, options)
+        .context("failed to mount an overlay")?;
+    print!("{}", names(&overlay.path().join("directory"))?);
+    overlay.unmount()
 }
 
 /// The exit status of the program, if [`OTHER`] runs it.
