@@ -157,7 +157,10 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
                         (b"uid", b"4000000000"),
                         (b"SCHILY.xattr.security.capability", b"\x01\0\0\x02\x0a\n\0\0"),
                         (b"SCHILY.xattr.user.x", b"value"),
-                        (b"SCHILY.acl.access", b"user::rwx"),
+                        (
+                            b"SCHILY.acl.access",
+                            b"user::rwx,user:daemon:r-x:1,group::r-x,mask::r-x,other::r--",
+                        ),
                     ],
                 )
                 .file("cut", b"bytes")
