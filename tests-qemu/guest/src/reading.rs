@@ -124,9 +124,9 @@ pub struct LoopVerity {
     pub parameters: String,
 }
 
-/// The placeholder for the loop device with the image in the parameters of a [`LoopVerity`].
+/// Stands for the loop device with the image in the parameters of a [`LoopVerity`].
 pub const LOOP_IMAGE: &str = "IMAGE";
-/// The placeholder for the one with the hashes.
+/// Stands for the loop device with the hashes there.
 pub const LOOP_HASHES: &str = "HASHES";
 
 /// Everything the guest needs to know of two releases.
