@@ -69,14 +69,14 @@ const PASS_EVERY: Duration = Duration::from_millis(100);
 pub struct Lines {
     out: Mutex<Box<dyn Write + Send>>,
     for_people: bool,
-    /// What the lines for fsck(8) end with.
+    /// The end of the lines for fsck(8).
     image: String,
     total: AtomicU64,
     done: AtomicU64,
     stage: Mutex<Stage>,
 }
 
-/// What is being done.
+/// The work that is being done.
 #[derive(Debug)]
 struct Stage {
     name: &'static str,

@@ -89,7 +89,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How often each rule is broken.
     pub totals: BTreeMap<Rule, u64>,
-    /// What an extraction or an archive could not restore; `None` where there was neither.
+    /// The losses of an extraction or an archive; `None` where there was neither.
     pub losses: Option<Losses>,
     /// Why the check ended early.
     pub error: Option<Error>,
@@ -223,7 +223,7 @@ impl From<Profile> for JsonProfile {
     }
 }
 
-/// What was not restored, in the machine report.
+/// The losses of an extraction, in the machine report.
 #[derive(Debug, Serialize)]
 struct JsonLosses {
     counts: BTreeMap<&'static str, u64>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What comes out on standard output: one file, lists in all forms, archives; and how far the work is.
+//! The standard output: one file, lists in all forms, archives; and how far the work is.
 
 use std::fs;
 use std::io::Write;

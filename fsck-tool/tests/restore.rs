@@ -88,7 +88,7 @@ fn an_xattr_that_the_system_refuses_is_named_and_the_rest_is_there() {
     assert_eq!(report["clean"], true);
     assert_eq!(report["not_restored"]["counts"]["xattr"], 2);
     assert_eq!(report["not_restored"]["examples"][0]["what"], "user.b");
-    // Who asks for no xattrs misses none.
+    // A user who asks for no xattrs misses none.
     let result = extract(&bench, &["--no-xattrs"], &bench.path("plain"));
     assert_eq!(result.status.code(), Some(0), "{}", text(&result.stderr));
     let mut none = [0; 64];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What everything that reads an image is given.
+//! The context that every reader of an image is given.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@
 //! files, on all threads; the second names of hard-linked files; last the attributes of directories, from the
 //! leaves up, so that no later step in a directory changes its attributes.
 //!
-//! What the system or the filesystem refuses of a file, an owner, an xattr, a mode, a time or the file itself where it
+//! Anything that the system or the filesystem refuses of a file, an owner, an xattr, a mode, a time or the file itself where it
 //! knows no such type, is a [`Losses`] and not the end: the rest of the tree is worth having. A directory that cannot be
 //! created and bytes that cannot be written end the extraction.
 
@@ -39,7 +39,7 @@ use crate::scope::Scope;
 use crate::text;
 use crate::walk::{self, Tree};
 
-/// What is restored beside the files.
+/// The attributes that are restored beside the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Owners. Without them no file gets a set-user-ID or set-group-ID bit: it would be another owner's.
@@ -59,7 +59,7 @@ impl Default for Options {
 pub struct Extraction {
     /// Something was written.
     pub begun: bool,
-    /// What was not restored.
+    /// The attributes and files that were not restored.
     pub losses: Losses,
 }
 
@@ -85,7 +85,7 @@ pub fn extract(
         has_lost_found: root.has_lost_found,
         directories: Mutex::new(Directories::new(root.fd)),
         unnamed: AtomicBool::new(Path::new("/proc/self/fd").is_dir()),
-        // What cannot be asked for is not there.
+        // A file that cannot be asked for is not there.
         privileges: rustix::thread::capabilities(None)
             .map_or(CapabilitySet::empty(), |capabilities| capabilities.effective),
         losses: &extraction.losses,

@@ -12,7 +12,7 @@ use crate::text::escape;
 /// Symlinks that are followed in one path, as in Linux.
 const SYMLINKS_MAX: usize = 40;
 
-/// What a path leads to.
+/// The inode that a path leads to.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The inode.

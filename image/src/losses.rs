@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What of a tree could not be restored: counted, and named as far as anybody will read.
+//! The parts of a tree that could not be restored: counted, and named as far as anybody will read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Losses of one kind that are kept; the rest is counted.
 pub const KEPT_PER_KIND: usize = 64;
 
-/// What was lost.
+/// The kind of a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A name, with the file where it was the only one.
@@ -58,7 +58,7 @@ impl Kind {
 /// Something that was not restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// What it was.
+    /// The kind of the loss.
     pub kind: Kind,
     /// Which one: the name of an xattr, an owner as `UID:GID`, a mode, a time; nothing of a file.
     pub what: String,

@@ -18,7 +18,7 @@ pub struct Scope<'a> {
     part: Option<Part>,
 }
 
-/// What is at a path other than the root.
+/// The inode at a path other than the root.
 #[derive(Debug)]
 struct Part {
     /// The directory that the names lie below.
@@ -39,7 +39,7 @@ impl<'a> Scope<'a> {
         Self { tree, part: None }
     }
 
-    /// What was found at a path. The tree was checked.
+    /// The inode that was found at a path. The tree was checked.
     pub fn at(context: &Context<'_>, tree: &'a Tree, found: &Found) -> Result<Self, Error> {
         let Some((parent, n)) = found.entry else { return Ok(Self::whole(tree)) };
         let mut part = Part {

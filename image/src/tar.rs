@@ -27,7 +27,7 @@ use crate::{text, visit};
 /// Bytes of a block of an archive.
 const BLOCK: u64 = 512;
 
-/// What is to be read as zeros before it is worth a sparse entry.
+/// Bytes that must be zeros before a sparse entry is worth its headers.
 const HOLES_MIN: u64 = 4096;
 
 /// The error of an archive that cannot be written.
@@ -54,7 +54,7 @@ pub fn write(
     };
     context.progress.begin("archive", context.image.sb.layout.inodes.records());
     let visited = visit::visit(context, top, |path, inode| archive.entry(path, inode, losses));
-    // What is wrong with the image explains why the visit ended.
+    // A finding about the image explains why the visit ended.
     if let Some(broken) = archive.broken.take() {
         return Err(broken);
     }

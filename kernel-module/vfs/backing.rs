@@ -28,7 +28,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// What an image is read from.
+/// The file or device that an image is read from.
 ///
 /// Bytes are read into memory of the kernel's own, by copy or by the device: the file may be written
 /// by others at any time, so what was verified must not be read again. Cloning shares the open file.

@@ -84,7 +84,7 @@ impl<U: Operations> Table<U> {
         let has_advice = unsafe { bindings::tesserafs_fault_has_advice(vmf) };
         // SAFETY: As above.
         let was_tried = unsafe { bindings::tesserafs_fault_was_tried(vmf) };
-        // What the first try could not read, `filemap_fault()` reads once more, and reports.
+        // `filemap_fault()` reads once more, and reports, a page that the first try could not read.
         if has_advice || was_tried {
             // SAFETY: As the caller promises.
             return unsafe { bindings::filemap_fault(vmf) };
@@ -168,7 +168,7 @@ impl Miss {
         self.set_window(&window);
         // SAFETY: The mapping is valid.
         unsafe { bindings::tesserafs_filemap_invalidate_lock_shared(mapping) };
-        // What cannot be read now is read again below, if it is the page.
+        // A page that cannot be read now is read again below, if it is the one that is wanted.
         //
         // SAFETY: The mapping is valid and locked, and the window ends with the file.
         let _ = unsafe { window.read::<U>(inode, mapping) };

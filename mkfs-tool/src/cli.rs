@@ -16,7 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::progress::{Bar, How, Plain, Progress, Silent};
 use crate::{build, output, sign, PROGRAM};
 
-/// What is told of a build, and where.
+/// The reports of a build, and where they go.
 struct Telling {
     quiet: bool,
     json: bool,

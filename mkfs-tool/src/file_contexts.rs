@@ -35,7 +35,7 @@ pub struct FileContexts {
 /// A line.
 #[derive(Debug)]
 struct Spec {
-    /// What every path begins with that it matches.
+    /// The common beginning of all paths that it matches.
     prefix: Vec<u8>,
     /// It has nothing but a path.
     exact: bool,
@@ -150,7 +150,7 @@ fn parse(path: &Path, text: &str, specs: &mut Vec<Spec>) -> Result<()> {
     Ok(())
 }
 
-/// What every path begins with that an expression matches, and whether that is all of it.
+/// The common beginning of all paths that an expression matches, and whether that is all of it.
 fn prefix(text: &str) -> (Vec<u8>, bool) {
     let mut prefix = Vec::new();
     if text.contains('|') {

@@ -86,7 +86,7 @@ pub struct Report {
     /// Bytes and duplicates.
     #[serde(flatten)]
     pub figures: Figures,
-    /// What of the source is not in the image.
+    /// The parts of the source that are not in the image.
     pub left_out: LeftOut,
     /// Patterns of `--exclude` that match nothing.
     pub unmatched_excludes: Vec<String>,

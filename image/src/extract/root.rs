@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::text;
 
-/// What mkfs of other filesystems puts in a root directory.
+/// The name that mkfs of other filesystems puts in a root directory.
 pub(super) const LOST_FOUND: &[u8] = b"lost+found";
 
 /// An xattr that gives what is created in a directory an ACL.

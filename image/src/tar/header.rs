@@ -49,7 +49,7 @@ impl Entry {
         }
     }
 
-    /// What a symlink or a hard link points to; nothing for any other type.
+    /// The target of a symlink or a hard link; nothing for any other type.
     pub(super) fn target(&mut self, target: &[u8]) {
         fill(&mut self.header.as_old_mut().linkname, target);
         if target.len() > 100 || (!target.is_ascii() && std::str::from_utf8(target).is_ok()) {

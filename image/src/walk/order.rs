@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What comes next in tables that are filled in order.
+//! The next item in tables that are filled in order.
 
 /// The next place in a table that is filled in order; unknown behind a record that could not be read.
 #[derive(Clone, Copy, Debug)]

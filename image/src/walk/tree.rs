@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a walk learns of the tree.
+//! The facts that a walk learns of the tree.
 
 use super::users::Users;
 use crate::context::Context;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What passes between workers and the sequencer: windows of files, chunks to compress, chunks compressed, events of files.
+//! The messages between workers and the sequencer: windows of files, chunks to compress, chunks compressed, events of files.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the encoder leaves: the tables of the map region, and figures for the report.
+//! The result of the encoder: the tables of the map region, and figures for the report.
 
 use tesserafs_format::raw::{RawChunk, RawExtent};
 use tesserafs_format::Digest;

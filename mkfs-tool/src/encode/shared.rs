@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the threads share: files, jobs and chunks under one lock, and the bells and the budget.
+//! The state that the threads share: files, jobs and chunks under one lock, and the bells and the budget.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -56,7 +56,7 @@ struct Visit {
     empty: bool,
 }
 
-/// What a walk carries from directory to directory.
+/// The state that a walk carries from directory to directory.
 struct Walk {
     builder: TreeBuilder,
     left_out: LeftOut,
@@ -105,7 +105,7 @@ impl DirSource {
         attributes
     }
 
-    /// What an entry is; `None` where it is left out.
+    /// The kind of an entry; `None` where it is left out.
     fn kind(
         &self,
         dir: &OwnedFd,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// What is left out of a tree.
+/// The patterns of names that are left out of a tree.
 #[derive(Clone, Debug, Default)]
 pub struct Exclude {
     set: GlobSet,

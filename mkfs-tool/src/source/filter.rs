@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is left out of a tree, and the changes to the rest.
+//! The names that are left out of a tree, and the changes to the rest.
 
 use std::path::PathBuf;
 use std::sync::Arc;

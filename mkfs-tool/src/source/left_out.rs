@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a source has that its image does not have, or has otherwise: how much, and, where somebody asks, which.
+//! The differences between a source and its image: how many, and, on request, which.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{path_of, Shown};
 
-/// What is in the source and not in the image.
+/// The names and attributes in the source that are not in the image.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LeftOut {
     /// Names that `--exclude` matches, each with everything below it.
@@ -118,7 +118,7 @@ pub struct Names(Option<Vec<Named>>);
 pub struct Named {
     /// The path, as it is shown.
     name: String,
-    /// What was left out, or noted.
+    /// The thing that was left out, or noted.
     what: String,
 }
 

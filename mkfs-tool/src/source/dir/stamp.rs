@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What identifies a file, and changes when it does.
+//! The identity of a file, and the times and sizes that change when it does.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -118,7 +118,7 @@ impl Texts {
             if name == ACCESS {
                 attributes.mode = attributes.mode & !0o777 | list.mode();
             }
-            // What a mode says too is no list.
+            // A list that says no more than the mode is none.
             if name == DEFAULT || list.0.len() > 3 {
                 attributes.xattrs.push((name.to_vec(), list.to_xattr()));
             }

@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Bytes in a header, and the unit in which everything is padded.
 pub(super) const RECORD: u64 = 512;
 
-/// What is wrong with an archive, in words.
+/// A result, or the defect of an archive in words.
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// A header record.
