@@ -38,7 +38,25 @@
 //! use tesserafs_image::{superblock, walk, Cancel, Contents, Context, Findings, Piece, Silent, Source, VerifiedMetadata};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/example.tess");
+//! # let folder = tempfile::tempdir()?;
+//! # let (root, path) = (folder.path().join("root"), folder.path().join("example.tess"));
+//! # std::fs::create_dir_all(root.join("etc"))?;
+//! # std::fs::create_dir_all(root.join("usr/lib"))?;
+//! # std::fs::write(root.join("usr/lib/os-release"), "NAME=example\n")?;
+//! # std::os::unix::fs::symlink("../usr/lib/os-release", root.join("etc/os-release"))?;
+//! # let config = mkfs_tesserafs::config::Config {
+//! #     image: path.clone(),
+//! #     source: mkfs_tesserafs::config::SourcePath::Directory(root),
+//! #     filter: Default::default(),
+//! #     profile: mkfs_tesserafs::config::default_profile(mkfs_tesserafs::config::DEFAULT_LEVEL),
+//! #     threads: std::num::NonZeroUsize::MIN,
+//! #     annotations: Default::default(),
+//! #     signer: None,
+//! #     signed_data: None,
+//! #     force: false,
+//! #     dry_run: false,
+//! # };
+//! # mkfs_tesserafs::build(&config, &mkfs_tesserafs::progress::Silent)?;
 //! let source = Source::open(&path)?;
 //! let sb = superblock::read(&source)?;
 //! let metadata = VerifiedMetadata::new(&source, &sb);
