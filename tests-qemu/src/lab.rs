@@ -24,6 +24,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 fn words(group: &str) -> &'static str {
     match group {
         "security" => "security=selinux",
+        "locked-down" => "lockdown=integrity",
         _ => "",
     }
 }

@@ -42,7 +42,7 @@ const GROUPS: [&str; 13] = [
 const DEBUG_GROUPS: [&str; 1] = ["faults"];
 
 /// Groups that need features that only Debian's own kernel has.
-const STOCK_ONLY_GROUPS: [&str; 1] = ["security"];
+const STOCK_ONLY_GROUPS: [&str; 2] = ["security", "locked-down"];
 
 /// Groups of tests in a machine that boots from an image; each is one boot.
 const APPLIANCE_GROUPS: [&str; 5] = ["boot", "boot-from-file", "tampered", "containers", "policy"];
@@ -60,7 +60,8 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
 
 /// Groups that every run has on Debian's own kernel, too: kernels differ in how files are read, and in the
 /// filesystems that they lie on.
-const STOCK_GROUPS: [&str; 6] = ["compare", "programs", "signatures", "backing", "stores", "security"];
+const STOCK_GROUPS: [&str; 8] =
+    ["compare", "programs", "readers", "signatures", "backing", "stores", "security", "locked-down"];
 
 /// The prefix of the names of tests that run on the second kernel of a run.
 const STOCK_PREFIX: &str = "stock/";

@@ -12,6 +12,7 @@ mod appliance;
 mod backing;
 mod bench;
 mod boot;
+mod cgroups;
 mod compare;
 mod containers;
 mod demo;
@@ -89,7 +90,7 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         }
         Some((verb, [seconds])) if verb == "take-memory" => races::take_memory(seconds),
         Some((verb, [group, rest @ ..])) if verb == "within" => {
-            races::join(Path::new(group))?;
+            cgroups::join(Path::new(group))?;
             helper(rest)
         }
         Some((verb, [file, offset])) if verb == "touch-mapped" => {

@@ -18,12 +18,12 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use rustix::fs::{fallocate, FallocateFlags};
 use rustix::io::Errno;
 use rustix::mm::Advice;
-use rustix::mount::MountFlags;
 use tesserafs_guest::manifest::{Entry, Manifest};
 use tesserafs_guest::plan::Plan;
 use tesserafs_guest::tree;
 
 use crate::boot;
+use crate::cgroups::Groups;
 use crate::compare::mounted;
 use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::suite::Suite;
@@ -154,8 +154,8 @@ fn processors(plan: &Plan) -> Result<String> {
 
 /// A group of processes with little memory reads everything: its pages are reclaimed as it goes.
 fn little_memory(plan: &Plan, little: u64) -> Result<String> {
-    let groups = Groups::mount()?;
-    let group = groups.make("little", little)?;
+    let groups = Groups::mount("memory")?;
+    let group = groups.make("little", "memory.max", &little.to_string())?;
     let mount = mounted(&on_disk(&plan.root.image))?;
     drop_caches()?;
     let status = helper("within")
@@ -166,7 +166,7 @@ fn little_memory(plan: &Plan, little: u64) -> Result<String> {
     succeeded("the reader", status)?;
     mount.unmount()?;
     std::fs::remove_dir(&group).context("failed to remove a group")?;
-    groups.0.unmount()?;
+    groups.unmount()?;
     Ok(String::new())
 }
 
@@ -174,10 +174,10 @@ fn little_memory(plan: &Plan, little: u64) -> Result<String> {
 /// are killed wherever they are.
 fn no_memory(plan: &Plan) -> Result<String> {
     const ROUNDS: u64 = 12;
-    let groups = Groups::mount()?;
+    let groups = Groups::mount("memory")?;
     let mount = mounted(&on_disk(&plan.small.image))?;
     for round in 0..ROUNDS {
-        let group = groups.make(&format!("none-{round}"), (8 + round) << 20)?;
+        let group = groups.make(&format!("none-{round}"), "memory.max", &((8 + round) << 20).to_string())?;
         drop_caches()?;
         let status = helper("within")
             .arg(&group)
@@ -188,7 +188,7 @@ fn no_memory(plan: &Plan) -> Result<String> {
         std::fs::remove_dir(&group).context("failed to remove a group")?;
     }
     mount.unmount()?;
-    groups.0.unmount()?;
+    groups.unmount()?;
     small_is_still_right(plan)?;
     Ok(format!("{ROUNDS} processes killed"))
 }
@@ -208,33 +208,6 @@ pub(crate) fn read_and_grow(manifest: &Path, root: &Path) -> Result<()> {
             std::thread::sleep(Duration::from_millis(2));
         }
     })
-}
-
-/// The control groups of version 2.
-struct Groups(Mount);
-
-impl Groups {
-    fn mount() -> Result<Self> {
-        let mount =
-            Mount::new(Path::new("cgroup2"), Path::new("/sys/fs/cgroup"), "cgroup2", MountFlags::empty(), "")
-                .context("failed to mount the control groups")?;
-        std::fs::write(mount.path().join("cgroup.subtree_control"), "+memory")
-            .context("there is no controller of memory")?;
-        Ok(Self(mount))
-    }
-
-    /// A group with as much memory, and nothing to swap to.
-    fn make(&self, name: &str, bytes: u64) -> Result<PathBuf> {
-        let group = self.0.path().join(name);
-        std::fs::create_dir(&group).context("failed to create a group")?;
-        std::fs::write(group.join("memory.max"), bytes.to_string()).context("failed to limit a group")?;
-        Ok(group)
-    }
-}
-
-/// Moves this process into a control group.
-pub(crate) fn join(group: &Path) -> Result<()> {
-    std::fs::write(group.join("cgroup.procs"), "0").context("failed to join a group")
 }
 
 /// Three images of the same files are mounted and unmounted, the module is loaded and unloaded, and the caches

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Eight processes read everything at once.
+//! Eight processes read everything at once, and one reads with little processor time.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
-use tesserafs_guest::manifest::Manifest;
+use tesserafs_guest::manifest::{Entry, Manifest};
 use tesserafs_guest::plan::Plan;
 use tesserafs_guest::tree;
 
+use crate::cgroups::{self, Groups};
 use crate::compare::mounted;
 use crate::mounts::{drop_caches, on_disk};
 use crate::suite::Suite;
@@ -28,6 +31,68 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         mount.unmount()?;
         Ok(format!("{READERS} x 2 x {} MB", bytes / 1_000_000))
     });
+    // The custom kernels give control groups no processor time.
+    if cgroups::has("cpu").unwrap_or(true) {
+        suite.test("helpers-work-while-their-reader-does", || little_processor_time(plan));
+    }
+}
+
+/// The helpers of a reader that has a fifth of a processor are charged to nobody; but together with it they take no
+/// more time than all processors have while the reader runs.
+fn little_processor_time(plan: &Plan) -> Result<String> {
+    // Not the largest file, which is a hole.
+    let is_program = |entry: &&Entry| tree::is_file(entry.mode) && entry.mode & 0o111 != 0;
+    let root = Manifest::load(&on_disk(&plan.root.manifest))?;
+    let largest = root.entries.iter().filter(is_program).max_by_key(|entry| entry.size);
+    let largest = largest.context("the root has no program")?;
+    let groups = Groups::mount("cpu")?;
+    let group = groups.make("slow", "cpu.max", "20000 100000")?;
+    let mount = mounted(&on_disk(&plan.root.image))?;
+    drop_caches()?;
+    let file = File::open(largest.below(mount.path())).context("failed to open the largest program")?;
+
+    let before = busy()?;
+    let status = Command::new("/proc/self/exe")
+        .arg("within")
+        .arg(&group)
+        .arg("drain")
+        .stdin(file)
+        .status()
+        .context("failed to start a reader")?;
+    ensure!(status.success(), "the reader ended with {status}");
+    let all = busy()? - before;
+    let reader = Duration::from_micros(number(&group, "cpu.stat", "usage_usec")?);
+    ensure!(number(&group, "cpu.stat", "nr_throttled")? > 0, "the reader was never made to wait");
+
+    let processors = u32::try_from(std::thread::available_parallelism()?.get())?;
+    let bound = reader * processors + reader / 4 + Duration::from_millis(250);
+    ensure!(all <= bound, "the machine worked for {all:?}, the reader for {reader:?}: more than {bound:?}");
+    mount.unmount()?;
+    std::fs::remove_dir(&group).context("failed to remove a group")?;
+    groups.unmount()?;
+    Ok(format!("the machine worked for {all:.1?}, the reader for {reader:.1?}"))
+}
+
+/// The time that all processors have worked for.
+fn busy() -> Result<Duration> {
+    /// Of the columns of `/proc/stat`: the time of nothing to do, and of waiting for a disk.
+    const IDLE: [usize; 2] = [3, 4];
+    let stat = std::fs::read_to_string("/proc/stat").context("failed to read /proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let mut ticks = 0;
+    // Behind the eighth column are parts of the first two.
+    for (column, text) in line.split_whitespace().skip(1).take(8).enumerate() {
+        let count: u64 = text.parse().with_context(|| format!("no number in /proc/stat: {line}"))?;
+        ticks += if IDLE.contains(&column) { 0 } else { count };
+    }
+    Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+}
+
+/// The number that stands beside a name in a file of a control group.
+fn number(group: &Path, file: &str, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(group.join(file)).with_context(|| format!("failed to read {file}"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.with_context(|| format!("{file} has no {name}"))
 }
 
 fn read_at_once(manifest: &Path, root: &Path) -> Result<()> {

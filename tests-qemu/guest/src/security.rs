@@ -25,6 +25,28 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("lockdown-lets-images-be-read", || locked_down(plan));
 }
 
+/// With `lockdown=integrity` on the command line the kernel takes no module without a signature that it knows, and
+/// the one under test has none.
+pub(crate) fn locked_down_at_boot(suite: &mut Suite) {
+    suite.test("an-unsigned-module-is-refused", || {
+        let security = mount_securityfs()?;
+        let modes = std::fs::read_to_string(security.path().join("lockdown"))
+            .context("failed to read how the kernel is locked down")?;
+        ensure!(modes.contains("[integrity]"), "the kernel is not locked down: {}", modes.trim());
+        security.unmount()?;
+        let errno = boot::module_is_refused()?;
+        ensure!(errno == Errno::PERM, "the module is refused with {errno}");
+        Ok(String::new())
+    });
+}
+
+/// Mounts the files of the security modules.
+fn mount_securityfs() -> Result<Mount> {
+    let folder = Path::new("/sys/kernel/security");
+    Mount::new(Path::new("securityfs"), folder, "securityfs", MountFlags::empty(), "")
+        .context("failed to mount securityfs")
+}
+
 /// Loads the policy, and has it enforced.
 fn load_policy(plan: &Plan) -> Result<String> {
     let folder = Path::new("/sys/fs/selinux");
@@ -99,12 +121,11 @@ fn label_of_the_mount(plan: &Plan) -> Result<String> {
 
 /// `lockdown=integrity`, once the module is loaded: it goes on reading, and another unsigned module is refused.
 fn locked_down(plan: &Plan) -> Result<String> {
-    let folder = Path::new("/sys/kernel/security");
-    let security = Mount::new(Path::new("securityfs"), folder, "securityfs", MountFlags::empty(), "")
-        .context("failed to mount securityfs")?;
+    let security = mount_securityfs()?;
     let before = boot::module_is_refused()?;
     ensure!(before == Errno::EXIST, "before, the module is refused with {before}");
-    std::fs::write(folder.join("lockdown"), "integrity").context("failed to lock the kernel down")?;
+    std::fs::write(security.path().join("lockdown"), "integrity")
+        .context("failed to lock the kernel down")?;
     security.unmount()?;
     let after = boot::module_is_refused()?;
     ensure!(
