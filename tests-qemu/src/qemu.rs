@@ -151,6 +151,8 @@ pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
 pub(crate) struct Outcome {
     /// Complaints about the run as a whole; empty if there are none.
     pub(crate) complaints: Vec<String>,
+    /// Whether the kernel died of its emulation; see [`Judge::is_misled`].
+    misled: bool,
 }
 
 /// A report of the two readers of a machine.
@@ -161,7 +163,18 @@ enum Event {
 }
 
 /// Starts the machine, shows progress through `show`, and waits for verdict and power-off.
+///
+/// A machine whose emulation fails before its first process starts is started once more.
 pub(crate) fn boot(boot: &Boot<'_>, mut show: impl FnMut(&Message)) -> Result<Outcome> {
+    let outcome = boot_once(boot, &mut show)?;
+    if !(outcome.misled && boot.accelerator == Accelerator::Tcg) {
+        return Ok(outcome);
+    }
+    run::say("the emulated processor met an instruction that was half replaced, at boot; once more");
+    boot_once(boot, &mut show)
+}
+
+fn boot_once(boot: &Boot<'_>, show: &mut impl FnMut(&Message)) -> Result<Outcome> {
     let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
     let socket = scratch.path().join("verdict");
     let listener = UnixListener::bind(&socket).context("failed to make the verdict's socket")?;
@@ -293,6 +306,15 @@ impl Judge {
         }
     }
 
+    /// Whether the kernel died, before a process of its own said anything, of a breakpoint that nobody set.
+    ///
+    /// It patches its code by way of breakpoints while it boots, and knows those. An emulated processor may run the
+    /// copy that it translated before another one took the breakpoint away.
+    fn is_misled(&self) -> bool {
+        let (silent, cries) = (self.running.is_none() && self.finished.is_empty(), &self.cries);
+        silent && cries.first().is_some_and(|(heard, _)| heard.line.contains("Oops: int3"))
+    }
+
     /// The test that ran when something happened.
     fn during(&self) -> String {
         match &self.running {
@@ -302,7 +324,7 @@ impl Judge {
     }
 
     fn decide(self, log: &Path) -> Outcome {
-        let during = self.during();
+        let (during, misled) = (self.during(), self.is_misled());
         let mut complaints = self.complaints;
         for (heard, test) in &self.cries {
             let test = test.as_deref().unwrap_or("no test");
@@ -324,7 +346,7 @@ impl Judge {
         if !complaints.is_empty() {
             complaints.push(format!("whole console: {}", log.display()));
         }
-        Outcome { complaints }
+        Outcome { complaints, misled }
     }
 }
 
@@ -401,6 +423,23 @@ mod tests {
         judge.take(done(0));
         judge.take(done(0));
         assert!(decide(judge)[0].contains("2 verdicts"));
+    }
+
+    #[test]
+    fn only_a_breakpoint_before_the_first_test_is_the_emulator_s() {
+        let oops = "[    1.621243] Oops: int3: 0000 [#1] SMP NOPTI";
+        let mut judge = Judge::default();
+        assert!(judge.listen(oops));
+        assert!(judge.decide(Path::new("log")).misled);
+
+        let mut judge = Judge::default();
+        assert!(judge.listen("[    1.621243] Oops: 0000 [#1] SMP NOPTI"));
+        assert!(!judge.decide(Path::new("log")).misled);
+
+        let mut judge = Judge::default();
+        judge.take(Ok(Message::Started { name: "g/t".into() }));
+        assert!(judge.listen(oops));
+        assert!(!judge.decide(Path::new("log")).misled);
     }
 
     #[test]
