@@ -10,6 +10,7 @@ pub mod dir;
 pub mod exclude;
 mod filter;
 pub mod left_out;
+mod overlay;
 pub mod owner;
 pub mod tar;
 
