@@ -133,6 +133,7 @@ rules! {
     TreeAttributes "tree-attributes" "attribute records are distinct, in the order of their first use, and each is used";
     TreeXattrs "tree-xattrs" "xattr sets are distinct, in the order of their first use, and fill their tables";
     XattrListLength "xattr-list-length" "the names of an xattr set, with a NUL after each, have 65536 bytes at most";
+    XattrSettable "xattr-settable" "setxattr(2) takes the xattrs of an inode on a file of its type";
     TreeContents "tree-contents" "contents have distinct digests and are in the order of their first use";
     ContentSize "content-size" "all files of one content have the same size";
     ContentDigest "content-digest" "a file's bytes have the digest that the tree region holds";
