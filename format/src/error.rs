@@ -95,7 +95,7 @@ rules! {
     PackIndex "pack-index" "a pack index is in the pack table";
     PackKind "pack-kind" "pack 0 is embedded, every other pack is a file";
     PackBytes "pack-bytes" "an embedded pack ends before the tree region";
-    PackPadding "pack-padding" "the reserved bytes of a pack record, and those behind pack 0, are zero";
+    PackPadding "pack-padding" "the reserved bytes of a pack record are zero, and those behind pack 0 up to the next block, where the tree region begins";
     PackDigest "pack-digest" "a pack has the digest that the pack table holds";
     ChunkIndex "chunk-index" "a chunk index is in the chunk table";
     ChunkCodec "chunk-codec" "the codec is a known one";
@@ -133,6 +133,7 @@ rules! {
     TreeAttributes "tree-attributes" "attribute records are distinct, in the order of their first use, and each is used";
     TreeXattrs "tree-xattrs" "xattr sets are distinct, in the order of their first use, and fill their tables";
     XattrListLength "xattr-list-length" "the names of an xattr set, with a NUL after each, have 65536 bytes at most";
+    XattrSettable "xattr-settable" "setxattr(2) takes the xattrs of an inode on a file of its type";
     TreeContents "tree-contents" "contents have distinct digests and are in the order of their first use";
     ContentSize "content-size" "all files of one content have the same size";
     ContentDigest "content-digest" "a file's bytes have the digest that the tree region holds";

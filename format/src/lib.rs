@@ -11,7 +11,8 @@
 //! - [`superblock`] proves the one block from which everything else is reached;
 //! - [`merkle`] says which hash block vouches for which metadata block;
 //! - [`image`] walks the tables: the caller supplies verified metadata bytes through [`Metadata`];
-//! - [`inode`], [`attributes`], [`dirent`], [`xattr`] parse the records of the tree region;
+//! - [`inode`], [`attributes`], [`dirent`], [`xattr`] parse the records of the tree region, [`settable`] knows the xattrs that
+//!   a copy of the tree can have;
 //! - [`extent`], [`chunk`], [`pack`], [`annotation`] those of the map region;
 //! - [`frame`] and [`x86`] are what a chunk's codec needs beside zstd.
 //!
@@ -45,6 +46,7 @@ pub mod merkle;
 pub mod num;
 pub mod pack;
 pub mod raw;
+pub mod settable;
 pub mod superblock;
 pub mod x86;
 pub mod xattr;

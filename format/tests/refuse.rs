@@ -483,6 +483,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::TreeAttributes,
     Rule::TreeXattrs,
     Rule::XattrListLength,
+    Rule::XattrSettable,
     Rule::TreeContents,
     Rule::ContentSize,
     Rule::ContentDigest,
@@ -496,9 +497,12 @@ const WHOLE_IMAGE: &[Rule] = &[
 #[test]
 fn every_rule_is_tested() {
     let here: Vec<Rule> = cases().iter().map(|case| case.0).collect();
-    let fsck =
-        [include_str!("../../fsck-tool/tests/rules.rs"), include_str!("../../fsck-tool/tests/signature.rs")]
-            .concat();
+    let fsck = [
+        include_str!("../../fsck-tool/tests/rules.rs"),
+        include_str!("../../fsck-tool/tests/signature.rs"),
+        include_str!("../../fsck-tool/tests/settable.rs"),
+    ]
+    .concat();
     for rule in Rule::ALL {
         let is_here = here.contains(rule);
         let is_there = WHOLE_IMAGE.contains(rule);

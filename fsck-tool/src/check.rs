@@ -47,7 +47,7 @@ pub fn check(source: &Source, options: &Options, progress: &dyn Progress, cancel
     check_then(source, options, progress, cancel, |_, _| Ok(()))
 }
 
-/// [`check`], and then `then` with the tree where nothing is wrong with it.
+/// [`check`], and then `then` with the tree where nothing is wrong with it, but perhaps with xattrs of some files.
 pub(crate) fn check_then(
     source: &Source,
     options: &Options,
@@ -95,7 +95,7 @@ fn run(
     let map = check_map::check(&context, &tree)?;
     report.file_bytes = tree.file_bytes();
     let data = if options.metadata_only { Ok(()) } else { check_chunk::check(&context, &tree, &map) };
-    let then = data.and_then(|()| if findings.count() == 0 { then(&context, &tree) } else { Ok(()) });
+    let then = data.and_then(|()| if findings.spare_the_tree() { then(&context, &tree) } else { Ok(()) });
     findings.with_kept(|kept| {
         // Found after the check: a file that a finding is about.
         kept.iter_mut().try_for_each(|finding| walk::name_file(&context, &mut tree, finding))

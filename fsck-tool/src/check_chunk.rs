@@ -5,21 +5,30 @@
 //! Threads take jobs in the order of contents, which is about that of storage, and decode out of order; the bytes of a
 //! content go into its digest in order, by whichever thread has the next ones. A chunk with several small contents is
 //! decoded once for all of them. Memory is bounded by the number of decoded chunks that may wait or are kept.
+//!
+//! `jobs` gives out the work, `stream` puts pieces in order, `gate` and `kept` bound the memory.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+mod atomic_bits;
+mod gate;
+mod jobs;
+mod kept;
+mod stream;
+
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use tesserafs_format::extent::Extents;
-use tesserafs_format::{Chunk, ChunkIndex, ContentIndex, Digest, Extent, Place, Rule, Target};
+use tesserafs_format::{Chunk, ChunkIndex, ContentIndex, Digest, Place, Rule};
 
-use crate::check_map::{Bits, Map};
-use tesserafs_image::error::{vec_of, Error};
+use self::atomic_bits::AtomicBits;
+use self::gate::Gate;
+use self::jobs::{Job, Jobs};
+use self::kept::Kept;
+use crate::check_map::Map;
+use tesserafs_image::error::Error;
 use tesserafs_image::finding::Finding;
-use tesserafs_image::hash::{sha256, BlockCounter, ContentHasher, Summary};
+use tesserafs_image::hash::{sha256, BlockCounter, Summary};
 use tesserafs_image::packs::{DataError, Decoder, Packs};
 use tesserafs_image::parallel::First;
 use tesserafs_image::walk::Tree;
@@ -27,9 +36,6 @@ use tesserafs_image::Context;
 
 /// Decoded chunks that may wait for their turn, for each thread.
 const WAITING_PER_THREAD: usize = 8;
-
-/// Decoded chunks that each thread keeps because only a part of them was wanted.
-const KEPT_PER_THREAD: usize = 8;
 
 /// Checks all data.
 pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(), Error> {
@@ -42,13 +48,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(),
         packs: Packs::open(context.metadata.source(), &map.packs, &context.pack_dir)?,
         seen: AtomicBits::new(chunks)?,
         failed: Mutex::default(),
-        jobs: Mutex::new(Jobs {
-            pack: 0,
-            content: 0,
-            stream: None,
-            shared: Bits::new(chunks, "a bit for each chunk")?,
-            rest: 0,
-        }),
+        jobs: Mutex::new(Jobs::new(chunks)?),
         gate: Gate::new(context.threads * WAITING_PER_THREAD),
         first: First::default(),
         unreadable: First::default(),
@@ -81,52 +81,6 @@ struct Data<'a> {
     first: First,
     /// Why a chunk could not be read, at first: the check goes on, and says so at its end.
     unreadable: First,
-}
-
-/// The work that is still to be done.
-struct Jobs {
-    pack: usize,
-    content: u32,
-    /// The content whose extents are being given out, and the next one.
-    stream: Option<(Arc<Stream>, Extents, u32)>,
-    /// Chunks that were given out for the contents in them.
-    shared: Bits,
-    rest: u32,
-}
-
-enum Job {
-    /// The digest of a pack.
-    Pack(usize),
-    /// A chunk, with the contents that lie in it.
-    Shared(u32),
-    /// An extent of a content of several.
-    Piece(Arc<Stream>, Extent, u32),
-    /// A chunk that no content which can be followed uses.
-    Rest(u32),
-}
-
-/// A content whose digest is being computed from several extents.
-struct Stream {
-    content: u32,
-    pieces: u32,
-    state: Mutex<StreamState>,
-}
-
-struct StreamState {
-    /// The piece that the digest needs next.
-    next: u32,
-    waiting: BTreeMap<u32, Piece>,
-    /// Absent while a thread uses it.
-    hasher: Option<ContentHasher>,
-    /// A piece is missing, and with it the digest.
-    lost: bool,
-}
-
-/// A part of a content.
-enum Piece {
-    Bytes(Vec<u8>),
-    Zeros(u64),
-    Lost,
 }
 
 impl Data<'_> {
@@ -178,66 +132,6 @@ impl Data<'_> {
         if let Err(error) = result {
             self.first.set(error);
         }
-    }
-
-    fn next_job(&self) -> Result<Option<Job>, Error> {
-        let mut guard = lock(&self.jobs);
-        let jobs = &mut *guard;
-        if jobs.pack < self.packs.len() {
-            jobs.pack += 1;
-            return Ok(Some(Job::Pack(jobs.pack - 1)));
-        }
-        loop {
-            if let Some((stream, extents, next)) = &mut jobs.stream {
-                if *next < extents.end {
-                    let extent = self.context.note(self.context.image.extent(extents, *next))?;
-                    let number = *next - extents.first;
-                    *next += 1;
-                    match extent {
-                        Some(extent) => return Ok(Some(Job::Piece(stream.clone(), extent, number))),
-                        // It could be read before: the file changed meanwhile.
-                        None => jobs.stream = None,
-                    }
-                    continue;
-                }
-                jobs.stream = None;
-            }
-            let Some(size) = self.tree.sizes.get(jobs.content as usize) else { break };
-            let content = ContentIndex(jobs.content);
-            jobs.content += 1;
-            if self.map.broken.get(content.0) || self.map.too_many_holes {
-                continue;
-            }
-            let Some(extents) = self.context.note(self.context.image.extents(content, *size))? else {
-                continue;
-            };
-            if extents.end - extents.first == 1 {
-                let extent = self.context.note(self.context.image.extent(&extents, extents.first))?;
-                if let Some(Extent { target: Target::Chunk { index, .. }, .. }) = extent {
-                    if jobs.shared.set(index.0) {
-                        return Ok(Some(Job::Shared(index.0)));
-                    }
-                    continue;
-                }
-            }
-            let state = StreamState {
-                next: 0,
-                waiting: BTreeMap::new(),
-                hasher: Some(ContentHasher::new(*size)),
-                lost: false,
-            };
-            let pieces = extents.end - extents.first;
-            let stream = Stream { content: content.0, pieces, state: Mutex::new(state) };
-            jobs.stream = Some((Arc::new(stream), extents, extents.first));
-        }
-        while u64::from(jobs.rest) < self.context.image.sb.layout.chunks.records() {
-            let chunk = jobs.rest;
-            jobs.rest += 1;
-            if self.map.sound.get(chunk) && !self.seen.get(chunk) {
-                return Ok(Some(Job::Rest(chunk)));
-            }
-        }
-        Ok(None)
     }
 
     /// Decodes a chunk into `raw`, and checks its raw digest the first time; its record, or `None` where it is broken.
@@ -331,60 +225,6 @@ impl Data<'_> {
         Ok(part)
     }
 
-    /// Decodes an extent, and hands it to the digest of its content.
-    fn piece(
-        &self,
-        stream: &Stream,
-        extent: &Extent,
-        number: u32,
-        decoder: &mut Decoder,
-        kept: &mut Kept,
-    ) -> Result<(), Error> {
-        let piece = match extent.target {
-            Target::Hole => Piece::Zeros(extent.len()),
-            Target::Chunk { index, offset } => {
-                let len = usize::try_from(extent.len()).unwrap_or(usize::MAX);
-                let range = offset as usize..(offset as usize).saturating_add(len);
-                self.part(index.0, range, decoder, kept)?.map_or(Piece::Lost, Piece::Bytes)
-            }
-        };
-        self.context.progress.advance(extent.len());
-        let mut state = lock(&stream.state);
-        state.waiting.insert(number, piece);
-        // The thread that has the hasher takes all pieces that wait, this one too.
-        let Some(mut hasher) = state.hasher.take() else { return Ok(()) };
-        loop {
-            let next = state.next;
-            let Some(piece) = state.waiting.remove(&next) else { break };
-            state.next += 1;
-            state.lost |= matches!(piece, Piece::Lost);
-            let lost = state.lost;
-            drop(state);
-            if !lost {
-                self.take(&mut hasher, &piece)?;
-            }
-            drop(piece);
-            self.gate.leave();
-            state = lock(&stream.state);
-        }
-        if state.next < stream.pieces {
-            state.hasher = Some(hasher);
-        } else if !state.lost {
-            drop(state);
-            self.compare(stream.content, hasher.finish())?;
-        }
-        Ok(())
-    }
-
-    fn take(&self, hasher: &mut ContentHasher, piece: &Piece) -> Result<(), Error> {
-        match piece {
-            Piece::Bytes(bytes) => hasher.update(bytes),
-            Piece::Zeros(len) => hasher.zeros_until(*len, || self.context.cancel.check())?,
-            Piece::Lost => (),
-        }
-        Ok(())
-    }
-
     fn compare(&self, content: u32, found: Summary) -> Result<(), Error> {
         let expected = self.context.note(self.context.image.content_digest(ContentIndex(content)))?;
         let Some(expected) = expected else { return Ok(()) };
@@ -404,78 +244,4 @@ impl Data<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A set of indices that all threads add to.
-struct AtomicBits(Vec<AtomicU64>);
-
-impl AtomicBits {
-    fn new(len: u64) -> Result<Self, Error> {
-        let words: Vec<u64> = vec_of(len.div_ceil(64), "a bit for each chunk")?;
-        Ok(Self(words.into_iter().map(AtomicU64::new).collect()))
-    }
-
-    fn get(&self, index: u32) -> bool {
-        let word = self.0.get(index as usize / 64);
-        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 == 1)
-    }
-
-    /// Adds an index; whether it was new.
-    fn set(&self, index: u32) -> bool {
-        let Some(word) = self.0.get(index as usize / 64) else { return false };
-        let mask = 1 << (index % 64);
-        word.fetch_or(mask, Ordering::Relaxed) & mask == 0
-    }
-}
-
-/// The chunks of which a part was wanted last: many short extents of a chunk do not decode it each.
-///
-/// mkfs makes no such extents of a content of several, so that this is empty for what it builds.
-#[derive(Default)]
-struct Kept(VecDeque<(u32, Vec<u8>)>);
-
-impl Kept {
-    fn get(&self, index: u32) -> Option<&[u8]> {
-        self.0.iter().find(|(kept, _)| *kept == index).map(|(_, raw)| raw.as_slice())
-    }
-
-    fn put(&mut self, index: u32, raw: Vec<u8>) {
-        if self.0.len() == KEPT_PER_THREAD {
-            self.0.pop_front();
-        }
-        self.0.push_back((index, raw));
-    }
-}
-
-/// Lets in so many.
-struct Gate {
-    free: Mutex<usize>,
-    left: Condvar,
-}
-
-impl Gate {
-    fn new(places: usize) -> Self {
-        Self { free: Mutex::new(places), left: Condvar::new() }
-    }
-
-    /// Waits for a place; false once `stop` is set.
-    ///
-    /// The piece that a digest needs next never waits here: the thread that it was given to is inside.
-    fn enter(&self, stop: &First) -> bool {
-        let mut free = lock(&self.free);
-        while *free == 0 {
-            if stop.is_set() {
-                return false;
-            }
-            let wait = Duration::from_millis(50);
-            free = self.left.wait_timeout(free, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *free -= 1;
-        true
-    }
-
-    fn leave(&self) {
-        *lock(&self.free) += 1;
-        self.left.notify_one();
-    }
 }

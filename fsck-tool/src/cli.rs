@@ -46,7 +46,8 @@ RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal
 it could be checked), error, or canonical (reads are right, but no builder makes such an image).
 Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
 If an image has more holes than can be digested in reasonable time (content-holes), its chunks are
-checked, but no contents; nothing of it is listed or extracted.
+checked, but no contents; nothing of it is listed or extracted. If files have xattrs that Linux does
+not take there (xattr-settable), the image is not clean, but is listed, archived and extracted.
 
 In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
 above 8 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
@@ -62,11 +63,11 @@ no number for, an xattr that the filesystem does not know, a mode, a time, a fil
 place there, a socket in an archive. The exit status then is 64. For what only a privilege was lacking
 for (owners for a user other than root, trusted.* without CAP_SYS_ADMIN) it is 64 with --strict only;
 -v names it. A file without its owner gets no set-user-ID and set-group-ID bit. After any exit status
-other than 0 and 64, DIR is not complete, and is to be removed; an archive then has no end.
+other than 0 and 64, and 4 and 68 where nothing but xattr-settable is broken, DIR is not complete, and
+is to be removed; an archive then has no end. Standard error says which it is.
 
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
-16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; 64 clean, but not all of the tree could be
-restored; or a sum of these. The program ends with SIGABRT where memory cannot be had: it takes up to
+16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; 64 not all of the tree could be restored; or a sum of these. The program ends with SIGABRT where memory cannot be had: it takes up to
 64 MiB for metadata, some MiB for each thread, and about 60 bytes for each inode.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.

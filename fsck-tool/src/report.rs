@@ -12,7 +12,7 @@ use tesserafs_format::{Digest, Rule, SuperBlock};
 
 use crate::exit_code::ExitCode;
 use tesserafs_image::error::Error;
-use tesserafs_image::finding::{Finding, Findings, Value};
+use tesserafs_image::finding::{spares_the_tree, Finding, Findings, Value};
 use tesserafs_image::losses::{Loss, Losses};
 use tesserafs_image::text;
 
@@ -123,6 +123,11 @@ impl Report {
     /// Whether everything was checked, and nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.totals.is_empty() && self.error.is_none()
+    }
+
+    /// Whether everything that was wanted of the tree was done, and of all of it, whatever else is wrong with the image.
+    pub(crate) fn is_served(&self) -> bool {
+        self.error.is_none() && self.totals.keys().all(|rule| spares_the_tree(*rule))
     }
 
     /// The exit code of fsck(8).

@@ -63,7 +63,7 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Error> {
         report.losses = Some(extraction.losses);
     }
     write_report(config, &report, code)?;
-    if !report.is_clean() {
+    if !report.is_served() {
         match &config.mode {
             Mode::Extract(dir, _) => say_incomplete(dir, extraction.begun),
             Mode::Tar => say("the archive is not complete"),
@@ -83,7 +83,7 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Error> {
     }
 }
 
-/// Does what is wanted of a clean image.
+/// Does what is wanted of an image whose tree is whole.
 fn act(
     config: &Config,
     context: &Context<'_>,

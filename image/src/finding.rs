@@ -37,8 +37,7 @@ impl Severity {
             | Rule::ImageBytes
             | Rule::ProfileRange
             | Rule::SignatureBytes => Severity::Fatal,
-            Rule::PackPadding
-            | Rule::TablePadding
+            Rule::TablePadding
             | Rule::HashPadding
             | Rule::ChunkFrame
             | Rule::TreeOrder
@@ -65,6 +64,11 @@ impl Severity {
             Severity::Canonical => "canonical",
         }
     }
+}
+
+/// Whether an image that breaks this rule only can be extracted, less what breaks it.
+pub fn spares_the_tree(rule: Rule) -> bool {
+    rule == Rule::XattrSettable
 }
 
 /// A value that stands in an image, or should.
@@ -217,6 +221,19 @@ impl Findings {
     /// Findings so far, those not kept included.
     pub fn count(&self) -> u64 {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).counts.values().sum()
+    }
+
+    /// Whether no more findings of a rule are kept.
+    pub fn is_full(&self, rule: Rule) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.counts.get(&rule).is_some_and(|count| *count >= KEPT_PER_RULE as u64)
+    }
+
+    /// Whether all names and bytes of the tree can be had: nothing is broken but rules about single xattrs, which can be left
+    /// out.
+    pub fn spare_the_tree(&self) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.counts.keys().all(|rule| spares_the_tree(*rule))
     }
 
     /// Hands `change` the kept findings.

@@ -13,6 +13,7 @@ mod paths;
 mod tables;
 mod tree;
 mod users;
+mod xattrs;
 
 use tesserafs_format::{FormatError, Ino, Inode, Place};
 
@@ -34,8 +35,8 @@ pub fn walk(context: &Context<'_>) -> Result<Tree, Error> {
     context.progress.begin("tree", records);
     let mut tree = Tree::empty(context)?;
     inodes::check_attributes(context)?;
-    inodes::check_inodes(context, &mut tree)?;
-    tables::check_xattr_sets(context)?;
+    let refused = xattrs::check_sets(context)?;
+    inodes::check_inodes(context, &mut tree, &refused)?;
     tables::check_content_digests(context)?;
     entries::check_entries(context, &mut tree)?;
     entries::check_links(context, &tree)?;

@@ -9,7 +9,9 @@ mod archive;
 pub mod dir;
 pub mod exclude;
 mod filter;
+pub mod holes;
 pub mod left_out;
+mod overlay;
 pub mod owner;
 pub mod tar;
 

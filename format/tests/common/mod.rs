@@ -22,6 +22,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub const HOLE: u32 = u32::MAX;
 
+/// `cap_net_bind_service+ep`.
+pub const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 pub struct Sha2;
 
 impl Sha256 for Sha2 {
@@ -142,7 +145,7 @@ impl Draft {
     /// An image that has something of everything; see the comments for its tree.
     pub fn sample() -> Self {
         let mut d = Self::empty();
-        let one = d.xattr_set(&[(b"security.capability", &[1; 20]), (b"user.a", b"value")]);
+        let one = d.xattr_set(&[(b"security.capability", &CAPABILITY), (b"user.a", b"value")]);
         let two = d.xattr_set(&[(b"user.b", b"")]);
         let (big_a, big_b) = (pattern(5000, 1), pattern(4096, 2));
         let (hole_a, hole_b) = (pattern(4096, 3), pattern(100, 4));

@@ -9,6 +9,7 @@ use tesserafs_format::{Attributes, AttributesIndex, FileKind, Place, Rule};
 
 use super::order::{Next, Numbering};
 use super::tree::{Directory, Tree};
+use super::xattrs::Refused;
 use super::{ino_of, inode, step};
 use crate::context::Context;
 use crate::error::Error;
@@ -34,7 +35,7 @@ pub(super) fn check_attributes(context: &Context<'_>) -> Result<(), Error> {
 }
 
 /// First pass: each inode by itself, and what lies in the order of inodes.
-pub(super) fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(), Error> {
+pub(super) fn check_inodes(context: &Context<'_>, tree: &mut Tree, refused: &Refused) -> Result<(), Error> {
     let layout = &context.image.sb.layout;
     let (mut attributes, mut sets, mut contents) =
         (Numbering::default(), Numbering::default(), Numbering::default());
@@ -60,6 +61,7 @@ pub(super) fn check_inodes(context: &Context<'_>, tree: &mut Tree) -> Result<(),
             if let Err(expected) = sets.take(set.0.into()) {
                 add(Rule::TreeXattrs, place, set.0.into(), expected);
             }
+            refused.check(context, &inode, set)?;
         }
         match inode.kind {
             FileKind::Regular { size, content: Some(content) } => {

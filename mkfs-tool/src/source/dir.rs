@@ -23,7 +23,7 @@ use self::directories::{Directories, ROOT};
 pub use self::file::{DirFile, OpenDirFile};
 use self::stamp::Stamp;
 use self::xattr::Buffers;
-use super::{join, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Source, Walked};
+use super::{join, overlay, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Source, Walked};
 use crate::error::{path_of, Error, Result};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError, Xattrs};
 
@@ -54,6 +54,8 @@ struct Visit {
     stamp: Stamp,
     /// A mount point that stays, without what is mounted.
     empty: bool,
+    /// Lower layers have nothing here, or it is hidden.
+    opaque: bool,
 }
 
 /// The state that a walk carries from directory to directory.
@@ -179,7 +181,7 @@ impl DirSource {
         let dir = self.directories.open_directory(visit.number, OPEN).map_err(io("open the directory"))?;
         let names = self.names(&dir, visit.number, &mut walk.dirents)?;
         for name in &names {
-            self.entry(&dir, visit.number, name, walk, found)?;
+            self.entry(&dir, visit, name, walk, found)?;
         }
         let now = fstat(&dir).map_err(io("stat"))?;
         if let Some(what) = visit.stamp.difference(&now) {
@@ -202,11 +204,12 @@ impl DirSource {
     fn entry(
         &self,
         dir: &OwnedFd,
-        number: u32,
+        visit: &Visit,
         name: &[u8],
         walk: &mut Walk,
         found: Found<'_, DirFile>,
     ) -> Result<()> {
+        let number = visit.number;
         let path = || self.path_in(number, name);
         if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
             walk.left_out.excluded += 1;
@@ -231,12 +234,18 @@ impl DirSource {
             }
         }
         let Some(kind) = self.kind(dir, number, name, &stat, walk)? else { return Ok(()) };
+        if kind == Kind::Whiteout && visit.opaque {
+            walk.left_out.whiteouts += 1;
+            walk.left_out.names.push(path, "a whiteout in an opaque directory");
+            return Ok(());
+        }
         let linked = stat.st_nlink > 1 && kind != Kind::Directory;
         if let Some(ino) = walk.links.get(&id).filter(|_| linked) {
             return walk.builder.add_link(name, *ino).map_err(refused);
         }
         let xattrs = self.xattrs(dir, number, name, &mut walk.buffers, &mut walk.left_out)?;
         let stamp = Stamp::of(&stat, &xattrs);
+        let opaque = overlay::hides_all(&xattrs, visit.opaque);
         let attributes = self.attributes(&stat, &stamp, xattrs);
         let ino = walk.builder.add(name, &kind, attributes).map_err(refused)?;
         if linked {
@@ -245,7 +254,7 @@ impl DirSource {
         match kind {
             Kind::Directory => {
                 let number = self.directories.add(number, name);
-                walk.queue.push_back(Visit { ino, number, stamp, empty });
+                walk.queue.push_back(Visit { ino, number, stamp, empty, opaque });
             }
             Kind::Regular { size } if size > 0 => {
                 let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
@@ -268,6 +277,7 @@ impl Source for DirSource {
         let mut left_out = LeftOut::new(self.filter.verbose);
         let xattrs = self.xattrs(root, ROOT, b".", &mut buffers, &mut left_out)?;
         let stamp = Stamp::of(&stat, &xattrs);
+        let opaque = overlay::hides_all(&xattrs, false);
         let mut builder = TreeBuilder::new(self.attributes(&stat, &stamp, xattrs))
             .map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
         builder.configure(&self.filter).map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
@@ -276,7 +286,7 @@ impl Source for DirSource {
             left_out,
             devices: DeviceList::default(),
             links: HashMap::new(),
-            queue: VecDeque::from([Visit { ino: 1, number: ROOT, stamp, empty: false }]),
+            queue: VecDeque::from([Visit { ino: 1, number: ROOT, stamp, empty: false, opaque }]),
             buffers,
             dirents: vec![MaybeUninit::uninit(); DIRENTS_BUFFER],
             dev: stat.st_dev,

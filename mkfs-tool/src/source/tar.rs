@@ -199,12 +199,12 @@ impl Source for TarSource {
         builder.configure(&self.filter).map_err(refused(b"/"))?;
         let mut links: HashMap<usize, u32> = HashMap::new();
         let mut trail = Trail::new();
-        // Inode, node, place, and whether an opaque directory is above.
+        // Inode, node, place, and whether whiteouts in the directory above hide nothing.
         let mut queue = VecDeque::from([(1_u32, self.root, 0, false)]);
-        while let Some((dir_ino, dir, place, below_opaque)) = queue.pop_front() {
+        while let Some((dir_ino, dir, place, above_hides)) = queue.pop_front() {
             builder.open_directory(dir_ino).map_err(|error| refused(&trail.path(place))(error))?;
             let node = self.nodes.get(dir);
-            let is_opaque = below_opaque || node.is_opaque();
+            let is_opaque = node.hides_all(above_hides);
             if let What::Directory { implied: true, .. } = node.what {
                 notes.implied_directories += 1;
                 notes.names.push(|| trail.path(place), "a directory without an entry");

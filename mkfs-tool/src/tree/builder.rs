@@ -12,13 +12,12 @@ use tesserafs_format::limits::{
 };
 use tesserafs_format::raw::{RawAttributes, RawDirent, RawXattrSet};
 use tesserafs_format::xattr::is_valid_name;
-use tesserafs_format::{Dirent, FileType, Ino, XattrEntry};
+use tesserafs_format::{settable, Dirent, FileType, Ino, XattrEntry};
 use zerocopy::IntoBytes;
 
 use super::{Attributes, Kind, Node, RefusedXattr, Tree, TreeError, Xattrs};
 use crate::file_contexts::{FileContexts, LABEL};
 use crate::source::{join, Filter};
-use crate::xattr;
 
 /// Builds a [`Tree`].
 #[derive(Debug)]
@@ -231,7 +230,7 @@ impl TreeBuilder {
         self.relabel(name, node.file_type, &mut attributes);
         let refused = &mut self.tree.refused_xattrs;
         attributes.xattrs.retain(|(xattr, value)| {
-            let why = xattr::refusal(node.file_type, xattr, value).filter(|_| is_valid_name(xattr));
+            let why = settable::refusal(node.file_type, xattr, value).filter(|_| is_valid_name(xattr));
             if let Some(why) = why {
                 refused.push(RefusedXattr { dir: parent, file: name.into(), xattr: xattr[..].into(), why });
             }

@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use tesserafs_format::limits::NAME_MAX;
+
 use super::acl::{Owners, Texts};
 use super::header::Parsed;
 use super::reader::{EntryKind, TarEntry};
 use super::sparse::Segment;
 use super::trail::Trail;
 use crate::error::{path_of, Shown};
-use crate::source::AclNames;
+use crate::source::{overlay, AclNames};
 use crate::tree::Attributes;
 
 /// The prefix by which OCI marks a name that is to disappear.
@@ -19,10 +21,6 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The prefix of the names of AUFS's own files.
 const AUFS: &[u8] = b".wh..wh.";
-/// The xattrs by which overlayfs recognises such a directory: without and with its option `userxattr`.
-const OPAQUE_XATTRS: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
-/// The value of these.
-const OPAQUE_VALUE: &[u8] = b"y";
 /// The index of the root among the nodes.
 pub(super) const ROOT: usize = 0;
 
@@ -81,22 +79,18 @@ impl Node {
         Self { attributes, acls: None, what: What::directory(true) }
     }
 
-    /// Whether what lower layers have in this directory is hidden.
-    pub(super) fn is_opaque(&self) -> bool {
-        let is_mark =
-            |(name, value): &(Vec<u8>, Vec<u8>)| OPAQUE_XATTRS.contains(&&name[..]) && value == OPAQUE_VALUE;
-        match self.what {
-            What::Directory { opaque, .. } => opaque || self.attributes.xattrs.iter().any(is_mark),
-            _ => false,
-        }
+    /// Whether whiteouts in this directory hide nothing; `above` says that of the one that names it.
+    pub(super) fn hides_all(&self, above: bool) -> bool {
+        let is_marked = matches!(self.what, What::Directory { opaque: true, .. });
+        is_marked || overlay::hides_all(&self.attributes.xattrs, above)
     }
 
     /// The attributes with the marks of an opaque directory.
     pub(super) fn marked_attributes(&self) -> Attributes {
         let mut attributes = self.attributes.clone();
         if matches!(self.what, What::Directory { opaque: true, .. }) {
-            attributes.xattrs.retain(|(name, _)| !OPAQUE_XATTRS.contains(&&name[..]));
-            let marks = OPAQUE_XATTRS.map(|name| (name.to_vec(), OPAQUE_VALUE.to_vec()));
+            attributes.xattrs.retain(|(name, _)| !overlay::OPAQUE.contains(&&name[..]));
+            let marks = overlay::OPAQUE.map(|name| (name.to_vec(), overlay::OPAQUE_VALUE.to_vec()));
             attributes.xattrs.extend(marks);
         }
         attributes
@@ -180,6 +174,9 @@ impl Nodes {
         if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| !is_aufs(name)) {
             if hidden.is_empty() {
                 return Err("an OCI whiteout without a name".into());
+            }
+            if matches!(hidden, b"." | b"..") || hidden.len() > NAME_MAX {
+                return Err(format!("an OCI whiteout of {}, which is no name", Shown(path_of(hidden))));
             }
             let attributes = Attributes { mtime: entry.attributes.mtime, ..Attributes::default() };
             self.insert(parent, hidden, Node { attributes, acls: None, what: What::Whiteout { oci: true } });

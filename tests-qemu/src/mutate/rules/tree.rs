@@ -293,7 +293,7 @@ pub(super) fn xattr_entries() -> Vec<Case> {
         }),
         fails("xattr-name-of-the-system", Xattr, Rule::XattrName, |p| xattrs(p, &[(b"system.nfs4_acl", b"1")])),
         fails("xattr-name-of-no-namespace", Xattr, Rule::XattrName, |p| xattrs(p, &[(b"users.a", b"1")])),
-        canonical("xattr-acl-of-nonsense", Rule::TreeXattrs, |p| xattrs(p, &[(b"system.posix_acl_access", b"nonsense")])),
-        canonical("xattr-capability-of-nonsense", Rule::TreeXattrs, |p| xattrs(p, &[(b"security.capability", b"nonsense")])),
+        canonical("xattr-acl-of-nonsense", Rule::XattrSettable, |p| xattrs(p, &[(b"system.posix_acl_access", b"nonsense")])),
+        canonical("xattr-capability-of-nonsense", Rule::XattrSettable, |p| xattrs(p, &[(b"security.capability", b"nonsense")])),
     ]
 }

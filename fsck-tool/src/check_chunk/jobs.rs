@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The work: packs, chunks with the contents in them, extents of contents of several, and the chunks that are left.
+
+use std::sync::Arc;
+
+use tesserafs_format::extent::Extents;
+use tesserafs_format::{ContentIndex, Extent, Target};
+
+use super::stream::Stream;
+use super::{lock, Data};
+use crate::check_map::Bits;
+use tesserafs_image::error::Error;
+
+/// The work that is still to be done.
+pub(super) struct Jobs {
+    pack: usize,
+    content: u32,
+    /// The content whose extents are being given out, and the next one.
+    stream: Option<(Arc<Stream>, Extents, u32)>,
+    /// Chunks that were given out for the contents in them.
+    shared: Bits,
+    rest: u32,
+}
+
+/// A part of the work.
+pub(super) enum Job {
+    /// The digest of a pack.
+    Pack(usize),
+    /// A chunk, with the contents that lie in it.
+    Shared(u32),
+    /// An extent of a content of several.
+    Piece(Arc<Stream>, Extent, u32),
+    /// A chunk that no content which can be followed uses.
+    Rest(u32),
+}
+
+impl Jobs {
+    /// All of it; the image has so many chunks.
+    pub(super) fn new(chunks: u64) -> Result<Self, Error> {
+        let shared = Bits::new(chunks, "a bit for each chunk")?;
+        Ok(Self { pack: 0, content: 0, stream: None, shared, rest: 0 })
+    }
+}
+
+impl Data<'_> {
+    /// The next job; `None` where there is none left.
+    pub(super) fn next_job(&self) -> Result<Option<Job>, Error> {
+        let mut guard = lock(&self.jobs);
+        let jobs = &mut *guard;
+        if jobs.pack < self.packs.len() {
+            jobs.pack += 1;
+            return Ok(Some(Job::Pack(jobs.pack - 1)));
+        }
+        loop {
+            if let Some((stream, extents, next)) = &mut jobs.stream {
+                if *next < extents.end {
+                    let extent = self.context.note(self.context.image.extent(extents, *next))?;
+                    let number = *next - extents.first;
+                    *next += 1;
+                    match extent {
+                        Some(extent) => return Ok(Some(Job::Piece(stream.clone(), extent, number))),
+                        // It could be read before: the file changed meanwhile.
+                        None => jobs.stream = None,
+                    }
+                    continue;
+                }
+                jobs.stream = None;
+            }
+            let Some(size) = self.tree.sizes.get(jobs.content as usize) else { break };
+            let content = ContentIndex(jobs.content);
+            jobs.content += 1;
+            if self.map.broken.get(content.0) || self.map.too_many_holes {
+                continue;
+            }
+            let Some(extents) = self.context.note(self.context.image.extents(content, *size))? else {
+                continue;
+            };
+            if extents.end - extents.first == 1 {
+                let extent = self.context.note(self.context.image.extent(&extents, extents.first))?;
+                if let Some(Extent { target: Target::Chunk { index, .. }, .. }) = extent {
+                    if jobs.shared.set(index.0) {
+                        return Ok(Some(Job::Shared(index.0)));
+                    }
+                    continue;
+                }
+            }
+            let pieces = extents.end - extents.first;
+            let stream = Stream::new(content.0, *size, pieces);
+            jobs.stream = Some((Arc::new(stream), extents, extents.first));
+        }
+        while u64::from(jobs.rest) < self.context.image.sb.layout.chunks.records() {
+            let chunk = jobs.rest;
+            jobs.rest += 1;
+            if self.map.sound.get(chunk) && !self.seen.get(chunk) {
+                return Ok(Some(Job::Rest(chunk)));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Contents of several extents: threads decode these in any order, the digest takes them in theirs.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use tesserafs_format::{Extent, Target};
+
+use super::kept::Kept;
+use super::{lock, Data};
+use tesserafs_image::error::Error;
+use tesserafs_image::hash::ContentHasher;
+use tesserafs_image::packs::Decoder;
+
+/// A content whose digest is being computed from several extents.
+pub(super) struct Stream {
+    content: u32,
+    pieces: u32,
+    state: Mutex<StreamState>,
+}
+
+struct StreamState {
+    /// The piece that the digest needs next.
+    next: u32,
+    waiting: BTreeMap<u32, Piece>,
+    /// Absent while a thread uses it.
+    hasher: Option<ContentHasher>,
+    /// A piece is missing, and with it the digest.
+    lost: bool,
+}
+
+/// A part of a content.
+enum Piece {
+    Bytes(Vec<u8>),
+    Zeros(u64),
+    Lost,
+}
+
+impl Stream {
+    /// Content number `content`, which has `size` bytes in so many pieces.
+    pub(super) fn new(content: u32, size: u64, pieces: u32) -> Self {
+        let hasher = Some(ContentHasher::new(size));
+        let state = StreamState { next: 0, waiting: BTreeMap::new(), hasher, lost: false };
+        Self { content, pieces, state: Mutex::new(state) }
+    }
+}
+
+impl Data<'_> {
+    /// Decodes an extent, and hands it to the digest of its content.
+    pub(super) fn piece(
+        &self,
+        stream: &Stream,
+        extent: &Extent,
+        number: u32,
+        decoder: &mut Decoder,
+        kept: &mut Kept,
+    ) -> Result<(), Error> {
+        let piece = match extent.target {
+            Target::Hole => Piece::Zeros(extent.len()),
+            Target::Chunk { index, offset } => {
+                let len = usize::try_from(extent.len()).unwrap_or(usize::MAX);
+                let range = offset as usize..(offset as usize).saturating_add(len);
+                self.part(index.0, range, decoder, kept)?.map_or(Piece::Lost, Piece::Bytes)
+            }
+        };
+        self.context.progress.advance(extent.len());
+        let mut state = lock(&stream.state);
+        state.waiting.insert(number, piece);
+        // The thread that has the hasher takes all pieces that wait, this one too.
+        let Some(mut hasher) = state.hasher.take() else { return Ok(()) };
+        loop {
+            let next = state.next;
+            let Some(piece) = state.waiting.remove(&next) else { break };
+            state.next += 1;
+            state.lost |= matches!(piece, Piece::Lost);
+            let lost = state.lost;
+            drop(state);
+            if !lost {
+                self.take(&mut hasher, &piece)?;
+            }
+            drop(piece);
+            self.gate.leave();
+            state = lock(&stream.state);
+        }
+        if state.next < stream.pieces {
+            state.hasher = Some(hasher);
+        } else if !state.lost {
+            drop(state);
+            self.compare(stream.content, hasher.finish())?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, hasher: &mut ContentHasher, piece: &Piece) -> Result<(), Error> {
+        match piece {
+            Piece::Bytes(bytes) => hasher.update(bytes),
+            Piece::Zeros(len) => hasher.zeros_until(*len, || self.context.cancel.check())?,
+            Piece::Lost => (),
+        }
+        Ok(())
+    }
+}
