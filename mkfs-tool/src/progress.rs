@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tesserafs_image::text::size;
 
 /// Is told how far a build is, from several threads.
 pub trait Progress: Sync {
@@ -149,7 +150,7 @@ impl Progress for Plain {
 
 fn line(elapsed: Duration, read: u64, found: u64) -> String {
     let percent = read.saturating_mul(100).checked_div(found).unwrap_or(100);
-    let (read, found) = (crate::report::size(read), crate::report::size(found));
+    let (read, found) = (size(read), size(found));
     format!("{}: {:.1} s: {read} of {found} read, {percent} %\n", crate::PROGRAM, elapsed.as_secs_f64())
 }
 
