@@ -23,6 +23,9 @@ use crate::source::{FileTask, OpenFile, Source};
 /// Bytes that the file the sequencer waits for may have in flight beyond the budget.
 const HEAD_EXTRA: u64 = 8 << 20;
 
+/// Files that workers may have taken and the sequencer not finished.
+const FILES_AHEAD: usize = 1024;
+
 /// A thread that reads, hashes, cuts and compresses.
 pub(super) struct Worker<'a, F> {
     shared: &'a Shared<F>,
@@ -72,7 +75,13 @@ impl<'a, F: Send> Worker<'a, F> {
 
     fn take_task(&self) -> Option<(u64, FileTask<F>)> {
         let mut state = self.shared.state();
-        let (seq, task) = state.tasks.pop_front()?;
+        // The bell rings where the first of them ends.
+        if state.files.len() >= FILES_AHEAD {
+            return None;
+        }
+        let task = state.tasks.pop_front()?;
+        let seq = state.taken;
+        state.taken += 1;
         state.files.push_back(FileEvents { ino: task.ino, size: task.size, events: VecDeque::new() });
         Some((seq, task))
     }
@@ -235,7 +244,7 @@ impl<'a, F: Send> Worker<'a, F> {
 
     /// Goes on with a file that lies in one window.
     fn finish_whole(&self, seq: u64, mut cutter: Cutter, summary: Summary, permit: Permit) {
-        let known = self.shared.state().contents.contains_key(&summary.digest);
+        let known = self.shared.state().contents.get(&summary.digest).is_some();
         if known {
             self.hand_over(seq, vec![Event::End(summary)], Vec::new());
             return;
