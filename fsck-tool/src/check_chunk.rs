@@ -6,30 +6,33 @@
 //! content go into its digest in order, by whichever thread has the next ones. A chunk with several small contents is
 //! decoded once for all of them. Memory is bounded by the number of decoded chunks that may wait or are kept.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+mod bits;
+mod gate;
+mod kept;
+
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use tesserafs_format::extent::Extents;
 use tesserafs_format::{Chunk, ChunkIndex, ContentIndex, Digest, Extent, Place, Rule, Target};
 
+use self::bits::AtomicBits;
+use self::gate::Gate;
+use self::kept::Kept;
 use crate::check_map::{Bits, Map};
-use tesserafs_image::error::{vec_of, Error};
+use tesserafs_image::error::Error;
 use tesserafs_image::finding::Finding;
 use tesserafs_image::hash::{sha256, BlockCounter, ContentHasher, Summary};
 use tesserafs_image::packs::{DataError, Decoder, Packs};
 use tesserafs_image::parallel::First;
-use tesserafs_image::walk::Tree;
-use tesserafs_image::Context;
+use tesserafs_image::progress::Step;
+use tesserafs_image::walk::{self, Tree};
+use tesserafs_image::{text, Context};
 
 /// Decoded chunks that may wait for their turn, for each thread.
 const WAITING_PER_THREAD: usize = 8;
-
-/// Decoded chunks that each thread keeps because only a part of them was wanted.
-const KEPT_PER_THREAD: usize = 8;
 
 /// Checks all data.
 pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(), Error> {
@@ -75,7 +78,7 @@ struct Data<'a> {
     seen: AtomicBits,
     /// Chunks that break a rule: said once each.
     failed: Mutex<HashSet<u32>>,
-    jobs: Mutex<Jobs>,
+    jobs: Mutex<Jobs<'a>>,
     gate: Gate,
     /// Why the check ends.
     first: First,
@@ -84,32 +87,34 @@ struct Data<'a> {
 }
 
 /// The work that is still to be done.
-struct Jobs {
+struct Jobs<'a> {
     pack: usize,
     content: u32,
     /// The content whose extents are being given out, and the next one.
-    stream: Option<(Arc<Stream>, Extents, u32)>,
+    stream: Option<(Arc<Stream<'a>>, Extents, u32)>,
     /// Chunks that were given out for the contents in them.
     shared: Bits,
     rest: u32,
 }
 
-enum Job {
+enum Job<'a> {
     /// The digest of a pack.
     Pack(usize),
     /// A chunk, with the contents that lie in it.
     Shared(u32),
     /// An extent of a content of several.
-    Piece(Arc<Stream>, Extent, u32),
+    Piece(Arc<Stream<'a>>, Extent, u32),
     /// A chunk that no content which can be followed uses.
     Rest(u32),
 }
 
 /// A content whose digest is being computed from several extents.
-struct Stream {
+struct Stream<'a> {
     content: u32,
     pieces: u32,
     state: Mutex<StreamState>,
+    /// Named as long as the content is digested.
+    _step: Option<Step<'a>>,
 }
 
 struct StreamState {
@@ -129,7 +134,7 @@ enum Piece {
     Lost,
 }
 
-impl Data<'_> {
+impl<'a> Data<'a> {
     /// Does jobs until there are none.
     fn work(&self) {
         // A thread that panics must not leave the others waiting for its piece.
@@ -160,12 +165,7 @@ impl Data<'_> {
                         self.piece(&stream, &extent, number, &mut decoder, &mut kept)?;
                         continue;
                     }
-                    Job::Pack(index) => match self.packs.check_digest(index, self.context.cancel) {
-                        Ok(()) => (),
-                        Err(DataError::Broken(finding)) => self.context.findings.add(*finding),
-                        Err(DataError::Stop(error @ Error::Io { .. })) => self.unreadable.set(error),
-                        Err(DataError::Stop(error)) => return Err(error),
-                    },
+                    Job::Pack(index) => self.pack(index)?,
                     Job::Shared(chunk) => self.shared(chunk, &mut decoder, &mut raw)?,
                     Job::Rest(chunk) => {
                         self.chunk(chunk, &mut decoder, &mut raw)?;
@@ -180,7 +180,7 @@ impl Data<'_> {
         }
     }
 
-    fn next_job(&self) -> Result<Option<Job>, Error> {
+    fn next_job(&self) -> Result<Option<Job<'a>>, Error> {
         let mut guard = lock(&self.jobs);
         let jobs = &mut *guard;
         if jobs.pack < self.packs.len() {
@@ -227,7 +227,11 @@ impl Data<'_> {
                 lost: false,
             };
             let pieces = extents.end - extents.first;
-            let stream = Stream { content: content.0, pieces, state: Mutex::new(state) };
+            let step = self.context.step(*size, || {
+                let path = walk::content_path(self.context, self.tree, content.0);
+                format!("digesting {}", text::escape(&path.unwrap_or_default()))
+            });
+            let stream = Stream { content: content.0, pieces, state: Mutex::new(state), _step: step };
             jobs.stream = Some((Arc::new(stream), extents, extents.first));
         }
         while u64::from(jobs.rest) < self.context.image.sb.layout.chunks.records() {
@@ -238,6 +242,24 @@ impl Data<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Checks the digest of a pack.
+    fn pack(&self, index: usize) -> Result<(), Error> {
+        let bytes = self.map.packs.get(index).copied().flatten().map_or(0, |pack| pack.bytes);
+        let _step = self.context.step(bytes, || format!("digesting pack {index}"));
+        match self.packs.check_digest(index, self.context.cancel) {
+            Ok(()) => Ok(()),
+            Err(DataError::Broken(finding)) => {
+                self.context.findings.add(*finding);
+                Ok(())
+            }
+            Err(DataError::Stop(error @ Error::Io { .. })) => {
+                self.unreadable.set(error);
+                Ok(())
+            }
+            Err(DataError::Stop(error)) => Err(error),
+        }
     }
 
     /// Decodes a chunk into `raw`, and checks its raw digest the first time; its record, or `None` where it is broken.
@@ -334,7 +356,7 @@ impl Data<'_> {
     /// Decodes an extent, and hands it to the digest of its content.
     fn piece(
         &self,
-        stream: &Stream,
+        stream: &Stream<'_>,
         extent: &Extent,
         number: u32,
         decoder: &mut Decoder,
@@ -348,7 +370,9 @@ impl Data<'_> {
                 self.part(index.0, range, decoder, kept)?.map_or(Piece::Lost, Piece::Bytes)
             }
         };
-        self.context.progress.advance(extent.len());
+        if extent.target != Target::Hole {
+            self.context.progress.advance(extent.len());
+        }
         let mut state = lock(&stream.state);
         state.waiting.insert(number, piece);
         // The thread that has the hasher takes all pieces that wait, this one too.
@@ -360,8 +384,10 @@ impl Data<'_> {
             state.lost |= matches!(piece, Piece::Lost);
             let lost = state.lost;
             drop(state);
-            if !lost {
-                self.take(&mut hasher, &piece)?;
+            match &piece {
+                Piece::Zeros(len) if lost => self.context.progress.advance(*len),
+                _ if lost => (),
+                _ => self.take(&mut hasher, &piece)?,
             }
             drop(piece);
             self.gate.leave();
@@ -379,7 +405,10 @@ impl Data<'_> {
     fn take(&self, hasher: &mut ContentHasher, piece: &Piece) -> Result<(), Error> {
         match piece {
             Piece::Bytes(bytes) => hasher.update(bytes),
-            Piece::Zeros(len) => hasher.zeros_until(*len, || self.context.cancel.check())?,
+            Piece::Zeros(len) => hasher.zeros_until(*len, |part| {
+                self.context.progress.advance(part);
+                self.context.cancel.check()
+            })?,
             Piece::Lost => (),
         }
         Ok(())
@@ -404,78 +433,4 @@ impl Data<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A set of indices that all threads add to.
-struct AtomicBits(Vec<AtomicU64>);
-
-impl AtomicBits {
-    fn new(len: u64) -> Result<Self, Error> {
-        let words: Vec<u64> = vec_of(len.div_ceil(64), "a bit for each chunk")?;
-        Ok(Self(words.into_iter().map(AtomicU64::new).collect()))
-    }
-
-    fn get(&self, index: u32) -> bool {
-        let word = self.0.get(index as usize / 64);
-        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 == 1)
-    }
-
-    /// Adds an index; whether it was new.
-    fn set(&self, index: u32) -> bool {
-        let Some(word) = self.0.get(index as usize / 64) else { return false };
-        let mask = 1 << (index % 64);
-        word.fetch_or(mask, Ordering::Relaxed) & mask == 0
-    }
-}
-
-/// The chunks of which a part was wanted last: many short extents of a chunk do not decode it each.
-///
-/// mkfs makes no such extents of a content of several, so that this is empty for what it builds.
-#[derive(Default)]
-struct Kept(VecDeque<(u32, Vec<u8>)>);
-
-impl Kept {
-    fn get(&self, index: u32) -> Option<&[u8]> {
-        self.0.iter().find(|(kept, _)| *kept == index).map(|(_, raw)| raw.as_slice())
-    }
-
-    fn put(&mut self, index: u32, raw: Vec<u8>) {
-        if self.0.len() == KEPT_PER_THREAD {
-            self.0.pop_front();
-        }
-        self.0.push_back((index, raw));
-    }
-}
-
-/// Lets in so many.
-struct Gate {
-    free: Mutex<usize>,
-    left: Condvar,
-}
-
-impl Gate {
-    fn new(places: usize) -> Self {
-        Self { free: Mutex::new(places), left: Condvar::new() }
-    }
-
-    /// Waits for a place; false once `stop` is set.
-    ///
-    /// The piece that a digest needs next never waits here: the thread that it was given to is inside.
-    fn enter(&self, stop: &First) -> bool {
-        let mut free = lock(&self.free);
-        while *free == 0 {
-            if stop.is_set() {
-                return false;
-            }
-            let wait = Duration::from_millis(50);
-            free = self.left.wait_timeout(free, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *free -= 1;
-        true
-    }
-
-    fn leave(&self) {
-        *lock(&self.free) += 1;
-        self.left.notify_one();
-    }
 }

@@ -14,7 +14,7 @@ use self::args::Args;
 use self::request::{request, Request};
 use crate::error::{Error, Result};
 use crate::exit_code::ExitCode;
-use crate::progress::{Bar, How, Plain, Progress, Silent};
+use crate::progress::{Bar, How, Lines, Progress, Silent};
 use crate::{build, output, sign, PROGRAM};
 
 /// The reports of a build, and where they go.
@@ -30,9 +30,10 @@ impl Telling {
     fn progress(&self) -> Box<dyn Progress> {
         match self.progress {
             _ if self.quiet => Box::new(Silent),
-            How::Plain => Box::new(Plain::new()),
+            How::Plain => Box::new(Lines::plain()),
             How::Auto if io::stderr().is_terminal() => Box::new(Bar::new()),
-            How::Auto | How::None => Box::new(Silent),
+            How::Auto => Box::new(Lines::patient()),
+            How::None => Box::new(Silent),
         }
     }
 

@@ -50,7 +50,7 @@ use crate::encode::{encode, Resources};
 use crate::error::{path_of, Error, Result, Shown};
 use crate::image::ImageWriter;
 use crate::output::Output;
-use crate::progress::Progress;
+use crate::progress::{step, Progress};
 use crate::report::Report;
 use crate::source::dir::DirSource;
 use crate::source::tar::{self, TarSource};
@@ -85,10 +85,14 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
         SourcePath::Tar(path) => {
             let temporary = env::temp_dir();
             let spool = output.as_ref().map_or(&*temporary, Output::directory);
-            build_from(&TarSource::open(path, spool, filter)?, config, output.as_ref(), progress)?
+            let reading = step(progress, || format!("reading the archive {}", Shown(path)));
+            let source = TarSource::open(path, spool, filter)?;
+            drop(reading);
+            build_from(&source, config, output.as_ref(), progress)?
         }
     };
     if let Some(output) = output {
+        let _step = step(progress, || format!("writing {}", Shown(&config.image)));
         output.commit()?;
     }
     report.threads = config.threads.get() as u64;
@@ -122,7 +126,9 @@ fn build_from<S: Source>(
     let file = output.map(Output::file).transpose()?;
     let mut writer = ImageWriter::new(output.map(Output::file).transpose()?, &config.image)?;
     let (mut walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
+    let tables = step(progress, || "writing the tables".to_owned());
     let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
+    drop(tables);
     if let (Some(signer), Some(file)) = (&config.signer, &file) {
         let signature = signer.sign(&written.signed_prefix)?;
         sign::append_signature(file, &config.image, &written.superblock, &signature)?;

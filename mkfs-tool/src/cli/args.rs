@@ -196,7 +196,8 @@ pub(super) struct Args {
     #[arg(long, short)]
     pub(super) verbose: bool,
 
-    /// How far the build is: a bar on a terminal and nothing elsewhere, a line every few seconds, or nothing
+    /// How far the build is, on standard error: a bar on a terminal, elsewhere lines that name the step if it takes longer than
+    /// ten seconds (auto); a line every few seconds (plain); or nothing
     #[arg(long, value_enum, default_value_t, require_equals = true, value_name = "HOW")]
     pub(super) progress: How,
 

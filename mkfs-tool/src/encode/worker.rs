@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use tesserafs_format::limits::FRAME_BLOCK;
 use tesserafs_format::{chunk_digest, x86, Codec};
+use tesserafs_image::text::size;
 use zstd_safe::{CCtx, CParameter, ParamSwitch};
 
 use super::chunk::{Event, FileEvents, Job, Progressed, Stored, StoredBytes, Window};
@@ -16,8 +17,8 @@ use super::permit::Permit;
 use super::shared::Shared;
 use super::WINDOW;
 use crate::chunker::{ContentHasher, Cutter, FastCdc, Piece, Summary};
-use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::error::{Error, Result, Shown};
+use crate::progress::{step, Progress, LONG};
 use crate::source::{FileTask, OpenFile, Source};
 
 /// Bytes that the file the sequencer waits for may have in flight beyond the budget.
@@ -193,6 +194,8 @@ impl<'a, F: Send> Worker<'a, F> {
     ) -> Result<()> {
         let shared = self.shared;
         let in_flight = Arc::new(AtomicU64::new(0));
+        let name = || format!("reading {} ({})", Shown(&source.path(task)), size(task.size));
+        let _step = if task.size >= LONG { step(progress, name) } else { None };
         let mut open = source.open(task)?;
         let mut cutter = Cutter::new(self.cdc, &shared.profile);
         if task.size <= WINDOW as u64 {
@@ -214,12 +217,18 @@ impl<'a, F: Send> Worker<'a, F> {
             let data = open.data(pos)?;
             let gap = data.start - pos;
             if gap > 0 {
-                hasher.zeros(gap);
+                hasher.zeros_until(gap, |bytes| {
+                    progress.read(bytes);
+                    if shared.stopped() {
+                        Err(Error::Stopped)
+                    } else {
+                        Ok(())
+                    }
+                })?;
                 if let Some(bytes) = cutter.skip_zeros(gap, &mut pieces) {
                     let Some(permit) = self.acquire(0, seq, &in_flight)? else { return Ok(()) };
                     self.deliver(seq, bytes, permit, std::mem::take(&mut pieces), None);
                 }
-                progress.read(gap);
                 pos = data.start;
             }
             let end = data.end.min(pos + WINDOW as u64);
