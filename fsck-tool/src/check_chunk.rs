@@ -75,7 +75,7 @@ struct Data<'a> {
     seen: AtomicBits,
     /// Chunks that break a rule: said once each.
     failed: Mutex<HashSet<u32>>,
-    jobs: Mutex<Jobs>,
+    jobs: Mutex<Jobs<'a>>,
     gate: Gate,
     /// Why the check ends.
     first: First,
@@ -114,12 +114,7 @@ impl Data<'_> {
                         self.piece(&stream, &extent, number, &mut decoder, &mut kept)?;
                         continue;
                     }
-                    Job::Pack(index) => match self.packs.check_digest(index, self.context.cancel) {
-                        Ok(()) => (),
-                        Err(DataError::Broken(finding)) => self.context.findings.add(*finding),
-                        Err(DataError::Stop(error @ Error::Io { .. })) => self.unreadable.set(error),
-                        Err(DataError::Stop(error)) => return Err(error),
-                    },
+                    Job::Pack(index) => self.pack(index)?,
                     Job::Shared(chunk) => self.shared(chunk, &mut decoder, &mut raw)?,
                     Job::Rest(chunk) => {
                         self.chunk(chunk, &mut decoder, &mut raw)?;
@@ -131,6 +126,24 @@ impl Data<'_> {
         });
         if let Err(error) = result {
             self.first.set(error);
+        }
+    }
+
+    /// Checks the digest of a pack.
+    fn pack(&self, index: usize) -> Result<(), Error> {
+        let bytes = self.map.packs.get(index).copied().flatten().map_or(0, |pack| pack.bytes);
+        let _step = self.context.step(bytes, || format!("digesting pack {index}"));
+        match self.packs.check_digest(index, self.context.cancel) {
+            Ok(()) => Ok(()),
+            Err(DataError::Broken(finding)) => {
+                self.context.findings.add(*finding);
+                Ok(())
+            }
+            Err(DataError::Stop(error @ Error::Io { .. })) => {
+                self.unreadable.set(error);
+                Ok(())
+            }
+            Err(DataError::Stop(error)) => Err(error),
         }
     }
 

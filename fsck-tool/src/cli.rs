@@ -213,11 +213,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let shown = error.render().to_string();
             // A closed pipe while help is printed is nobody's error.
-            let _ = if shown.lines().any(|line| line.contains(char::is_control)) {
+            let _ = if text::is_plain(&shown) {
+                error.print()
+            } else {
                 // It quotes an argument, which a shell may have made of the name of a file.
                 shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", text::escape(line.as_bytes())))
-            } else {
-                error.print()
             };
             return if error.use_stderr() { ExitCode::USAGE } else { ExitCode::CLEAN };
         }

@@ -39,7 +39,7 @@ pub struct Config {
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Shown {
-    /// A bar, if standard error is a terminal
+    /// A bar on a terminal; elsewhere lines that name the step, if it takes longer than ten seconds
     #[default]
     Auto,
     /// Lines on standard error: as each stage begins, and every five seconds

@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists the files of an image.
+//! Lists the files of an image, in one of several formats.
 
 mod json;
 mod long;
 mod mtree;
+mod names;
+mod sha256;
 mod time;
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::ValueEnum;
-use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
 use tesserafs_image::context::read;
-use tesserafs_image::hash::sha256;
 use tesserafs_image::lookup::Found;
-use tesserafs_image::{text, visit, Context, Error};
-
-use crate::print::{cannot_write, for_terminal};
-use crate::NAME;
+use tesserafs_image::{hash, visit, Context, Error};
 
 /// How to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,7 +36,41 @@ pub enum Listing {
     Mtree,
 }
 
-/// Writes a line for each name at and below `top`, in the order of paths. The tree was checked.
+/// A way to write the files of an image, one after the other.
+trait Format {
+    /// Writes what stands before the first file.
+    fn begin(&mut self, _out: &mut dyn Write) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Writes a file.
+    fn file(
+        &mut self,
+        context: &Context<'_>,
+        inode: &Inode,
+        path: &[u8],
+        out: &mut dyn Write,
+    ) -> Result<(), Error>;
+
+    /// Says what was not written.
+    fn end(&self) {}
+}
+
+impl Listing {
+    fn format(self, is_terminal: bool) -> Box<dyn Format> {
+        match self {
+            Listing::Long => Box::new(long::Long),
+            Listing::Full => Box::new(long::Full),
+            Listing::Sha256 => Box::new(sha256::Sums::new(is_terminal)),
+            Listing::Names => Box::new(names::Names),
+            Listing::Names0 => Box::new(names::Names0 { is_terminal }),
+            Listing::Json => Box::new(json::Json),
+            Listing::Mtree => Box::new(mtree::Mtree),
+        }
+    }
+}
+
+/// Writes each name at and below `top`, in the order of paths. The tree was checked.
 pub(crate) fn list(
     context: &Context<'_>,
     top: &Found,
@@ -47,38 +78,10 @@ pub(crate) fn list(
     is_terminal: bool,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let mut left_out = 0_u64;
-    if listing == Listing::Mtree {
-        writeln!(out, "{}", mtree::HEADER).map_err(cannot_write)?;
-    }
-    visit::visit(context, top, |path, inode| match listing {
-        Listing::Long => long::write(context, inode, path, out),
-        Listing::Full => long::write_full(context, inode, path, out),
-        Listing::Json => json::write(context, inode, path, out),
-        Listing::Mtree => mtree::write(context, inode, path, out),
-        Listing::Names => writeln!(out, "{}", text::escape(path)).map_err(cannot_write),
-        Listing::Names0 => {
-            let path = if is_terminal { for_terminal(path) } else { path.to_vec() };
-            out.write_all(&[&path[..], b"\0"].concat()).map_err(cannot_write)
-        }
-        Listing::Sha256 => match inode.kind {
-            FileKind::Regular { size, .. } if size > PLAIN_DIGEST_MAX => {
-                left_out += 1;
-                Ok(())
-            }
-            FileKind::Regular { .. } => {
-                let line = text::sha256sum_line(&digest(context, inode)?, path);
-                let shown = if is_terminal { for_terminal(&line) } else { line };
-                out.write_all(&shown).map_err(cannot_write)
-            }
-            _ => Ok(()),
-        },
-    })?;
-    if left_out > 0 {
-        let limit = PLAIN_DIGEST_MAX >> 30;
-        let what = "whose digest is not the SHA-256 of their bytes, are left out";
-        let _ = writeln!(io::stderr(), "{NAME}: files larger than {limit} GiB, {what}: {left_out}");
-    }
+    let mut format = listing.format(is_terminal);
+    format.begin(out)?;
+    visit::visit(context, top, |path, inode| format.file(context, inode, path, out))?;
+    format.end();
     Ok(())
 }
 
@@ -88,7 +91,7 @@ fn digest(context: &Context<'_>, inode: &Inode) -> Result<String, Error> {
         FileKind::Regular { content: Some(content), .. } => {
             Ok(read(context.image.content_digest(content))?.to_string())
         }
-        _ => Ok(sha256(b"").to_string()),
+        _ => Ok(hash::sha256(b"").to_string()),
     }
 }
 

@@ -20,9 +20,10 @@ pub(crate) fn cannot_write(source: io::Error) -> Error {
 /// finding, and the output is not the file.
 pub(crate) fn cat(context: &Context<'_>, path: &[u8], out: &mut dyn Write) -> Result<(), Error> {
     let found = lookup::find(context, path, Last::Follow)?;
-    if !matches!(found.inode.kind, FileKind::Regular { .. }) {
+    let FileKind::Regular { size, .. } = found.inode.kind else {
         return Err(Error::Refused(format!("{}: is not a regular file", text::escape(path))));
-    }
+    };
+    let _step = context.step(size, || format!("reading {}", text::escape(path)));
     let contents = Contents::open(context)?;
     let written = contents.read(&found.inode, &mut Decoder::new()?, |piece| {
         match piece {

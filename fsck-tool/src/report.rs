@@ -14,6 +14,7 @@ use crate::exit_code::ExitCode;
 use tesserafs_image::error::Error;
 use tesserafs_image::finding::{spares_the_tree, Finding, Findings, Value};
 use tesserafs_image::losses::{Loss, Losses};
+use tesserafs_image::profile::ProfileReport;
 use tesserafs_image::text;
 
 /// A part of the image; pack and signature without the zeros behind them.
@@ -196,7 +197,7 @@ struct Json<'a> {
     tree_id: Option<String>,
     signed: bool,
     signature_is_trusted: Option<bool>,
-    profile: Option<JsonProfile>,
+    profile: Option<ProfileReport>,
     counts: Option<Counts>,
     file_bytes: u64,
     regions: &'a [Region],
@@ -205,27 +206,6 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_restored: Option<JsonLosses>,
     error: Option<String>,
-}
-
-/// The profile in the machine report, with the names of FORMAT.md.
-#[derive(Debug, Serialize)]
-struct JsonProfile {
-    chunk_min: u32,
-    chunk_avg: u32,
-    chunk_max: u32,
-    group_size: u32,
-    small_max: u32,
-    hole_min: u32,
-    level: u32,
-    zstd_version: u32,
-}
-
-impl From<Profile> for JsonProfile {
-    fn from(profile: Profile) -> Self {
-        let Profile { chunk_min, chunk_avg, chunk_max, group_size, small_max, hole_min, level, zstd_version } =
-            profile;
-        Self { chunk_min, chunk_avg, chunk_max, group_size, small_max, hole_min, level, zstd_version }
-    }
 }
 
 /// The losses of an extraction, in the machine report.
@@ -313,7 +293,7 @@ impl<'a> Json<'a> {
             tree_id: report.tree_id.map(id),
             signed: report.signed,
             signature_is_trusted: report.signature_is_trusted,
-            profile: report.profile.map(JsonProfile::from),
+            profile: report.profile.map(ProfileReport::from),
             counts: report.counts,
             file_bytes: report.file_bytes,
             regions: &report.regions,

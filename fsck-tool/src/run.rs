@@ -18,7 +18,7 @@ use crate::config::{Config, Mode, Shown};
 use crate::exit_code::ExitCode;
 use crate::list;
 use crate::print::{self, cannot_write};
-use crate::progress::{Bar, Lines, Progress, Silent};
+use crate::progress::{Bar, Lines, Passes, Progress, Silent};
 use crate::report::{chain, Report};
 use crate::NAME;
 
@@ -129,16 +129,18 @@ fn catch_signals() -> Result<Cancel, Error> {
 
 fn progress(config: &Config) -> Box<dyn Progress> {
     if let Some(fd) = config.progress_fd {
-        match Lines::to_fd(fd, &config.image) {
-            Ok(lines) => return Box::new(lines),
+        match Passes::to_fd(fd, &config.image) {
+            Ok(passes) => return Box::new(passes),
             // The check is what counts.
             Err(error) => say(&format!("no progress on file descriptor {fd}: {error}")),
         }
     }
     match config.progress {
         Shown::Plain => Box::new(Lines::plain()),
-        Shown::Auto if !config.quiet && io::stderr().is_terminal() => Box::new(Bar::new()),
-        _ => Box::new(Silent),
+        Shown::Auto if config.quiet => Box::new(Silent),
+        Shown::Auto if io::stderr().is_terminal() => Box::new(Bar::new()),
+        Shown::Auto => Box::new(Lines::patient()),
+        Shown::None => Box::new(Silent),
     }
 }
 

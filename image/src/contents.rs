@@ -79,7 +79,7 @@ impl<'a> Contents<'a> {
             let extent = read(self.context.image.extent(&extents, index))?;
             let Target::Chunk { index, offset } = extent.target else {
                 if let Some(hasher) = &mut hasher {
-                    hasher.zeros_until(extent.len(), || cancel.check())?;
+                    hasher.zeros_until(extent.len(), |_| cancel.check())?;
                 }
                 take(Piece::Hole(extent.len()))?;
                 continue;

@@ -11,7 +11,8 @@ use crate::error::{Broken, Error};
 use crate::finding::Findings;
 use crate::metadata::VerifiedMetadata;
 use crate::parallel::Cancel;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step, LONG};
+use crate::text;
 
 /// An image that is being read, and those who want to hear of it.
 pub struct Context<'a> {
@@ -49,6 +50,12 @@ impl<'a> Context<'a> {
         let pack_dir = metadata.source().path().parent().map(PathBuf::from).unwrap_or_default();
         let image = Image::new(metadata.superblock(), metadata);
         Self { image, metadata, findings, progress, cancel, threads, pack_dir }
+    }
+
+    /// A step on `bytes` bytes begins, for as long as the result lives. It is named where it may take long and somebody reads it.
+    pub fn step(&self, bytes: u64, what: impl FnOnce() -> String) -> Option<Step<'a>> {
+        let steps = self.progress.steps().filter(|_| bytes >= LONG)?;
+        Some(steps.begin(format!("{} ({})", what(), text::size(bytes))))
     }
 
     /// Turns a broken rule into a finding and `None`; an error into one.

@@ -156,16 +156,18 @@ impl ContentHasher {
         }
     }
 
-    /// The same; `go_on` is asked now and then where each zero costs time, which in a long content none does.
-    pub fn zeros_until<E>(&mut self, mut len: u64, go_on: impl Fn() -> Result<(), E>) -> Result<(), E> {
-        if matches!(self.digest, ContentDigest::Sparse(_)) {
-            self.zeros(len);
-            return Ok(());
-        }
+    /// The same; `go_on` hears of each part of them that was taken, and may end it. In a long content no zero costs time, and all
+    /// are one part.
+    pub fn zeros_until<E>(
+        &mut self,
+        mut len: u64,
+        mut go_on: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let is_free = matches!(self.digest, ContentDigest::Sparse(_));
         while len > 0 {
-            go_on()?;
-            let now = len.min(ZEROS_AT_ONCE);
+            let now = if is_free { len } else { len.min(ZEROS_AT_ONCE) };
             self.zeros(now);
+            go_on(now)?;
             len -= now;
         }
         Ok(())

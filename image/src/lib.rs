@@ -10,8 +10,8 @@
 //! - [`packs`]: stored and decoded chunks; [`contents`]: the bytes of files;
 //! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
 //! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
-//! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed; [`hash`], [`parallel`]
-//!   and [`progress`] serve all of them, and [`Context`] is what they are handed.
+//! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed, [`profile`] how a profile is
+//!   reported; [`hash`], [`parallel`] and [`progress`] serve all of them, and [`Context`] is what they are handed.
 //!
 //! # Units
 //!
@@ -96,6 +96,7 @@ pub mod losses;
 pub mod metadata;
 pub mod packs;
 pub mod parallel;
+pub mod profile;
 pub mod progress;
 pub mod scope;
 pub mod source;

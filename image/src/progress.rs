@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! How far a piece of work is.
+//! How far a piece of work is, and which steps of it are going on.
+
+mod steps;
+mod ticker;
 
 use std::fmt;
+
+pub use self::steps::{Step, Steps, LONG};
+pub use self::ticker::{Pace, Ticker};
 
 /// Hears how far the work is. Called from all threads.
 pub trait Progress: Sync + fmt::Debug {
@@ -12,6 +18,10 @@ pub trait Progress: Sync + fmt::Debug {
     fn advance(&self, units: u64);
     /// Nothing more comes.
     fn end(&self);
+    /// Where steps that may take long are named; `None` where nobody reads them.
+    fn steps(&self) -> Option<&Steps> {
+        None
+    }
 }
 
 /// Says nothing.

@@ -122,6 +122,7 @@ impl Archive<'_, '_> {
     }
 
     fn file(&mut self, mut entry: Entry, name: &[u8], inode: &Inode, size: u64) -> Result<(), Error> {
+        let _step = self.context.step(size, || format!("archiving {}", text::escape(name)));
         let runs: Vec<(u64, u64)> = self
             .contents
             .data_runs(inode)?

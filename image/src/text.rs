@@ -39,6 +39,30 @@ pub fn is_printable(c: char) -> bool {
         && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// Whether text of several lines can be given to a terminal as it is.
+pub fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c == '\n' || is_printable(c))
+}
+
+/// Bytes with a unit.
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut shown = "B";
+    for unit in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        shown = unit;
+    }
+    if shown == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {shown}")
+    }
+}
+
 /// The line of `sha256sum` for a file: a name with a backslash, newline or carriage return is escaped, and the line then begins
 /// with a backslash.
 pub fn sha256sum_line(digest: &str, name: &[u8]) -> Vec<u8> {
@@ -71,6 +95,14 @@ mod tests {
         assert!(escape(&all).chars().all(|c| c.is_ascii_graphic() || c == ' '));
         assert_eq!(escape(b"a\x1b[31m\\\n\xff"), "a\\033[31m\\\\\\012\\377");
         assert_eq!(escape("\u{e4}\u{202e}".as_bytes()), "\u{e4}\\342\\200\\256");
+    }
+
+    #[test]
+    fn what_reorders_or_hides_text_is_not_plain() {
+        assert!(is_plain("a \\ line\nand \u{e4}nother\n"));
+        for evil in ["\t", "\x1b[m", "\u{202e}", "\u{9b}", "\u{feff}", "\u{200f}"] {
+            assert!(!is_plain(evil), "{}", escape(evil.as_bytes()));
+        }
     }
 
     #[test]

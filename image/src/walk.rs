@@ -20,7 +20,7 @@ use tesserafs_format::{FormatError, Ino, Inode, Place};
 use crate::context::Context;
 use crate::error::{Broken, Error};
 
-pub use self::paths::{name, name_file, path};
+pub use self::paths::{content_path, name, name_file, path};
 pub use self::tree::{Directory, Tree};
 
 /// Records between two looks at the cancel flag, and two steps of the progress bar.

@@ -8,12 +8,13 @@ mod request;
 use std::io::{self, IsTerminal, Write};
 
 use clap::Parser;
+use tesserafs_image::text;
 
 use self::args::Args;
 use self::request::{request, Request};
-use crate::error::{Error, Result, Shown};
+use crate::error::{Error, Result};
 use crate::exit_code::ExitCode;
-use crate::progress::{Bar, How, Plain, Progress, Silent};
+use crate::progress::{Bar, How, Lines, Progress, Silent};
 use crate::{build, output, sign, PROGRAM};
 
 /// The reports of a build, and where they go.
@@ -29,9 +30,10 @@ impl Telling {
     fn progress(&self) -> Box<dyn Progress> {
         match self.progress {
             _ if self.quiet => Box::new(Silent),
-            How::Plain => Box::new(Plain::new()),
+            How::Plain => Box::new(Lines::plain()),
             How::Auto if io::stderr().is_terminal() => Box::new(Bar::new()),
-            How::Auto | How::None => Box::new(Silent),
+            How::Auto => Box::new(Lines::patient()),
+            How::None => Box::new(Silent),
         }
     }
 
@@ -55,11 +57,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let shown = error.render().to_string();
             // --help and --version come here too.
-            let _ = if shown.lines().any(|line| line.contains(char::is_control)) {
-                // It quotes an argument, which a shell may have made of the name of a file.
-                shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", Shown(line.as_ref())))
-            } else {
+            let _ = if text::is_plain(&shown) {
                 error.print()
+            } else {
+                // It quotes an argument, which a shell may have made of the name of a file.
+                shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", text::escape(line.as_bytes())))
             };
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
         }

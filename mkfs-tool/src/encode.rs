@@ -16,11 +16,14 @@
 //! to read more waits while it is spent, except for the file that the sequencer waits for: that file makes
 //! progress, so everything does.
 //!
-//! The parties have a file each: `worker`, `sequencer`; what they share is in `shared`, what passes between them in `chunk`,
-//! the budget in `permit`, and how they wake each other in `bell`.
+//! The files that workers are ahead of the sequencer by are limited, too: each takes some hundred bytes beside its own.
+//!
+//! The parties have a file each: `worker`, `sequencer`; what they share is in `shared`, and the contents that it knows in `contents`,
+//! what passes between them in `chunk`, the budget in `permit`, and how they wake each other in `bell`.
 
 mod bell;
 mod chunk;
+mod contents;
 mod digest;
 mod map;
 mod permit;
@@ -90,11 +93,7 @@ pub fn encode<S: Source>(
                     return Err(Error::Stopped);
                 }
                 progress.found(task.size);
-                let mut state = shared.state();
-                let seq = state.found;
-                state.found += 1;
-                state.tasks.push_back((seq, task));
-                drop(state);
+                shared.state().tasks.push_back(task);
                 shared.flight.bell.ring();
                 Ok(())
             });
@@ -137,7 +136,8 @@ pub fn encode<S: Source>(
         if let Some(error) = shared.state().error.take() {
             return Err(error);
         }
-        let map = sequenced?;
+        let mut map = sequenced?;
+        map.content_digests = std::mem::take(&mut shared.state().contents).into_digests();
         // A walk that failed has left its error.
         Ok((walked.ok_or(Error::Stopped)?, map))
     })

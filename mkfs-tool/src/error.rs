@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use tesserafs_format::FormatError;
+use tesserafs_image::text;
 
 /// The result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -124,20 +125,17 @@ fn device_list(nodes: &[PathBuf]) -> String {
 /// Bytes of a name that are shown; no system call takes more, and an archive may have 64 MiB.
 const SHOWN_MAX: usize = 4096;
 
-/// Shows a name without letting it write control characters to a terminal, or flood it.
+/// Shows a name as [`text::escape`] does, so that it neither writes control characters to a terminal nor floods it.
 pub struct Shown<'a>(pub &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0.as_os_str().as_bytes();
-        if bytes.len() > SHOWN_MAX {
-            return write!(f, "{}... ({} bytes)", Shown(path_of(&bytes[..SHOWN_MAX])), bytes.len());
-        }
-        // Nor those that reorder or hide what stands beside them.
-        let hides = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        match self.0.to_str() {
-            Some(text) if !text.contains(|c: char| c.is_control() || hides(c)) => f.write_str(text),
-            _ => write!(f, "{}", bytes.escape_ascii()),
+        match bytes.get(..SHOWN_MAX) {
+            Some(start) if bytes.len() > SHOWN_MAX => {
+                write!(f, "{}... ({} bytes)", text::escape(start), bytes.len())
+            }
+            _ => f.write_str(&text::escape(bytes)),
         }
     }
 }
@@ -145,4 +143,33 @@ impl fmt::Display for Shown<'_> {
 /// A path made of bytes from an archive or a directory.
 pub fn path_of(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_as_fsck_prints_them() {
+        for name in [
+            b"plain \xc3\xa4".as_slice(),
+            b"back\\slash",
+            b"new\nline",
+            b"\x1b[31m",
+            b"caf\xe9",
+            b"\xe2\x80\xaegnp",
+            b"\xc2\x9b",
+        ] {
+            assert_eq!(Shown(path_of(name)).to_string(), text::escape(name));
+        }
+        assert_eq!(Shown(path_of(b"caf\xe9\\")).to_string(), "caf\\351\\\\");
+    }
+
+    #[test]
+    fn a_name_without_end_is_cut() {
+        let name = [b'n'; 5000];
+        let shown = Shown(path_of(&name)).to_string();
+        assert!(shown.ends_with("nnn... (5000 bytes)") && shown.len() < 4200, "{shown}");
+        assert_eq!(Shown(path_of(&name[..4096])).to_string().len(), 4096);
+    }
 }

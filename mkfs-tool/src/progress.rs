@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How far a build is: a bar on a terminal, lines in a log where they are wanted, nothing elsewhere.
+//! How far a build is: a bar on a terminal, lines in a log.
+//!
+//! A log gets a line every few seconds where it is to show progress; where nothing was said of it, only work that takes long
+//! gets any, and each line names the step that takes it.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tesserafs_image::progress::Ticker;
+pub use tesserafs_image::progress::{Pace, Step, Steps, LONG};
+use tesserafs_image::text::size;
 
 /// Is told how far a build is, from several threads.
 pub trait Progress: Sync {
@@ -17,12 +21,21 @@ pub trait Progress: Sync {
     fn found(&self, bytes: u64);
     /// So many bytes of files were read.
     fn read(&self, bytes: u64);
+    /// Where steps that may take long are named; `None` where nobody reads them.
+    fn steps(&self) -> Option<&Steps> {
+        None
+    }
+}
+
+/// A step begins, for as long as the result lives; `what` is asked for its name where somebody reads it.
+pub fn step(progress: &dyn Progress, what: impl FnOnce() -> String) -> Option<Step<'_>> {
+    progress.steps().map(|steps| steps.begin(what()))
 }
 
 /// How progress is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum How {
-    /// A bar on a terminal, nothing elsewhere.
+    /// A bar on a terminal; elsewhere a line where the build takes long: after ten seconds, then twice a minute.
     #[default]
     Auto,
     /// A line every few seconds.
@@ -40,20 +53,33 @@ impl Progress for Silent {
     fn read(&self, _: u64) {}
 }
 
+/// How often the bar names the step that takes long.
+const NAMED: Pace = Pace { first: Duration::from_secs(2), every: Duration::from_secs(1), last: false };
+
 /// A bar on standard error.
 #[derive(Debug)]
-pub struct Bar(ProgressBar);
+pub struct Bar {
+    bar: ProgressBar,
+    steps: Arc<Steps>,
+    ticker: Option<Ticker>,
+}
 
 impl Bar {
     /// Shows the bar; hidden where standard error is not a terminal.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
         let template =
-            "{elapsed_precise} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({binary_bytes_per_sec})";
+            "{elapsed_precise} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({binary_bytes_per_sec}) {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
-        Self(bar)
+        let steps = Arc::new(Steps::default());
+        let (shown, named) = (bar.clone(), steps.clone());
+        let ticker = Ticker::start(NAMED, move || {
+            let long = named.oldest().filter(|(_, since)| *since >= NAMED.first);
+            shown.set_message(long.map(|(what, _)| what).unwrap_or_default());
+        });
+        Self { bar, steps, ticker: Some(ticker) }
     }
 }
 
@@ -65,102 +91,124 @@ impl Default for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        drop(self.ticker.take());
+        self.bar.finish_and_clear();
     }
 }
 
 impl Progress for Bar {
     fn found(&self, bytes: u64) {
-        self.0.inc_length(bytes);
+        self.bar.inc_length(bytes);
     }
 
     fn read(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
+    }
+
+    fn steps(&self) -> Option<&Steps> {
+        Some(&self.steps)
     }
 }
 
-/// How often a log gets a line.
-const EVERY: Duration = Duration::from_secs(5);
-
-/// Bytes so far.
-#[derive(Debug, Default)]
-struct Counters {
+/// Bytes so far, and what goes on.
+#[derive(Debug)]
+struct State {
     found: AtomicU64,
     read: AtomicU64,
+    steps: Steps,
+    started: Instant,
 }
 
-/// Lines on standard error: one every few seconds, and a last one.
+impl State {
+    fn line(&self) -> String {
+        let (found, read) = (self.found.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed));
+        line(self.started.elapsed(), read, found, self.steps.oldest())
+    }
+}
+
+/// Lines in a log, at a pace.
 #[derive(Debug)]
-pub struct Plain {
-    counters: Arc<Counters>,
-    /// Dropped to end the thread.
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+pub struct Lines {
+    state: Arc<State>,
+    /// Dropped first, as the last line may tell of the state.
+    _ticker: Ticker,
 }
 
-impl Plain {
-    /// Begins to tell.
-    pub fn new() -> Self {
-        Self::with(EVERY, io::stderr())
+impl Lines {
+    /// Lines on standard error for a log that is to show progress: one every few seconds, and a last one.
+    pub fn plain() -> Self {
+        Self::with(Pace { last: true, ..Pace::LOG }, io::stderr())
     }
 
-    fn with(every: Duration, mut out: impl Write + Send + 'static) -> Self {
-        let counters = Arc::new(Counters::default());
-        let (stop, stopped) = mpsc::channel();
-        let counted = counters.clone();
-        let started = Instant::now();
-        let tell = move || loop {
-            let ended = stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout);
-            let (found, read) = (counted.found.load(Ordering::Relaxed), counted.read.load(Ordering::Relaxed));
-            let line = line(started.elapsed(), read, found);
+    /// Lines on standard error where the build takes long.
+    pub fn patient() -> Self {
+        Self::with(Pace::PATIENT, io::stderr())
+    }
+
+    fn with(pace: Pace, mut out: impl Write + Send + 'static) -> Self {
+        let state = Arc::new(State {
+            found: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            steps: Steps::default(),
+            started: Instant::now(),
+        });
+        let told = state.clone();
+        let tell = move || {
             // A log that cannot be written is no reason to build nothing.
-            let _ = out.write_all(line.as_bytes());
-            if ended {
-                break;
-            }
+            let _ = out.write_all(told.line().as_bytes());
         };
-        let thread = thread::Builder::new().name("progress".into()).spawn(tell).ok();
-        Self { counters, stop: Some(stop), thread }
+        Self { state, _ticker: Ticker::start(pace, tell) }
     }
 }
 
-impl Default for Plain {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Plain {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-impl Progress for Plain {
+impl Progress for Lines {
     fn found(&self, bytes: u64) {
-        self.counters.found.fetch_add(bytes, Ordering::Relaxed);
+        self.state.found.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn read(&self, bytes: u64) {
-        self.counters.read.fetch_add(bytes, Ordering::Relaxed);
+        self.state.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn steps(&self) -> Option<&Steps> {
+        Some(&self.state.steps)
     }
 }
 
-fn line(elapsed: Duration, read: u64, found: u64) -> String {
+fn line(elapsed: Duration, read: u64, found: u64, step: Option<(String, Duration)>) -> String {
     let percent = read.saturating_mul(100).checked_div(found).unwrap_or(100);
-    let (read, found) = (crate::report::size(read), crate::report::size(found));
-    format!("{}: {:.1} s: {read} of {found} read, {percent} %\n", crate::PROGRAM, elapsed.as_secs_f64())
+    let (read, total) = (size(read), size(found));
+    let mut line = format!("{}: {:.1} s", crate::PROGRAM, elapsed.as_secs_f64());
+    if found > 0 || step.is_none() {
+        line += &format!(": {read} of {total} read, {percent} %");
+    }
+    if let Some((what, since)) = step {
+        line += &format!(": {what}, for {} s", since.as_secs());
+    }
+    line + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::thread;
 
     use super::*;
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+
+        fn wait_for(&self, what: &str) {
+            while !self.text().contains(what) {
+                thread::yield_now();
+            }
+        }
+    }
 
     impl Write for Log {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -173,19 +221,41 @@ mod tests {
         }
     }
 
+    const FAST: Pace = Pace { first: Duration::from_millis(1), every: Duration::from_millis(1), last: false };
+
     #[test]
     fn a_log_gets_a_line_every_so_often_and_a_last_one() {
         let log = Log::default();
-        let plain = Plain::with(Duration::from_millis(1), log.clone());
-        plain.found(3 << 20);
-        plain.read(1 << 20);
-        while log.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count() < 3 {
-            thread::yield_now();
-        }
-        plain.read(2 << 20);
-        drop(plain);
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(text.contains("s: 1.0 MiB of 3.0 MiB read, 33 %\n"), "{text}");
+        let lines = Lines::with(Pace { last: true, ..FAST }, log.clone());
+        lines.found(3 << 20);
+        lines.read(1 << 20);
+        log.wait_for("s: 1.0 MiB of 3.0 MiB read, 33 %\n");
+        lines.read(2 << 20);
+        drop(lines);
+        let text = log.text();
         assert!(text.ends_with("s: 3.0 MiB of 3.0 MiB read, 100 %\n"), "{text}");
+    }
+
+    #[test]
+    fn a_line_names_the_step_that_takes_long() {
+        let log = Log::default();
+        let lines = Lines::with(FAST, log.clone());
+        let archive = step(&lines, || "reading the archive a.tar.gz".into());
+        log.wait_for(" s: reading the archive a.tar.gz, for 0 s\n");
+        drop(archive);
+        lines.found(2 << 30);
+        let file = step(&lines, || "reading var/large".into());
+        log.wait_for(" s: 0 B of 2.0 GiB read, 0 %: reading var/large, for 0 s\n");
+        drop(file);
+        log.wait_for(" s: 0 B of 2.0 GiB read, 0 %\n");
+    }
+
+    #[test]
+    fn a_build_that_is_done_soon_says_nothing() {
+        let log = Log::default();
+        let lines = Lines::with(Pace::PATIENT, log.clone());
+        drop(step(&lines, || "reading".into()));
+        drop(lines);
+        assert_eq!(log.text(), "");
     }
 }

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use tesserafs_format::{FileType, Profile};
+use tesserafs_format::FileType;
+use tesserafs_image::profile::ProfileReport;
+use tesserafs_image::text::size;
 
 use crate::encode::{Figures, Map};
 use crate::error::Shown;
@@ -41,19 +43,6 @@ pub struct Counts {
     pub hard_links: u64,
     /// Distinct sets of xattrs.
     pub xattr_sets: u64,
-}
-
-/// How chunks were cut and compressed.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ProfileReport {
-    chunk_min: u32,
-    chunk_avg: u32,
-    chunk_max: u32,
-    group_size: u32,
-    small_max: u32,
-    hole_min: u32,
-    level: u32,
-    zstd_version: u32,
 }
 
 /// The report of a build.
@@ -122,7 +111,7 @@ impl Report {
             left_out: LeftOut::default(),
             unmatched_excludes: Vec::new(),
             archive: None,
-            profile: (&superblock.profile).into(),
+            profile: superblock.profile.into(),
             threads: 0,
             seconds: 0.0,
         }
@@ -206,38 +195,4 @@ fn counts(tree: &Tree) -> Counts {
     counts.names = tree.entries.len() as u64 - counts.directories;
     counts.hard_links = counts.names + 1 - counts.inodes;
     counts
-}
-
-impl From<&Profile> for ProfileReport {
-    fn from(profile: &Profile) -> Self {
-        Self {
-            chunk_min: profile.chunk_min,
-            chunk_avg: profile.chunk_avg,
-            chunk_max: profile.chunk_max,
-            group_size: profile.group_size,
-            small_max: profile.small_max,
-            hole_min: profile.hole_min,
-            level: profile.level,
-            zstd_version: profile.zstd_version,
-        }
-    }
-}
-
-/// Bytes with a unit.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = bytes as f64;
-    let mut shown = "B";
-    for unit in units {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        shown = unit;
-    }
-    if shown == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {shown}")
-    }
 }

@@ -16,6 +16,7 @@ pub mod owner;
 pub mod tar;
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 pub use self::archive::{AclNames, ArchiveOptions};
 pub use self::filter::{DeviceList, Devices, Filter, Override};
@@ -52,6 +53,9 @@ pub trait Source: Sync {
 
     /// Opens a file.
     fn open<'a>(&'a self, task: &'a FileTask<Self::File>) -> Result<Self::Open<'a>>;
+
+    /// The path of a file, for messages.
+    fn path(&self, task: &FileTask<Self::File>) -> PathBuf;
 }
 
 /// The result of a walk, beside the files.

@@ -11,31 +11,32 @@ use super::stream::Stream;
 use super::{lock, Data};
 use crate::check_map::Bits;
 use tesserafs_image::error::Error;
+use tesserafs_image::{text, walk};
 
 /// The work that is still to be done.
-pub(super) struct Jobs {
+pub(super) struct Jobs<'a> {
     pack: usize,
     content: u32,
     /// The content whose extents are being given out, and the next one.
-    stream: Option<(Arc<Stream>, Extents, u32)>,
+    stream: Option<(Arc<Stream<'a>>, Extents, u32)>,
     /// Chunks that were given out for the contents in them.
     shared: Bits,
     rest: u32,
 }
 
 /// A part of the work.
-pub(super) enum Job {
+pub(super) enum Job<'a> {
     /// The digest of a pack.
     Pack(usize),
     /// A chunk, with the contents that lie in it.
     Shared(u32),
     /// An extent of a content of several.
-    Piece(Arc<Stream>, Extent, u32),
+    Piece(Arc<Stream<'a>>, Extent, u32),
     /// A chunk that no content which can be followed uses.
     Rest(u32),
 }
 
-impl Jobs {
+impl Jobs<'_> {
     /// All of it; the image has so many chunks.
     pub(super) fn new(chunks: u64) -> Result<Self, Error> {
         let shared = Bits::new(chunks, "a bit for each chunk")?;
@@ -43,9 +44,9 @@ impl Jobs {
     }
 }
 
-impl Data<'_> {
+impl<'a> Data<'a> {
     /// The next job; `None` where there is none left.
-    pub(super) fn next_job(&self) -> Result<Option<Job>, Error> {
+    pub(super) fn next_job(&self) -> Result<Option<Job<'a>>, Error> {
         let mut guard = lock(&self.jobs);
         let jobs = &mut *guard;
         if jobs.pack < self.packs.len() {
@@ -86,7 +87,11 @@ impl Data<'_> {
                 }
             }
             let pieces = extents.end - extents.first;
-            let stream = Stream::new(content.0, *size, pieces);
+            let step = self.context.step(*size, || {
+                let path = walk::content_path(self.context, self.tree, content.0);
+                format!("digesting {}", text::escape(&path.unwrap_or_default()))
+            });
+            let stream = Stream::new(content.0, *size, pieces, step);
             jobs.stream = Some((Arc::new(stream), extents, extents.first));
         }
         while u64::from(jobs.rest) < self.context.image.sb.layout.chunks.records() {

@@ -12,12 +12,15 @@ use super::{lock, Data};
 use tesserafs_image::error::Error;
 use tesserafs_image::hash::ContentHasher;
 use tesserafs_image::packs::Decoder;
+use tesserafs_image::progress::Step;
 
 /// A content whose digest is being computed from several extents.
-pub(super) struct Stream {
+pub(super) struct Stream<'a> {
     content: u32,
     pieces: u32,
     state: Mutex<StreamState>,
+    /// Named as long as the content is digested.
+    _step: Option<Step<'a>>,
 }
 
 struct StreamState {
@@ -37,12 +40,12 @@ enum Piece {
     Lost,
 }
 
-impl Stream {
-    /// Content number `content`, which has `size` bytes in so many pieces.
-    pub(super) fn new(content: u32, size: u64, pieces: u32) -> Self {
+impl<'a> Stream<'a> {
+    /// Content number `content`, which has `size` bytes in so many pieces; `step` lasts as long as it is digested.
+    pub(super) fn new(content: u32, size: u64, pieces: u32, step: Option<Step<'a>>) -> Self {
         let hasher = Some(ContentHasher::new(size));
         let state = StreamState { next: 0, waiting: BTreeMap::new(), hasher, lost: false };
-        Self { content, pieces, state: Mutex::new(state) }
+        Self { content, pieces, state: Mutex::new(state), _step: step }
     }
 }
 
@@ -50,7 +53,7 @@ impl Data<'_> {
     /// Decodes an extent, and hands it to the digest of its content.
     pub(super) fn piece(
         &self,
-        stream: &Stream,
+        stream: &Stream<'_>,
         extent: &Extent,
         number: u32,
         decoder: &mut Decoder,
@@ -64,7 +67,9 @@ impl Data<'_> {
                 self.part(index.0, range, decoder, kept)?.map_or(Piece::Lost, Piece::Bytes)
             }
         };
-        self.context.progress.advance(extent.len());
+        if extent.target != Target::Hole {
+            self.context.progress.advance(extent.len());
+        }
         let mut state = lock(&stream.state);
         state.waiting.insert(number, piece);
         // The thread that has the hasher takes all pieces that wait, this one too.
@@ -76,8 +81,10 @@ impl Data<'_> {
             state.lost |= matches!(piece, Piece::Lost);
             let lost = state.lost;
             drop(state);
-            if !lost {
-                self.take(&mut hasher, &piece)?;
+            match &piece {
+                Piece::Zeros(len) if lost => self.context.progress.advance(*len),
+                _ if lost => (),
+                _ => self.take(&mut hasher, &piece)?,
             }
             drop(piece);
             self.gate.leave();
@@ -95,7 +102,10 @@ impl Data<'_> {
     fn take(&self, hasher: &mut ContentHasher, piece: &Piece) -> Result<(), Error> {
         match piece {
             Piece::Bytes(bytes) => hasher.update(bytes),
-            Piece::Zeros(len) => hasher.zeros_until(*len, || self.context.cancel.check())?,
+            Piece::Zeros(len) => hasher.zeros_until(*len, |part| {
+                self.context.progress.advance(part);
+                self.context.cancel.check()
+            })?,
             Piece::Lost => (),
         }
         Ok(())

@@ -10,7 +10,7 @@ use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
 use tesserafs_image::{text, visit, Context, Error};
 
-use super::{digest, type_name};
+use super::{digest, type_name, Format};
 use crate::print::cannot_write;
 
 /// Version of the fields: it changes when one changes its meaning or goes, not when one comes.
@@ -46,41 +46,47 @@ struct Time {
     nsec: u32,
 }
 
-pub(super) fn write(
-    context: &Context<'_>,
-    inode: &Inode,
-    path: &[u8],
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let mut line = Line {
-        version: VERSION,
-        path: text::escape(path),
-        kind: type_name(inode),
-        ino: inode.ino.get(),
-        mode: format!("{:04o}", inode.mode),
-        nlink: inode.nlink,
-        uid: inode.uid,
-        gid: inode.gid,
-        mtime: Time { sec: inode.mtime.sec, nsec: inode.mtime.nsec },
-        size: None,
-        sha256: None,
-        sparse_digest: None,
-        target: None,
-        xattrs: BTreeMap::new(),
-    };
-    match inode.kind {
-        FileKind::Regular { size, .. } => {
-            line.size = Some(size);
-            let digest = Some(digest(context, inode)?);
-            *(if size > PLAIN_DIGEST_MAX { &mut line.sparse_digest } else { &mut line.sha256 }) = digest;
+/// A JSON object a line.
+pub(super) struct Json;
+
+impl Format for Json {
+    fn file(
+        &mut self,
+        context: &Context<'_>,
+        inode: &Inode,
+        path: &[u8],
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let mut line = Line {
+            version: VERSION,
+            path: text::escape(path),
+            kind: type_name(inode),
+            ino: inode.ino.get(),
+            mode: format!("{:04o}", inode.mode),
+            nlink: inode.nlink,
+            uid: inode.uid,
+            gid: inode.gid,
+            mtime: Time { sec: inode.mtime.sec, nsec: inode.mtime.nsec },
+            size: None,
+            sha256: None,
+            sparse_digest: None,
+            target: None,
+            xattrs: BTreeMap::new(),
+        };
+        match inode.kind {
+            FileKind::Regular { size, .. } => {
+                line.size = Some(size);
+                let digest = Some(digest(context, inode)?);
+                *(if size > PLAIN_DIGEST_MAX { &mut line.sparse_digest } else { &mut line.sha256 }) = digest;
+            }
+            FileKind::Symlink { .. } => line.target = Some(text::escape(&visit::target(context, inode)?)),
+            _ => (),
         }
-        FileKind::Symlink { .. } => line.target = Some(text::escape(&visit::target(context, inode)?)),
-        _ => (),
+        visit::xattrs(context, inode, |name, value| {
+            line.xattrs.insert(text::escape(name), text::escape(value));
+            Ok(())
+        })?;
+        serde_json::to_writer(&mut *out, &line).map_err(io::Error::from).map_err(cannot_write)?;
+        writeln!(out).map_err(cannot_write)
     }
-    visit::xattrs(context, inode, |name, value| {
-        line.xattrs.insert(text::escape(name), text::escape(value));
-        Ok(())
-    })?;
-    serde_json::to_writer(&mut *out, &line).map_err(io::Error::from).map_err(cannot_write)?;
-    writeln!(out).map_err(cannot_write)
 }

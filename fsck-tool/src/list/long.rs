@@ -8,37 +8,48 @@ use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
 use tesserafs_image::{text, visit, Context, Error};
 
-use super::{digest, time};
+use super::{digest, time, Format};
 use crate::print::cannot_write;
 
 /// Type and mode, owner, size, digest, path; and where a symlink points.
-pub(super) fn write(
-    context: &Context<'_>,
-    inode: &Inode,
-    path: &[u8],
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let (size, digest) = size_and_digest(context, inode)?;
-    let (mode, owner) = (mode_text(inode), format!("{}:{}", inode.uid, inode.gid));
-    write!(out, "{mode} {owner} {size:>10} {digest:<64} ").map_err(cannot_write)?;
-    writeln!(out, "{}", name(context, inode, path)?).map_err(cannot_write)
+pub(super) struct Long;
+
+impl Format for Long {
+    fn file(
+        &mut self,
+        context: &Context<'_>,
+        inode: &Inode,
+        path: &[u8],
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let (size, digest) = size_and_digest(context, inode)?;
+        let (mode, owner) = (mode_text(inode), format!("{}:{}", inode.uid, inode.gid));
+        write!(out, "{mode} {owner} {size:>10} {digest:<64} ").map_err(cannot_write)?;
+        writeln!(out, "{}", name(context, inode, path)?).map_err(cannot_write)
+    }
 }
 
 /// The same with links, time and xattrs, whose values have a line each.
-pub(super) fn write_full(
-    context: &Context<'_>,
-    inode: &Inode,
-    path: &[u8],
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let (size, digest) = size_and_digest(context, inode)?;
-    let (mode, nlink, time) = (mode_text(inode), inode.nlink, time::utc(inode.mtime.sec, inode.mtime.nsec));
-    let owner = format!("{}:{}", inode.uid, inode.gid);
-    write!(out, "{mode} {nlink:>3} {owner} {size:>10} {time} {digest:<64} ").map_err(cannot_write)?;
-    writeln!(out, "{}", name(context, inode, path)?).map_err(cannot_write)?;
-    visit::xattrs(context, inode, |name, value| {
-        writeln!(out, "    {}={}", text::escape(name), text::escape(value)).map_err(cannot_write)
-    })
+pub(super) struct Full;
+
+impl Format for Full {
+    fn file(
+        &mut self,
+        context: &Context<'_>,
+        inode: &Inode,
+        path: &[u8],
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let (size, digest) = size_and_digest(context, inode)?;
+        let (mode, nlink, time) =
+            (mode_text(inode), inode.nlink, time::utc(inode.mtime.sec, inode.mtime.nsec));
+        let owner = format!("{}:{}", inode.uid, inode.gid);
+        write!(out, "{mode} {nlink:>3} {owner} {size:>10} {time} {digest:<64} ").map_err(cannot_write)?;
+        writeln!(out, "{}", name(context, inode, path)?).map_err(cannot_write)?;
+        visit::xattrs(context, inode, |name, value| {
+            writeln!(out, "    {}={}", text::escape(name), text::escape(value)).map_err(cannot_write)
+        })
+    }
 }
 
 fn size_and_digest(context: &Context<'_>, inode: &Inode) -> Result<(u64, String), Error> {

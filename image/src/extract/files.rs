@@ -92,6 +92,7 @@ impl Extractor<'_> {
     /// Writes the bytes of a regular file; holes stay holes.
     fn write(&self, inode: &Inode, file: &File, decoder: &mut Decoder) -> Result<(), DataError> {
         let FileKind::Regular { size, .. } = inode.kind else { return Ok(()) };
+        let _step = self.context.step(size, || format!("writing {}", self.shown(inode.ino.get())));
         let fail =
             |source| Error::Io { what: format!("cannot write {}", self.shown(inode.ino.get())), source };
         let mut at = 0;

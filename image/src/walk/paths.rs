@@ -34,6 +34,12 @@ pub fn path(context: &Context<'_>, tree: &Tree, ino: u32) -> Option<Vec<u8>> {
     Some(components.iter().rev().flat_map(|name| [b"/", name.as_slice()].concat()).collect())
 }
 
+/// The first path of the first file that has a content; `None` where there is none that can be read.
+pub fn content_path(context: &Context<'_>, tree: &Tree, content: u32) -> Option<Vec<u8>> {
+    let ino = tree.content_users.get(content as usize).copied().filter(|ino| *ino != 0)?;
+    path(context, tree, ino)
+}
+
 /// The name of entry `n` of a directory, unless it cannot be read.
 pub fn name(context: &Context<'_>, directory: &Directory, n: u32) -> Option<Vec<u8>> {
     let mut buf = [0; NAME_MAX];

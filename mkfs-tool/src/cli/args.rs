@@ -45,7 +45,7 @@ The report says how many names, xattrs and bytes were left out, and -v which one
 --quiet, standard error still gets those that no option asked for; with -v, too, all.
 
 Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
-the files; besides about 350 bytes an inode, 750 from an archive, and 2 MB for 1 GB of
+the files; besides about 200 bytes an inode, 320 from an archive, and 2 MB for 1 GB of
 distinct data. An archive that is compressed or comes from a pipe is unpacked into an
 unnamed file beside the image.
 
@@ -196,7 +196,8 @@ pub(super) struct Args {
     #[arg(long, short)]
     pub(super) verbose: bool,
 
-    /// How far the build is: a bar on a terminal and nothing elsewhere, a line every few seconds, or nothing
+    /// How far the build is, on standard error: a bar on a terminal, elsewhere lines that name the step if it takes longer than
+    /// ten seconds (auto); a line every few seconds (plain); or nothing
     #[arg(long, value_enum, default_value_t, require_equals = true, value_name = "HOW")]
     pub(super) progress: How,
 

@@ -172,18 +172,18 @@ impl<'a, F> Sequencer<'a, F> {
         let Summary { digest, blocks } = summary;
         let Current { mut extents, small } = std::mem::take(&mut self.current);
         self.map.figures.raw_bytes += size;
-        let known = self.shared.state().contents.get(&digest).copied();
+        let known = self.shared.state().contents.get(&digest);
         if let Some(content) = known {
             self.map.figures.duplicate_files += 1;
             self.map.figures.duplicate_bytes += size;
             self.map.files.push((ino, content));
             return Ok(());
         }
-        let content = self.map.content_digests.len() as u32;
+        let content = self.shared.state().contents.len() as u32;
         next_index(content)?;
         let blocks = u32::try_from(blocks)
             .map_err(|_| too_many("blocks of 4096 bytes that are not zero in a file"))?;
-        self.shared.state().contents.insert(digest, content);
+        self.shared.state().contents.push(digest);
         self.map.figures.content_bytes += size;
         let holes = hole_bytes(&extents, size);
         self.map.figures.hole_bytes += holes;
@@ -191,7 +191,6 @@ impl<'a, F> Sequencer<'a, F> {
             self.map.plain_hole_bytes += holes;
         }
         self.map.files.push((ino, content));
-        self.map.content_digests.push(digest);
         self.map.content_blocks.push(blocks);
         self.map.content_map.push(self.map.extents.len() as u32);
         if let Some(window) = small {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tesserafs_format::{Digest, Profile};
 
 use super::chunk::{ChunkState, FileEvents, Job, Progressed, UNNUMBERED};
+use super::contents::Contents;
 use super::permit::{Flight, Permit};
 use crate::error::Error;
 use crate::source::FileTask;
@@ -19,9 +20,9 @@ const NEWS: u64 = 16;
 
 pub(super) struct State<F> {
     /// Files that no worker took yet.
-    pub(super) tasks: VecDeque<(u64, FileTask<F>)>,
-    /// Number of files that the walk found.
-    pub(super) found: u64,
+    pub(super) tasks: VecDeque<FileTask<F>>,
+    /// Number of files that workers took.
+    pub(super) taken: u64,
     /// The walk is over.
     pub(super) walked: bool,
     /// Chunks that no worker took yet.
@@ -33,7 +34,7 @@ pub(super) struct State<F> {
     /// Chunks by the digest of their raw bytes.
     pub(super) chunks: HashMap<Digest, ChunkState>,
     /// Contents that the sequencer met.
-    pub(super) contents: HashMap<Digest, u32>,
+    pub(super) contents: Contents,
     /// The first error.
     pub(super) error: Option<Error>,
 }
@@ -42,13 +43,13 @@ impl<F> State<F> {
     pub(super) fn new() -> Self {
         Self {
             tasks: VecDeque::new(),
-            found: 0,
+            taken: 0,
             walked: false,
             jobs: VecDeque::new(),
             files: VecDeque::new(),
             head: 0,
             chunks: HashMap::new(),
-            contents: HashMap::new(),
+            contents: Contents::default(),
             error: None,
         }
     }

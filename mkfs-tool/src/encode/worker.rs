@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tesserafs_format::limits::{FRAME_BLOCK, PLAIN_DIGEST_MAX};
+use tesserafs_format::limits::FRAME_BLOCK;
 use tesserafs_format::{chunk_digest, x86, Codec};
+use tesserafs_image::text::size;
 use zstd_safe::{CCtx, CParameter, ParamSwitch};
 
 use super::chunk::{Event, FileEvents, Job, Progressed, Stored, StoredBytes, Window};
@@ -16,15 +17,15 @@ use super::permit::Permit;
 use super::shared::Shared;
 use super::WINDOW;
 use crate::chunker::{ContentHasher, Cutter, FastCdc, Piece, Summary};
-use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::error::{Error, Result, Shown};
+use crate::progress::{step, Progress, LONG};
 use crate::source::{FileTask, OpenFile, Source};
 
 /// Bytes that the file the sequencer waits for may have in flight beyond the budget.
 const HEAD_EXTRA: u64 = 8 << 20;
 
-/// Zeros that are digested before the thread looks whether the build has ended: some hundredths of a second.
-const ZEROS: u64 = 32 << 20;
+/// Files that workers may have taken and the sequencer not finished.
+const FILES_AHEAD: usize = 1024;
 
 /// A thread that reads, hashes, cuts and compresses.
 pub(super) struct Worker<'a, F> {
@@ -75,7 +76,13 @@ impl<'a, F: Send> Worker<'a, F> {
 
     fn take_task(&self) -> Option<(u64, FileTask<F>)> {
         let mut state = self.shared.state();
-        let (seq, task) = state.tasks.pop_front()?;
+        // The bell rings where the first of them ends.
+        if state.files.len() >= FILES_AHEAD {
+            return None;
+        }
+        let task = state.tasks.pop_front()?;
+        let seq = state.taken;
+        state.taken += 1;
         state.files.push_back(FileEvents { ino: task.ino, size: task.size, events: VecDeque::new() });
         Some((seq, task))
     }
@@ -187,6 +194,8 @@ impl<'a, F: Send> Worker<'a, F> {
     ) -> Result<()> {
         let shared = self.shared;
         let in_flight = Arc::new(AtomicU64::new(0));
+        let name = || format!("reading {} ({})", Shown(&source.path(task)), size(task.size));
+        let _step = if task.size >= LONG { step(progress, name) } else { None };
         let mut open = source.open(task)?;
         let mut cutter = Cutter::new(self.cdc, &shared.profile);
         if task.size <= WINDOW as u64 {
@@ -201,8 +210,6 @@ impl<'a, F: Send> Worker<'a, F> {
         }
         let mut pieces = Vec::new();
         let mut hasher = ContentHasher::new(task.size);
-        // Of a longer file none are digested.
-        let step = if task.size <= PLAIN_DIGEST_MAX { ZEROS } else { task.size };
         let mut pos = 0;
         // The bytes that a window leaves to the next one, a chunk and some zeros at most, have no permit of
         // their own.
@@ -210,17 +217,18 @@ impl<'a, F: Send> Worker<'a, F> {
             let data = open.data(pos)?;
             let gap = data.start - pos;
             if gap > 0 {
-                let mut rest = gap;
-                while rest > 0 && !shared.stopped() {
-                    let part = rest.min(step);
-                    hasher.zeros(part);
-                    rest -= part;
-                }
+                hasher.zeros_until(gap, |bytes| {
+                    progress.read(bytes);
+                    if shared.stopped() {
+                        Err(Error::Stopped)
+                    } else {
+                        Ok(())
+                    }
+                })?;
                 if let Some(bytes) = cutter.skip_zeros(gap, &mut pieces) {
                     let Some(permit) = self.acquire(0, seq, &in_flight)? else { return Ok(()) };
                     self.deliver(seq, bytes, permit, std::mem::take(&mut pieces), None);
                 }
-                progress.read(gap);
                 pos = data.start;
             }
             let end = data.end.min(pos + WINDOW as u64);
@@ -245,7 +253,7 @@ impl<'a, F: Send> Worker<'a, F> {
 
     /// Goes on with a file that lies in one window.
     fn finish_whole(&self, seq: u64, mut cutter: Cutter, summary: Summary, permit: Permit) {
-        let known = self.shared.state().contents.contains_key(&summary.digest);
+        let known = self.shared.state().contents.get(&summary.digest).is_some();
         if known {
             self.hand_over(seq, vec![Event::End(summary)], Vec::new());
             return;

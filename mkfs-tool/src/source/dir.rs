@@ -303,4 +303,8 @@ impl Source for DirSource {
     fn open<'a>(&'a self, task: &'a FileTask<DirFile>) -> Result<OpenDirFile<'a>> {
         OpenDirFile::open(self, task)
     }
+
+    fn path(&self, task: &FileTask<DirFile>) -> PathBuf {
+        self.shown(&task.file.path(self))
+    }
 }

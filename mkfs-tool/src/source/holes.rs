@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::limits::{plain_holes_max, BLOCK_BYTES, BLOCK_SIZE, DIGEST_SIZE, PLAIN_DIGEST_MAX};
@@ -165,6 +166,10 @@ impl<S: Source> Source for HoleLimit<'_, S> {
 
     fn open<'b>(&'b self, task: &'b FileTask<S::File>) -> Result<S::Open<'b>> {
         self.source.open(task)
+    }
+
+    fn path(&self, task: &FileTask<S::File>) -> PathBuf {
+        self.source.path(task)
     }
 }
 

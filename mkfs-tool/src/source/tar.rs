@@ -8,22 +8,23 @@
 //!
 //! - `unpack` makes a plain archive of any;
 //! - `reader` reads entries, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
-//! - `nodes` makes a tree of them, `image_archive` tells those that hold none;
-//! - here the tree is walked; `trail` is where the walk is.
+//! - `nodes` makes a tree of them, each a `node` with `names`, `image_archive` tells those that hold none;
+//! - here the tree is walked.
 
 mod acl;
 mod header;
 mod image_archive;
+mod names;
+mod node;
 mod nodes;
 mod pax;
 mod reader;
 mod sparse;
-mod trail;
 mod unpack;
 mod xattr;
 
-use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -34,11 +35,12 @@ use std::path::{Path, PathBuf};
 
 use tesserafs_format::limits::BLOCK_BYTES;
 
-use self::nodes::{Added, Node, Nodes, What, ROOT};
+use self::names::Named;
+use self::node::What;
+use self::nodes::{Added, Growing, Nodes, ROOT};
 use self::reader::Reader;
 use self::sparse::Segment;
-use self::trail::Trail;
-use super::left_out::Names;
+use super::left_out;
 use super::{ArchiveNotes, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
 use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
@@ -53,7 +55,7 @@ pub struct TarSource {
     filter: Filter,
     nodes: Nodes,
     /// The node that becomes the root.
-    root: usize,
+    root: u32,
     left_out: LeftOut,
     notes: ArchiveNotes,
 }
@@ -77,67 +79,13 @@ impl TarSource {
         let shown = if path.as_os_str() == "-" { Path::new("standard input") } else { path };
         let file = unpack::in_place(input, shown, spool)?;
         let stamp = stamp(&file).map_err(Error::io("stat", shown))?;
-        let mut source = Self {
-            path: shown.to_owned(),
-            file,
-            stamp,
-            nodes: Nodes::new(filter.archive.strip),
-            root: ROOT,
-            left_out: LeftOut::new(filter.verbose),
-            notes: ArchiveNotes { names: Names::new(filter.verbose), ..ArchiveNotes::default() },
-            filter,
-        };
-        source.index()?;
+        let (mut left_out, mut notes) = (LeftOut::new(filter.verbose), ArchiveNotes::default());
+        notes.names = left_out::Names::new(filter.verbose);
+        let nodes = index(&file, shown, stamp.0, &filter, &mut left_out, &mut notes)?;
+        let path = shown.to_owned();
+        let mut source = Self { path, file, stamp, filter, nodes, root: ROOT, left_out, notes };
         source.choose_root()?;
         Ok(source)
-    }
-
-    fn index(&mut self) -> Result<()> {
-        let file = self.file.try_clone().map_err(Error::io("open", &self.path))?;
-        let mut reader = Reader::new(file, &self.path, self.stamp.0);
-        while let Some(mut entry) = reader.next()? {
-            let offset = entry.offset;
-            let path = entry.path.clone();
-            let name = || path.clone();
-            let is_link = matches!(entry.kind, reader::EntryKind::HardLink(_));
-            let left_out = std::mem::take(&mut entry.left_out);
-            let (is_unknown, has_link_data) = (entry.is_unknown, entry.has_link_data);
-            let added = self.nodes.add(entry);
-            if added.map_err(|reason| self.refused(offset, reason))? == Added::Stripped {
-                self.left_out.outside += 1;
-                self.left_out.names.push(name, "--strip takes all of its names off");
-                continue;
-            }
-            // Those of a link are those of its target.
-            for key in left_out.into_iter().filter(|_| !is_link) {
-                self.left_out.xattrs += 1;
-                let what = || format!("xattr {}, which an image does not hold", Shown(path_of(&key)));
-                self.left_out.names.push(name, what());
-            }
-            if is_unknown {
-                self.notes.unknown_types += 1;
-                self.notes.names.push(name, "an entry of an unknown type");
-            }
-            if has_link_data {
-                self.notes.links_with_data += 1;
-                self.notes.names.push(name, "a hard link with data");
-            }
-        }
-        let end = self.stamp.0;
-        let acls = self.nodes.apply_acls(&reader.owners, self.filter.archive.acl_names);
-        acls.map_err(|reason| self.refused(end, reason))?;
-        self.notes.no_end_mark = reader.end.is_missing;
-        if let Some((at, is_archive)) = reader.end.more {
-            self.left_out.behind_end = end - at;
-            self.left_out.another_archive = is_archive;
-            let what = format!("from byte {at} on, behind its end mark");
-            self.left_out.names.push(|| self.path.as_os_str().as_bytes().to_vec(), what);
-        }
-        Ok(())
-    }
-
-    fn refused(&self, offset: u64, reason: String) -> Error {
-        Error::Archive { path: self.path.clone(), offset, reason }
     }
 
     /// Finds the directory that becomes the root.
@@ -150,16 +98,17 @@ impl TarSource {
             .map_err(|reason| Error::Usage(format!("--prefix {}: {reason}", Shown(prefix))))?;
         for (place, name) in wanted.iter().enumerate() {
             let mut found = None;
-            for (other, index) in self.nodes.names(self.root) {
-                if other == *name {
-                    found = Some(index);
+            for at in self.nodes.names(self.root) {
+                let other = self.nodes.name(at);
+                if other.name == *name {
+                    found = Some(other.node);
                 } else {
                     self.left_out.outside += 1;
-                    let path = || super::join(&wanted[..place].join(&b'/'), other);
+                    let path = || super::join(&wanted[..place].join(&b'/'), other.name);
                     self.left_out.names.push(path, "not below --prefix");
                 }
             }
-            let directory = found.filter(|node| matches!(self.nodes.get(*node).what, What::Directory { .. }));
+            let directory = found.filter(|node| self.nodes.what(*node).is_directory());
             self.root = directory.ok_or_else(|| {
                 let reason = format!("has no directory {}, which --prefix wants", Shown(prefix));
                 Error::unsupported(&self.path, reason)
@@ -168,11 +117,60 @@ impl TarSource {
         Ok(())
     }
 
-    fn attributes(&self, node: &Node) -> Attributes {
-        let mut attributes = node.marked_attributes();
+    fn attributes(&self, node: u32) -> Attributes {
+        let mut attributes = self.nodes.marked_attributes(node);
         self.filter.attributes.apply(&mut attributes);
         attributes
     }
+}
+
+/// Reads all entries of an archive of `len` bytes.
+fn index(
+    file: &File,
+    path: &Path,
+    len: u64,
+    filter: &Filter,
+    left_out: &mut LeftOut,
+    notes: &mut ArchiveNotes,
+) -> Result<Nodes> {
+    let refused = |offset, reason| Error::Archive { path: path.to_owned(), offset, reason };
+    let mut nodes = Growing::new(filter.archive.strip).map_err(|reason| refused(0, reason))?;
+    let mut reader = Reader::new(file.try_clone().map_err(Error::io("open", path))?, path, len);
+    while let Some(mut entry) = reader.next()? {
+        let offset = entry.offset;
+        let path = entry.path.clone();
+        let name = || path.clone();
+        let is_link = matches!(entry.kind, reader::EntryKind::HardLink(_));
+        let unheld = std::mem::take(&mut entry.left_out);
+        let (is_unknown, has_link_data) = (entry.is_unknown, entry.has_link_data);
+        if nodes.add(entry).map_err(|reason| refused(offset, reason))? == Added::Stripped {
+            left_out.outside += 1;
+            left_out.names.push(name, "--strip takes all of its names off");
+            continue;
+        }
+        // Those of a link are those of its target.
+        for key in unheld.into_iter().filter(|_| !is_link) {
+            left_out.xattrs += 1;
+            let what = || format!("xattr {}, which an image does not hold", Shown(path_of(&key)));
+            left_out.names.push(name, what());
+        }
+        if is_unknown {
+            notes.unknown_types += 1;
+            notes.names.push(name, "an entry of an unknown type");
+        }
+        if has_link_data {
+            notes.links_with_data += 1;
+            notes.names.push(name, "a hard link with data");
+        }
+    }
+    notes.no_end_mark = reader.end.is_missing;
+    if let Some((at, is_archive)) = reader.end.more {
+        left_out.behind_end = len - at;
+        left_out.another_archive = is_archive;
+        let what = format!("from byte {at} on, behind its end mark");
+        left_out.names.push(|| path.as_os_str().as_bytes().to_vec(), what);
+    }
+    nodes.finish(&reader.owners, filter.archive.acl_names).map_err(|reason| refused(len, reason))
 }
 
 /// The error for a name that cannot be in a tree.
@@ -187,30 +185,30 @@ fn stamp(file: &File) -> io::Result<(u64, i64, i64)> {
 }
 
 impl Source for TarSource {
-    /// Index of the node.
-    type File = usize;
+    /// The index of the name.
+    type File = u32;
     type Open<'a> = OpenTarFile<'a>;
 
-    fn walk(&self, found: Found<'_, usize>) -> Result<Walked> {
+    fn walk(&self, found: Found<'_, u32>) -> Result<Walked> {
         let (mut left_out, mut notes) = (self.left_out.clone(), self.notes.clone());
         let mut devices = DeviceList::default();
-        let root = self.nodes.get(self.root);
-        let mut builder = TreeBuilder::new(self.attributes(root)).map_err(refused(b"/"))?;
+        let mut builder = TreeBuilder::new(self.attributes(self.root)).map_err(refused(b"/"))?;
         builder.configure(&self.filter).map_err(refused(b"/"))?;
-        let mut links: HashMap<usize, u32> = HashMap::new();
-        let mut trail = Trail::new();
-        // Inode, node, place, and whether whiteouts in the directory above hide nothing.
-        let mut queue = VecDeque::from([(1_u32, self.root, 0, false)]);
-        while let Some((dir_ino, dir, place, above_hides)) = queue.pop_front() {
-            builder.open_directory(dir_ino).map_err(|error| refused(&trail.path(place))(error))?;
-            let node = self.nodes.get(dir);
-            let is_opaque = node.hides_all(above_hides);
-            if let What::Directory { implied: true, .. } = node.what {
+        // Inodes by node, 0 for none yet.
+        let mut inodes = vec![0; self.nodes.len()];
+        // Inode, node, and whether whiteouts in the directory above hide nothing.
+        let mut queue = VecDeque::from([(1_u32, self.root, false)]);
+        while let Some((dir_ino, dir, above_hides)) = queue.pop_front() {
+            let path_of_dir = || self.nodes.path(self.root, dir);
+            builder.open_directory(dir_ino).map_err(|error| refused(&path_of_dir())(error))?;
+            let is_opaque = self.nodes.hides_all(dir, above_hides);
+            if let What::Directory { implied: true, .. } = self.nodes.what(dir) {
                 notes.implied_directories += 1;
-                notes.names.push(|| trail.path(place), "a directory without an entry");
+                notes.names.push(path_of_dir, "a directory without an entry");
             }
-            for (name, index) in self.nodes.names(dir) {
-                let path = || super::join(&trail.path(place), name);
+            for at in self.nodes.names(dir) {
+                let Named { name, node, .. } = self.nodes.name(at);
+                let path = || super::join(&path_of_dir(), name);
                 if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
                     left_out.excluded += 1;
                     left_out.names.push(path, "excluded");
@@ -221,11 +219,11 @@ impl Source for TarSource {
                     left_out.names.push(path, "a file of AUFS itself");
                     continue;
                 }
-                let node = self.nodes.get(index);
-                let kind = match &node.what {
+                let kind = match self.nodes.what(node) {
                     What::Directory { .. } => Kind::Directory,
                     What::Regular { size, .. } => Kind::Regular { size: *size },
-                    What::Symlink(target) => Kind::Symlink(target.clone()),
+                    What::Sparse(sparse) => Kind::Regular { size: sparse.size },
+                    What::Symlink(target) => Kind::Symlink(target.to_vec()),
                     What::Fifo => Kind::Fifo,
                     What::Whiteout { .. } if is_opaque => {
                         left_out.whiteouts += 1;
@@ -244,19 +242,17 @@ impl Source for TarSource {
                         continue;
                     }
                 };
-                let link = match links.entry(index) {
-                    MapEntry::Occupied(ino) => {
-                        builder.add_link(name, *ino.get()).map_err(|error| refused(&path())(error))?;
-                        continue;
-                    }
-                    MapEntry::Vacant(link) => link,
-                };
+                let inode = &mut inodes[node as usize];
+                if *inode != 0 {
+                    builder.add_link(name, *inode).map_err(|error| refused(&path())(error))?;
+                    continue;
+                }
                 let ino = builder.add(name, &kind, self.attributes(node));
                 let ino = ino.map_err(|error| refused(&path())(error))?;
-                link.insert(ino);
+                *inode = ino;
                 match kind {
-                    Kind::Directory => queue.push_back((ino, index, trail.add(place, name), is_opaque)),
-                    Kind::Regular { size } if size > 0 => found(FileTask { ino, size, file: index })?,
+                    Kind::Directory => queue.push_back((ino, node, is_opaque)),
+                    Kind::Regular { size } if size > 0 => found(FileTask { ino, size, file: at })?,
                     _ => {}
                 }
             }
@@ -266,12 +262,20 @@ impl Source for TarSource {
         Ok(Walked { tree, left_out, archive: Some(notes) })
     }
 
-    fn open<'a>(&'a self, task: &'a FileTask<usize>) -> Result<OpenTarFile<'a>> {
-        let segments = match &self.nodes.get(task.file).what {
-            What::Regular { segments, .. } => segments,
-            _ => &[][..],
+    fn open<'a>(&'a self, task: &'a FileTask<u32>) -> Result<OpenTarFile<'a>> {
+        let segments = match self.nodes.what(self.nodes.name(task.file).node) {
+            What::Regular { size, offset } => {
+                Cow::Owned(vec![Segment { start: 0, offset: *offset, len: *size }])
+            }
+            What::Sparse(sparse) => Cow::Borrowed(&*sparse.segments),
+            _ => Cow::Borrowed(&[][..]),
         };
         Ok(OpenTarFile { source: self, segments, size: task.size })
+    }
+
+    fn path(&self, task: &FileTask<u32>) -> PathBuf {
+        let named = self.nodes.name(task.file);
+        path_of(&super::join(&self.nodes.path(self.root, named.dir), named.name)).to_owned()
     }
 }
 
@@ -279,7 +283,7 @@ impl Source for TarSource {
 #[derive(Debug)]
 pub struct OpenTarFile<'a> {
     source: &'a TarSource,
-    segments: &'a [Segment],
+    segments: Cow<'a, [Segment]>,
     size: u64,
 }
 

@@ -16,6 +16,7 @@ use tesserafs_format::{settable, Dirent, FileType, Ino, XattrEntry};
 use zerocopy::IntoBytes;
 
 use super::{Attributes, Kind, Node, RefusedXattr, Tree, TreeError, Xattrs};
+use crate::error::{path_of, Shown};
 use crate::file_contexts::{FileContexts, LABEL};
 use crate::source::{join, Filter};
 
@@ -294,7 +295,7 @@ fn encode_xattrs(xattrs: &Xattrs) -> Result<(Vec<u8>, u32), TreeError> {
     let mut names = 0;
     let mut previous: Option<&[u8]> = None;
     for (name, value) in xattrs {
-        let refused = || TreeError::Xattr(name.escape_ascii().to_string());
+        let refused = || TreeError::Xattr(Shown(path_of(name)).to_string());
         names += name.len() + 1;
         let fits = value.len() as u64 <= XATTR_VALUE_MAX.into() && names as u64 <= XATTR_LIST_MAX.into();
         if !is_valid_name(name) || !fits || previous == Some(name) {

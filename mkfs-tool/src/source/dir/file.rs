@@ -33,6 +33,11 @@ impl DirFile {
     pub(super) fn new(dir: u32, name: &[u8], stamp: Stamp, sparse: bool) -> Self {
         Self { dir, name: name.into(), stamp, sparse }
     }
+
+    /// Its path in the source.
+    pub(super) fn path(&self, source: &DirSource) -> Vec<u8> {
+        source.path_in(self.dir, &self.name)
+    }
 }
 
 /// An open file of a directory.
@@ -50,12 +55,12 @@ impl<'a> OpenDirFile<'a> {
     pub(super) fn open(source: &'a DirSource, task: &'a FileTask<DirFile>) -> Result<Self> {
         let file = &task.file;
         let opened = source.directories.open(file.dir, &file.name, OPEN);
-        let fd = opened.map_err(|error| source.io("open", &source.path_in(file.dir, &file.name), error))?;
+        let fd = opened.map_err(|error| source.io("open", &file.path(source), error))?;
         Ok(Self { source, file, fd: fd.into(), size: task.size, pos: 0 })
     }
 
     fn path(&self) -> Vec<u8> {
-        self.source.path_in(self.file.dir, &self.file.name)
+        self.file.path(self.source)
     }
 
     fn changed(&self, what: &'static str) -> Error {

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use super::header::Parsed;
+use crate::error::{path_of, Shown};
 use crate::source::AclNames;
 use crate::tree::Attributes;
 
@@ -72,7 +73,7 @@ impl Owners {
         let header = known.get(name).copied().flatten();
         let host = || (names == AclNames::Host).then(|| on_this_machine(tag, name)).flatten();
         header.or_else(host).ok_or_else(|| {
-            let name = name.escape_ascii();
+            let name = Shown(path_of(name));
             match names {
                 AclNames::Archive => format!(
                     "its ACL names the {what} {name}, and no header of the archive says which number that is; \
@@ -143,7 +144,7 @@ impl List {
             if entry.is_empty() {
                 continue;
             }
-            let refused = || format!("its ACL has no entry of this form: {}", entry.escape_ascii());
+            let refused = || format!("its ACL has no entry of this form: {}", Shown(path_of(entry)));
             let mut fields: Vec<&[u8]> = entry.split(|byte| *byte == b':').map(<[u8]>::trim_ascii).collect();
             if is_default && matches!(fields[0], b"default" | b"d") {
                 fields.remove(0);

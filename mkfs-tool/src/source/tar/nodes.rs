@@ -2,17 +2,18 @@
 
 //! The tree of an archive, as its entries make it one after the other (`FORMAT.md` 4.9).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 use tesserafs_format::limits::NAME_MAX;
 
 use super::acl::{Owners, Texts};
 use super::header::Parsed;
+use super::names::{self, Named};
+use super::node::{Distinct, Node, What, NO_NAME};
 use super::reader::{EntryKind, TarEntry};
-use super::sparse::Segment;
-use super::trail::Trail;
 use crate::error::{path_of, Shown};
-use crate::source::{overlay, AclNames};
+use crate::source::{join, overlay, AclNames};
 use crate::tree::Attributes;
 
 /// The prefix by which OCI marks a name that is to disappear.
@@ -21,81 +22,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The prefix of the names of AUFS's own files.
 const AUFS: &[u8] = b".wh..wh.";
-/// The index of the root among the nodes.
-pub(super) const ROOT: usize = 0;
-
-/// An inode, perhaps of several names.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) attributes: Attributes,
-    /// Its lists as text, which wait for the names of all users.
-    acls: Option<Box<Texts>>,
-    pub(super) what: What,
-}
-
-/// The node that a name in the archive stands for.
-#[derive(Debug)]
-pub(super) enum What {
-    Directory {
-        names: BTreeMap<Box<[u8]>, usize>,
-        opaque: bool,
-        /// No entry of the archive is for it.
-        implied: bool,
-    },
-    Regular {
-        size: u64,
-        segments: Box<[Segment]>,
-    },
-    Symlink(Vec<u8>),
-    Fifo,
-    /// A character device 0:0, or an OCI whiteout.
-    Whiteout {
-        oci: bool,
-    },
-    Device,
-}
-
-impl What {
-    const fn directory(implied: bool) -> Self {
-        What::Directory { names: BTreeMap::new(), opaque: false, implied }
-    }
-
-    /// In words.
-    const fn name(&self) -> &'static str {
-        match self {
-            What::Directory { .. } => "a directory",
-            What::Regular { .. } => "a file",
-            What::Symlink(_) => "a symlink",
-            What::Fifo => "a FIFO",
-            What::Whiteout { .. } => "a whiteout",
-            What::Device => "a device",
-        }
-    }
-}
-
-impl Node {
-    fn implied() -> Self {
-        let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-        Self { attributes, acls: None, what: What::directory(true) }
-    }
-
-    /// Whether whiteouts in this directory hide nothing; `above` says that of the one that names it.
-    pub(super) fn hides_all(&self, above: bool) -> bool {
-        let is_marked = matches!(self.what, What::Directory { opaque: true, .. });
-        is_marked || overlay::hides_all(&self.attributes.xattrs, above)
-    }
-
-    /// The attributes with the marks of an opaque directory.
-    pub(super) fn marked_attributes(&self) -> Attributes {
-        let mut attributes = self.attributes.clone();
-        if matches!(self.what, What::Directory { opaque: true, .. }) {
-            attributes.xattrs.retain(|(name, _)| !overlay::OPAQUE.contains(&&name[..]));
-            let marks = overlay::OPAQUE.map(|name| (name.to_vec(), overlay::OPAQUE_VALUE.to_vec()));
-            attributes.xattrs.extend(marks);
-        }
-        attributes
-    }
-}
+/// The number of the root.
+pub(super) const ROOT: u32 = 0;
 
 /// Whether a name is one of AUFS's own files, which are no part of a tree.
 pub(super) fn is_aufs(name: &[u8]) -> bool {
@@ -111,32 +39,59 @@ pub(super) enum Added {
     Stripped,
 }
 
-/// All inodes by index, the root first.
+/// The tree of an archive that is still being read: all inodes by number, the root first.
 #[derive(Debug)]
-pub(super) struct Nodes {
+pub(super) struct Growing {
     nodes: Vec<Node>,
+    attributes: Distinct,
+    names: names::Growing,
+    /// Lists as text, which wait for the names of all users, by node.
+    acls: HashMap<u32, Texts>,
     /// How many names at the start of each path are taken off.
     strip: usize,
 }
 
-impl Nodes {
+impl Growing {
     /// A root.
-    pub(super) fn new(strip: usize) -> Self {
-        Self { nodes: vec![Node::implied()], strip }
-    }
-
-    /// The node of that index.
-    pub(super) fn get(&self, index: usize) -> &Node {
-        &self.nodes[index]
-    }
-
-    /// The names of a directory; none where it is no directory.
-    pub(super) fn names(&self, index: usize) -> impl Iterator<Item = (&[u8], usize)> {
-        let names = match &self.nodes[index].what {
-            What::Directory { names, .. } => Some(names),
-            _ => None,
+    pub(super) fn new(strip: usize) -> Parsed<Self> {
+        let mut growing = Self {
+            nodes: Vec::new(),
+            attributes: Distinct::default(),
+            names: names::Growing::default(),
+            acls: HashMap::new(),
+            strip,
         };
-        names.into_iter().flatten().map(|(name, index)| (&**name, *index))
+        growing.push(implied(), What::directory(true))?;
+        Ok(growing)
+    }
+
+    fn node(&mut self, number: u32) -> &mut Node {
+        &mut self.nodes[number as usize]
+    }
+
+    /// Adds a node without a name.
+    fn push(&mut self, attributes: Attributes, what: What) -> Parsed<u32> {
+        let number = u32::try_from(self.nodes.len()).map_err(|_| "the archive has more than 2^32 files")?;
+        let mtime = attributes.mtime;
+        self.nodes.push(Node { mtime, attributes: self.attributes.number(attributes), what });
+        Ok(number)
+    }
+
+    /// Gives a node other attributes.
+    fn set_attributes(&mut self, number: u32, attributes: Attributes, acls: Texts) {
+        let mtime = attributes.mtime;
+        let attributes = self.attributes.number(attributes);
+        let node = self.node(number);
+        (node.mtime, node.attributes) = (mtime, attributes);
+        self.set_acls(number, acls);
+    }
+
+    fn set_acls(&mut self, number: u32, acls: Texts) {
+        if acls == Texts::default() {
+            self.acls.remove(&number);
+        } else {
+            self.acls.insert(number, acls);
+        }
     }
 
     /// Adds an entry of the archive; the error says what is wrong with it.
@@ -153,20 +108,18 @@ impl Nodes {
             return Ok(if is_directory { Added::Inside } else { Added::Stripped });
         }
         let mut names = all[self.strip..].to_vec();
-        let acls = (entry.acls != Texts::default()).then(|| Box::new(entry.acls));
         let Some(name) = names.pop() else {
             // The root, `.` or `/`.
             if !is_directory {
                 return Err("the root of the archive is not a directory".into());
             }
-            let root = &mut self.nodes[ROOT];
-            (root.attributes, root.acls) = (entry.attributes, acls);
-            root.set_implied(false);
+            self.set_attributes(ROOT, entry.attributes, entry.acls);
+            self.set_implied(ROOT, false);
             return Ok(Added::Inside);
         };
         let parent = self.parent(&names)?;
         if name == OPAQUE {
-            if let What::Directory { opaque, .. } = &mut self.nodes[parent].what {
+            if let What::Directory { opaque, .. } = &mut self.node(parent).what {
                 *opaque = true;
             }
             return Ok(Added::Inside);
@@ -179,38 +132,32 @@ impl Nodes {
                 return Err(format!("an OCI whiteout of {}, which is no name", Shown(path_of(hidden))));
             }
             let attributes = Attributes { mtime: entry.attributes.mtime, ..Attributes::default() };
-            self.insert(parent, hidden, Node { attributes, acls: None, what: What::Whiteout { oci: true } });
+            self.insert(parent, hidden, attributes, Texts::default(), What::Whiteout { oci: true })?;
             return Ok(Added::Inside);
         }
-        let what = match entry.kind {
-            EntryKind::Directory => What::directory(false),
-            EntryKind::Regular { size, segments } => What::Regular { size, segments },
-            EntryKind::Symlink(target) => What::Symlink(target),
-            EntryKind::Fifo => What::Fifo,
-            EntryKind::Device { whiteout: true } => What::Whiteout { oci: false },
-            EntryKind::Device { whiteout: false } => What::Device,
-            EntryKind::HardLink(target) => {
+        match What::of(entry.kind) {
+            Ok(what) => self.insert(parent, name, entry.attributes, entry.acls, what)?,
+            Err(target) => {
                 let node = self.target(&target)?;
-                self.link(parent, name, node);
-                return Ok(Added::Inside);
+                self.names.set(parent, name, node)?;
             }
-        };
-        self.insert(parent, name, Node { attributes: entry.attributes, acls, what });
+        }
         Ok(Added::Inside)
     }
 
     /// The node that a hard link names.
-    fn target(&self, target: &[u8]) -> Parsed<usize> {
+    fn target(&self, target: &[u8]) -> Parsed<u32> {
         let shown = || Shown(path_of(target));
         let names = components(target).unwrap_or_default();
         if names.len() <= self.strip && self.strip > 0 {
             return Err(format!("a hard link to {}, which --strip leaves out", shown()));
         }
         let found = names.get(self.strip..).filter(|names| !names.is_empty());
+        let find = |names: &[&[u8]]| names.iter().try_fold(ROOT, |dir, name| self.names.find(dir, name));
         let node = found
-            .and_then(|names| self.find(ROOT, names))
+            .and_then(find)
             .ok_or_else(|| format!("a hard link to {}, which is not in the archive before it", shown()))?;
-        match self.nodes[node].what {
+        match self.nodes[node as usize].what {
             What::Directory { .. } => Err(format!("a hard link to the directory {}", shown())),
             // A mark on what lower layers have, and no file; it may become a directory yet.
             What::Whiteout { oci: true } => Err(format!("a hard link to {}, which is a whiteout", shown())),
@@ -219,109 +166,201 @@ impl Nodes {
     }
 
     /// Puts a new node where `name` is.
-    fn insert(&mut self, parent: usize, name: &[u8], mut node: Node) {
-        let old = self.find_in(parent, name);
-        let old_what = old.map(|old| &mut self.nodes[old]);
-        match (old_what, &mut node.what) {
-            // A whiteout hides what lower layers have, never what this one has.
-            (Some(Node { what: What::Whiteout { oci: true }, .. }), What::Directory { opaque, .. }) => {
-                *opaque = true;
+    fn insert(
+        &mut self,
+        parent: u32,
+        name: &[u8],
+        attributes: Attributes,
+        acls: Texts,
+        mut what: What,
+    ) -> Parsed<()> {
+        if let Some(old) = self.names.find(parent, name) {
+            match (&mut self.node(old).what, &mut what) {
+                // A whiteout hides what lower layers have, never what this one has.
+                (What::Whiteout { oci: true }, What::Directory { opaque, .. }) => *opaque = true,
+                (What::Directory { opaque, .. }, What::Whiteout { oci: true }) => {
+                    *opaque = true;
+                    return Ok(());
+                }
+                (What::Whiteout { oci: true }, What::Whiteout { oci: true }) => {}
+                (_, What::Whiteout { oci: true }) => return Ok(()),
+                (What::Directory { .. }, What::Directory { .. }) => {
+                    self.set_attributes(old, attributes, acls);
+                    self.set_implied(old, false);
+                    return Ok(());
+                }
+                _ => {}
             }
-            (Some(Node { what: What::Directory { opaque, .. }, .. }), What::Whiteout { oci: true }) => {
-                *opaque = true;
-                return;
-            }
-            (Some(Node { what: What::Whiteout { oci: true }, .. }), What::Whiteout { oci: true }) => {}
-            (Some(_), What::Whiteout { oci: true }) => return,
-            (Some(old @ Node { what: What::Directory { .. }, .. }), What::Directory { .. }) => {
-                (old.attributes, old.acls) = (node.attributes, node.acls);
-                old.set_implied(false);
-                return;
-            }
-            _ => {}
         }
-        self.nodes.push(node);
-        self.link(parent, name, self.nodes.len() - 1);
+        let node = self.push(attributes, what)?;
+        self.set_acls(node, acls);
+        self.names.set(parent, name, node)
     }
 
-    fn link(&mut self, parent: usize, name: &[u8], node: usize) {
-        if let What::Directory { names, .. } = &mut self.nodes[parent].what {
-            names.insert(name.into(), node);
+    fn set_implied(&mut self, node: u32, value: bool) {
+        if let What::Directory { implied, .. } = &mut self.node(node).what {
+            *implied = value;
         }
-    }
-
-    fn find_in(&self, dir: usize, name: &[u8]) -> Option<usize> {
-        match &self.nodes[dir].what {
-            What::Directory { names, .. } => names.get(name).copied(),
-            _ => None,
-        }
-    }
-
-    /// The node of these names below `dir`.
-    pub(super) fn find(&self, dir: usize, names: &[&[u8]]) -> Option<usize> {
-        names.iter().try_fold(dir, |dir, name| self.find_in(dir, name))
     }
 
     /// The directory of these names; those that the archive does not name are made.
-    fn parent(&mut self, names: &[&[u8]]) -> Parsed<usize> {
+    fn parent(&mut self, names: &[&[u8]]) -> Parsed<u32> {
         let mut dir = ROOT;
         for (place, name) in names.iter().enumerate() {
             if *name == OPAQUE || name.starts_with(WHITEOUT) && !is_aufs(name) {
                 return Err(format!("lies below the OCI whiteout {}", path(&names[..=place])));
             }
-            dir = match self.find_in(dir, name) {
+            dir = match self.names.find(dir, name) {
                 Some(next) => next,
                 None => {
-                    self.insert(dir, name, Node::implied());
-                    self.nodes.len() - 1
+                    let new = self.push(implied(), What::directory(true))?;
+                    self.names.set(dir, name, new)?;
+                    new
                 }
             };
-            let node = &mut self.nodes[dir];
-            if let What::Whiteout { oci: true } = node.what {
+            if let What::Whiteout { oci: true } = self.node(dir).what {
                 // Hidden below, and there again.
-                *node = Node::implied();
-                if let What::Directory { opaque, .. } = &mut node.what {
-                    *opaque = true;
-                }
+                self.set_attributes(dir, implied(), Texts::default());
+                self.node(dir).what = What::Directory { opaque: true, implied: true, named: NO_NAME };
             }
-            if !matches!(node.what, What::Directory { .. }) {
-                let (path, what) = (path(&names[..=place]), node.what.name());
+            let what = &self.node(dir).what;
+            if !what.is_directory() {
+                let (path, what) = (path(&names[..=place]), what.name());
                 return Err(format!("lies below {path}, which is {what}, no directory"));
             }
         }
         Ok(dir)
     }
 
-    /// Makes xattrs of all access control lists; why that cannot be for an inode of the tree, with its path.
-    pub(super) fn apply_acls(&mut self, owners: &Owners, names: AclNames) -> Parsed<()> {
+    /// The tree, once the archive is read. Access control lists become xattrs; the error says why that cannot be for an inode of
+    /// the tree, with its path.
+    pub(super) fn finish(mut self, owners: &Owners, names: AclNames) -> Parsed<Nodes> {
         let mut refused = HashMap::new();
-        for (index, node) in self.nodes.iter_mut().enumerate() {
-            if let Some(Err(reason)) =
-                node.acls.take().map(|acls| acls.apply(&mut node.attributes, owners, names))
-            {
-                refused.insert(index, reason);
+        for (number, acls) in std::mem::take(&mut self.acls) {
+            let node = &self.nodes[number as usize];
+            let mut attributes = self.attributes.get(node.attributes).clone();
+            attributes.mtime = node.mtime;
+            match acls.apply(&mut attributes, owners, names) {
+                Ok(()) => self.set_attributes(number, attributes, Texts::default()),
+                Err(reason) => drop(refused.insert(number, reason)),
             }
         }
+        let nodes = Nodes::new(self.nodes, self.attributes.finish(), self.names.sort());
         // A later entry may have taken the place of the one that is wrong.
-        let mut trail = Trail::new();
-        let mut queue = VecDeque::from([(ROOT, 0)]);
-        while let Some((dir, place)) = queue.pop_front().filter(|_| !refused.is_empty()) {
-            if let Some(reason) = refused.get(&dir) {
-                return Err(format!("{}: {reason}", Shown(path_of(&trail.path(place)))));
-            }
-            for (name, index) in self.names(dir) {
-                queue.push_back((index, trail.add(place, name)));
-            }
+        match nodes.first_of(&refused) {
+            Some((path, reason)) => Err(format!("{}: {reason}", Shown(path_of(&path)))),
+            None => Ok(nodes),
         }
-        Ok(())
     }
 }
 
-impl Node {
-    fn set_implied(&mut self, value: bool) {
-        if let What::Directory { implied, .. } = &mut self.what {
-            *implied = value;
+/// The attributes of a directory that no entry is for.
+fn implied() -> Attributes {
+    Attributes { mode: 0o755, ..Attributes::default() }
+}
+
+/// The tree of an archive: all inodes by number, the root first.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+    attributes: Vec<Attributes>,
+    names: names::Sorted,
+}
+
+impl Nodes {
+    fn new(mut nodes: Vec<Node>, attributes: Vec<Attributes>, names: names::Sorted) -> Self {
+        nodes.shrink_to_fit();
+        for at in 0..names.len() as u32 {
+            if let What::Directory { named, .. } = &mut nodes[names.get(at).node as usize].what {
+                *named = at;
+            }
         }
+        Self { nodes, attributes, names }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// What the node of that number is.
+    pub(super) fn what(&self, number: u32) -> &What {
+        &self.nodes[number as usize].what
+    }
+
+    /// The name of that index.
+    pub(super) fn name(&self, at: u32) -> Named<'_> {
+        self.names.get(at)
+    }
+
+    /// The indices of the names in a directory, in their order; none where it is no directory.
+    pub(super) fn names(&self, dir: u32) -> Range<u32> {
+        self.names.of(dir)
+    }
+
+    /// The node of these names below `dir`.
+    pub(super) fn find(&self, dir: u32, names: &[&[u8]]) -> Option<u32> {
+        names.iter().try_fold(dir, |dir, name| self.names.find(dir, name))
+    }
+
+    /// The path of a directory from `root`, one above it. It is put together only where it is shown or matched: those of
+    /// directories in directories without end would take a time that is the square of their depth.
+    pub(super) fn path(&self, root: u32, dir: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = dir;
+        while let What::Directory { named, .. } = *self.what(at) {
+            if at == root || named == NO_NAME {
+                break;
+            }
+            let named = self.name(named);
+            names.push(named.name);
+            at = named.dir;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// The first node of the tree that has something said of it, by its path.
+    fn first_of<'a, T>(&self, said: &'a HashMap<u32, T>) -> Option<(Vec<u8>, &'a T)> {
+        if said.is_empty() {
+            return None;
+        }
+        if let Some(root) = said.get(&ROOT) {
+            return Some((Vec::new(), root));
+        }
+        let mut queue = VecDeque::from([ROOT]);
+        while let Some(dir) = queue.pop_front() {
+            for at in self.names(dir) {
+                let Named { name, node, .. } = self.name(at);
+                if let Some(what) = said.get(&node) {
+                    return Some((join(&self.path(ROOT, dir), name), what));
+                }
+                if self.what(node).is_directory() {
+                    queue.push_back(node);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether whiteouts in this directory hide nothing; `above` says that of the one that names it.
+    pub(super) fn hides_all(&self, number: u32, above: bool) -> bool {
+        let node = &self.nodes[number as usize];
+        let is_marked = matches!(node.what, What::Directory { opaque: true, .. });
+        is_marked || overlay::hides_all(&self.attributes[node.attributes as usize].xattrs, above)
+    }
+
+    /// The attributes with the marks of an opaque directory.
+    pub(super) fn marked_attributes(&self, number: u32) -> Attributes {
+        let node = &self.nodes[number as usize];
+        let mut attributes = self.attributes[node.attributes as usize].clone();
+        attributes.mtime = node.mtime;
+        if matches!(node.what, What::Directory { opaque: true, .. }) {
+            attributes.xattrs.retain(|(name, _)| !overlay::OPAQUE.contains(&&name[..]));
+            let marks = overlay::OPAQUE.map(|name| (name.to_vec(), overlay::OPAQUE_VALUE.to_vec()));
+            attributes.xattrs.extend(marks);
+        }
+        attributes
     }
 }
 

@@ -7,6 +7,7 @@ use tesserafs_format::Timestamp;
 use super::acl;
 use super::header::Parsed;
 use super::xattr::PaxXattrs;
+use crate::error::{path_of, Shown};
 
 /// PAX records that count here; `None` where there is none.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +61,7 @@ impl Pax {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Parsed<()> {
-        let number = || decimal(value).ok_or_else(|| format!("PAX: {} is no number", key.escape_ascii()));
+        let number = || decimal(value).ok_or_else(|| format!("PAX: {} is no number", Shown(path_of(key))));
         let id =
             || u32::try_from(number()?).map_err(|_| "a user or group number of more than 32 bits".to_owned());
         // An empty value takes back what a global header said.
@@ -75,7 +76,7 @@ impl Pax {
             b"uname" => self.uname = bytes(),
             b"gname" => self.gname = bytes(),
             b"mtime" => {
-                let refused = || format!("PAX: mtime is no time: {}", value.escape_ascii());
+                let refused = || format!("PAX: mtime is no time: {}", Shown(path_of(value)));
                 self.mtime = there.then(|| time(value).ok_or_else(refused)).transpose()?;
             }
             b"GNU.sparse.major" => self.sparse.major = number()?,

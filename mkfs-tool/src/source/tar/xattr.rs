@@ -17,6 +17,7 @@ use tesserafs_format::num::usize_from_u32;
 use tesserafs_format::xattr::is_valid_name;
 
 use super::header::Parsed;
+use crate::error::{path_of, Shown};
 use crate::tree::Xattrs;
 
 const SCHILY: &[u8] = b"SCHILY.xattr.";
@@ -65,7 +66,7 @@ impl PaxXattrs {
             insert(&mut self.schily, name, value.to_vec())?;
         } else if let Some(name) = key.strip_prefix(LIBARCHIVE) {
             let value =
-                BASE64.decode(value).map_err(|_| format!("PAX: {} is no base 64", key.escape_ascii()))?;
+                BASE64.decode(value).map_err(|_| format!("PAX: {} is no base 64", Shown(path_of(key))))?;
             let name: Vec<u8> = percent_decode(name).collect();
             insert(&mut self.libarchive, &name, value)?;
         } else if key == SELINUX {

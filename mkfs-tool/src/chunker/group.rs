@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Small contents that share a chunk (`FORMAT.md` 5.1 and 5.2).
+
+use tesserafs_format::{Digest, Profile};
+
+/// The open group: small contents one after the other.
+#[derive(Debug, Default)]
+pub struct Group {
+    bytes: Vec<u8>,
+}
+
+/// Whether the open group goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupEnd {
+    /// The next content still belongs to it.
+    Open,
+    /// It ends here.
+    Closed,
+}
+
+impl Group {
+    /// Whether `len` more bytes would make the group too long: then it is to be closed first.
+    pub fn is_full(&self, len: usize, profile: &Profile) -> bool {
+        !self.bytes.is_empty() && self.bytes.len() + len > 2 * profile.group_size as usize
+    }
+
+    /// Appends a content; where it begins, and whether the group ends behind it.
+    pub fn append(&mut self, content: &[u8], digest: &Digest, profile: &Profile) -> (u32, GroupEnd) {
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(content);
+        let [a, b, c, d, ..] = digest.0;
+        let h = u64::from(u32::from_le_bytes([a, b, c, d]));
+        let size = u64::from(profile.group_size);
+        let chosen = h * size < (content.len() as u64) << 33;
+        let long = self.bytes.len() as u64 >= size / 2;
+        (offset, if long && chosen { GroupEnd::Closed } else { GroupEnd::Open })
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Its bytes; an empty group begins.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The names of an archive's directories, in little memory: an archive of many files has a name for each.
+//!
+//! All names lie in one row of bytes, and an entry of 16 bytes says in which directory each is. While the archive is read, a table
+//! of numbers finds them; then the entries are sorted, and the table goes.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+
+use hashbrown::HashTable;
+
+use super::header::Parsed;
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The node of the directory.
+    dir: u32,
+    /// The node that is named.
+    node: u32,
+    /// Where its length and its bytes are.
+    name: u64,
+}
+
+/// Bytes of the length before a name.
+const LENGTH: usize = 4;
+
+/// The bytes of all names, each behind its length.
+#[derive(Debug, Default)]
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    fn push(&mut self, name: &[u8]) -> Parsed<u64> {
+        let at = self.0.len() as u64;
+        let len = u32::try_from(name.len()).map_err(|_| "a name of more than 4 GiB")?;
+        self.0.extend_from_slice(&len.to_le_bytes());
+        self.0.extend_from_slice(name);
+        Ok(at)
+    }
+
+    fn get(&self, at: u64) -> &[u8] {
+        let (len, name) = self.0[at as usize..].split_at(LENGTH);
+        let len = len.iter().rev().fold(0, |len, byte| len << 8 | usize::from(*byte));
+        &name[..len]
+    }
+}
+
+/// Names that still come.
+#[derive(Debug, Default)]
+pub(super) struct Growing {
+    bytes: Bytes,
+    entries: Vec<Entry>,
+    /// Indices of entries.
+    table: HashTable<u32>,
+    /// Seeded: who makes the archive cannot choose names that collide.
+    hasher: RandomState,
+}
+
+impl Growing {
+    /// The node of a name in a directory.
+    pub(super) fn find(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        let at = self.table.find(self.hasher.hash_one((dir, name)), self.is(dir, name))?;
+        Some(self.entries[*at as usize].node)
+    }
+
+    fn is<'a>(&'a self, dir: u32, name: &'a [u8]) -> impl Fn(&u32) -> bool + 'a {
+        move |at| {
+            let entry = &self.entries[*at as usize];
+            entry.dir == dir && self.bytes.get(entry.name) == name
+        }
+    }
+
+    /// Lets a name in a directory stand for a node, whatever it stood for.
+    pub(super) fn set(&mut self, dir: u32, name: &[u8], node: u32) -> Parsed<()> {
+        let hash = self.hasher.hash_one((dir, name));
+        if let Some(at) = self.table.find(hash, self.is(dir, name)) {
+            self.entries[*at as usize].node = node;
+            return Ok(());
+        }
+        let at = u32::try_from(self.entries.len()).map_err(|_| "the archive has more than 2^32 names")?;
+        let name = self.bytes.push(name)?;
+        self.entries.push(Entry { dir, node, name });
+        let Self { bytes, entries, hasher, .. } = self;
+        let hash_of = |at: &u32| {
+            let entry = &entries[*at as usize];
+            hasher.hash_one((entry.dir, bytes.get(entry.name)))
+        };
+        self.table.insert_unique(hash, at, hash_of);
+        Ok(())
+    }
+
+    /// The same names, sorted.
+    pub(super) fn sort(self) -> Sorted {
+        let Self { mut bytes, mut entries, table, .. } = self;
+        drop(table);
+        entries.sort_unstable_by(|a, b| (a.dir, bytes.get(a.name)).cmp(&(b.dir, bytes.get(b.name))));
+        bytes.0.shrink_to_fit();
+        entries.shrink_to_fit();
+        Sorted { bytes, entries }
+    }
+}
+
+/// All names, by directory, and in each in the order of their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    bytes: Bytes,
+    entries: Vec<Entry>,
+}
+
+/// A name, where it is, and what it stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    /// The node of the directory.
+    pub(super) dir: u32,
+    pub(super) name: &'a [u8],
+    /// The node that is named.
+    pub(super) node: u32,
+}
+
+impl Sorted {
+    /// How many names there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The name of that index.
+    pub(super) fn get(&self, at: u32) -> Named<'_> {
+        let Entry { dir, node, name } = self.entries[at as usize];
+        Named { dir, name: self.bytes.get(name), node }
+    }
+
+    /// The indices of the names in a directory.
+    pub(super) fn of(&self, dir: u32) -> Range<u32> {
+        let start = self.entries.partition_point(|entry| entry.dir < dir);
+        let len = self.entries[start..].partition_point(|entry| entry.dir == dir);
+        // As many as there were indices for.
+        start as u32..(start + len) as u32
+    }
+
+    /// The node of a name in a directory.
+    pub(super) fn find(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        let key = |entry: &Entry| (entry.dir, self.bytes.get(entry.name)).cmp(&(dir, name));
+        let at = self.entries.binary_search_by(key).ok()?;
+        Some(self.entries[at].node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_before_and_after_they_are_sorted() {
+        let mut growing = Growing::default();
+        let mut node = 0;
+        for dir in [7, 0, 3] {
+            for number in (0..1000_u32).rev() {
+                node += 1;
+                growing.set(dir, number.to_string().as_bytes(), node).expect("room");
+            }
+        }
+        growing.set(3, b"17", 9999).expect("room");
+        growing.set(3, b"", 5).expect("room");
+        assert_eq!(growing.find(0, b"999"), Some(1001));
+        assert_eq!(growing.find(3, b"17"), Some(9999));
+        assert_eq!(growing.find(1, b"17"), None);
+        let sorted = growing.sort();
+        assert_eq!(
+            (sorted.find(0, b"999"), sorted.find(3, b"17"), sorted.find(3, b"x")),
+            (Some(1001), Some(9999), None)
+        );
+        let names: Vec<&[u8]> = sorted.of(3).map(|at| sorted.get(at).name).collect();
+        assert!(names.is_sorted() && names.len() == 1001 && names[0].is_empty());
+        assert_eq!((sorted.of(1).len(), sorted.len()), (0, 3001));
+    }
+}
