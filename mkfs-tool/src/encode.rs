@@ -16,11 +16,12 @@
 //! to read more waits while it is spent, except for the file that the sequencer waits for: that file makes
 //! progress, so everything does.
 //!
-//! The parties have a file each: `worker`, `sequencer`; what they share is in `shared`, what passes between them in `chunk`,
+//! The parties have a file each: `worker` (with `compress`), `sequencer`; what they share is in `shared`, what passes between them in `chunk`,
 //! the budget in `permit`, and how they wake each other in `bell`.
 
 mod bell;
 mod chunk;
+mod compress;
 mod digest;
 mod map;
 mod permit;
@@ -35,6 +36,7 @@ use std::{io, thread};
 
 use tesserafs_format::Profile;
 
+pub use self::compress::{zstd_version, Compressor};
 pub use self::digest::{sha256, Sha2};
 pub use self::map::{Figures, Map};
 use self::permit::Flight;
