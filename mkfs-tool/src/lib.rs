@@ -47,7 +47,7 @@ use std::time::Instant;
 use crate::config::{Config, SourcePath};
 use crate::encode::{encode, Resources};
 use crate::error::{path_of, Error, Result, Shown};
-use crate::image::ImageWriter;
+use crate::image::{ImageFile, ImageWriter};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -119,7 +119,8 @@ fn build_from<S: Source>(
     let threads = config.threads.get();
     let resources = Resources { threads, budget: memory_budget(threads) };
     let file = output.map(Output::file).transpose()?;
-    let mut writer = ImageWriter::new(output.map(Output::file).transpose()?, &config.image)?;
+    let sink = output.map(Output::file).transpose()?.map(|file| ImageFile::new(file, &config.image));
+    let mut writer = ImageWriter::new(sink);
     let (mut walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
     let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
     if let (Some(signer), Some(file)) = (&config.signer, &file) {

@@ -66,7 +66,7 @@ pub struct Walked {
 /// An open regular file.
 pub trait OpenFile {
     /// The next range at or behind `pos` that may have other bytes than zero. It begins at a multiple of a block,
-    /// and ends at one or at the end of the file, and is empty where there is no more.
+    /// and ends at one or at the end of the file. All that an empty one says is that there are zeros up to it.
     fn data(&mut self, pos: u64) -> Result<Range<u64>>;
 
     /// Appends exactly the bytes of `range` to `buf`.
