@@ -43,7 +43,7 @@ archived as if it were the root: a directory becomes DIR, a file comes into DIR 
 Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule.
 Of each rule 64 findings are shown, and the number of further ones.
 RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind
-it could be checked), error, or canonical (reads are right, but no builder makes such an image).
+it could be checked), error, or form (reads are right, but no builder makes such an image).
 Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
 If an image has more holes than can be digested in reasonable time (content-holes), its chunks are
 checked, but no contents; nothing of it is listed or extracted.

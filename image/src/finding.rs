@@ -21,7 +21,7 @@ pub enum Severity {
     /// The bytes that a reader wants are refused, or not authentic.
     Error,
     /// Reads are right, but no builder makes such an image.
-    Canonical,
+    Form,
 }
 
 impl Severity {
@@ -52,7 +52,7 @@ impl Severity {
             | Rule::MapExtents
             | Rule::MapChunks
             | Rule::RawDigest
-            | Rule::SignaturePadding => Severity::Canonical,
+            | Rule::SignaturePadding => Severity::Form,
             _ => Severity::Error,
         }
     }
@@ -62,7 +62,7 @@ impl Severity {
         match self {
             Severity::Fatal => "fatal",
             Severity::Error => "error",
-            Severity::Canonical => "canonical",
+            Severity::Form => "form",
         }
     }
 }
