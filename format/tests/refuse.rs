@@ -491,6 +491,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::MapChunks,
     Rule::RawDigest,
     Rule::SignaturePadding,
+    Rule::Canonical,
 ];
 
 #[test]

@@ -760,6 +760,8 @@ const ELSEWHERE: &[Rule] = &[
     Rule::ImageId,
     // tests/hostile.rs
     Rule::ContentHoles,
+    // tests/canonical.rs
+    Rule::Canonical,
     // Only a caller that asks for a record behind a table breaks these: format/tests/refuse.rs.
     Rule::InodeNumber,
     Rule::ContentIndex,

@@ -22,6 +22,8 @@ pub enum Severity {
     Error,
     /// Reads are right, but no builder makes such an image.
     Form,
+    /// No rule of the format is broken, but a builder makes another image of the same tree.
+    Difference,
 }
 
 impl Severity {
@@ -53,6 +55,7 @@ impl Severity {
             | Rule::MapChunks
             | Rule::RawDigest
             | Rule::SignaturePadding => Severity::Form,
+            Rule::Canonical => Severity::Difference,
             _ => Severity::Error,
         }
     }
@@ -63,6 +66,7 @@ impl Severity {
             Severity::Fatal => "fatal",
             Severity::Error => "error",
             Severity::Form => "form",
+            Severity::Difference => "difference",
         }
     }
 }

@@ -4,9 +4,9 @@
 //!
 //! Three parties share the work:
 //!
-//! - the *walk*, one thread, names the files in canonical order;
+//! - the *walk*, one thread, names the files in the order of the format;
 //! - *workers* read files in that order, hash and cut them, and compress chunks whose raw bytes nobody has met yet;
-//! - the *sequencer*, the caller's thread, takes what the workers found, file after file in canonical order: it knows which
+//! - the *sequencer*, the caller's thread, takes what the workers found, file after file in that order: it knows which
 //!   contents and chunks are new, fills groups, numbers chunks and writes them.
 //!
 //! So what is stored, and where, is a function of the tree and the profile. Only the thread that compresses a

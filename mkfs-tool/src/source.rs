@@ -2,7 +2,7 @@
 
 //! Where a tree comes from.
 //!
-//! A source walks its tree in the canonical order and names the regular files on the way; the encoder opens
+//! A source walks its tree in the order of the format and names the regular files on the way; the encoder opens
 //! them, in any order and on several threads.
 
 mod archive;
@@ -45,7 +45,7 @@ pub trait Source: Sync {
     where
         Self: 'a;
 
-    /// Walks the tree in canonical order; `found` gets the regular files with bytes, by inode number.
+    /// Walks the tree in the order of the format; `found` gets the regular files with bytes, by inode number.
     fn walk(&self, found: Found<'_, Self::File>) -> Result<Walked>;
 
     /// Opens a file.
