@@ -142,6 +142,9 @@ rules! {
     MapChunks "map-chunks" "stored chunks lie back to back and fill their pack, and each is used";
     RawDigest "raw-digest" "the decoded bytes of a chunk have the digest that the raw digest table holds";
     SignaturePadding "signature-padding" "the bytes behind the signature, to the next block, are zero";
+
+    // A question of its own, which only a builder can answer.
+    Canonical "canonical" "the image is, but for its signature, what a builder makes of its tree, profile and annotations";
 }
 
 /// Where in an image a rule was broken.

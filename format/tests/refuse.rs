@@ -492,6 +492,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::MapChunks,
     Rule::RawDigest,
     Rule::SignaturePadding,
+    Rule::Canonical,
 ];
 
 #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A whole check: superblock, signature, Merkle tree, tree, map, chunks; each step needs those before it.
+//! A whole check: superblock, signature, Merkle tree, tree, map, chunks, and what a builder makes; each step needs those before it.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use tesserafs_format::{Digest, PackIndex, SuperBlock};
 use crate::check_signature::Certificate;
 use crate::progress::Progress;
 use crate::report::{Counts, Region, Report};
-use crate::{check_chunk, check_map, check_signature, check_superblock, check_tree};
+use crate::{canonical, check_chunk, check_map, check_signature, check_superblock, check_tree};
 use tesserafs_image::error::Error;
 use tesserafs_image::finding::Findings;
 use tesserafs_image::metadata::VerifiedMetadata;
@@ -26,6 +26,8 @@ pub struct Options {
     pub threads: usize,
     /// Read no chunk.
     pub metadata_only: bool,
+    /// Compare the image, where nothing is wrong with it, with what a builder makes; not if no chunk is read.
+    pub canonical: bool,
     /// Signers to trust; a signature is asked for when there is one.
     pub trusted: Vec<Certificate>,
     /// The image ID that the image must have.
@@ -37,7 +39,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, metadata_only: false, trusted: Vec::new(), pinned: None, pack_dir: None }
+        Self {
+            threads,
+            metadata_only: false,
+            canonical: false,
+            trusted: Vec::new(),
+            pinned: None,
+            pack_dir: None,
+        }
     }
 }
 
@@ -57,6 +66,7 @@ pub(crate) fn check_then(
 ) -> Report {
     let findings = Findings::default();
     let mut report = Report::new(source.path());
+    report.is_canonical_asked = options.canonical;
     let result = run(source, options, progress, cancel, &findings, &mut report, then);
     progress.end();
     report.finish(findings, result.err())
@@ -95,7 +105,14 @@ fn run(
     let map = check_map::check(&context, &tree)?;
     report.file_bytes = tree.file_bytes();
     let data = if options.metadata_only { Ok(()) } else { check_chunk::check(&context, &tree, &map) };
-    let then = data.and_then(|()| if findings.spare_the_tree() { then(&context, &tree) } else { Ok(()) });
+    let compared = data.and_then(|()| {
+        if options.canonical && !options.metadata_only && findings.count() == 0 {
+            report.difference = canonical::check(&context, &mut tree)?;
+            report.canonical = Some(report.difference.is_none());
+        }
+        Ok(())
+    });
+    let then = compared.and_then(|()| if findings.spare_the_tree() { then(&context, &tree) } else { Ok(()) });
     findings.with_kept(|kept| {
         // Found after the check: a file that a finding is about.
         kept.iter_mut().try_for_each(|finding| walk::name_file(&context, &mut tree, finding))

@@ -139,7 +139,7 @@ fn check_padding(context: &Context<'_>, pack: &Pack) -> Result<(), Error> {
 
 /// A finding about bytes behind pack 0, which no reader looks at; the bytes of its record every one does.
 fn padding_finding(place: Place, found: u64, expected: u64) -> Finding {
-    Finding::new(Rule::PackPadding, place, found, expected).severity(Severity::Canonical)
+    Finding::new(Rule::PackPadding, place, found, expected).severity(Severity::Form)
 }
 
 /// Checks each chunk by itself and in its pack, and that pack 0 is filled.

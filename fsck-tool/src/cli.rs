@@ -27,6 +27,7 @@ Examples:
   fsck.tesserafs root.tess
   fsck.tesserafs --cert signer.pem root.tess      the signature too, by this signer and no other
   fsck.tesserafs --metadata-only --json root.tess
+  fsck.tesserafs --canonical root.tess            and that a builder makes no other image of this tree
   fsck.tesserafs --list root.tess                 type and mode, owner, size, SHA-256, path
   fsck.tesserafs --list=json --path etc root.tess | jq -r 'select(.xattrs) | .path'
   fsck.tesserafs --list=sha256 root.tess >sums && (cd /mnt/root && sha256sum -c --quiet) <sums
@@ -43,11 +44,22 @@ archived as if it were the root: a directory becomes DIR, a file comes into DIR 
 Each finding is one line: IMAGE: SEVERITY: RULE @ PLACE (PATH): found X, expected Y: the rule.
 Of each rule 64 findings are shown, and the number of further ones.
 RULE is a stable identifier; section 9 of FORMAT.md lists all. SEVERITY is fatal (nothing behind
-it could be checked), error, or canonical (reads are right, but no builder makes such an image).
+it could be checked), error, form (reads are right, but no builder makes such an image), or, with
+--canonical only, difference (no rule is broken, but a builder makes another image of the same tree).
 Bytes that are no printable text, and the backslash, are printed as \\ooo (octal) and \\\\.
 If an image has more holes than can be digested in reasonable time (content-holes), its chunks are
 checked, but no contents; nothing of it is listed or extracted. If files have xattrs that Linux does
 not take there (xattr-settable), the image is not clean, but is listed, archived and extracted.
+
+A clean image need not be canonical: readers accept other cut points, groups, holes, filters, levels
+and frames than a builder makes, stored bytes that could be shorter, and bytes that are stored twice.
+--canonical checks the image as ever; where no rule is broken, it decodes all files, cuts, groups,
+numbers and compresses them as mkfs.tesserafs would, writes nothing, and compares each byte with the
+image but for the signature, which no builder knows. It names the first byte that differs, its region,
+the file, and the freedom that was taken. Frames depend on the version of libzstd: an image of another
+version than this program's (the finding names both) may differ for that reason alone; if it does not
+differ, it is not known whether it is canonical, and the exit status is 8. A broken image is not
+compared, and the last line says so. It takes the time of mkfs.tesserafs besides.
 
 In a long listing the type w is a whiteout, and sparse: stands before the digest of a file
 above 8 GiB, which is over its data runs (FORMAT.md 4.7); --list=sha256 leaves such files out.
@@ -67,8 +79,10 @@ other than 0 and 64, and 4 and 68 where nothing but xattr-settable is broken, DI
 is to be removed; an archive then has no end. Standard error says which it is.
 
 Exit status, as fsck(8): 0 clean; 4 errors, none of them repaired; 8 operational error;
-16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; 64 not all of the tree could be restored; or a sum of these. The program ends with SIGABRT where memory cannot be had: it takes up to
-64 MiB for metadata, some MiB for each thread, and about 60 bytes for each inode.";
+16 usage error; 32 cancelled by SIGINT, SIGTERM or SIGHUP; 64 not all of the tree could be
+restored, or, with --canonical, clean and not canonical; or a sum of these. The program ends with
+SIGABRT where memory cannot be had: it takes up to 64 MiB for metadata, some MiB for each thread, and
+about 60 bytes for each inode; with --canonical what mkfs.tesserafs takes, too.";
 
 /// Checks, lists or extracts a tesserafs image. Nothing is ever repaired or written to the image.
 #[derive(Debug, Parser)]
@@ -90,6 +104,10 @@ struct Args {
     /// Check the metadata, and read no data
     #[arg(long)]
     metadata_only: bool,
+
+    /// Check all, then say whether the image is byte for byte what a builder makes of its tree, profile and annotations
+    #[arg(long, group = "mode", conflicts_with = "metadata_only")]
+    canonical: bool,
 
     /// List the files, once the metadata is found clean
     #[arg(
@@ -174,7 +192,12 @@ struct Args {
 
 impl Args {
     fn into_config(self) -> Result<Config, Error> {
-        let mut options = Options { pinned: self.digest, pack_dir: self.packdir, ..Options::default() };
+        let mut options = Options {
+            canonical: self.canonical,
+            pinned: self.digest,
+            pack_dir: self.packdir,
+            ..Options::default()
+        };
         if let Some(threads) = self.threads {
             options.threads = threads.get().min(1024);
         }
@@ -256,9 +279,15 @@ mod tests {
 
     #[test]
     fn one_thing_is_done_at_a_time() {
-        for line in
-            ["--list --tar", "--cat x --extract y", "--path x", "--path x --cat y", "--no-owner --tar"]
-        {
+        for line in [
+            "--canonical --list",
+            "--canonical --metadata-only",
+            "--list --tar",
+            "--cat x --extract y",
+            "--path x",
+            "--path x --cat y",
+            "--no-owner --tar",
+        ] {
             let words = [NAME].into_iter().chain(line.split(' ')).chain(["image"]);
             assert!(Args::try_parse_from(words).is_err(), "{line}");
         }

@@ -24,6 +24,9 @@ impl ExitCode {
     /// The tree was extracted or archived, and some of what the image holds of it could not be: a bit that fsck(8) leaves free.
     pub const NOT_RESTORED: ExitCode = ExitCode(64);
 
+    /// The image is clean, but not canonical, which was asked. The same bit: nobody asks for both.
+    pub const NOT_CANONICAL: ExitCode = ExitCode(64);
+
     /// The number that the process ends with.
     pub const fn value(self) -> u8 {
         self.0

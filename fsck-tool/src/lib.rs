@@ -9,7 +9,8 @@
 //! - `check_tree`: the Merkle tree, the tree ID, the bytes between tables;
 //! - [`walk`](tesserafs_image::walk): inodes, entries, xattrs, and the tree that they make;
 //! - `check_map`: packs, chunks, extents, annotations;
-//! - `check_chunk`: every stored and decoded byte.
+//! - `check_chunk`: every stored and decoded byte;
+//! - [`canonical`]: only if asked, whether a builder makes the same image.
 //!
 //! The bytes and the tree are read by [`tesserafs_image`]; [`finding`] names broken rules, [`report`] prints them. [`cli`] and
 //! [`config`] are the command.
@@ -18,9 +19,11 @@
 //!
 //! Metadata that was read is kept up to 64 MiB, and decoded chunks up to some 20 for each thread. Beyond that a check grows by about
 //! 60 bytes an inode with a content of its own (measured with 300,000 small files: 53 MB at most, of which 29 MB are metadata).
+//! A comparison with what a builder makes takes the memory of a build besides: see [`mkfs_tesserafs`].
 
 #![forbid(unsafe_code)]
 
+pub mod canonical;
 pub mod check;
 mod check_chunk;
 mod check_map;

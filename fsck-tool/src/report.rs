@@ -10,6 +10,7 @@ use serde::Serialize;
 use tesserafs_format::superblock::Profile;
 use tesserafs_format::{Digest, Rule, SuperBlock};
 
+use crate::canonical::Difference;
 use crate::exit_code::ExitCode;
 use tesserafs_image::error::Error;
 use tesserafs_image::finding::{spares_the_tree, Finding, Findings, Value};
@@ -90,6 +91,12 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How often each rule is broken.
     pub totals: BTreeMap<Rule, u64>,
+    /// Whether whoever asked for the check wants to know whether the image is canonical.
+    pub is_canonical_asked: bool,
+    /// Whether the image is what a builder makes; `None` where it was not compared.
+    pub canonical: Option<bool>,
+    /// Where it is not what a builder makes.
+    pub difference: Option<Difference>,
     /// The losses of an extraction or an archive; `None` where there was neither.
     pub losses: Option<Losses>,
     /// Why the check ended early.
@@ -110,6 +117,9 @@ impl Report {
             regions: Vec::new(),
             findings: Vec::new(),
             totals: BTreeMap::new(),
+            is_canonical_asked: false,
+            canonical: None,
+            difference: None,
             losses: None,
             error: None,
         }
@@ -121,9 +131,14 @@ impl Report {
         self
     }
 
-    /// Whether everything was checked, and nothing is wrong.
+    /// Whether everything was checked, and no rule of the format is broken.
     pub fn is_clean(&self) -> bool {
-        self.totals.is_empty() && self.error.is_none()
+        self.errors() == 0 && self.error.is_none()
+    }
+
+    /// How often rules of the format are broken: a difference from what a builder makes breaks none.
+    fn errors(&self) -> u64 {
+        self.totals.iter().filter(|(rule, _)| **rule != Rule::Canonical).map(|(_, total)| total).sum()
     }
 
     /// Whether everything that was wanted of the tree was done, and of all of it, whatever else is wrong with the image.
@@ -133,8 +148,10 @@ impl Report {
 
     /// The exit code of fsck(8).
     pub fn exit_code(&self) -> ExitCode {
-        let errors = if self.totals.is_empty() { ExitCode::CLEAN } else { ExitCode::ERRORS };
+        let errors = if self.errors() == 0 { ExitCode::CLEAN } else { ExitCode::ERRORS };
+        let canonical = if self.canonical == Some(false) { ExitCode::NOT_CANONICAL } else { ExitCode::CLEAN };
         errors
+            | canonical
             | match self.error {
                 None => ExitCode::CLEAN,
                 Some(Error::Cancelled) => ExitCode::CANCELLED,
@@ -157,8 +174,7 @@ impl Report {
         if quiet || self.error.is_some() {
             return Ok(());
         }
-        let total: u64 = self.totals.values().sum();
-        match (&self.counts, total) {
+        match (&self.counts, self.errors()) {
             (Some(counts), 0) => {
                 let signature = match (self.signed, self.signature_is_trusted) {
                     (_, Some(true)) => "signed by a trusted key",
@@ -169,10 +185,19 @@ impl Report {
                     |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
                 let inodes = of(counts.inodes, "inode");
                 let (contents, chunks) = (of(counts.contents, "content"), of(counts.chunks, "chunk"));
-                writeln!(out, "{image}: clean, {inodes}, {contents}, {chunks}, {signature}")
+                let canonical = match self.canonical {
+                    None => "",
+                    Some(true) => ", canonical",
+                    Some(false) => ", not canonical",
+                };
+                writeln!(out, "{image}: clean, {inodes}, {contents}, {chunks}, {signature}{canonical}")
             }
-            (_, 1) => writeln!(out, "{image}: 1 error, not repaired"),
-            (_, total) => writeln!(out, "{image}: {total} errors, not repaired"),
+            (_, errors) => {
+                let s = if errors == 1 { "" } else { "s" };
+                let compared =
+                    if self.is_canonical_asked { "; not compared with what a builder makes" } else { "" };
+                writeln!(out, "{image}: {errors} error{s}, not repaired{compared}")
+            }
         }
     }
 
@@ -184,7 +209,7 @@ impl Report {
 }
 
 /// Version of the machine report: it changes when a field changes its meaning or goes, not when one comes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The machine report; `fsck-tool/JSON.md` says what the fields mean.
 #[derive(Debug, Serialize)]
@@ -203,6 +228,9 @@ struct Json<'a> {
     regions: &'a [Region],
     findings: Vec<JsonFinding>,
     totals: BTreeMap<&'static str, u64>,
+    canonical: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    difference: Option<Difference>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_restored: Option<JsonLosses>,
     error: Option<String>,
@@ -299,6 +327,8 @@ impl<'a> Json<'a> {
             regions: &report.regions,
             findings: report.findings.iter().map(finding).collect(),
             totals: report.totals.iter().map(|(rule, total)| (rule.name(), *total)).collect(),
+            canonical: report.canonical,
+            difference: report.difference,
             not_restored: report.losses.as_ref().map(JsonLosses::from),
             error: report.error.as_ref().map(chain),
         }

@@ -117,7 +117,7 @@ fn json_lines_say_all_of_each_file() {
     assert_eq!(find("link")["target"], "a/b/target");
     assert_eq!(find("wh")["type"], "whiteout");
     let report: serde_json::Value = serde_json::from_slice(&bench.run(["--json"]).stdout).expect("JSON");
-    assert_eq!(report["version"], 1);
+    assert_eq!(report["version"], 2);
     assert_eq!(report["profile"]["chunk_avg"], 16384);
     assert_eq!(report["profile"]["zstd_version"], 10507);
 }

@@ -83,7 +83,7 @@ fn an_xattr_that_the_system_refuses_is_named_and_the_rest_is_there() {
     assert!(out.join("a/b/link2").is_symlink() && out.join("small1").is_file());
     let report = extract(&bench, &["--json"], &bench.path("json")).stdout;
     let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
-    assert_eq!(report["version"], 1);
+    assert_eq!(report["version"], 2);
     assert_eq!(report["exit_code"], 4 | 64);
     assert_eq!(report["clean"], false);
     assert_eq!(report["not_restored"]["counts"]["xattr"], 2);

@@ -762,6 +762,8 @@ const ELSEWHERE: &[Rule] = &[
     Rule::ContentHoles,
     // tests/settable.rs
     Rule::XattrSettable,
+    // tests/canonical.rs
+    Rule::Canonical,
     // Only a caller that asks for a record behind a table breaks these: format/tests/refuse.rs.
     Rule::InodeNumber,
     Rule::ContentIndex,

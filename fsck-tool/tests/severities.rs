@@ -33,14 +33,16 @@ fn named(severity: Severity) -> BTreeSet<&'static str> {
 
 #[test]
 fn rules_are_as_bad_as_the_specification_says() {
-    let (fatal, canonical) = (named(Severity::Fatal), named(Severity::Canonical));
+    let (fatal, form) = (named(Severity::Fatal), named(Severity::Form));
+    let difference = named(Severity::Difference);
     assert!(named(Severity::Error).is_empty(), "all others");
     let known: BTreeSet<&str> = Rule::ALL.iter().map(|rule| rule.name()).collect();
-    assert!(fatal.union(&canonical).all(|name| known.contains(name)));
+    assert!([&fatal, &form, &difference].into_iter().flatten().all(|name| known.contains(name)));
     for rule in Rule::ALL {
         let expected = match rule.name() {
             name if fatal.contains(name) => Severity::Fatal,
-            name if canonical.contains(name) => Severity::Canonical,
+            name if form.contains(name) => Severity::Form,
+            name if difference.contains(name) => Severity::Difference,
             _ => Severity::Error,
         };
         assert_eq!(Severity::of(*rule), expected, "{}", rule.name());
@@ -63,10 +65,10 @@ fn padding_of_a_pack_is_worse_where_a_reader_looks_at_it() {
     let mut draft = Draft::sample();
     let len = draft.pack.len().next_multiple_of(4096) - draft.pack.len();
     draft.pack_padding = Some([vec![0; len - 1], vec![1]].concat());
-    assert_eq!(only(&draft.image(), Rule::PackPadding), Severity::Canonical);
+    assert_eq!(only(&draft.image(), Rule::PackPadding), Severity::Form);
     // The tree region begins a block later, with nothing but zeros before it.
     draft.pack_padding = Some(vec![0; len + 4096]);
-    assert_eq!(only(&draft.image(), Rule::PackPadding), Severity::Canonical);
+    assert_eq!(only(&draft.image(), Rule::PackPadding), Severity::Form);
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 //! The bytes of regular files, from their chunks, each verified before it is handed out.
 
+mod at;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tesserafs_format::{ChunkIndex, ContentIndex, Extent, FileKind, Inode, PackIndex, Place, Rule, Target};
 
+pub use self::at::OpenContent;
 use crate::context::{read, Context};
 use crate::error::Error;
 use crate::finding::Finding;
@@ -105,6 +108,19 @@ impl<'a> Contents<'a> {
             take(Piece::Data(bytes))?;
         }
         hasher.map_or(Ok(()), |hasher| self.compare(content, hasher))
+    }
+
+    /// Opens a content of `size` bytes, to be read at positions. Nobody compares its own digest then.
+    pub fn open_content(&self, content: ContentIndex, size: u64) -> Result<OpenContent<'_>, Error> {
+        OpenContent::new(self, content, size)
+    }
+
+    /// The decoded bytes of a chunk, verified.
+    pub fn chunk(&self, index: ChunkIndex, decoder: &mut Decoder) -> Result<Vec<u8>, DataError> {
+        let chunk = read(self.context.image.chunk(index))?;
+        let mut raw = Vec::new();
+        self.packs.read(&chunk, decoder, &mut raw)?;
+        Ok(raw)
     }
 
     /// Where the data of a regular file is: first bytes and lengths, in order; neighbours are one.

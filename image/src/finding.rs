@@ -21,7 +21,9 @@ pub enum Severity {
     /// The bytes that a reader wants are refused, or not authentic.
     Error,
     /// Reads are right, but no builder makes such an image.
-    Canonical,
+    Form,
+    /// No rule of the format is broken, but a builder makes another image of the same tree.
+    Difference,
 }
 
 impl Severity {
@@ -51,7 +53,8 @@ impl Severity {
             | Rule::MapExtents
             | Rule::MapChunks
             | Rule::RawDigest
-            | Rule::SignaturePadding => Severity::Canonical,
+            | Rule::SignaturePadding => Severity::Form,
+            Rule::Canonical => Severity::Difference,
             _ => Severity::Error,
         }
     }
@@ -61,7 +64,8 @@ impl Severity {
         match self {
             Severity::Fatal => "fatal",
             Severity::Error => "error",
-            Severity::Canonical => "canonical",
+            Severity::Form => "form",
+            Severity::Difference => "difference",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! The tree as a whole: numbering, names, links, parents, and that the tables are filled by exactly what is used.
 //!
-//! In a canonical image directories are numbered in the order in which they are visited, and their entries lie in that order.
+//! In an image that breaks no rule directories are numbered in the order in which they are visited, and their entries lie in that order.
 //! So two passes in table order see everything that a walk from the root would, need no queue, and end whatever the entries
 //! say: each record is read a bounded number of times.
 

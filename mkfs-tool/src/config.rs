@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use tesserafs_format::limits::{ANNOTATIONS_MAX, ANNOTATION_KEY_MAX, BLOCK_SIZE};
 use tesserafs_format::Profile;
 
+use crate::encode::zstd_version;
 use crate::error::{Error, Result};
 use crate::image::Annotations;
 use crate::sign::Signer;
@@ -60,7 +61,7 @@ pub fn default_profile(level: u32) -> Profile {
         small_max: 64 << 10,
         hole_min: 32 << 10,
         level,
-        zstd_version: zstd_safe::version_number(),
+        zstd_version: zstd_version(),
     }
 }
 

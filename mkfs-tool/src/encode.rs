@@ -4,9 +4,9 @@
 //!
 //! Three parties share the work:
 //!
-//! - the *walk*, one thread, names the files in canonical order;
+//! - the *walk*, one thread, names the files in the order of the format;
 //! - *workers* read files in that order, hash and cut them, and compress chunks whose raw bytes nobody has met yet;
-//! - the *sequencer*, the caller's thread, takes what the workers found, file after file in canonical order: it knows which
+//! - the *sequencer*, the caller's thread, takes what the workers found, file after file in that order: it knows which
 //!   contents and chunks are new, fills groups, numbers chunks and writes them.
 //!
 //! So what is stored, and where, is a function of the tree and the profile. Only the thread that compresses a
@@ -18,11 +18,12 @@
 //!
 //! The files that workers are ahead of the sequencer by are limited, too: each takes some hundred bytes beside its own.
 //!
-//! The parties have a file each: `worker`, `sequencer`; what they share is in `shared`, and the contents that it knows in `contents`,
-//! what passes between them in `chunk`, the budget in `permit`, and how they wake each other in `bell`.
+//! The parties have a file each: `worker` (with `compress`), `sequencer`; what they share is in `shared`, and the contents that
+//! it knows in `contents`, what passes between them in `chunk`, the budget in `permit`, and how they wake each other in `bell`.
 
 mod bell;
 mod chunk;
+mod compress;
 mod contents;
 mod digest;
 mod map;
@@ -38,6 +39,7 @@ use std::{io, thread};
 
 use tesserafs_format::Profile;
 
+pub use self::compress::{zstd_version, Compressor};
 pub use self::digest::{sha256, Sha2};
 pub use self::map::{Figures, Map};
 use self::permit::Flight;

@@ -5,10 +5,9 @@
 //! The pack is written while the tree is read; the metadata follows, block by block, each hashed once for the Merkle tree
 //! and once for the tree ID; the superblock, which knows all of it, comes last.
 
+mod sink;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::annotation::Annotation;
@@ -18,8 +17,9 @@ use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Digest, Pack, PackIndex, PackKind, Profile, SuperBlock, Table};
 use zerocopy::IntoBytes;
 
+pub use self::sink::{ImageFile, Sink};
 use crate::encode::{sha256, Map, PackWriter, Sha2};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::{layout, raw_tree};
 use crate::tree::Tree;
 
@@ -29,17 +29,17 @@ pub type Annotations = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Bytes that are written at once.
 const BUFFER: usize = 1 << 18;
 
-/// The file that the image is written to.
+/// Makes the bytes of an image, for a sink.
 #[derive(Debug)]
-pub struct ImageWriter {
-    /// None where only the IDs are wanted.
-    file: Option<File>,
-    path: PathBuf,
+pub struct ImageWriter<S> {
+    sink: S,
+    /// Where the buffer belongs.
+    at: u64,
     buffer: Vec<u8>,
     pack: Sha256,
 }
 
-impl PackWriter for ImageWriter {
+impl<S: Sink> PackWriter for ImageWriter<S> {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.pack.update(bytes);
         self.write(bytes)
@@ -62,14 +62,10 @@ impl Written {
     }
 }
 
-impl ImageWriter {
-    /// Begins an image; `path` is for messages. Without a file nothing is written.
-    pub fn new(file: Option<File>, path: &Path) -> Result<Self> {
-        let mut writer =
-            Self { file, path: path.to_owned(), buffer: Vec::with_capacity(BUFFER), pack: Sha256::new() };
-        // Zeros stand for the superblock: until the end this is no image.
-        writer.write(&[0; BLOCK_SIZE])?;
-        Ok(writer)
+impl<S: Sink> ImageWriter<S> {
+    /// Begins an image. The superblock comes last.
+    pub fn new(sink: S) -> Self {
+        Self { sink, at: BLOCK_BYTES, buffer: Vec::with_capacity(BUFFER), pack: Sha256::new() }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -92,8 +88,9 @@ impl ImageWriter {
     }
 
     fn write_out(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes));
-        written.map_err(Error::io("write", &self.path))
+        self.sink.put(self.at, bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
     }
 
     /// Writes everything behind the pack, and the superblock.
@@ -135,10 +132,7 @@ impl ImageWriter {
             signature_digest: Digest::default(),
         };
         let raw = superblock.to_raw::<Sha2>();
-        if let Some(file) = &mut self.file {
-            file.seek(SeekFrom::Start(0)).map_err(Error::io("write", &self.path))?;
-        }
-        self.write_out(raw.as_bytes())?;
+        self.sink.put(0, raw.as_bytes())?;
         Ok(Written { superblock, signed_prefix: prefix(&raw) })
     }
 
@@ -168,8 +162,8 @@ pub fn prefix(raw: &RawSuperBlock) -> [u8; SIGNED_PREFIX] {
 }
 
 /// Writes metadata, and hashes each block of it.
-struct MetadataWriter<'a> {
-    writer: &'a mut ImageWriter,
+struct MetadataWriter<'a, S> {
+    writer: &'a mut ImageWriter<S>,
     /// Bytes of the image so far.
     at: u64,
     block: Vec<u8>,
@@ -179,8 +173,8 @@ struct MetadataWriter<'a> {
     tree_id: Option<Sha256>,
 }
 
-impl<'a> MetadataWriter<'a> {
-    fn new(writer: &'a mut ImageWriter, at: u64) -> Self {
+impl<'a, S: Sink> MetadataWriter<'a, S> {
+    fn new(writer: &'a mut ImageWriter<S>, at: u64) -> Self {
         Self { writer, at, block: Vec::with_capacity(BLOCK_SIZE), digests: Vec::new(), tree_id: None }
     }
 
@@ -214,7 +208,12 @@ impl<'a> MetadataWriter<'a> {
     }
 }
 
-fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &Layout) -> Result<()> {
+fn tree_region<S: Sink>(
+    out: &mut MetadataWriter<'_, S>,
+    tree: &Tree,
+    map: &Map,
+    layout: &Layout,
+) -> Result<()> {
     out.table(&layout.attributes)?;
     out.write(tree.attributes.as_bytes())?;
     out.table(&layout.inodes)?;
@@ -254,8 +253,8 @@ fn tree_region(out: &mut MetadataWriter<'_>, tree: &Tree, map: &Map, layout: &La
     write_digests(out, &map.content_digests)
 }
 
-fn map_region(
-    out: &mut MetadataWriter<'_>,
+fn map_region<S: Sink>(
+    out: &mut MetadataWriter<'_, S>,
     map: &Map,
     pack: &Pack,
     annotations: &Annotations,
@@ -290,6 +289,6 @@ fn map_region(
     Ok(())
 }
 
-fn write_digests(out: &mut MetadataWriter<'_>, digests: &[Digest]) -> Result<()> {
+fn write_digests<S: Sink>(out: &mut MetadataWriter<'_, S>, digests: &[Digest]) -> Result<()> {
     digests.iter().try_for_each(|digest| out.write(&digest.0))
 }

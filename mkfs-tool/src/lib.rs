@@ -48,7 +48,7 @@ use std::time::Instant;
 use crate::config::{Config, SourcePath};
 use crate::encode::{encode, Resources};
 use crate::error::{path_of, Error, Result, Shown};
-use crate::image::ImageWriter;
+use crate::image::{ImageFile, ImageWriter};
 use crate::output::Output;
 use crate::progress::{step, Progress};
 use crate::report::Report;
@@ -125,7 +125,8 @@ fn build_from<S: Source>(
     let threads = config.threads.get();
     let resources = Resources { threads, budget: memory_budget(threads) };
     let file = output.map(Output::file).transpose()?;
-    let mut writer = ImageWriter::new(output.map(Output::file).transpose()?, &config.image)?;
+    let sink = output.map(Output::file).transpose()?.map(|file| ImageFile::new(file, &config.image));
+    let mut writer = ImageWriter::new(sink);
     let annotation_bytes: usize =
         config.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
     let source = &HoleLimit::new(source, config.profile.hole_min, annotation_bytes as u64);

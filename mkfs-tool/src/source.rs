@@ -2,7 +2,7 @@
 
 //! Where a tree comes from.
 //!
-//! A source walks its tree in the canonical order and names the regular files on the way; the encoder opens
+//! A source walks its tree in the order of the format and names the regular files on the way; the encoder opens
 //! them, in any order and on several threads.
 
 mod archive;
@@ -48,7 +48,7 @@ pub trait Source: Sync {
     where
         Self: 'a;
 
-    /// Walks the tree in canonical order; `found` gets the regular files with bytes, by inode number.
+    /// Walks the tree in the order of the format; `found` gets the regular files with bytes, by inode number.
     fn walk(&self, found: Found<'_, Self::File>) -> Result<Walked>;
 
     /// Opens a file.
@@ -72,7 +72,7 @@ pub struct Walked {
 /// An open regular file.
 pub trait OpenFile {
     /// The next range at or behind `pos` that may have other bytes than zero. It begins at a multiple of a block,
-    /// and ends at one or at the end of the file, and is empty where there is no more.
+    /// and ends at one or at the end of the file. All that an empty one says is that there are zeros up to it.
     fn data(&mut self, pos: u64) -> Result<Range<u64>>;
 
     /// Appends exactly the bytes of `range` to `buf`.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tree region in memory, built in its canonical order (`FORMAT.md` 4).
+//! The tree region in memory, built in the order that it has (`FORMAT.md` 4).
 //!
 //! [`TreeBuilder`] numbers inodes as they are added. It wants them in the order of the format: directory after directory
 //! by number, the entries of each in ascending order of their names. So a source that walks its tree in this order
@@ -88,7 +88,7 @@ pub struct Node {
     pub parent: u32,
 }
 
-/// A tree in canonical order.
+/// A tree in the order of the format.
 #[derive(Debug, Default)]
 pub struct Tree {
     /// Inodes by number, from 1.

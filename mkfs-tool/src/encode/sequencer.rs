@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The sequencer: puts what the workers find in canonical order.
+//! The sequencer: puts what the workers find in the order of the format.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;

@@ -6,12 +6,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tesserafs_format::limits::FRAME_BLOCK;
-use tesserafs_format::{chunk_digest, x86, Codec};
+use tesserafs_format::{chunk_digest, Codec};
 use tesserafs_image::text::size;
-use zstd_safe::{CCtx, CParameter, ParamSwitch};
 
 use super::chunk::{Event, FileEvents, Job, Progressed, Stored, StoredBytes, Window};
+use super::compress::Compressor;
 use super::digest::{sha256, Sha2};
 use super::permit::Permit;
 use super::shared::Shared;
@@ -30,26 +29,14 @@ const FILES_AHEAD: usize = 1024;
 /// A thread that reads, hashes, cuts and compresses.
 pub(super) struct Worker<'a, F> {
     shared: &'a Shared<F>,
-    compressor: CCtx<'static>,
-    scratch: Vec<u8>,
-    filtered: Vec<u8>,
+    compressor: Compressor,
     cdc: FastCdc,
 }
 
 impl<'a, F: Send> Worker<'a, F> {
     pub(super) fn new(shared: &'a Shared<F>) -> Result<Self> {
-        let mut compressor = CCtx::try_create().ok_or(Error::Compress("out of memory"))?;
-        let parameters = [
-            CParameter::CompressionLevel(shared.profile.level as i32),
-            CParameter::MaxBlockSize(FRAME_BLOCK),
-            CParameter::UseBlockSplitter(ParamSwitch::Disable),
-        ];
-        for parameter in parameters {
-            let set = compressor.set_parameter(parameter);
-            set.map_err(|code| Error::Compress(zstd_safe::get_error_name(code)))?;
-        }
-        let cdc = FastCdc::new(&shared.profile);
-        Ok(Self { shared, compressor, scratch: Vec::new(), filtered: Vec::new(), cdc })
+        let compressor = Compressor::new(shared.profile.level)?;
+        Ok(Self { shared, compressor, cdc: FastCdc::new(&shared.profile) })
     }
 
     pub(super) fn run<S: Source<File = F>>(mut self, source: &S, progress: &dyn Progress) -> Result<()> {
@@ -98,48 +85,25 @@ impl<'a, F: Send> Worker<'a, F> {
             shared.nudge();
             return Ok(true);
         }
-        let codec = self.compress(raw)?;
+        let (codec, bytes) = self.compressor.compress(raw)?;
+        let stored_digest = chunk_digest::<Sha2>(bytes);
+        let (bytes, held) = match codec {
+            Codec::Plain => (StoredBytes::Plain(job.window.clone(), job.range.clone()), 0),
+            Codec::Zstd | Codec::ZstdX86 => (StoredBytes::Compressed(bytes.to_vec()), bytes.len()),
+        };
         let nobody = Arc::new(AtomicU64::new(0));
-        let stored = if self.scratch.len() < raw.len() {
-            Stored {
-                digest: chunk_digest::<Sha2>(&self.scratch),
-                raw_len: raw.len() as u32,
-                codec,
-                bytes: StoredBytes::Compressed(self.scratch.as_slice().to_vec()),
-                _permit: shared.permit(self.scratch.len() as u64, &nobody),
-            }
-        } else {
-            Stored {
-                digest: chunk_digest::<Sha2>(raw),
-                raw_len: raw.len() as u32,
-                codec: Codec::Plain,
-                bytes: StoredBytes::Plain(job.window.clone(), job.range.clone()),
-                _permit: shared.permit(0, &nobody),
-            }
+        let stored = Stored {
+            bytes,
+            codec,
+            raw_len: raw.len() as u32,
+            digest: stored_digest,
+            _permit: shared.permit(held as u64, &nobody),
         };
         if let Some(chunk) = shared.state().chunks.get_mut(&digest) {
             chunk.stored = Progressed::Ready(Box::new(stored));
         }
         shared.nudge();
         Ok(true)
-    }
-
-    /// Compresses raw bytes into the scratch memory, by the codec that suits them.
-    fn compress(&mut self, raw: &[u8]) -> Result<Codec> {
-        let (codec, from) = if x86::is_worthwhile(raw) {
-            self.filtered.clear();
-            self.filtered.extend_from_slice(raw);
-            x86::encode(&mut self.filtered);
-            (Codec::ZstdX86, self.filtered.as_slice())
-        } else {
-            (Codec::Zstd, raw)
-        };
-        self.scratch.clear();
-        self.scratch.reserve(zstd_safe::compress_bound(from.len()));
-        self.compressor
-            .compress2(&mut self.scratch, from)
-            .map_err(|code| Error::Compress(zstd_safe::get_error_name(code)))?;
-        Ok(codec)
     }
 
     /// Waits until `bytes` more may be in flight for file `seq`, and works on chunks meanwhile; `None` to stop.

@@ -152,7 +152,8 @@ impl Job<'_> {
     fn zstd(&mut self) -> Result<()> {
         let path = self.path;
         let failed = |code| Error::io("decompress", path)(io::Error::other(zstd_safe::get_error_name(code)));
-        let mut context = DCtx::create();
+        let no_memory = || Error::io("decompress", path)(io::Error::from(io::ErrorKind::OutOfMemory));
+        let mut context = DCtx::try_create().ok_or_else(no_memory)?;
         context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(failed)?;
         let mut buffer = vec![0; BUFFER];
         loop {
