@@ -32,6 +32,7 @@ pub mod config;
 pub mod exit_code;
 pub mod list;
 mod print;
+mod probe;
 pub mod progress;
 pub mod report;
 mod run;
