@@ -21,15 +21,18 @@ fn read<T>(
     read(Image::new(&sb, &memory)).err().map(|error| (error.rule, error.place))
 }
 
+/// A change of the tables.
+type Change = fn(&mut Tables);
+
 /// The rule that inode `number` breaks, if `change` is done to the tables.
-fn of_inode(number: u32, change: fn(&mut Tables)) -> Option<Rule> {
+fn of_inode(number: u32, change: Change) -> Option<Rule> {
     let draft = Draft { change: Some(change), ..Draft::sample() };
     read(&draft, |image| image.inode(Ino::from_number(number).expect("a number"))).map(|(rule, _)| rule)
 }
 
 #[test]
 fn of_an_inode_the_first_in_order_is_named() {
-    let cases: [(u32, fn(&mut Tables), Rule); 13] = [
+    let cases: [(u32, Change, Rule); 13] = [
         (5, |t| (t.inodes[4].attributes, t.inodes[4].nlink) = (99.into(), 0.into()), Rule::InodeAttributes),
         (5, |t| (t.inodes[4].nlink, t.inodes[4].mtime) = (0.into(), u64::MAX.into()), Rule::InodeNlink),
         (5, |t| (t.inodes[4].mtime, t.inodes[4].size) = (u64::MAX.into(), 1.into()), Rule::InodeTime),
@@ -74,7 +77,7 @@ fn a_root_of_another_type_is_named_before_what_its_other_fields_break() {
 
 #[test]
 fn of_an_attribute_record_the_first_in_order_is_named() {
-    let cases: [(fn(&mut Tables), Rule); 4] = [
+    let cases: [(Change, Rule); 4] = [
         (|t| (t.attributes[0].file_type, t.attributes[0].reserved) = (7, 1), Rule::AttributesType),
         (|t| (t.attributes[0].reserved, t.attributes[0].mode) = (1, 0xffff.into()), Rule::AttributesPadding),
         (

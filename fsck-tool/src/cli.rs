@@ -35,6 +35,7 @@ Examples:
   fsck.tesserafs --cat etc/os-release root.tess
   fsck.tesserafs --extract out/ root.tess
   fsck.tesserafs --extract out/ --path usr/share --no-owner root.tess
+  fsck.tesserafs --probe /dev/vdb                 ID_FS_TYPE=, ID_FS_UUID= and so on, for udev
   fsck.tesserafs --tar root.tess | tar -xp --xattrs --xattrs-include='*' -C out/
 
 A path begins at the root of the image, with a slash or without one. Symlinks on the way are followed
@@ -133,6 +134,10 @@ struct Args {
     #[arg(long, value_name = "PATH", group = "mode", conflicts_with_all = ["metadata_only", "json"])]
     cat: Option<OsString>,
 
+    /// Say what IMAGE is, in lines KEY=VALUE as udev reads them; the superblock alone is read. With status 4 it is no image
+    #[arg(long, group = "mode", conflicts_with_all = ["json", "metadata_only", "cert", "digest"])]
+    probe: bool,
+
     /// Print the bytes of an annotation; to a terminal, only those that it shows
     #[arg(long, value_name = "KEY", group = "mode", conflicts_with = "json")]
     annotation: Option<OsString>,
@@ -211,6 +216,7 @@ impl Args {
             (_, _, Some(key), _) => Mode::Annotation(key.into_vec()),
             (_, _, _, Some(path)) => Mode::Cat(path.into_vec()),
             _ if self.tar => Mode::Tar,
+            _ if self.probe => Mode::Probe,
             _ => Mode::Check,
         };
         options.metadata_only = self.metadata_only || !matches!(mode, Mode::Check);

@@ -53,6 +53,8 @@ pub enum Shown {
 pub enum Mode {
     /// A check.
     Check,
+    /// What it is, for udev.
+    Probe,
     /// Its files, as text.
     List(Listing),
     /// Its tree, in a directory.

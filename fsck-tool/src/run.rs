@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use tesserafs_image::extract::{self, Extraction};
+use tesserafs_image::finding::Findings;
 use tesserafs_image::lookup::{self, Found, Last};
 use tesserafs_image::losses::Losses;
 use tesserafs_image::walk::Tree;
@@ -18,6 +19,7 @@ use crate::config::{Config, Mode, Shown};
 use crate::exit_code::ExitCode;
 use crate::list;
 use crate::print::{self, cannot_write};
+use crate::probe;
 use crate::progress::{Bar, Lines, Passes, Progress, Silent};
 use crate::report::{chain, Report};
 use crate::NAME;
@@ -32,6 +34,9 @@ pub(crate) fn say(line: &str) {
 
 /// Runs the program.
 pub(crate) fn run(config: &Config) -> Result<ExitCode, Error> {
+    if matches!(config.mode, Mode::Probe) {
+        return probe(config);
+    }
     let cancel = catch_signals()?;
     let stdout = io::stdout();
     if matches!(config.mode, Mode::Tar) && stdout.is_terminal() {
@@ -83,6 +88,18 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Error> {
     }
 }
 
+/// Says what an image is.
+fn probe(config: &Config) -> Result<ExitCode, Error> {
+    let findings = Findings::default();
+    let source = Source::open(&config.image)?;
+    probe::probe(&source, &findings, &mut io::stdout().lock())?;
+    let (found, _) = findings.into_sorted();
+    for finding in found.iter().filter(|_| !config.quiet) {
+        say(&format!("{}: {finding}", text::path(&config.image)));
+    }
+    Ok(if found.is_empty() { ExitCode::CLEAN } else { ExitCode::ERRORS })
+}
+
 /// Does what is wanted of an image whose tree is whole.
 fn act(
     config: &Config,
@@ -96,7 +113,7 @@ fn act(
         lookup::find(context, config.path.as_deref().unwrap_or_default(), Last::Stay)
     };
     match &config.mode {
-        Mode::Check => Ok(()),
+        Mode::Check | Mode::Probe => Ok(()),
         Mode::List(listing) => list::list(context, &top()?, *listing, is_terminal, out),
         Mode::Annotation(key) => print::annotation(context, key, is_terminal, out),
         Mode::Cat(path) => print::cat(context, path, out),

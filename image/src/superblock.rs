@@ -2,13 +2,34 @@
 
 //! The superblock: the first thing to read.
 
+use std::fmt::Write;
+
 use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::superblock::check_prefix;
-use tesserafs_format::{FormatError, Place, Rule, SuperBlock};
+use tesserafs_format::{Digest, FormatError, Place, Rule, SuperBlock};
 
 use crate::error::Broken;
 use crate::hash::Sha2;
 use crate::source::Source;
+
+/// The UUID of the image with that ID, as the kernel driver gives it to the mount: the first 16 bytes of the ID, with version 8 (of
+/// one's own making) and the variant of RFC 9562 in place.
+pub fn uuid(image_id: &Digest) -> String {
+    let mut text = String::with_capacity(36);
+    for (at, byte) in image_id.0.iter().take(16).enumerate() {
+        let byte = match at {
+            6 => byte & 0x0f | 0x80,
+            8 => byte & 0x3f | 0x80,
+            _ => *byte,
+        };
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
 
 /// Reads the superblock of an image, and proves that the file holds what it describes.
 ///
@@ -27,4 +48,16 @@ pub fn read(source: &Source) -> Result<SuperBlock, Broken> {
         return Err(too_short(sb.file_bytes()).into());
     }
     Ok(sb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_the_beginning_of_the_image_id_but_for_six_bits() {
+        let id = |text: &str| Digest::from_hex(text.repeat(4).as_bytes()).expect("64 digits");
+        assert_eq!(uuid(&id("0123456789abcdef")), "01234567-89ab-8def-8123-456789abcdef");
+        assert_eq!(uuid(&id("ffffffffffffffff")), "ffffffff-ffff-8fff-bfff-ffffffffffff");
+    }
 }

@@ -14,10 +14,13 @@ use crate::run;
 use crate::setup::{self, Need};
 use crate::tools::Tools;
 
+/// Rules by which udev tells images, and their place in the order of rules: behind those that ask libblkid.
+const UDEV_RULES: &str = "61-tesserafs.rules";
+
 /// Where things go.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Programs go to PREFIX/sbin, rules for file(1) to PREFIX/share/tesserafs
+    /// Programs go to PREFIX/sbin, rules for file(1) to PREFIX/share/tesserafs, those for udev to PREFIX/lib/udev/rules.d
     #[arg(long, default_value = "/usr/local", value_name = "DIR")]
     prefix: PathBuf,
     /// Also build the module against this kernel build folder and install it below /lib/modules
@@ -33,9 +36,16 @@ pub(crate) fn install(options: &Options) -> Result<ExitCode> {
     let programs = below(&options.destdir, &options.prefix.join("sbin"));
     copy(&tools.mkfs, &programs.join("mkfs.tesserafs"), 0o755)?;
     copy(&tools.fsck, &programs.join("fsck.tesserafs"), 0o755)?;
-    let magic = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mkfs-tool/tesserafs.magic");
+    let mkfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mkfs-tool");
+    let magic = mkfs.join("tesserafs.magic");
     let share = below(&options.destdir, &options.prefix.join("share/tesserafs"));
     copy(&magic, &share.join("tesserafs.magic"), 0o644)?;
+    let rules = mkfs.join(UDEV_RULES);
+    let rules =
+        std::fs::read_to_string(&rules).with_context(|| format!("failed to read {}", rules.display()))?;
+    let rules = with_program(&rules, &options.prefix.join("sbin"))?;
+    let folder = below(&options.destdir, &options.prefix.join("lib/udev/rules.d"));
+    put(&folder.join(UDEV_RULES), 0o644, |to| std::fs::write(to, &rules))?;
     let Some(build) = &options.build else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -64,13 +74,27 @@ fn below(destdir: &str, path: &Path) -> PathBuf {
     }
 }
 
-/// Copies under a temporary name and renames: a running program is replaced, never changed.
+/// The rules with the program in the folder that it is installed to: udev looks for none.
+fn with_program(rules: &str, folder: &Path) -> Result<String> {
+    let folder = folder.to_str().context("the prefix is not UTF-8, as udev's rules are")?;
+    anyhow::ensure!(
+        folder.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+".contains(c)),
+        "the prefix has characters that mean something in udev's rules: {folder}"
+    );
+    Ok(rules.replace("/usr/local/sbin/", &format!("{folder}/")))
+}
+
 fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    put(to, mode, |to| std::fs::copy(from, to).map(drop))
+}
+
+/// Writes under a temporary name and renames: a running program is replaced, never changed.
+fn put(to: &Path, mode: u32, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let folder = to.parent().context("a file has a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let temporary = to.with_extension("new");
-    std::fs::copy(from, &temporary)
-        .and_then(|_| std::fs::set_permissions(&temporary, PermissionsExt::from_mode(mode)))
+    write(&temporary)
+        .and_then(|()| std::fs::set_permissions(&temporary, PermissionsExt::from_mode(mode)))
         .and_then(|()| std::fs::rename(&temporary, to))
         .with_context(|| format!("failed to install {}", to.display()))?;
     println!("{}", to.display());
@@ -80,6 +104,16 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn udev_runs_the_program_that_is_installed() {
+        let rules = include_str!("../../mkfs-tool/61-tesserafs.rules");
+        let installed = with_program(rules, Path::new("/usr/sbin")).unwrap();
+        assert_eq!(installed.matches("/usr/sbin/fsck.tesserafs").count(), 2);
+        assert!(!installed.contains("/usr/local"));
+        assert_eq!(with_program(rules, Path::new("/usr/local/sbin")).unwrap(), rules);
+        assert!(with_program(rules, Path::new("/opt/$devnode")).is_err());
+    }
 
     #[test]
     fn packagers_collect_everything_in_one_folder() {
