@@ -95,7 +95,7 @@ rules! {
     PackIndex "pack-index" "a pack index is in the pack table";
     PackKind "pack-kind" "pack 0 is embedded, every other pack is a file";
     PackBytes "pack-bytes" "an embedded pack ends before the tree region";
-    PackPadding "pack-padding" "the reserved bytes of a pack record, and those behind pack 0, are zero";
+    PackPadding "pack-padding" "the reserved bytes of a pack record are zero, and those behind pack 0 up to the next block, where the tree region begins";
     PackDigest "pack-digest" "a pack has the digest that the pack table holds";
     ChunkIndex "chunk-index" "a chunk index is in the chunk table";
     ChunkCodec "chunk-codec" "the codec is a known one";

@@ -229,6 +229,10 @@ impl Inode {
     ) -> Result<Self, FormatError> {
         let place = Place::Ino(ino.get());
         let refuse = |rule, found, expected| FormatError::new(rule, place, found, expected);
+        if ino == Ino::ROOT {
+            let (found, expected) = (attributes.file_type.value(), FileType::Directory.value());
+            ensure(found == expected, Rule::RootType, place, found.into(), expected.into())?;
+        }
         let nlink = raw.nlink.get();
         ensure(nlink > 0, Rule::InodeNlink, place, 0, 1)?;
         let mtime = Timestamp::parse(raw.mtime.get())
@@ -265,11 +269,8 @@ impl Inode {
                 }
             }
         };
-        if ino == Ino::ROOT {
-            let is_root =
-                matches!(kind, FileKind::Directory(Directory { parent, .. }) if parent == Ino::ROOT);
-            let (found, expected) = (attributes.file_type.value(), FileType::Directory.value());
-            ensure(is_root, Rule::RootType, place, found.into(), expected.into())?;
+        if let (Ino::ROOT, FileKind::Directory(Directory { parent, .. })) = (ino, kind) {
+            ensure(parent == Ino::ROOT, Rule::RootType, place, parent.get().into(), 1)?;
         }
         let Attributes { mode, uid, gid, xattrs, .. } = *attributes;
         let index = AttributesIndex(raw.attributes.get());

@@ -6,7 +6,7 @@ use tesserafs_format::limits::{plain_holes_max, ANNOTATION_KEY_MAX, BLOCK_BYTES,
 use tesserafs_format::{ChunkIndex, ContentIndex, Extent, Pack, PackIndex, Place, Rule, Target};
 
 use tesserafs_image::error::{vec_of, Broken, Error};
-use tesserafs_image::finding::Finding;
+use tesserafs_image::finding::{Finding, Severity};
 use tesserafs_image::walk::Tree;
 use tesserafs_image::Context;
 
@@ -124,7 +124,7 @@ fn check_padding(context: &Context<'_>, pack: &Pack) -> Result<(), Error> {
     let end = BLOCK_BYTES + pack.bytes;
     let padded = end.next_multiple_of(BLOCK_BYTES);
     if padded != tree_offset {
-        let finding = Finding::new(Rule::PackPadding, Place::Pack(0), tree_offset, padded);
+        let finding = padding_finding(Place::Pack(0), tree_offset, padded);
         context.findings.add(finding.detail("the tree region does not begin at the block behind pack 0"));
     }
     let mut padding = [0; BLOCK_BYTES as usize];
@@ -132,9 +132,14 @@ fn check_padding(context: &Context<'_>, pack: &Pack) -> Result<(), Error> {
     context.metadata.source().read_at(end, padding)?;
     if let Some(at) = padding.iter().position(|byte| *byte != 0) {
         let place = Place::Byte(end + at as u64);
-        context.findings.add(Finding::new(Rule::PackPadding, place, u32::from(padding[at]), 0_u32));
+        context.findings.add(padding_finding(place, padding[at].into(), 0));
     }
     Ok(())
+}
+
+/// A finding about bytes behind pack 0, which no reader looks at; the bytes of its record every one does.
+fn padding_finding(place: Place, found: u64, expected: u64) -> Finding {
+    Finding::new(Rule::PackPadding, place, found, expected).severity(Severity::Canonical)
 }
 
 /// Checks each chunk by itself and in its pack, and that pack 0 is filled.

@@ -37,8 +37,7 @@ impl Severity {
             | Rule::ImageBytes
             | Rule::ProfileRange
             | Rule::SignatureBytes => Severity::Fatal,
-            Rule::PackPadding
-            | Rule::TablePadding
+            Rule::TablePadding
             | Rule::HashPadding
             | Rule::ChunkFrame
             | Rule::TreeOrder
