@@ -113,3 +113,40 @@ fn an_archive_keeps_the_same() {
     let names: Vec<&str> = read.items.keys().map(String::as_str).collect();
     assert_eq!(names, [&KEPT[..], &["n/hides"]].concat());
 }
+
+#[test]
+fn a_whiteout_of_no_name_is_refused_wherever_it_stands() {
+    let long = "n".repeat(256);
+    for name in ["", ".", "..", &long] {
+        for dir in ["", "d/"] {
+            let path = format!("{dir}.wh.{name}");
+            let mut archive = Archive::default();
+            // Where whiteouts are left out, too.
+            archive.file("d/.wh..wh..opq", b"").pax(b'x', &[(b"path", path.as_bytes())]).file("short", b"");
+            let error = archive.refusal();
+            assert!(error.contains("an OCI whiteout"), "{path}: {error}");
+        }
+    }
+    let longest = "n".repeat(255);
+    let path = format!(".wh.{longest}");
+    let read = Archive::default().pax(b'x', &[(b"path", path.as_bytes())]).file("short", b"").image();
+    assert_eq!(read.item(&longest).kind, 'w');
+}
+
+#[test]
+fn a_directory_stays_opaque_until_something_else_takes_its_place() {
+    let marks = |read: &common::Read, name: &str| read.item(name).xattrs.len();
+    let read = Archive::default().file("d/.wh..wh..opq", b"").dir("d").dir("d").image();
+    assert_eq!(marks(&read, "d"), 2);
+    let read = Archive::default().file("d/.wh..wh..opq", b"").file("d", b"x").dir("d").image();
+    assert_eq!(marks(&read, "d"), 0);
+}
+
+#[test]
+fn values_that_no_set_holds_are_refused_and_names_left_out() {
+    let value = vec![b'v'; 65_537];
+    let error = Archive::default().pax(b'x', &[(b"SCHILY.xattr.user.a", &value)]).file("f", b"").refusal();
+    assert!(error.contains("f: its xattr user.a"), "{error}");
+    let read = Archive::default().pax(b'x', &[(b"SCHILY.xattr.user.a", &value[1..])]).file("f", b"").image();
+    assert_eq!(read.item("f").xattrs[0].1.len(), 65_536);
+}

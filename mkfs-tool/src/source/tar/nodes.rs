@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use tesserafs_format::limits::NAME_MAX;
+
 use super::acl::{Owners, Texts};
 use super::header::Parsed;
 use super::reader::{EntryKind, TarEntry};
@@ -172,6 +174,9 @@ impl Nodes {
         if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| !is_aufs(name)) {
             if hidden.is_empty() {
                 return Err("an OCI whiteout without a name".into());
+            }
+            if matches!(hidden, b"." | b"..") || hidden.len() > NAME_MAX {
+                return Err(format!("an OCI whiteout of {}, which is no name", Shown(path_of(hidden))));
             }
             let attributes = Attributes { mtime: entry.attributes.mtime, ..Attributes::default() };
             self.insert(parent, hidden, Node { attributes, acls: None, what: What::Whiteout { oci: true } });
