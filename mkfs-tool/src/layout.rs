@@ -9,6 +9,7 @@ use tesserafs_format::superblock::Layout;
 use crate::encode::Map;
 use crate::error::{Error, Result};
 use crate::image::Annotations;
+use crate::source::holes::TOO_MANY;
 use crate::tree::Tree;
 
 /// The tree descriptor.
@@ -43,7 +44,7 @@ pub fn layout(tree: &Tree, map: &Map, annotations: &Annotations) -> Result<Layou
     let tree_offset = (BLOCK_BYTES + map.pack_bytes).next_multiple_of(BLOCK_BYTES);
     let layout = Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?;
     if map.plain_hole_bytes > plain_holes_max(layout.image_bytes) {
-        return Err(Error::TooMany("bytes of holes in files of up to 8 GiB"));
+        return Err(Error::TooMany(TOO_MANY));
     }
     Ok(layout)
 }

@@ -52,6 +52,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::source::dir::DirSource;
+use crate::source::holes::HoleLimit;
 use crate::source::tar::{self, TarSource};
 use crate::source::{LeftOut, Source, Walked};
 
@@ -120,6 +121,9 @@ fn build_from<S: Source>(
     let resources = Resources { threads, budget: memory_budget(threads) };
     let file = output.map(Output::file).transpose()?;
     let mut writer = ImageWriter::new(output.map(Output::file).transpose()?, &config.image)?;
+    let annotation_bytes: usize =
+        config.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+    let source = &HoleLimit::new(source, config.profile.hole_min, annotation_bytes as u64);
     let (mut walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
     let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
     if let (Some(signer), Some(file)) = (&config.signer, &file) {

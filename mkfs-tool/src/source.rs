@@ -9,6 +9,7 @@ mod archive;
 pub mod dir;
 pub mod exclude;
 mod filter;
+pub mod holes;
 pub mod left_out;
 mod overlay;
 pub mod owner;

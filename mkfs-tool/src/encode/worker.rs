@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tesserafs_format::limits::FRAME_BLOCK;
+use tesserafs_format::limits::{FRAME_BLOCK, PLAIN_DIGEST_MAX};
 use tesserafs_format::{chunk_digest, x86, Codec};
 use zstd_safe::{CCtx, CParameter, ParamSwitch};
 
@@ -22,6 +22,9 @@ use crate::source::{FileTask, OpenFile, Source};
 
 /// Bytes that the file the sequencer waits for may have in flight beyond the budget.
 const HEAD_EXTRA: u64 = 8 << 20;
+
+/// Zeros that are digested before the thread looks whether the build has ended: some hundredths of a second.
+const ZEROS: u64 = 32 << 20;
 
 /// A thread that reads, hashes, cuts and compresses.
 pub(super) struct Worker<'a, F> {
@@ -198,6 +201,8 @@ impl<'a, F: Send> Worker<'a, F> {
         }
         let mut pieces = Vec::new();
         let mut hasher = ContentHasher::new(task.size);
+        // Of a longer file none are digested.
+        let step = if task.size <= PLAIN_DIGEST_MAX { ZEROS } else { task.size };
         let mut pos = 0;
         // The bytes that a window leaves to the next one, a chunk and some zeros at most, have no permit of
         // their own.
@@ -205,7 +210,12 @@ impl<'a, F: Send> Worker<'a, F> {
             let data = open.data(pos)?;
             let gap = data.start - pos;
             if gap > 0 {
-                hasher.zeros(gap);
+                let mut rest = gap;
+                while rest > 0 && !shared.stopped() {
+                    let part = rest.min(step);
+                    hasher.zeros(part);
+                    rest -= part;
+                }
                 if let Some(bytes) = cutter.skip_zeros(gap, &mut pieces) {
                     let Some(permit) = self.acquire(0, seq, &in_flight)? else { return Ok(()) };
                     self.deliver(seq, bytes, permit, std::mem::take(&mut pieces), None);
