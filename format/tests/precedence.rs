@@ -11,6 +11,9 @@ mod common;
 
 use common::{first_block, superblock, Draft, Memory, Tables};
 
+/// A break of tables.
+type Change = fn(&mut Tables);
+
 fn read<T>(
     draft: &Draft,
     read: impl FnOnce(Image<'_, Memory<'_>>) -> Result<T, FormatError>,
@@ -20,9 +23,6 @@ fn read<T>(
     let memory = Memory(&image);
     read(Image::new(&sb, &memory)).err().map(|error| (error.rule, error.place))
 }
-
-/// A change of the tables.
-type Change = fn(&mut Tables);
 
 /// The rule that inode `number` breaks, if `change` is done to the tables.
 fn of_inode(number: u32, change: Change) -> Option<Rule> {
@@ -59,7 +59,7 @@ fn of_an_inode_the_first_in_order_is_named() {
 #[test]
 fn a_root_of_another_type_is_named_before_what_its_other_fields_break() {
     // Of each type, with the fields of a directory: most are wrong for it.
-    let cases: [fn(&mut Tables); 6] = [
+    let cases: [Change; 6] = [
         |t| t.attributes[0].file_type = 1,
         |t| (t.attributes[0].file_type, t.attributes[0].mode) = (3, 0o777.into()),
         |t| t.attributes[0].file_type = 4,
