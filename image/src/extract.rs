@@ -17,6 +17,8 @@ mod directories;
 mod files;
 mod links;
 mod root;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -73,35 +75,7 @@ pub fn extract(
     dir: &Path,
     extraction: &mut Extraction,
 ) -> Result<(), Error> {
-    let contents = Contents::open(context)?;
-    let root = Root::open(dir)?;
-    extraction.begun = true;
-    let extractor = Extractor {
-        context,
-        tree,
-        scope,
-        options,
-        contents,
-        has_lost_found: root.has_lost_found,
-        directories: Mutex::new(Directories::new(root.fd)),
-        unnamed: AtomicBool::new(Path::new("/proc/self/fd").is_dir()),
-        // A file that cannot be asked for is not there.
-        privileges: rustix::thread::capabilities(None)
-            .map_or(CapabilitySet::empty(), |capabilities| capabilities.effective),
-        losses: &extraction.losses,
-        left_out: Mutex::default(),
-    };
-    context.progress.begin("extract", context.image.sb.layout.inodes.records());
-    let files = extractor.create_all()?;
-    extractor.write_all(&files)?;
-    extractor.link_all()?;
-    for directory in scope.directories().iter().rev() {
-        context.cancel.check()?;
-        if directory.ino != scope.top() || scope.has_top() {
-            extractor.finish_directory(directory.ino)?;
-        }
-    }
-    Ok(())
+    Extractor::new(context, tree, scope, options, dir, extraction)?.run()
 }
 
 struct Extractor<'a> {
@@ -121,7 +95,51 @@ struct Extractor<'a> {
     left_out: Mutex<HashSet<u32>>,
 }
 
-impl Extractor<'_> {
+impl<'a> Extractor<'a> {
+    /// Opens the directory.
+    fn new(
+        context: &'a Context<'a>,
+        tree: &'a Tree,
+        scope: &'a Scope<'a>,
+        options: Options,
+        dir: &Path,
+        extraction: &'a mut Extraction,
+    ) -> Result<Self, Error> {
+        let contents = Contents::open(context)?;
+        let root = Root::open(dir)?;
+        extraction.begun = true;
+        Ok(Self {
+            context,
+            tree,
+            scope,
+            options,
+            contents,
+            has_lost_found: root.has_lost_found,
+            directories: Mutex::new(Directories::new(root.fd)),
+            unnamed: AtomicBool::new(Path::new("/proc/self/fd").is_dir()),
+            // A file that cannot be asked for is not there.
+            privileges: rustix::thread::capabilities(None)
+                .map_or(CapabilitySet::empty(), |capabilities| capabilities.effective),
+            losses: &extraction.losses,
+            left_out: Mutex::default(),
+        })
+    }
+
+    /// Restores the tree.
+    fn run(&self) -> Result<(), Error> {
+        self.context.progress.begin("extract", self.context.image.sb.layout.inodes.records());
+        let files = self.create_all()?;
+        self.write_all(&files)?;
+        self.link_all()?;
+        for directory in self.scope.directories().iter().rev() {
+            self.context.cancel.check()?;
+            if directory.ino != self.scope.top() || self.scope.has_top() {
+                self.finish_directory(directory.ino)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The path of an inode, for messages.
     fn shown(&self, ino: u32) -> String {
         let path = walk::path(self.context, self.tree, ino);

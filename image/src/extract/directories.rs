@@ -22,11 +22,13 @@ pub(super) struct Directories {
     root: Arc<OwnedFd>,
     open: HashMap<u32, Arc<OwnedFd>>,
     order: VecDeque<u32>,
+    /// How many were opened: of a deep tree the cost.
+    pub(super) opened: u64,
 }
 
 impl Directories {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root: Arc::new(root), open: HashMap::new(), order: VecDeque::new() }
+        Self { root: Arc::new(root), open: HashMap::new(), order: VecDeque::new(), opened: 0 }
     }
 
     fn keep(&mut self, ino: u32, fd: Arc<OwnedFd>) {
@@ -68,6 +70,7 @@ impl Extractor<'_> {
             let opened = rustix::fs::openat(&fd, self.name(&parent, n)?, flags, Mode::empty())
                 .map_err(self.fail("open directory", ino))?;
             fd = Arc::new(opened);
+            directories.opened += 1;
             if at >= far || at % step == 0 {
                 directories.keep(ino, fd.clone());
             }
