@@ -75,6 +75,9 @@ pub const MAX_METADATA_BYTES: u64 = 1 << 46;
 /// Bytes in a chunk once decoded: what a reader must be able to allocate to serve a page.
 pub const CHUNK_RAW_MAX: u32 = 1 << 20;
 
+/// The largest `hole_min` of a profile, in bytes: a builder keeps so many zeros until it knows whether they are a hole.
+pub const HOLE_MIN_MAX: u32 = 1 << 20;
+
 /// Bytes in an xattr name including its prefix, as in `XATTR_NAME_MAX`.
 pub const XATTR_NAME_MAX: usize = 255;
 

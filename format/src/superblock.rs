@@ -8,8 +8,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::digest::{Digest, Sha256};
 use crate::error::{ensure, FormatError, Place, Rule};
 use crate::limits::{
-    ANNOTATIONS_MAX, BLOCK_BYTES, BLOCK_SIZE, CHUNK_RAW_MAX, INDEX_MAX, INODES_MAX, MAX_METADATA_BYTES,
-    NAME_BYTES_MAX, PACKS_MAX, SIGNATURE_MAX, SIGNED_PREFIX, TABLE_ALIGN, TARGET_BYTES_MAX,
+    ANNOTATIONS_MAX, BLOCK_BYTES, BLOCK_SIZE, CHUNK_RAW_MAX, HOLE_MIN_MAX, INDEX_MAX, INODES_MAX,
+    MAX_METADATA_BYTES, NAME_BYTES_MAX, PACKS_MAX, SIGNATURE_MAX, SIGNED_PREFIX, TABLE_ALIGN,
+    TARGET_BYTES_MAX,
 };
 use crate::merkle::Geometry;
 use crate::num::{align_up, u64_from_usize};
@@ -302,6 +303,7 @@ impl Profile {
             (profile.group_size <= CHUNK_RAW_MAX / 2, profile.group_size, CHUNK_RAW_MAX / 2, 0xcc),
             (profile.small_max <= profile.group_size, profile.small_max, profile.group_size, 0xd0),
             (profile.hole_min >= block && profile.hole_min % block == 0, profile.hole_min, block, 0xd4),
+            (profile.hole_min <= HOLE_MIN_MAX, profile.hole_min, HOLE_MIN_MAX, 0xd4),
             ((1..=22).contains(&profile.level), profile.level, 22, 0xd8),
         ] {
             ensure(holds, Rule::ProfileRange, Place::SuperBlock(at), found.into(), limit.into())?;

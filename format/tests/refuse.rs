@@ -130,6 +130,11 @@ fn cases() -> Vec<(Rule, Place, Read)> {
         (Rule::ProfileRange, Byte(0xd0), Head(|i| superblock(i, |sb| sb.profile.small_max = 65537.into()))),
         (Rule::ProfileRange, Byte(0xd4), Head(|i| superblock(i, |sb| sb.profile.hole_min = 0.into()))),
         (Rule::ProfileRange, Byte(0xd4), Head(|i| superblock(i, |sb| sb.profile.hole_min = 4097.into()))),
+        (
+            Rule::ProfileRange,
+            Byte(0xd4),
+            Head(|i| superblock(i, |sb| sb.profile.hole_min = (257 * 4096).into())),
+        ),
         (Rule::ProfileRange, Byte(0xd8), Head(|i| superblock(i, |sb| sb.profile.level = 0.into()))),
         (Rule::ProfileRange, Byte(0xd8), Head(|i| superblock(i, |sb| sb.profile.level = 23.into()))),
         (Rule::PrefixDigest, Byte(0x200), Head(|i| i[0x210] ^= 1)),

@@ -162,7 +162,7 @@ prop_compose! {
         more in (0..10_000_u32, 0..10_000_u32),
         group_size in 0..=512 * 1024_u32,
         small in any::<u32>(),
-        hole in 1..=1000_u32,
+        hole in 1..=256_u32,
         level in 1..=22_u32,
         zstd_version in any::<u32>(),
     ) -> Profile {

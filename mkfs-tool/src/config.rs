@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use tesserafs_format::limits::{ANNOTATIONS_MAX, ANNOTATION_KEY_MAX, BLOCK_SIZE};
+use tesserafs_format::limits::{ANNOTATIONS_MAX, ANNOTATION_KEY_MAX};
 use tesserafs_format::Profile;
 
 use crate::encode::zstd_version;
@@ -70,11 +70,6 @@ pub fn check_profile(profile: &Profile) -> Result<()> {
     let sizes = [profile.chunk_min, profile.chunk_avg, profile.chunk_max];
     if sizes.iter().any(|size| size % 2 != 0) {
         return Err(Error::Usage("the three chunk sizes must be even".into()));
-    }
-    if profile.hole_min as usize > 1 << 20 || profile.hole_min as usize % BLOCK_SIZE != 0 {
-        return Err(Error::Usage(
-            "the least size of a hole must be a multiple of 4096, 1 MiB at most".into(),
-        ));
     }
     Profile::parse(&profile.to_raw())
         .map(|_| ())
