@@ -19,7 +19,7 @@ mod source;
 
 use mkfs_tesserafs::encode::{encode, zstd_version, Map, Resources};
 use mkfs_tesserafs::image::{Annotations, ImageWriter};
-use mkfs_tesserafs::{config, memory_budget};
+use mkfs_tesserafs::memory_budget;
 use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Place, Rule};
 use tesserafs_image::context::read;
@@ -50,7 +50,6 @@ pub(crate) fn check(context: &Context<'_>, tree: &mut Tree) -> Result<Option<Dif
         };
         return found(context, tree, &first, &sb.layout, explanation).map(Some);
     }
-    config::check_profile(&sb.profile).map_err(|error| not_compared(&error.to_string()))?;
     context.progress.begin("encode", tree.file_bytes());
     let annotations = annotations(context)?;
     let contents = Contents::open(context)?;

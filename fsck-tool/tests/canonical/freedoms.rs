@@ -284,13 +284,3 @@ fn packs_beside_the_embedded_one() {
     );
     assert_eq!(difference(&report), Some((Freedom::Packs, "superblock", 0x80)), "{report:?}");
 }
-
-#[test]
-fn a_profile_that_no_builder_takes_is_not_compared() {
-    let mut draft = draft();
-    draft.profile.hole_min = (2 << 20).into();
-    let bytes = pattern(20_000, 1);
-    let report = compare(&one(draft, &[Piece::Data(&bytes)], &bytes), 1);
-    assert_eq!((report.canonical, report.exit_code().value()), (None, 8), "{report:?}");
-    assert!(report.error.is_some_and(|error| error.to_string().contains("the least size of a hole")));
-}
