@@ -135,10 +135,11 @@ pub fn encode<S: Source>(
         std::mem::forget(guard);
         shared.stop();
         let walked = walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        if let Some(error) = shared.state().error.take() {
-            return Err(error);
-        }
-        let mut map = sequenced?;
+        let mut map = match (shared.state().error.take(), sequenced) {
+            (None, Ok(map)) => map,
+            // The others were stopped by the sequencer's error.
+            (None | Some(Error::Stopped), Err(error)) | (Some(error), _) => return Err(error),
+        };
         map.content_digests = std::mem::take(&mut shared.state().contents).into_digests();
         // A walk that failed has left its error.
         Ok((walked.ok_or(Error::Stopped)?, map))

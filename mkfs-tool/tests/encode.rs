@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use common::{noise, Sandbox};
 use mkfs_tesserafs::config::default_profile;
 use mkfs_tesserafs::encode::{encode, Map, PackWriter, Resources};
 use mkfs_tesserafs::error::{Error, Result};
 use mkfs_tesserafs::progress::Silent;
 use mkfs_tesserafs::source::dir::DirSource;
-use mkfs_tesserafs::source::Filter;
+use mkfs_tesserafs::source::{FileTask, Filter, Found, Source, Walked};
 
 /// A pack in memory, which holds only so much.
 struct Pack {
@@ -93,4 +95,36 @@ fn an_error_of_the_writer_ends_everything() {
         let error = run(&sandbox, Resources { threads, budget }, 1 << 20).unwrap_err();
         assert!(error.to_string().contains("cannot write pack"), "{error}");
     }
+}
+
+/// A source whose walk ends when somebody stops it.
+struct Endless(DirSource);
+
+impl Source for Endless {
+    type File = <DirSource as Source>::File;
+    type Open<'a> = <DirSource as Source>::Open<'a>;
+
+    fn walk(&self, found: Found<'_, Self::File>) -> Result<Walked> {
+        loop {
+            self.0.walk(found)?;
+        }
+    }
+
+    fn open<'a>(&'a self, task: &'a FileTask<Self::File>) -> Result<Self::Open<'a>> {
+        self.0.open(task)
+    }
+
+    fn path(&self, task: &FileTask<Self::File>) -> PathBuf {
+        self.0.path(task)
+    }
+}
+
+#[test]
+fn the_error_of_the_writer_is_told_and_not_that_it_stopped_the_others() {
+    let sandbox = tree();
+    let source = Endless(DirSource::open(&sandbox.path("src"), Filter::default()).unwrap());
+    let mut pack = Pack { bytes: Vec::new(), room: 1 << 20 };
+    let resources = Resources { threads: 2, budget: 64 << 20 };
+    let error = encode(&source, &default_profile(1), resources, &mut pack, &Silent).map(drop).unwrap_err();
+    assert!(error.to_string().contains("pack"), "{error}");
 }

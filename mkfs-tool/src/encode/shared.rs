@@ -65,8 +65,11 @@ impl<F> State<F> {
         first
     }
 
+    /// Keeps the first reason why the build ends. That a thread was stopped is none: another one has it.
     pub(super) fn fail(&mut self, error: Error) {
-        self.error.get_or_insert(error);
+        if matches!(self.error, None | Some(Error::Stopped)) {
+            self.error = Some(error);
+        }
     }
 }
 
