@@ -60,13 +60,13 @@ const MASKED: [&str; 9] = [
 const MOUNT_POINTS: [&str; 5] = ["image", "disk", "srv/base", "srv/app", "srv/stack"];
 
 /// A file of the machine's root that nothing needs at boot, long enough for chunks of its own.
-const TOUCHED: &str = "usr/share/tesserafs/touched";
+pub(crate) const TOUCHED: &str = "usr/share/tesserafs/touched";
 
 /// Its bytes.
 const TOUCHED_BYTES: usize = 300_000;
 
 /// How long a boot may take on a processor.
-const LIMIT: Duration = Duration::from_secs(240);
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
 /// The configuration of the base image's containers, as an OCI image has it.
 const OCI_CONFIG: &[u8] = include_bytes!("../appliance/oci-config.json");
@@ -95,7 +95,7 @@ fn roots(cache: &Cache) -> Result<Roots> {
 }
 
 /// Puts into the machine's root what makes it an appliance.
-fn furnish(root: &Path) -> Result<()> {
+pub(crate) fn furnish(root: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     for name in MOUNT_POINTS {
         std::fs::create_dir_all(root.join(name)).with_context(|| format!("failed to create {name}"))?;
@@ -188,13 +188,7 @@ impl Appliance {
         std::fs::create_dir(&disk).context("failed to create a folder")?;
         let root = disk.join("root.tess");
         let image_id = signed(tools, &root, &roots.machine, &vendor.current, &[])?;
-        let plan = contents_of_disk(tools, &disk, &roots, &vendor, image_id)?;
-        let text = serde_json::to_vec_pretty(&plan).context("the plan cannot be written down")?;
-        std::fs::write(disk.join("plan.json"), text).context("failed to write the plan")?;
-        for (name, program) in [("guest", &guest), ("fsck.tesserafs", &tools.fsck)] {
-            std::fs::copy(program, disk.join(name))
-                .with_context(|| format!("failed to copy {}", program.display()))?;
-        }
+        write_disk(tools, &disk, &roots.base, &vendor, image_id)?;
         let data = at("data.ext4");
         disk::write(&data, &disk)?;
         let tampered = tampered(tools, &root, &at("tampered.tess"))?;
@@ -296,23 +290,47 @@ fn judge(console: &str, says: &str) -> Result<String> {
 }
 
 /// An image, signed; gives its ID.
-fn signed(tools: &Tools, image: &Path, tree: &Path, signer: &Signer, more: &[String]) -> Result<String> {
+pub(crate) fn signed(
+    tools: &Tools,
+    image: &Path,
+    tree: &Path,
+    signer: &Signer,
+    more: &[String],
+) -> Result<String> {
     let options = [&sign::options(signer)?[..], more].concat();
     Ok(tools.mkfs(image, tree, &options)?.image_id()?.to_owned())
 }
 
-/// The images of containers and of keys, on the second disk.
+/// The images of containers and of keys, on the second disk, with the programs and the plan of the tests; `base` is the
+/// root of containers.
+pub(crate) fn write_disk(
+    tools: &Tools,
+    disk: &Path,
+    base: &Path,
+    vendor: &Vendor,
+    image_id: String,
+) -> Result<()> {
+    let plan = contents_of_disk(tools, disk, base, vendor, image_id)?;
+    let text = serde_json::to_vec_pretty(&plan).context("the plan cannot be written down")?;
+    std::fs::write(disk.join("plan.json"), text).context("failed to write the plan")?;
+    for (name, program) in [("guest", &tools::guest()?), ("fsck.tesserafs", &tools.fsck)] {
+        std::fs::copy(program, disk.join(name))
+            .with_context(|| format!("failed to copy {}", program.display()))?;
+    }
+    Ok(())
+}
+
 fn contents_of_disk(
     tools: &Tools,
     disk: &Path,
-    roots: &Roots,
+    base: &Path,
     vendor: &Vendor,
     image_id: String,
 ) -> Result<plan::Appliance> {
     let config = disk.join("oci-config.json");
     std::fs::write(&config, OCI_CONFIG).context("failed to write the configuration")?;
     let annotate = ["--annotate".to_owned(), format!("{}={}", plan::OCI_CONFIG, config.display())];
-    signed(tools, &disk.join("base.tess"), &roots.base, &vendor.current, &annotate)?;
+    signed(tools, &disk.join("base.tess"), base, &vendor.current, &annotate)?;
 
     let tree = tempfile::tempdir().context("failed to make a scratch folder")?;
     trees::small(tree.path())?;
@@ -340,7 +358,7 @@ fn contents_of_disk(
 }
 
 /// A copy of an image with one bit changed in the stored bytes of [`TOUCHED`].
-fn tampered(tools: &Tools, image: &Path, copy: &Path) -> Result<PathBuf> {
+pub(crate) fn tampered(tools: &Tools, image: &Path, copy: &Path) -> Result<PathBuf> {
     std::fs::copy(image, copy).with_context(|| format!("failed to copy {}", image.display()))?;
     // What cannot be compressed is stored as it is.
     let wanted = rootfs::noise(11, TOUCHED_BYTES);
@@ -358,6 +376,14 @@ fn tampered(tools: &Tools, image: &Path, copy: &Path) -> Result<PathBuf> {
     Ok(copy.to_path_buf())
 }
 
+/// A copy of an image with some bits changed in the tree ID, which the signature covers.
+pub(crate) fn changed_prefix(image: &Path, copy: &Path) -> Result<PathBuf> {
+    std::fs::copy(image, copy).with_context(|| format!("failed to copy {}", image.display()))?;
+    let file = std::fs::File::options().write(true).open(copy).context("failed to open the copy")?;
+    file.write_all_at(&[0xff; 4], 0x100).context("failed to change the copy")?;
+    Ok(copy.to_path_buf())
+}
+
 /// Roots that the policy must keep out.
 fn refused(
     tools: &Tools,
@@ -371,11 +397,7 @@ fn refused(
     tools.mkfs::<&str>(&unsigned, &roots.base, &[])?;
     signed(tools, &stranger, &roots.base, &vendor.stranger, &[])?;
     signed(tools, &retired, &roots.base, &vendor.retired, &[])?;
-    let prefix = at("prefix.tess");
-    std::fs::copy(root, &prefix).context("failed to copy the root")?;
-    let file = std::fs::File::options().write(true).open(&prefix).context("failed to open the copy")?;
-    // In the tree ID, which the signature covers.
-    file.write_all_at(&[0xff; 4], 0x100).context("failed to change the copy")?;
+    let prefix = changed_prefix(root, &at("prefix.tess"))?;
     let ext4 = at("ext4");
     let tree = tempfile::tempdir().context("failed to make a scratch folder")?;
     std::fs::create_dir(tree.path().join("sbin")).context("failed to create a folder")?;

@@ -3,7 +3,7 @@
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
 //! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
-//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
+//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
 //! [`install`]).
 
 mod answers;
@@ -45,6 +45,7 @@ mod stores;
 mod test;
 mod tools;
 mod trees;
+mod verified_boot;
 
 use std::process::ExitCode;
 

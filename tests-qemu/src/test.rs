@@ -19,6 +19,7 @@ use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
+use crate::verified_boot::VerifiedBoot;
 use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
@@ -63,6 +64,9 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
 const STOCK_GROUPS: [&str; 8] =
     ["compare", "programs", "readers", "signatures", "backing", "stores", "security", "locked-down"];
 
+/// Groups of tests in a machine that boots Debian's own kernel from an image; each is one boot.
+const STOCK_BOOT_GROUPS: [&str; 3] = ["boot", "boot-from-file", "tampered"];
+
 /// The prefix of the names of tests that run on the second kernel of a run.
 const STOCK_PREFIX: &str = "stock/";
 
@@ -106,6 +110,13 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
         if let Err(error) = appliance(&cache, &mut report) {
             report.failed("preparation of the appliance", &format!("{error:#}"));
         }
+    }
+    if wants_stock(&mut report, flavour, &STOCK_BOOT_GROUPS) {
+        report.under(STOCK_PREFIX, |report| {
+            if let Err(error) = verified_boot(&cache, report) {
+                report.failed("preparation of the verified boot", &format!("{error:#}"));
+            }
+        });
     }
     Ok(report.finish())
 }
@@ -260,6 +271,27 @@ fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
         if report.wants_group(group) {
             let filter = report.filter().map(ToOwned::to_owned);
             let outcome = appliance.run(group, filter.as_deref(), |message| report.take(message));
+            judge(report, group, outcome);
+        }
+    }
+    Ok(())
+}
+
+/// The tests that need a machine which boots Debian's own kernel from an image.
+fn verified_boot(cache: &Cache, report: &mut Report) -> Result<()> {
+    setup::ensure(cache, &[Need::Stock, Need::Machine])?;
+    let Stock { kernel, builder } = stock::prepare(cache)?;
+    let module = module::build(cache, &builder, &kernel.build, Lint::Plain)?;
+    let machine = VerifiedBoot::prepare(cache, &Tools::build()?, &kernel, &module)?;
+    report.test("boot/hook-says-what-is-wrong", || machine.check_hook());
+    report.test("boot/module-is-signed-by-its-owner", || machine.sign_module());
+    for stopped in &machine.stopped {
+        report.test(&format!("boot/stops-at-{}", stopped.name), || machine.stop(stopped));
+    }
+    for group in STOCK_BOOT_GROUPS {
+        if report.wants_group(group) {
+            let filter = report.filter().map(ToOwned::to_owned);
+            let outcome = machine.run(group, filter.as_deref(), |message| report.take(message));
             judge(report, group, outcome);
         }
     }

@@ -19,8 +19,12 @@ use crate::mounts::{on_disk, Mount};
 use crate::suite::Suite;
 use crate::{bench, containers, demo, policy, signatures};
 
-/// Where the image of the root is visible, below the overlay.
+/// Where the image of the root is visible, below the overlay, if overlay-init has mounted it.
 const IMAGE: &str = "/image";
+
+/// Where the initramfs of Debian's own kernel has what the root is made of: `image`, `upper`, and the `disk` that the
+/// image lies on as a file.
+const LAYERS: &str = "/run/initramfs/tesserafs";
 
 /// How long systemd may take, in an emulated machine, after it has started this.
 const BOOT: Duration = Duration::from_secs(300);
@@ -48,11 +52,23 @@ fn tests() -> Result<()> {
     let plan = std::fs::read(on_disk("plan.json")).context("failed to read the plan")?;
     let plan: Appliance = serde_json::from_slice(&plan).context("the plan is damaged")?;
     suite.test("reaches-multi-user", multi_user);
+    // Which is the kernel of distributions, and loads modules.
+    let by_initramfs = words.says("guest.initramfs");
     if group != "demo" {
-        booted(&mut suite, &plan);
+        let image = if by_initramfs { Path::new(LAYERS).join("image") } else { IMAGE.into() };
+        booted(&mut suite, &plan, &image);
     }
     match group.as_str() {
-        "boot" => guarded(&mut suite),
+        "boot" if by_initramfs => {
+            guarded(&mut suite);
+            policy::sealed(&mut suite);
+            suite.test("programs-of-the-image-run", programs_run);
+        }
+        "boot" => {
+            guarded(&mut suite);
+            suite.test("kernel-takes-no-code", no_code);
+        }
+        "boot-from-file" if by_initramfs => suite.test("changes-are-on-the-disk", changes_on_disk),
         "boot-from-file" => {}
         "tampered" => suite.test("changed-block-is-an-error", || changed_block(&plan)),
         "containers" => containers::tests(&mut suite),
@@ -77,14 +93,15 @@ fn multi_user() -> Result<String> {
 }
 
 /// Facts that hold after each boot.
-fn booted(suite: &mut Suite, plan: &Appliance) {
+fn booted(suite: &mut Suite, plan: &Appliance, image: &Path) {
     suite.test("root-is-an-overlay-of-the-image", || {
         ensure!(kind_of("/")? == "overlay", "the root is {}", kind_of("/")?);
-        ensure!(kind_of(IMAGE)? == "tesserafs", "{IMAGE} is {}", kind_of(IMAGE)?);
+        let shown = image.to_string_lossy();
+        ensure!(kind_of(&shown)? == "tesserafs", "{shown} is {}", kind_of(&shown)?);
         let ids = image_ids()?;
         ensure!(ids.contains(&plan.image_id), "{} is not among {ids:?}", plan.image_id);
         std::fs::write("/etc/written", "after the boot\n").context("the root cannot be written")?;
-        let written = std::fs::write(Path::new(IMAGE).join("etc/written"), "");
+        let written = std::fs::write(image.join("etc/written"), "");
         let errno = written.err().and_then(|error| Errno::from_io_error(&error));
         ensure!(errno == Some(Errno::ROFS), "a write to the image gave {errno:?}");
         Ok(String::new())
@@ -157,18 +174,48 @@ fn guarded(suite: &mut Suite) {
         std::fs::remove_file(copy).context("failed to remove the image")?;
         Ok(format!("{read:?}"))
     });
-    suite.test("kernel-takes-no-code", || {
-        let image = std::fs::File::open("/proc/self/exe").context("failed to open this program")?;
-        let module = rustix::system::finit_module(&image, c"", 0);
-        ensure!(module == Err(Errno::NOSYS), "finit_module gave {module:?}");
-        let kexec = crate::sys::kexec_nothing();
-        ensure!(
-            kexec.as_ref().err().and_then(Errno::from_io_error) == Some(Errno::NOSYS),
-            "kexec_load gave {kexec:?}"
-        );
-        ensure!(!Path::new("/dev/mem").exists(), "there is a /dev/mem");
-        Ok(String::new())
-    });
+}
+
+/// The kernel of an appliance loads nothing and starts no other one.
+fn no_code() -> Result<String> {
+    let image = std::fs::File::open("/proc/self/exe").context("failed to open this program")?;
+    let module = rustix::system::finit_module(&image, c"", 0);
+    ensure!(module == Err(Errno::NOSYS), "finit_module gave {module:?}");
+    let kexec = crate::sys::kexec_nothing();
+    ensure!(
+        kexec.as_ref().err().and_then(Errno::from_io_error) == Some(Errno::NOSYS),
+        "kexec_load gave {kexec:?}"
+    );
+    ensure!(!Path::new("/dev/mem").exists(), "there is a /dev/mem");
+    Ok(String::new())
+}
+
+/// Programs of the image do something that needs a good part of it.
+fn programs_run() -> Result<String> {
+    let printed =
+        checked("python3", &["-c", "import re, sys; print(re.sub('a', 'b', sys.argv[1]))", "aha"], b"")?;
+    ensure!(printed.trim() == "bhb", "python3 printed {printed}");
+    checked("dpkg", &["--audit"], b"")?;
+    let listed = checked("dpkg-query", &["--list", "initramfs-tools"], b"")?;
+    ensure!(listed.contains("ii  initramfs-tools"), "dpkg-query printed {listed}");
+    Ok(String::new())
+}
+
+/// With a disk for the changes, a file that [`booted`] has written is on it, and the image is a file on another disk.
+fn changes_on_disk() -> Result<String> {
+    let layers = Path::new(LAYERS);
+    for disk in ["disk", "upper"] {
+        let folder = layers.join(disk);
+        let kind = kind_of(&folder.to_string_lossy())?;
+        ensure!(kind == "ext4", "{} is {kind}", folder.display());
+    }
+    let written = layers.join("upper/upper/etc/written");
+    let text =
+        std::fs::read_to_string(&written).with_context(|| format!("failed to read {}", written.display()))?;
+    ensure!(text == "after the boot\n", "{} holds {text:?}", written.display());
+    let removed = std::fs::remove_file(layers.join("disk/root.tess"));
+    ensure!(removed.is_err(), "the image of the root was removed from its disk");
+    Ok(String::new())
 }
 
 /// The first touch of a changed block is an error, said in the log; the machine goes on.

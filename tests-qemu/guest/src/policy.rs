@@ -68,6 +68,27 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Appliance) {
     });
 }
 
+/// After a boot by the initramfs: its certificate, the vendor's, is trusted, and no other can be added.
+pub(crate) fn sealed(suite: &mut Suite) {
+    suite.test("keyring-holds-the-key-of-the-initramfs", || {
+        let listing = checked("keyctl", &["list", OURS], b"")?;
+        ensure!(listing.starts_with("1 key in keyring"), "the keyring holds {listing}");
+        ensure!(serial(&listing, "vendor").is_some(), "the keyring holds {listing}");
+        accepted("app")
+    });
+    suite.test("keyring-is-sealed", || {
+        refused("fleet", Errno::NOKEY)?;
+        ensure!(trust("fleet", OURS).is_err(), "a sealed keyring took a key");
+        refused("fleet", Errno::NOKEY)
+    });
+    suite.test("other-keyrings-are-closed", || {
+        for keyring in ["%:.builtin_trusted_keys", "%:.secondary_trusted_keys"] {
+            ensure!(trust("fleet", keyring).is_err(), "root added a key to {keyring}");
+        }
+        refused("fleet", Errno::NOKEY)
+    });
+}
+
 /// The driver's keyring, and the blacklist, as keyctl finds them.
 const OURS: &str = "%:.tesserafs";
 const BLACKLIST: &str = "%:.blacklist";
