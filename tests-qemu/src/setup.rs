@@ -32,8 +32,8 @@ const BINDGEN: &str = "0.71.1";
 const DENY: &str = "0.20.2";
 
 /// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
-/// less.
-const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "tar"];
+/// less. And a reader of shell scripts.
+const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
 const KERNEL: &[&str] = &[
     "bc",
     "bison",

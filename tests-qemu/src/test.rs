@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use tesserafs_guest::plan::Flip;
 
 use crate::appliance::Appliance;
@@ -137,6 +137,17 @@ fn source(cache: &Cache, report: &mut Report) {
         run::capture(tools::fuzz_cargo().args(clippy)).map(|_| String::new())
     });
     report.test("source/unsafe-blocks-have-reasons", audit::check);
+    report.test("source/scripts", || {
+        setup::ensure(cache, &[Need::Source])?;
+        let scripts = scripts()?;
+        let mut check = run::command("shellcheck");
+        check.current_dir(tools::repository()).arg("--external-sources").args(&scripts);
+        // Its findings are its output, and no errors of its own.
+        let output = run::output(&mut check)?;
+        let said = [output.stdout, output.stderr].concat();
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+        Ok(format!("{} scripts", scripts.len()))
+    });
     report.test("source/licences", || {
         run::capture(run::command(setup::deny(cache)?).current_dir(tools::repository()).args([
             "check",
@@ -151,6 +162,25 @@ fn source(cache: &Cache, report: &mut Report) {
             report.failed("source/tests", &format!("{error:#}"));
         }
     }
+}
+
+/// The shell scripts of the repository: the first lines of each say so, to the kernel or to shellcheck.
+fn scripts() -> Result<Vec<String>> {
+    let repository = tools::repository();
+    let files = run::capture(run::command("git").current_dir(&repository).args(["ls-files", "-z"]))?;
+    let mut scripts = Vec::new();
+    for name in files.split_terminator('\0') {
+        // A link may lead nowhere, and data is no text: neither is a script.
+        let Ok(bytes) = std::fs::read(repository.join(name)) else { continue };
+        let head = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+        let first = head.lines().next().unwrap_or_default();
+        let says = head.lines().any(|line| line.starts_with("# shellcheck shell="));
+        if says || (first.starts_with("#!") && first.split_whitespace().any(|word| word.ends_with("sh"))) {
+            scripts.push(name.to_owned());
+        }
+    }
+    ensure!(!scripts.is_empty(), "git knows no shell script in {}", repository.display());
+    Ok(scripts)
 }
 
 /// The tests of all packages, each counted as one.
