@@ -14,12 +14,13 @@ use tesserafs_guest::message::Message;
 use tesserafs_guest::plan;
 
 use crate::cache::{key, log_of, Cache};
+use crate::debian::{self, Variant};
 use crate::initramfs::{self, Contents};
 use crate::kernel::{self, Flavour, Toolchain};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
 use crate::sign::{self, Signer, Vendor};
 use crate::tools::{self, Tools};
-use crate::{debian, disk, rootfs, run, setup, trees};
+use crate::{disk, rootfs, run, setup, trees};
 
 /// The machine's own packages, on top of a minimal Debian: init, keys, container runtimes.
 const MACHINE: &str = "systemd-sysv,udev,dbus,keyutils,crun,runc,podman,netavark,busybox-static,python3";
@@ -81,11 +82,11 @@ struct Roots {
 fn roots(cache: &Cache) -> Result<Roots> {
     let key = key(&[include_bytes!("appliance.rs"), &FILES.map(|(_, bytes, _)| bytes).concat()]);
     let folder = cache.once(&format!("appliance-{key}"), |folder| {
-        setup::require_root("make a Debian root (debootstrap)")?;
+        setup::require_root("make a Debian root (mmdebstrap)")?;
         run::say(format_args!("making the roots of an appliance and of containers"));
         let (machine, base) = (folder.join("machine"), folder.join("base"));
         for (root, packages) in [(&machine, MACHINE), (&base, BASE)] {
-            debian::bootstrap(root, rootfs::SUITE, packages, &log_of(folder))?;
+            debian::bootstrap(root, rootfs::SUITE, Variant::Minimal, packages, &log_of(folder))?;
             debian::clean(root)?;
         }
         furnish(&machine)

@@ -47,11 +47,36 @@ fn choose_site(targets: &str, part: &str) -> Option<String> {
     })
 }
 
-/// Makes a minimal Debian of a suite with more packages (separated by commas) in `folder`, which needs root.
-pub(crate) fn bootstrap(folder: &Path, suite: &str, packages: &str, log: &Path) -> Result<()> {
+/// How much of a root is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Variant {
+    /// A Debian that works: the essential packages, and apt.
+    Minimal,
+    /// The files of the packages, with no script of theirs run: what compilers need, in a third of the time.
+    Files,
+}
+
+/// Makes a Debian of a suite with more packages (separated by commas) in `folder`, which needs root.
+///
+/// mmdebstrap installs all packages in one run of apt: two to three times as fast as debootstrap, which unpacks and
+/// configures the essential ones first.
+pub(crate) fn bootstrap(
+    folder: &Path,
+    suite: &str,
+    variant: Variant,
+    packages: &str,
+    log: &Path,
+) -> Result<()> {
+    let variant = match variant {
+        Variant::Minimal => &["--variant=minbase"][..],
+        // Of itself it takes what is named, and what that depends on.
+        Variant::Files => &["--variant=extract", "--include=?essential"],
+    };
     run::logged(
-        run::command("debootstrap")
-            .args(["--variant=minbase", &format!("--include={packages}"), suite])
+        run::command("mmdebstrap")
+            .args(["--mode=root", "--format=directory"])
+            .args(variant)
+            .args([&format!("--include={packages}"), &format!("--keyring={KEYRING}"), suite])
             .arg(folder)
             .arg(mirror()?),
         log,

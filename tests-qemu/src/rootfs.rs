@@ -13,7 +13,8 @@ use rustix::fs::{
 };
 
 use crate::cache::{key, log_of, Cache};
-use crate::{debian, run, setup};
+use crate::debian::{self, Variant};
+use crate::{run, setup};
 
 /// What all roots are of.
 pub(crate) const SUITE: &str = "bookworm";
@@ -34,9 +35,9 @@ const BIG: usize = 100_000;
 pub(crate) fn debian(cache: &Cache) -> Result<PathBuf> {
     let key = key(&[include_bytes!("rootfs.rs")]);
     let root = cache.once(&format!("debian-{key}"), |folder| {
-        setup::require_root("make a Debian root (debootstrap, device numbers, capabilities)")?;
+        setup::require_root("make a Debian root (mmdebstrap, device numbers, capabilities)")?;
         run::say(format_args!("making a Debian {SUITE} root with {PACKAGES}"));
-        debian::bootstrap(folder, SUITE, PACKAGES, &log_of(folder))?;
+        debian::bootstrap(folder, SUITE, Variant::Minimal, PACKAGES, &log_of(folder))?;
         for entry in list(&folder.join("dev"))? {
             // An image holds no devices: their numbers differ from machine to machine.
             remove(&entry)?;

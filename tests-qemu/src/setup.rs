@@ -53,17 +53,17 @@ const KERNEL: &[&str] = &[
     "zstd",
 ];
 /// Compilers are not among them: they are in a root of their own.
-const STOCK: &[&str] = &["debian-archive-keyring", "debootstrap", "kmod", "xz-utils"];
+const STOCK: &[&str] = &["debian-archive-keyring", "kmod", "mmdebstrap", "xz-utils"];
 const MACHINE: &[&str] = &[
     "acl",
     "attr",
     "btrfs-progs",
     "checkpolicy",
     "debian-archive-keyring",
-    "debootstrap",
     "e2fsprogs",
     "erofs-utils",
     "libcap2-bin",
+    "mmdebstrap",
     "openssl",
     "qemu-system-x86",
     "squashfs-tools",

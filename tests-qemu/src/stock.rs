@@ -15,7 +15,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cache::{key, log_of, Cache};
 use crate::chroot::Chroot;
-use crate::debian::{self, Suite};
+use crate::debian::{self, Suite, Variant};
 use crate::kernel::{processors, Compilers, Flavour, Kernel, SUITE};
 use crate::{run, setup, tools};
 
@@ -28,7 +28,7 @@ const COMPILED_IN: &str = "trixie";
 /// The packages that compile there: the kernel's own compilers, those for its tools, and `pahole`, which its
 /// configuration asks for.
 const PACKAGES: &str =
-    "bc,bindgen,bison,flex,gcc-14,libelf-dev,libssl-dev,make,openssl,pahole,python3,rust-src,rustc,xz-utils";
+    "bc,bindgen,bison,flex,gcc-14,libelf-dev,libssl-dev,make,mawk,openssl,pahole,python3,rust-src,rustc,xz-utils";
 
 /// Debian's kernel, and the compilers that build modules for it.
 pub(crate) struct Stock {
@@ -161,7 +161,8 @@ impl Packages {
             unpack(&source, folder)?;
             let archive = folder.join(format!("usr/src/linux-source-{series}.tar.xz"));
             run::say(format_args!("unpacking {}", archive.display()));
-            run::run(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))?;
+            let unused = UNUSED.map(|pattern| format!("--exclude=linux-source-{series}/{pattern}"));
+            run::run(run::command("tar").args(unused).arg("-xf").arg(&archive).arg("-C").arg(folder))?;
             std::fs::remove_file(&archive)
                 .with_context(|| format!("failed to remove {}", archive.display()))?;
             // As the installation of the packages would do it: the list of which module needs which.
@@ -183,6 +184,22 @@ impl Packages {
     }
 }
 
+/// Parts of the source that nothing is made from, nine tenths of it, as patterns of tar: no kernel is compiled.
+///
+/// All that `Kconfig` reads stays, and so do the headers of drivers/android and drivers/base: the bindings are made
+/// from them, too.
+const UNUSED: [&str; 9] = [
+    "Documentation/*/*.[rty]*",
+    "arch/[!x]*/*.[chS]",
+    "arch/*.dts*",
+    "drivers/[!ab]*.[ch]",
+    "fs/*.c",
+    "net/*.c",
+    "sound/*.[ch]",
+    "tools/perf/*/*",
+    "tools/testing/*/*",
+];
+
 /// Unpacks a package.
 fn unpack(package: &Path, folder: &Path) -> Result<()> {
     run::run(run::command("dpkg-deb").arg("-x").arg(package).arg(folder))
@@ -192,7 +209,9 @@ fn unpack(package: &Path, folder: &Path) -> Result<()> {
 fn root(cache: &Cache) -> Result<PathBuf> {
     cache.once(&format!("stock/root-{COMPILED_IN}-{}", key(&[PACKAGES.as_bytes()])), |folder| {
         run::say(format_args!("making a Debian {COMPILED_IN} root with {PACKAGES}"));
-        debian::bootstrap(folder, COMPILED_IN, PACKAGES, &log_of(folder))
+        debian::bootstrap(folder, COMPILED_IN, Variant::Files, PACKAGES, &log_of(folder))?;
+        // The script of the package would do it.
+        std::os::unix::fs::symlink("mawk", folder.join("usr/bin/awk")).context("failed to link awk")
     })
 }
 

@@ -14,17 +14,19 @@ use tesserafs_guest::message::Message;
 
 use crate::cache::{key, log_of, sha256_of, Cache};
 use crate::chroot::Chroot;
+use crate::debian::{self, Variant};
 use crate::kernel::{Flavour, Kernel};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
 use crate::sign::{self, Vendor};
 use crate::tools::{self, Tools};
-use crate::{appliance, debian, disk, run, setup};
+use crate::{appliance, disk, run, setup};
 
 /// The suite of the machine: that which the kernel is for.
 const SUITE: &str = "trixie";
 
 /// Its packages, on top of a minimal Debian. The initramfs has no busybox: its scripts work with less.
-const PACKAGES: &str = "dbus,initramfs-tools,keyutils,kmod,openssl,python3-minimal,systemd-sysv,udev,zstd";
+const PACKAGES: &str =
+    "crun,dbus,initramfs-tools,keyutils,kmod,openssl,python3-minimal,systemd-sysv,udev,zstd";
 
 /// The files of the hook: path in the root, bytes, permission bits.
 const HOOK: [(&str, &[u8], u32); 3] = [
@@ -56,9 +58,9 @@ const CERTIFICATES: &str = "etc/tesserafs/certificates.d";
 /// The root that the machine is made from, once for all.
 fn base(cache: &Cache) -> Result<PathBuf> {
     cache.once(&format!("stock/machine-{SUITE}-{}", key(&[PACKAGES.as_bytes()])), |folder| {
-        setup::require_root("make a Debian root (debootstrap)")?;
+        setup::require_root("make a Debian root (mmdebstrap)")?;
         run::say(format_args!("making a Debian {SUITE} root with {PACKAGES}"));
-        debian::bootstrap(folder, SUITE, PACKAGES, &log_of(folder))
+        debian::bootstrap(folder, SUITE, Variant::Minimal, PACKAGES, &log_of(folder))
     })
 }
 
@@ -190,9 +192,10 @@ impl VerifiedBoot {
         }
         let root = disk.join("root.tess");
         let image_id = appliance::signed(tools, &root, &machine.root, &vendor.current, &[])?;
-        // The root of containers: as much of one as the mounts of the machine need.
+        // Containers have the root of the machine, too.
+        appliance::write_disk(tools, &disk, &machine.root, &vendor, image_id)?;
+        // Another one needs no more than a file.
         write(&base.join("etc/os-release"), b"ID=base\n", 0o644)?;
-        appliance::write_disk(tools, &disk, &base, &vendor, image_id)?;
         let (data, changes) = (at("data.ext4"), at("upper.ext4"));
         disk::write(&data, &disk)?;
         disk::write(&changes, &upper)?;
