@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Counts the tests that passed and that failed, and prints both.
+//! Counts the tests that passed and that failed, prints both, and says where the minutes went.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tesserafs_guest::message::Message;
 
 /// The tally of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
     filter: Option<String>,
     prefix: &'static str,
     passed: usize,
     failures: Vec<String>,
+    /// When the last test ended.
+    last: Instant,
+    /// The time of each group: of its tests, and of what was made before each.
+    times: Vec<(String, Duration)>,
 }
 
 impl Report {
     /// A tally of the tests whose names begin with `filter`.
     pub(crate) fn new(filter: Option<String>) -> Self {
-        Self { filter, ..Self::default() }
+        Self { filter, prefix: "", passed: 0, failures: Vec::new(), last: Instant::now(), times: Vec::new() }
     }
 
     /// Does something whose tests have this prefix before their names; the code that asks and reports leaves
@@ -68,8 +72,22 @@ impl Report {
         }
     }
 
+    /// Charges the time since the last test to the group of this one.
+    fn charge(&mut self, name: &str) {
+        let name = self.full(name);
+        let in_group = name.strip_prefix(self.prefix).unwrap_or(&name);
+        let group = format!("{}{}", self.prefix, in_group.split('/').next().unwrap_or_default());
+        let now = Instant::now();
+        let time = now - std::mem::replace(&mut self.last, now);
+        match self.times.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, sum)) => *sum += time,
+            None => self.times.push((group, time)),
+        }
+    }
+
     /// Counts a success.
     pub(crate) fn passed(&mut self, name: &str, seconds: f64, note: &str) {
+        self.charge(name);
         self.passed += 1;
         println!("ok    {seconds:7.1} s  {}  {note}", self.full(name));
     }
@@ -86,12 +104,14 @@ impl Report {
 
     /// Counts successes that another program has found.
     pub(crate) fn add_passed(&mut self, name: &str, count: usize) {
+        self.charge(name);
         self.passed += count;
         println!("ok               {}  {count} passed", self.full(name));
     }
 
     /// Counts a failure.
     pub(crate) fn failed(&mut self, name: &str, error: &str) {
+        self.charge(name);
         let name = self.full(name);
         println!("FAIL             {name}\n      {}", error.replace('\n', "\n      "));
         self.failures.push(name);
@@ -99,6 +119,12 @@ impl Report {
 
     /// Prints the last lines of a run.
     pub(crate) fn finish(self) -> ExitCode {
+        if self.times.len() > 1 {
+            println!("Minutes of each group, with what was made for it:");
+            for (group, time) in &self.times {
+                println!("{:8.1}  {group}", time.as_secs_f64() / 60.0);
+            }
+        }
         for name in &self.failures {
             println!("failed: {name}");
         }
@@ -117,6 +143,17 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::Report;
+
+    #[test]
+    fn time_is_charged_to_the_group_of_the_test_that_ends() {
+        let mut report = Report::new(None);
+        report.passed("source/format", 0.0, "");
+        report.passed("source/lints", 0.0, "");
+        report.under("stock/", |report| report.passed("stores/killed", 0.0, ""));
+        report.failed("preparation", "none");
+        let groups: Vec<&str> = report.times.iter().map(|(group, _)| group.as_str()).collect();
+        assert_eq!(groups, ["source", "stock/stores", "preparation"]);
+    }
 
     #[test]
     fn a_prefix_is_a_part_of_every_name() {
