@@ -1,34 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `cargo xtask demo`: from a directory to a signed image that a kernel mounts, step by step; then a machine that
-//! boots from one, and containers in it.
+//! `cargo xtask demo`: from a directory to a signed image that Debian's own kernel mounts, step by step; then a
+//! machine that boots from one, and a container in it. No kernel is compiled.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use tesserafs_guest::message::Message;
 
-use crate::appliance::Appliance;
 use crate::cache::Cache;
-use crate::kernel::{self, Flavour, Toolchain};
+use crate::clock::Clock;
+use crate::kernel::Kernel;
 use crate::lab::Lab;
 use crate::module::{self, Lint};
 use crate::qemu::Outcome;
 use crate::setup::{self, Need};
-use crate::stage::{self, Root};
+use crate::stage::{self, Root, Stage};
+use crate::stock::{self, Stock};
 use crate::tools::Tools;
+use crate::verified_boot::VerifiedBoot;
 use crate::{rootfs, run, sign};
 
 /// Shows everything once.
 pub(crate) fn demo() -> Result<ExitCode> {
     let cache = Cache::open()?;
-    setup::ensure(&cache, &[Need::Kernel, Need::Machine])?;
-    let tools = Tools::build()?;
-    let debian = rootfs::debian(&cache)?;
-    let signers = sign::signers(&cache)?;
-    let toolchain = Toolchain::find(&cache)?;
-    let kernel = kernel::build(&cache, &toolchain, Flavour::Plain)?;
-    let module = module::build(&cache, &toolchain, &kernel.build, Lint::Plain)?;
+    let mut clock = Clock::start()?;
+    let mut steps = Steps::default();
+    clock.part("packages of this machine", || setup::ensure(&cache, &[Need::Stock, Need::Machine]))?;
+    // The one waits for the network where the other computes.
+    let (driver, images) =
+        clock.part("tools, images, driver", || run::both(|| Driver::build(&cache), || images(&cache)))?;
+    let (driver, images) = (driver?, images?);
 
+    println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
+    let mount = || {
+        let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
+        lab.run(&images.stage, "demo", None, |message| steps.take(message))
+    };
+    let (mounted, booted) = clock.part("mounts, and meanwhile a verified boot", || {
+        run::both(mount, || verified_boot(&cache, &images.tools, &driver))
+    })?;
+    steps.end(mounted?);
+    steps.append(booted?);
+
+    println!("\nTimes:\n");
+    for line in clock.lines()? {
+        println!("  {line}");
+    }
+    println!("\n{NEXT}");
+    Ok(steps.verdict())
+}
+
+/// Where to go from here.
+const NEXT: &str = "Next:
+
+  cargo xtask install --prefix /usr/local        the tools, for images of your own
+  cargo xtask module --stock --output FILE       the driver for this kernel
+  README.md, \"Five minutes\"                    what to type then
+  SIGNING.md                                     keys, policy, verified boot";
+
+/// Debian's kernel, and the driver for it.
+struct Driver {
+    kernel: Kernel,
+    module: PathBuf,
+}
+
+impl Driver {
+    fn build(cache: &Cache) -> Result<Self> {
+        let Stock { kernel, builder } = stock::prepare(cache)?;
+        let module = module::build(cache, &builder, &kernel.build, Lint::Plain)?;
+        Ok(Self { kernel, module })
+    }
+}
+
+/// The tools, the tree, and the images that the machine mounts.
+struct Images {
+    tools: Tools,
+    debian: PathBuf,
+    stage: Stage,
+}
+
+/// Makes them, and shows how.
+fn images(cache: &Cache) -> Result<Images> {
+    let tools = Tools::build()?;
+    let debian = rootfs::debian(cache)?;
+    let signers = sign::signers(cache)?;
     println!("\nA Debian root becomes one signed file:\n");
     let scratch = cache.folder("scratch")?;
     let folder = tempfile::tempdir_in(scratch).context("failed to make a scratch folder")?;
@@ -40,53 +96,63 @@ pub(crate) fn demo() -> Result<ExitCode> {
     let mut fsck = run::command(&tools.fsck);
     fsck.arg("--cert").arg(&signers.rsa.certificate).arg(&image);
     show(&mut fsck)?;
-    drop(folder);
-
-    println!("\nIn a virtual machine with Linux {}:\n", kernel.key);
-    let stage = stage::prepare(&cache, &tools, &debian, &signers, Root::Signed)?;
-    let lab = Lab::open(&cache, &kernel, &module, &debian)?;
-    let mut steps = Steps::default();
-    let outcome = lab.run(&stage, "demo", None, |message| steps.take(message))?;
-    steps.end(outcome);
-
-    let appliance = Appliance::prepare(&cache, &toolchain, &tools)?;
-    println!("\nA machine whose kernel has the driver and the vendor's certificate built in boots from an image:\n");
-    let outcome = appliance.run("demo", None, |message| steps.take(message))?;
-    steps.end(outcome);
-    println!("\nIt does not boot from other disks:\n");
-    for refused in &appliance.refused {
-        println!("  {}:", refused.name.replace('-', " "));
-        match appliance.refuse(refused) {
-            Ok(said) => steps.went_well(&said),
-            Err(error) => steps.failures.push(format!("{}: {error:#}", refused.name)),
-        }
-    }
-    println!("\nWhere a block of data was changed, its readers learn so:\n");
-    let outcome = appliance.run("tampered", Some(TAMPERED), |message| {
-        if let Message::Finished { error: None, note, .. } = message {
-            println!("  {note}");
-        }
-        steps.take(message);
-    })?;
-    steps.end(outcome);
-    Ok(steps.verdict())
+    println!();
+    let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Signed)?;
+    Ok(Images { tools, debian, stage })
 }
 
-/// The test of the group `tampered` that reads the changed block.
-const TAMPERED: &str = "tampered/changed-block";
+/// Boots from an image, and from one that is refused; they are shown later.
+fn verified_boot(cache: &Cache, tools: &Tools, driver: &Driver) -> Result<Steps> {
+    let machine = VerifiedBoot::prepare(cache, tools, &driver.kernel, &driver.module)?;
+    let (mut good, mut bad) = (Steps::kept(), Steps::kept());
+    good.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
+    bad.show("\nIt does not boot from another disk:\n");
+    let (booted, refused) = run::both(
+        || machine.run("demo", None, |message| good.take(message)),
+        || -> Result<()> {
+            let stopped = machine.stopped.first().context("there is no disk that is refused")?;
+            bad.show(&format!("  {}:", stopped.name.replace('-', " ")));
+            let said = machine.stop(stopped)?;
+            bad.show(&format!("    {said}"));
+            bad.well += 1;
+            Ok(())
+        },
+    )?;
+    good.end(booted?);
+    if let Err(error) = refused {
+        bad.failures.push(format!("{error:#}"));
+    }
+    good.append(bad);
+    Ok(good)
+}
 
 /// The steps that went well, and those that did not.
 #[derive(Default)]
 struct Steps {
     well: usize,
     failures: Vec<String>,
+    /// The lines, where they are to be shown later.
+    lines: Option<Vec<String>>,
 }
 
 impl Steps {
+    /// Steps whose lines are kept.
+    fn kept() -> Self {
+        Self { lines: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// Shows a line, now or later.
+    fn show(&mut self, line: &str) {
+        match &mut self.lines {
+            Some(lines) => lines.push(line.to_owned()),
+            None => println!("{line}"),
+        }
+    }
+
     /// Takes a message of a machine.
     fn take(&mut self, message: &Message) {
         match message {
-            Message::Say { text } => println!("  {text}"),
+            Message::Say { text } => self.show(&format!("  {text}")),
             Message::Finished { name, error: Some(error), .. } => {
                 self.failures.push(format!("{name}: {error}"));
             }
@@ -100,10 +166,13 @@ impl Steps {
         self.failures.extend(outcome.complaints);
     }
 
-    /// One step outside of a machine's tests.
-    fn went_well(&mut self, said: &str) {
-        println!("    {said}");
-        self.well += 1;
+    /// Takes later steps, and shows the lines that they kept.
+    fn append(&mut self, later: Self) {
+        self.well += later.well;
+        self.failures.extend(later.failures);
+        for line in later.lines.unwrap_or_default() {
+            self.show(&line);
+        }
     }
 
     fn verdict(self) -> ExitCode {

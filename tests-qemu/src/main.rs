@@ -3,7 +3,7 @@
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
 //! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
-//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
+//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
 //! [`install`]).
 
 mod answers;
@@ -14,6 +14,7 @@ mod cache;
 mod cases;
 mod chroot;
 mod cli;
+mod clock;
 mod console;
 mod corrupt;
 mod debian;

@@ -37,6 +37,15 @@ pub(crate) fn say(what: impl std::fmt::Display) {
     eprintln!("==> {what}");
 }
 
+/// Does two things at once.
+pub(crate) fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> Result<(A, B)> {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        one.join().map(|one| (one, other)).map_err(|_| anyhow::anyhow!("a thread panicked"))
+    })
+}
+
 /// Runs a command with its output on the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("failed to start `{}`", shown(command)))?;

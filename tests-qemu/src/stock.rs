@@ -41,12 +41,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
     setup::require_root("make a Debian root, and enter it")?;
     let release = release(cache)?;
     // One waits for the network while the other unpacks.
-    let (packages, root) = std::thread::scope(|scope| {
-        let packages = scope.spawn(|| Packages::fetch(cache, &release));
-        let root = root(cache);
-        let packages = packages.join().map_err(|_| anyhow::anyhow!("a fetching thread panicked"));
-        (packages.and_then(|packages| packages), root)
-    });
+    let (packages, root) = run::both(|| Packages::fetch(cache, &release), || root(cache))?;
     let (packages, root) = (packages?, root?);
     run::say(format_args!("kernel {release}, packages of version {}", packages.version));
     let builder = Builder::new(cache, root, &packages.config)?;

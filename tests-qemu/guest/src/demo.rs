@@ -31,10 +31,11 @@ pub(crate) fn run(suite: &mut Suite, plan: &Plan) {
     }
 }
 
-/// In a machine that has booted from an image.
+/// In a machine that Debian's own kernel has booted from an image.
 pub(crate) fn appliance(suite: &mut Suite) {
     shown(suite, "run-from-an-image", booted);
-    shown(suite, "run-containers-from-images", containers);
+    shown(suite, "run-a-container-from-an-image", container);
+    shown(suite, "meet-a-changed-byte", changed_byte);
 }
 
 /// Does a step, and shows what was typed and answered.
@@ -51,9 +52,10 @@ fn booted(out: &mut Vec<String>) -> Result<()> {
     for (program, arguments) in [
         ("cat", &["/proc/cmdline"][..]),
         ("systemctl", &["is-active", "multi-user.target"]),
-        ("findmnt", &["-o", "TARGET,SOURCE,FSTYPE,OPTIONS", "/image"]),
+        ("findmnt", &["-o", "TARGET,SOURCE,FSTYPE,OPTIONS", "/run/initramfs/tesserafs/image"]),
         ("findmnt", &["-o", "TARGET,FSTYPE", "/"]),
         ("cat", &["/sys/module/tesserafs/parameters/require_signatures"]),
+        ("keyctl", &["list", "%:.tesserafs"]),
         ("tail", &["-n", "2", "/etc/fstab"]),
     ] {
         ensure!(typed(out, program, arguments)?, "{program} failed");
@@ -62,18 +64,34 @@ fn booted(out: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn containers(out: &mut Vec<String>) -> Result<()> {
+fn container(out: &mut Vec<String>) -> Result<()> {
     let config = ["--annotation", OCI_CONFIG, "/disk/base.tess"];
     ensure!(typed(out, "/disk/fsck.tesserafs", &config)?, "the image has no configuration");
     let tmpfs = scratch(Path::new("/mnt"))?;
     let bundle = Bundle::new(tmpfs.path(), "one", "/srv/base", 0)?;
     out.push("# mount -t overlay -o lowerdir=/srv/base,… overlay /mnt/one/rootfs".to_owned());
     bundle.configure(&Process::of_image()?, None)?;
-    for runtime in ["crun", "runc"] {
-        ensure!(typed(out, runtime, &["run", "--bundle", "/mnt/one", "one"])?, "{runtime} failed");
-    }
+    ensure!(typed(out, "crun", &["run", "--bundle", "/mnt/one", "one"])?, "crun failed");
     bundle.end()?;
     tmpfs.unmount()
+}
+
+/// A byte of a file's data is changed in a copy of an image: it mounts, and the reader of that byte is told.
+fn changed_byte(out: &mut Vec<String>) -> Result<()> {
+    const COPY: &str = "/run/changed.tess";
+    const MNT: &str = "/mnt";
+    ensure!(typed(out, "cp", &["/disk/app.tess", COPY])?, "the copy failed");
+    // Data begins behind the first block.
+    let change = format!("printf X | dd of={COPY} bs=1 seek=5000 conv=notrunc status=none");
+    ensure!(typed(out, "sh", &["-c", &change])?, "the change failed");
+    let mut log = Log::from_now()?;
+    ensure!(typed(out, "mount", &["-t", "tesserafs", COPY, MNT])?, "the mount failed");
+    let read = format!("find {MNT} -type f -exec cat {{}} + >/dev/null");
+    ensure!(!typed(out, "sh", &["-c", &read])?, "everything was read");
+    out.push("# dmesg | grep chunk-digest".to_owned());
+    out.push(log.expect_line("chunk-digest")?);
+    ensure!(typed(out, "umount", &[MNT])?, "the mount cannot be ended");
+    std::fs::remove_file(COPY).context("failed to remove the copy")
 }
 
 /// A command line as it was typed, and its output.
