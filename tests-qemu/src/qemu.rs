@@ -137,11 +137,32 @@ impl Boot<'_> {
     }
 }
 
+/// Said before a machine is started once more.
+const HALF_REPLACED: &str =
+    "the emulated processor met an instruction that was half replaced, at boot; once more";
+
+/// Whether this is a breakpoint that nobody set.
+///
+/// The kernel patches its code by way of breakpoints while it boots, and knows those. An emulated processor may run the
+/// copy that it translated before another one took the breakpoint away.
+fn is_of_emulation(heard: &Heard) -> bool {
+    heard.line.contains("Oops: int3")
+}
+
 /// Starts a machine that is to end by itself, and gives the whole console: for a machine that refuses to
-/// boot.
+/// boot. It is started once more where [`boot`] does so.
 pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
-    let output = run::output_within(&mut boot.command(), boot.limit)?;
-    let console = String::from_utf8_lossy(&output.stdout).into_owned();
+    let console = || -> Result<String> {
+        let output = run::output_within(&mut boot.command(), boot.limit)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let mut text = console()?;
+    let first = text.lines().find_map(console::hear);
+    if boot.accelerator == Accelerator::Tcg && first.is_some_and(|heard| is_of_emulation(&heard)) {
+        run::say(HALF_REPLACED);
+        text = console()?;
+    }
+    let console = text;
     std::fs::write(boot.log, &console).with_context(|| format!("failed to write {}", boot.log.display()))?;
     Ok(console)
 }
@@ -170,7 +191,7 @@ pub(crate) fn boot(boot: &Boot<'_>, mut show: impl FnMut(&Message)) -> Result<Ou
     if !(outcome.misled && boot.accelerator == Accelerator::Tcg) {
         return Ok(outcome);
     }
-    run::say("the emulated processor met an instruction that was half replaced, at boot; once more");
+    run::say(HALF_REPLACED);
     boot_once(boot, &mut show)
 }
 
@@ -306,13 +327,10 @@ impl Judge {
         }
     }
 
-    /// Whether the kernel died, before a process of its own said anything, of a breakpoint that nobody set.
-    ///
-    /// It patches its code by way of breakpoints while it boots, and knows those. An emulated processor may run the
-    /// copy that it translated before another one took the breakpoint away.
+    /// Whether the kernel died of its emulation, before a process of its own said anything.
     fn is_misled(&self) -> bool {
         let (silent, cries) = (self.running.is_none() && self.finished.is_empty(), &self.cries);
-        silent && cries.first().is_some_and(|(heard, _)| heard.line.contains("Oops: int3"))
+        silent && cries.first().is_some_and(|(heard, _)| is_of_emulation(heard))
     }
 
     /// The test that ran when something happened.
