@@ -249,6 +249,19 @@ fn the_tar_program_gives_what_the_directory_gives() {
     std::os::unix::fs::symlink("plain", sandbox.path("src/link")).unwrap();
     let epoch = |args: &[&str]| {
         let status = sandbox.command(args).env("SOURCE_DATE_EPOCH", "1").status().unwrap();
+    // A pipe that gives a byte at first.
+    fs::remove_file(sandbox.path("image")).unwrap();
+    for bytes in [&gzip, &zstd, &plain] {
+        let mut child =
+            sandbox.command(["-qf", "--tar", "-", "image"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(&bytes[..1]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        pipe.write_all(&bytes[1..]).unwrap();
+        drop(pipe);
+        assert!(child.wait().unwrap().success());
+        assert!(fs::read(sandbox.path("image")).unwrap() == expected);
+    }
         assert!(status.success(), "{args:?}");
     };
     epoch(&["-q", "image", "src"]);
