@@ -366,3 +366,14 @@ fn exclusion_works_on_archives_too() {
     assert_eq!(keys(&read), ["/", "b"]);
     assert_eq!((read.item("b").nlink, &*read.item("b").bytes), (1, &b"bytes"[..]));
 }
+
+#[test]
+fn a_sparse_file_that_is_too_large_is_told_by_its_size() {
+    let refusal = |size: &[u8]| {
+        let records: &[(&[u8], &[u8])] = &[(b"GNU.sparse.size", size), (b"GNU.sparse.map", b"0,1")];
+        Archive::default().pax(b'x', records).file("huge", b"x").refusal()
+    };
+    let error = refusal(b"9223372036854775808");
+    assert!(error.contains("huge: a sparse file of 9223372036854775808 bytes, more than the "), "{error}");
+    assert!(refusal(b"0").contains("huge: a damaged map of a sparse file"));
+}
