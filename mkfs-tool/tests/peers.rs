@@ -178,7 +178,7 @@ fn the_differences_between_programs_are_those_of_the_specification() {
     let data = noise(1, 1024);
     let sized = |header: &mut [u8; 512]| header[124..135].copy_from_slice(b"00000002000");
     // Entries between two others, and the programs that find the same names and bytes.
-    let cases: [(&str, Archive, &[Peer]); 15] = [
+    let cases: [(&str, Archive, &[Peer]); 16] = [
         (
             "hard link after PAX, no data",
             {
@@ -293,6 +293,15 @@ fn the_differences_between_programs_are_those_of_the_specification() {
                 archive
             },
             &[Peer::GnuTar, Peer::BsdTar],
+        ),
+        (
+            "a time before 1970 with a fraction",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'x', &[(b"mtime", b"-1.5")]).file("e", b"e");
+                archive
+            },
+            &[Peer::GnuTar, Peer::Python],
         ),
         (
             "an empty mtime",
