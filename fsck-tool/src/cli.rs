@@ -70,6 +70,9 @@ a file where the filesystem of DIR knows no O_TMPFILE). Files that had their nam
 do the directories; nobody else may enter those that are not complete. A DIR that was there keeps
 its mode until then.
 
+In an archive, whiteouts are character devices 0:0. A file whose name begins with .wh. is that to tar;
+readers of OCI layers, as mkfs.tesserafs --tar is one, take it for a whiteout.
+
 If the system or the filesystem of DIR takes not all of a file, the extraction goes on; what is not
 restored is counted and named on standard error, 64 of each kind: an owner that the user namespace has
 no number for, an xattr that the filesystem does not know, a mode, a time, a file of a type without a

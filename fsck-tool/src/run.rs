@@ -58,6 +58,10 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Error> {
             act(config, context, tree, is_terminal, &mut out, &mut extraction)?;
             out.flush().map_err(cannot_write)
         });
+    if matches!(config.mode, Mode::List(_) | Mode::Annotation(_) | Mode::Cat(_)) {
+        // The reader has read enough. Nobody has enough of an archive before its end.
+        report.error.take_if(|error| is_broken_pipe(error));
+    }
     let restores = matches!(config.mode, Mode::Extract(..) | Mode::Tar);
     let mut code = report.exit_code();
     if restores {
@@ -79,13 +83,16 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Error> {
         }
     }
     match &report.error {
-        Some(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::CLEAN),
         Some(error) => {
             say(&chain(error));
             Ok(code)
         }
         None => Ok(code),
     }
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Says what an image is.

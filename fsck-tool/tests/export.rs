@@ -216,3 +216,18 @@ fn a_number_that_nobody_opened_is_no_way_to_write_to_the_image() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(fs::read(&bench.image).expect("the image"), before);
 }
+
+/// An archive that nobody took to its end was a success.
+#[test]
+fn a_reader_that_goes_away_is_an_error_of_archives_only() {
+    let bench = sample();
+    for arguments in [&["--list"][..], &["--list=json"], &["--cat", "small1"]] {
+        let output = bench.run_unread(arguments);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+    }
+    let output = bench.run_unread(&["--tar"]);
+    let errors = text(&output.stderr);
+    // And the socket of the sample has no place in an archive.
+    assert_eq!(output.status.code(), Some(8 | 64), "{errors}");
+    assert!(errors.contains("the archive is not complete") && errors.contains("Broken pipe"), "{errors}");
+}

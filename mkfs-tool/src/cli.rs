@@ -75,7 +75,8 @@ pub fn main() -> ExitCode {
     match request(args).and_then(|request| run(request, &telling)) {
         Ok(()) => ExitCode::Success,
         Err(error) => {
-            eprintln!("{PROGRAM}: {error}");
+            // The exit status is the same where nobody reads it.
+            let _ = writeln!(io::stderr(), "{PROGRAM}: {error}");
             match error {
                 Error::Usage(_) => ExitCode::Usage,
                 _ => ExitCode::Failure,

@@ -228,7 +228,8 @@ pub fn remove_on_signal() -> io::Result<()> {
             let what =
                 if unfinished.committed { "what was written is complete" } else { "no image was written" };
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            eprintln!("{}: interrupted by {name}; {what}", crate::PROGRAM);
+            // Where nobody reads it any more, the signal is to end the process all the same: `eprintln` would panic.
+            let _ = writeln!(io::stderr(), "{}: interrupted by {name}; {what}", crate::PROGRAM);
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     })?;

@@ -120,3 +120,35 @@ fn a_tree_ends_at_its_filesystem_where_that_is_wanted() {
     assert_eq!((read.item("proc").kind, read.item("proc").size), ('d', 0));
     assert_eq!(read.item("srv/cache/2").bytes, b"srv/cache/2");
 }
+
+/// Files of an overlay whose layers are on two filesystems have other device numbers than its directories: all of them were
+/// left out.
+#[test]
+fn the_files_of_an_overlay_are_on_its_filesystem() {
+    let sandbox = tree();
+    if fs::metadata(sandbox.path("src")).unwrap().uid() != 0 {
+        eprintln!("this test mounts, which only root may");
+        return;
+    }
+    for name in ["other", "merged"] {
+        fs::create_dir(sandbox.path(name)).unwrap();
+    }
+    sandbox.write("src/mounted", "below");
+    sandbox.write("over", "above");
+    let script = "mount -t tmpfs none other && mkdir other/up other/work && \
+        mount -t overlay none -o lowerdir=src,upperdir=other/up,workdir=other/work merged && \
+        mount --bind over merged/mounted && \
+        exec \"$0\" -v --one-file-system image merged";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_mkfs-tesserafs")]);
+    let output = command.current_dir(sandbox.path(".")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        eprintln!("no overlay here: {}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let others = text.lines().filter(|line| line.ends_with("on another filesystem"));
+    assert_eq!(others.collect::<Vec<_>>(), ["  mounted: on another filesystem"], "{text}");
+    let read = read_image(&sandbox.path("image"));
+    assert_eq!(read.item("srv/cache/2").bytes, b"srv/cache/2");
+}

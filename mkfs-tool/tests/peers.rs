@@ -178,7 +178,7 @@ fn the_differences_between_programs_are_those_of_the_specification() {
     let data = noise(1, 1024);
     let sized = |header: &mut [u8; 512]| header[124..135].copy_from_slice(b"00000002000");
     // Entries between two others, and the programs that find the same names and bytes.
-    let cases: [(&str, Archive, &[Peer]); 9] = [
+    let cases: [(&str, Archive, &[Peer]); 16] = [
         (
             "hard link after PAX, no data",
             {
@@ -247,6 +247,70 @@ fn the_differences_between_programs_are_those_of_the_specification() {
                 archive
             },
             &[Peer::GnuTar, Peer::BsdTar],
+        ),
+        (
+            "x before g",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'x', &[(b"path", b"e")]).pax(b'g', &[(b"comment", b"x")]).file("short", b"e");
+                archive
+            },
+            &ALL,
+        ),
+        (
+            "g",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'g', &[(b"mtime", b"5")]).file("e", b"e");
+                archive
+            },
+            &[Peer::GnuTar, Peer::Python],
+        ),
+        (
+            "two x with one key",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'x', &[(b"path", b"d")]).pax(b'x', &[(b"path", b"e")]).file("short", b"e");
+                archive
+            },
+            &[Peer::GnuTar],
+        ),
+        (
+            "two x with two keys",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'x', &[(b"path", b"e")]).pax(b'x', &[(b"mtime", b"5")]).file("short", b"e");
+                archive
+            },
+            &[Peer::Python],
+        ),
+        (
+            "two L",
+            {
+                let mut archive = Archive::default();
+                archive.raw(b"d", b'L', b"", b"d\0", |_| {}).raw(b"e", b'L', b"", b"e\0", |_| {});
+                archive.file("short", b"e");
+                archive
+            },
+            &[Peer::GnuTar, Peer::BsdTar],
+        ),
+        (
+            "a time before 1970 with a fraction",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'x', &[(b"mtime", b"-1.5")]).file("e", b"e");
+                archive
+            },
+            &[Peer::GnuTar, Peer::Python],
+        ),
+        (
+            "an empty mtime",
+            {
+                let mut archive = Archive::default();
+                archive.pax(b'x', &[(b"mtime", b"")]).file("e", b"e");
+                archive
+            },
+            &[],
         ),
         (
             "symlink with a slash",

@@ -93,6 +93,36 @@ fn pax_records_count_more_than_headers() {
     assert_eq!(read.item("global").mtime, (5, 250_000_000));
 }
 
+/// A global header between a header and its entry took back the name that the former gives.
+#[test]
+fn what_is_said_of_one_entry_counts_more_than_what_is_said_of_all() {
+    for swapped in [false, true] {
+        let own: &[(&[u8], &[u8])] = &[(b"path", b"long"), (b"uid", b"9"), (b"GNU.sparse.name", b"")];
+        let all: &[(&[u8], &[u8])] = &[(b"path", b"all"), (b"uid", b"7"), (b"mtime", b"5")];
+        let mut archive = Archive::default();
+        if swapped {
+            archive.pax(b'g', all).pax(b'x', own);
+        } else {
+            archive.pax(b'x', own).pax(b'g', all);
+        }
+        let read = archive.file("short", b"x").pax(b'x', &[(b"path", b"")]).file("next", b"").image();
+        assert_eq!(keys(&read), ["/", "long", "next"], "{swapped}");
+        let of = |path| (read.item(path).uid, read.item(path).mtime);
+        assert_eq!([of("long"), of("next")], [(9, (5, 0)), (7, (5, 0))]);
+    }
+}
+
+#[test]
+fn headers_of_one_entry_have_64_mib_at_most() {
+    let half = vec![b'v'; 33 << 20];
+    let error = Archive::default()
+        .pax(b'x', &[(b"comment", &half)])
+        .pax(b'x', &[(b"comment", &half)])
+        .file("x", b"")
+        .refusal();
+    assert!(error.contains("PAX headers of 69206") && error.contains("for one entry"), "{error}");
+}
+
 #[test]
 fn gnu_long_names_and_binary_numbers_are_read() {
     let name = format!("{}/{}", "d".repeat(150), "f".repeat(200));
@@ -219,6 +249,19 @@ fn compression_and_pipes_make_no_difference() {
         assert!(from_pipe(&sandbox, "image", bytes).success());
         assert!(fs::read(sandbox.path("image")).unwrap() == expected, "{name} from a pipe");
     }
+    // A pipe that gives a byte at first.
+    fs::remove_file(sandbox.path("image")).unwrap();
+    for bytes in [&gzip, &zstd, &plain] {
+        let mut child =
+            sandbox.command(["-qf", "--tar", "-", "image"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(&bytes[..1]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        pipe.write_all(&bytes[1..]).unwrap();
+        drop(pipe);
+        assert!(child.wait().unwrap().success());
+        assert!(fs::read(sandbox.path("image")).unwrap() == expected);
+    }
     // Cut off in the middle.
     fs::remove_file(sandbox.path("image")).unwrap();
     for bytes in [&gzip, &zstd, &plain] {
@@ -322,4 +365,15 @@ fn exclusion_works_on_archives_too() {
     let read = read_image(&sandbox.path("image"));
     assert_eq!(keys(&read), ["/", "b"]);
     assert_eq!((read.item("b").nlink, &*read.item("b").bytes), (1, &b"bytes"[..]));
+}
+
+#[test]
+fn a_sparse_file_that_is_too_large_is_told_by_its_size() {
+    let refusal = |size: &[u8]| {
+        let records: &[(&[u8], &[u8])] = &[(b"GNU.sparse.size", size), (b"GNU.sparse.map", b"0,1")];
+        Archive::default().pax(b'x', records).file("huge", b"x").refusal()
+    };
+    let error = refusal(b"9223372036854775808");
+    assert!(error.contains("huge: a sparse file of 9223372036854775808 bytes, more than the "), "{error}");
+    assert!(refusal(b"0").contains("huge: a damaged map of a sparse file"));
 }

@@ -6,6 +6,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -32,6 +34,17 @@ impl Bench {
     /// Runs fsck with `args` and the image.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         run(args.into_iter().map(|arg| arg.as_ref().to_owned()).chain([self.image.clone().into()]))
+    }
+}
+
+impl Bench {
+    /// The same with a standard output that nobody reads.
+    pub(crate) fn run_unread(&self, args: &[&str]) -> Output {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        drop(theirs);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-tesserafs"));
+        command.args(args).arg(&self.image).stdin(Stdio::null()).stdout(OwnedFd::from(ours));
+        command.stderr(Stdio::piped()).spawn().expect("fsck runs").wait_with_output().expect("it ends")
     }
 }
 

@@ -16,7 +16,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{fstat, open, readlinkat, statat, AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::fs::{
+    fstat, open, readlinkat, statat, statx, AtFlags, FileType, Mode, OFlags, RawDir, Stat, StatxAttributes,
+    StatxFlags,
+};
 use rustix::io::Errno;
 
 use self::directories::{Directories, ROOT};
@@ -225,11 +228,14 @@ impl DirSource {
             return Ok(());
         }
         let refused = |error: TreeError| Error::unsupported(&self.shown(&path()), error.to_string());
-        let empty = self.filter.one_file_system && stat.st_dev != walk.dev;
+        let is_directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+        let empty = self.filter.one_file_system
+            && stat.st_dev != walk.dev
+            && (is_directory || is_mounted(dir, name).map_err(|error| self.io("stat", &path(), error))?);
         if empty {
             walk.left_out.mounts += 1;
             walk.left_out.names.push(path, "on another filesystem");
-            if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+            if !is_directory {
                 return Ok(());
             }
         }
@@ -264,6 +270,19 @@ impl DirSource {
         }
         Ok(())
     }
+}
+
+/// Whether something is mounted at a name; where the kernel does not tell, it is.
+///
+/// Of files a number of another device does not say so: in an overlay of several filesystems they have that of their layer.
+fn is_mounted(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = match statx(dir, name, flags, StatxFlags::empty()) {
+        Err(Errno::NOSYS) => return Ok(true),
+        found => found?,
+    };
+    let is_known = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(!is_known || found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 impl Source for DirSource {

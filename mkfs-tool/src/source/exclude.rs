@@ -31,7 +31,9 @@ impl Exclude {
         for pattern in patterns {
             let named = pattern.trim_end_matches('/');
             let relative = named.trim_start_matches("./").trim_start_matches('/');
-            let anywhere = if named.contains('/') { String::new() } else { "**/".into() };
+            // One that names nothing, as a variable that is not set makes it, matches nothing: `**/` would match everything.
+            let is_anywhere = !named.contains('/') && !named.is_empty();
+            let anywhere = if is_anywhere { "**/".to_owned() } else { String::new() };
             let glob = GlobBuilder::new(&(anywhere + relative))
                 .literal_separator(true)
                 .backslash_escape(true)
@@ -89,6 +91,11 @@ mod tests {
             assert!(!matches(path), "{path}");
         }
         assert_eq!(exclude.unmatched(), ["never"]);
+        for names_nothing in ["", "/", "//", ".", "./"] {
+            let exclude = Exclude::new(&[names_nothing.to_owned()]).unwrap();
+            assert!(!exclude.is_match("a".as_ref()) && !exclude.is_match("a/b".as_ref()), "{names_nothing}");
+            assert_eq!(exclude.unmatched(), [names_nothing]);
+        }
         let lines = "# a comment\n\n*.o\r\n\\#x\n";
         assert_eq!(patterns_of(lines).collect::<Vec<_>>(), ["*.o", "\\#x"]);
     }

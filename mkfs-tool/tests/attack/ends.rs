@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -146,4 +148,41 @@ fn signals_at_any_moment_leave_all_of_an_image_or_none() {
         }
         assert_eq!(names, ["a.tar.zst", "src"], "{signal} after {after:?}");
     }
+}
+
+/// Where the reader of standard error was gone, as in a pipeline that Ctrl-C ends, the signal did not end the program.
+#[test]
+fn a_signal_and_an_error_end_the_program_though_nobody_reads_of_them() {
+    let sandbox = Sandbox::new();
+    // Nothing ever comes from this archive.
+    let (archive, _writer) = UnixStream::pair().unwrap();
+    let unread = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        Stdio::from(OwnedFd::from(ours))
+    };
+    let mut command = sandbox.command(["--tar", "-", "image"]);
+    let mut child = command.stdin(OwnedFd::from(archive)).stderr(unread()).spawn().unwrap();
+    // Until the signals are caught.
+    let threads = format!("/proc/{}/task", child.id());
+    while fs::read_dir(&threads).unwrap().count() < 2 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(100));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!("it goes on");
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.signal(), Some(2));
+    let status = sandbox.command(["image", "nowhere"]).stderr(unread()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(sandbox.names(), Vec::<String>::new());
 }

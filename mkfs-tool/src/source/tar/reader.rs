@@ -18,7 +18,7 @@ use super::sparse::Segment;
 use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::Attributes;
 
-/// Bytes of a long name, or of the PAX records of one entry, that are believed.
+/// Bytes of a long name, or of all the PAX records that are for one entry alone, that are believed.
 const EXTENSION_MAX: u64 = 64 << 20;
 /// Bytes of global PAX records that are believed: each entry gets them, and may have no more than a header itself.
 const GLOBAL_MAX: usize = 4096;
@@ -93,7 +93,10 @@ impl From<&str> for Problem {
 /// The headers before the one of an entry.
 #[derive(Default)]
 struct Extensions {
-    pax: Pax,
+    /// The data of its own PAX headers, which count more than global ones wherever those stand.
+    own: Vec<Vec<u8>>,
+    /// Bytes of these.
+    own_bytes: u64,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
 }
@@ -121,7 +124,7 @@ impl Reader {
     }
 
     fn read_entry(&mut self, offset: &mut u64) -> std::result::Result<Option<TarEntry>, Problem> {
-        let mut before = Extensions { pax: self.global.clone(), ..Extensions::default() };
+        let mut before = Extensions::default();
         let mut is_alone = true;
         loop {
             *offset = self.at;
@@ -132,7 +135,13 @@ impl Reader {
             match header.kind() {
                 b'x' | b'X' => {
                     let records = self.extension(header.size()?)?;
-                    before.pax.read(&records)?;
+                    // What is wrong with them is told where they are.
+                    Pax::default().read(&records)?;
+                    before.own_bytes += records.len() as u64;
+                    if before.own_bytes > EXTENSION_MAX {
+                        return Err(format!("PAX headers of {} bytes for one entry", before.own_bytes).into());
+                    }
+                    before.own.push(records);
                 }
                 b'g' => {
                     let records = self.extension(header.size()?)?;
@@ -141,7 +150,6 @@ impl Reader {
                     if global.bytes() > GLOBAL_MAX {
                         return Err(format!("more than {GLOBAL_MAX} bytes for all entries").into());
                     }
-                    before.pax = global.clone();
                     self.global = global;
                 }
                 b'L' => before.long_name = Some(until_nul(&self.extension(header.size()?)?).to_vec()),
@@ -236,7 +244,11 @@ impl Reader {
         offset: u64,
         before: Extensions,
     ) -> std::result::Result<TarEntry, Problem> {
-        let Extensions { mut pax, long_name, long_link } = before;
+        let Extensions { own, long_name, long_link, .. } = before;
+        let mut pax = self.global.clone();
+        for records in &own {
+            pax.read(records)?;
+        }
         let name = pax.sparse.name.take().or_else(|| pax.path.take()).or(long_name);
         let path = name.unwrap_or_else(|| header.path());
         self.named_entry(header, offset, pax, long_link, path.clone()).map_err(|problem| match problem {

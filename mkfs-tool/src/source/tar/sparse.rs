@@ -89,6 +89,11 @@ impl Reader {
 
 /// A sparse file from its map; its data lie from `data` to `end` of the archive.
 fn sparse_file(map: &[u64], data: u64, end: u64, size: u64) -> Parsed<EntryKind> {
+    if size > FILE_SIZE_MAX {
+        return Err(format!(
+            "a sparse file of {size} bytes, more than the {FILE_SIZE_MAX} that a file can have"
+        ));
+    }
     let damaged = || "a damaged map of a sparse file".to_owned();
     let mut segments = Vec::with_capacity(map.len() / 2);
     let (mut offset, mut last) = (data, 0);
@@ -103,9 +108,6 @@ fn sparse_file(map: &[u64], data: u64, end: u64, size: u64) -> Parsed<EntryKind>
             segments.push(Segment { start, offset, len });
         }
         (offset, last) = (next, stop);
-    }
-    if size > FILE_SIZE_MAX {
-        return Err(damaged());
     }
     Ok(EntryKind::Regular { size, segments: segments.into() })
 }

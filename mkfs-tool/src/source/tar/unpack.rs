@@ -3,7 +3,7 @@
 //! A plain archive in a file, whatever it comes as.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Chain, Read, Seek, Write};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
@@ -28,6 +28,9 @@ enum Compression {
 /// First bytes of compressed files that are not read, and the programs that read them.
 const FOREIGN: [(&[u8], &str); 4] =
     [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x04\"M\x18", "lz4"), (b"LZIP", "lzip")];
+
+/// The longest of the first bytes that tell how an archive is compressed.
+const MAGIC_MAX: u64 = 6;
 
 impl Compression {
     /// Tells compression by the first bytes.
@@ -58,13 +61,15 @@ pub(super) fn is_archive(start: &[u8]) -> bool {
 pub(super) fn in_place(input: File, path: &Path, spool: &Path) -> Result<File> {
     let is_file = input.metadata().map_err(Error::io("stat", path))?.is_file();
     let at_start = is_file && (&input).stream_position().map_err(Error::io("seek in", path))? == 0;
-    let mut reader = BufReader::with_capacity(BUFFER, &input);
-    let start = reader.fill_buf().map_err(Error::io("read", path))?;
-    let compression = Compression::of(start, path)?;
+    // All of them: a pipe may give less at once than there will be.
+    let mut start = Vec::with_capacity(MAGIC_MAX as usize);
+    (&input).take(MAGIC_MAX).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    let compression = Compression::of(&start, path)?;
     if compression == Compression::Plain && at_start {
         return Ok(input);
     }
     let unpacked = tempfile::tempfile_in(spool).map_err(Error::io("create a file in", spool))?;
+    let reader = BufReader::with_capacity(BUFFER, start.as_slice().chain(&input));
     let mut job = Job {
         reader: Counted { inner: reader, at: 0 },
         writer: BufWriter::with_capacity(BUFFER, &unpacked),
@@ -108,7 +113,7 @@ impl<R: BufRead> BufRead for Counted<R> {
 
 /// An archive on its way into a file.
 struct Job<'a> {
-    reader: Counted<BufReader<&'a File>>,
+    reader: Counted<BufReader<Chain<&'a [u8], &'a File>>>,
     writer: BufWriter<&'a File>,
     path: &'a Path,
     spool: &'a Path,

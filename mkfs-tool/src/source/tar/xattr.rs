@@ -2,9 +2,8 @@
 
 //! Xattrs and labels in PAX records.
 //!
-//! GNU tar writes `SCHILY.xattr.NAME` with `=` and `%` of the name as `%3D` and `%25`. bsdtar writes the same key with the name as it
-//! is, and `LIBARCHIVE.xattr.NAME` beside it, where the name is percent-encoded and the value in base 64; the presence of the latter
-//! tells the two apart.
+//! GNU tar writes `SCHILY.xattr.NAME` with `=` and `%` of the name as `%3D` and `%25`. bsdtar writes the same key, and
+//! `LIBARCHIVE.xattr.NAME` with the value in base 64 beside it, both with the name percent-encoded; the former is the latter once more.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +44,7 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct PaxXattrs {
     schily: Map,
+    /// By encoded name.
     libarchive: Map,
     selinux: Option<Vec<u8>>,
     /// Keys of what cannot be in an image.
@@ -67,8 +67,7 @@ impl PaxXattrs {
         } else if let Some(name) = key.strip_prefix(LIBARCHIVE) {
             let value =
                 BASE64.decode(value).map_err(|_| format!("PAX: {} is no base 64", Shown(path_of(key))))?;
-            let name: Vec<u8> = percent_decode(name).collect();
-            insert(&mut self.libarchive, &name, value)?;
+            insert(&mut self.libarchive, name, value)?;
         } else if key == SELINUX {
             self.selinux = (!value.is_empty()).then(|| value.to_vec());
         } else if [&b"SCHILY.acl."[..], b"RHT.security."].iter().any(|prefix| key.starts_with(prefix)) {
@@ -86,12 +85,12 @@ impl PaxXattrs {
     /// The xattrs, and the names of those that cannot be in an image.
     pub(super) fn finish(self) -> (Xattrs, Vec<Vec<u8>>) {
         let Self { schily, libarchive, selinux, unknown: mut left_out } = self;
-        let mut all = if libarchive.is_empty() {
-            schily.into_iter().map(|(name, value)| (unescape(&name), value)).collect()
-        } else {
-            schily
-        };
-        all.extend(libarchive);
+        let decoded: Map =
+            libarchive.iter().map(|(name, value)| (percent_decode(name).collect(), value.clone())).collect();
+        let is_twin = |name: &Vec<u8>| libarchive.contains_key(name) || decoded.contains_key(name);
+        let single = schily.into_iter().filter(|(name, _)| !is_twin(name));
+        let mut all: Map = single.map(|(name, value)| (unescape(&name), value)).collect();
+        all.extend(decoded);
         if let Some(mut label) = selinux {
             if label.last() != Some(&0) {
                 label.push(0);
@@ -164,6 +163,15 @@ mod tests {
             of(&[("SCHILY.xattr.user.a%25b", b"\0v"), ("LIBARCHIVE.xattr.user.a%2525b", b"AHY")]);
         assert_eq!((both, left_out), (one("user.a%25b", b"\0v"), 0));
         assert_eq!(of(&[("LIBARCHIVE.xattr.user.%3d", b"dg==")]).0, one("user.=", b"v"));
+        // As bsdtar 3.6.2 writes it.
+        let twins: [(&str, &[u8]); 2] =
+            [("LIBARCHIVE.xattr.user.%253D%3Dx", b"AHY"), ("SCHILY.xattr.user.%253D%3Dx", b"\0v")];
+        assert_eq!(of(&twins).0, one("user.%3D=x", b"\0v"));
+        // As fsck.tesserafs does: what is not UTF-8 has the former key, and all else the latter, with the escapes of GNU tar.
+        let mixed: [(&str, &[u8]); 2] =
+            [("LIBARCHIVE.xattr.user.%C3%A9", b"AHY"), ("SCHILY.xattr.user.a%3D%25", b"w")];
+        let expected = [one("user.a=%", b"w"), one("user.\u{e9}", b"\0v")].concat();
+        assert_eq!(of(&mixed).0, expected);
         let error = PaxXattrs::default().record(b"LIBARCHIVE.xattr.user.a", b"\xff").unwrap_err();
         assert!(error.contains("no base 64"), "{error}");
     }
