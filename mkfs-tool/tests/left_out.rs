@@ -152,3 +152,22 @@ fn the_files_of_an_overlay_are_on_its_filesystem() {
     let read = read_image(&sandbox.path("image"));
     assert_eq!(read.item("srv/cache/2").bytes, b"srv/cache/2");
 }
+
+#[test]
+fn a_directory_whose_place_another_entry_takes_is_told() {
+    let sandbox = Sandbox::new();
+    let archive = Archive::default()
+        .file("file/lost", b"1")
+        .file("file", b"2")
+        .file("link/lost", b"3")
+        .link(b'1', "link", "file")
+        .file("kept/file", b"4")
+        .dir("kept")
+        .end();
+    sandbox.write("a.tar", archive);
+    let report = sandbox.report(["-v", "--tar", "a.tar", "image"]);
+    assert_eq!(report["archive"]["replaced_directories"], 2, "{report}");
+    let names = report["archive"]["names"].to_string();
+    assert!(names.contains("in the place of an earlier directory"), "{names}");
+    assert_eq!(report["counts"]["inodes"], 4, "{report}");
+}

@@ -77,6 +77,8 @@ pub struct ArchiveNotes {
     pub unknown_types: u64,
     /// Hard links with data of their own, which are not used.
     pub links_with_data: u64,
+    /// Directories that a later entry of another type has the place of, each with all that was in it.
+    pub replaced_directories: u64,
     /// Whether the archive has no end mark.
     pub no_end_mark: bool,
     /// Which.
@@ -95,6 +97,10 @@ impl ArchiveNotes {
             ),
             (self.unknown_types, "entries of an unknown type, which were read as regular files"),
             (self.links_with_data, "hard links with data of their own, which were not used"),
+            (
+                self.replaced_directories,
+                "directories, with all in them, whose place an entry of another type took later",
+            ),
         ] {
             if number > 0 {
                 let _ = writeln!(text, "note: {number} {what}");

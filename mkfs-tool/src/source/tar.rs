@@ -143,10 +143,17 @@ fn index(
         let is_link = matches!(entry.kind, reader::EntryKind::HardLink(_));
         let unheld = std::mem::take(&mut entry.left_out);
         let (is_unknown, has_link_data) = (entry.is_unknown, entry.has_link_data);
-        if nodes.add(entry).map_err(|reason| refused(offset, reason))? == Added::Stripped {
-            left_out.outside += 1;
-            left_out.names.push(name, "--strip takes all of its names off");
-            continue;
+        match nodes.add(entry).map_err(|reason| refused(offset, reason))? {
+            Added::Inside => {}
+            Added::Replacing => {
+                notes.replaced_directories += 1;
+                notes.names.push(name, "an entry in the place of an earlier directory");
+            }
+            Added::Stripped => {
+                left_out.outside += 1;
+                left_out.names.push(name, "--strip takes all of its names off");
+                continue;
+            }
         }
         // Those of a link are those of its target.
         for key in unheld.into_iter().filter(|_| !is_link) {

@@ -35,6 +35,8 @@ pub(super) fn is_aufs(name: &[u8]) -> bool {
 pub(super) enum Added {
     /// It is in the tree.
     Inside,
+    /// It is in the tree, where a directory was.
+    Replacing,
     /// Its path has no more names than are to be taken off.
     Stripped,
 }
@@ -135,6 +137,8 @@ impl Growing {
             self.insert(parent, hidden, attributes, Texts::default(), What::Whiteout { oci: true })?;
             return Ok(Added::Inside);
         }
+        let old = self.names.find(parent, name);
+        let over_directory = old.is_some_and(|old| self.nodes[old as usize].what.is_directory());
         match What::of(entry.kind) {
             Ok(what) => self.insert(parent, name, entry.attributes, entry.acls, what)?,
             Err(target) => {
@@ -142,7 +146,7 @@ impl Growing {
                 self.names.set(parent, name, node)?;
             }
         }
-        Ok(Added::Inside)
+        Ok(if over_directory && !is_directory { Added::Replacing } else { Added::Inside })
     }
 
     /// The node that a hard link names.
