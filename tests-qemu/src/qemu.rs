@@ -40,13 +40,16 @@ impl Accelerator {
     /// Emulated ones get what the host can spare. On a busy host the kernel finds its timer broken at
     /// boot, or takes a pause for a stall; real stalls last, and are reported after a minute as well.
     /// `slowness` is how many times as long everything takes on this kernel.
+    ///
+    /// A kernel patches its own code while it boots, which an emulated processor may run half patched
+    /// as long as another one writes it. So it boots on one, and the guest starts the others.
     pub(crate) fn kernel_parameters(self, slowness: u32) -> String {
         // The kernel takes no more than these.
         let (stall, lockup) = ((60 * slowness).min(300), (30 * slowness).min(60));
         match self {
             Self::Kvm => String::new(),
             Self::Tcg => format!(
-                "no_timer_check rcupdate.rcu_cpu_stall_timeout={stall} sysctl.kernel.watchdog_thresh={lockup} \
+                "maxcpus=1 no_timer_check rcupdate.rcu_cpu_stall_timeout={stall} sysctl.kernel.watchdog_thresh={lockup} \
                  sysctl.kernel.hung_task_timeout_secs={}",
                 120 * slowness
             ),

@@ -13,7 +13,7 @@ use rustix::system::{reboot, RebootCommand};
 use tesserafs_guest::plan::Appliance;
 use tesserafs_guest::reading::IMAGES;
 
-use crate::boot::CommandLine;
+use crate::boot::{self, CommandLine};
 use crate::kmsg::Log;
 use crate::mounts::{on_disk, Mount};
 use crate::suite::Suite;
@@ -41,6 +41,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
+    boot::start_processors()?;
     let words = CommandLine::read()?;
     if words.says("guest.bench") {
         let disk = Path::new(IMAGES);

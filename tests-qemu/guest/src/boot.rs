@@ -38,6 +38,7 @@ fn run() -> Result<()> {
         mount(Path::new(kind), Path::new(target), kind, MountFlags::empty(), "")
             .with_context(|| format!("failed to mount {kind} on {target}"))?;
     }
+    start_processors()?;
     std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     load_drivers().context("failed to load what the kernel has as modules")?;
     let words = CommandLine::read()?;
@@ -99,6 +100,19 @@ fn run() -> Result<()> {
         suite.test("no-leak-after-unloading", leaks::none);
     }
     suite.finish()
+}
+
+/// Starts the processors that the kernel was told to leave alone while it boots.
+pub(crate) fn start_processors() -> Result<()> {
+    let folder = Path::new("/sys/devices/system/cpu");
+    for entry in folder.read_dir().context("failed to list the processors")? {
+        // The first one is always there, and has no such file.
+        let switch = entry.context("failed to list the processors")?.path().join("online");
+        if std::fs::read_to_string(&switch).is_ok_and(|now| now.trim() == "0") {
+            std::fs::write(&switch, "1").with_context(|| format!("failed to set {}", switch.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads the modules that the host found missing in the kernel, in the order of the names that it gave.
