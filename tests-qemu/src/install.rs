@@ -65,7 +65,7 @@ fn below(destdir: &str, path: &Path) -> PathBuf {
 }
 
 /// Copies under a temporary name and renames: a running program is replaced, never changed.
-fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let folder = to.parent().context("a file has a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let temporary = to.with_extension("new");

@@ -4,7 +4,7 @@
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
 //! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
 //! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`]); then the verbs ([`test`], [`fuzz`], [`demo`], [`bench`],
-//! [`install`]).
+//! [`install`], [`package`]).
 
 mod answers;
 mod appliance;
@@ -31,6 +31,7 @@ mod layers;
 mod linked;
 mod module;
 mod mutate;
+mod package;
 mod qemu;
 mod releases;
 mod report;

@@ -19,7 +19,7 @@ use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
-use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
+use crate::{audit, corrupt, fuzz, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 13] = [
@@ -89,6 +89,11 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
     if report.wants_group("fuzz") {
         if let Err(error) = fuzz::test(&cache, &mut report) {
             report.failed("preparation of the fuzz targets", &format!("{error:#}"));
+        }
+    }
+    if report.wants_group("packages") {
+        if let Err(error) = package::checks::test(&cache, &mut report) {
+            report.failed("preparation of the packages", &format!("{error:#}"));
         }
     }
     let own = ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group));
@@ -270,7 +275,7 @@ fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
 fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kernel, Result<PathBuf>)> {
     if flavour == Flavour::Stock {
         setup::ensure(cache, &[Need::Stock])?;
-        let Stock { kernel, builder } = stock::prepare(cache)?;
+        let Stock { kernel, builder, .. } = stock::prepare(cache)?;
         let built = module_for(cache, report, &kernel, &builder);
         return Ok((kernel, built));
     }
