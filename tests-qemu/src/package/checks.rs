@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::{kernel, list, read, Part, Source, FOLDER};
+use super::{driver, kernel, list, read, Part, Signer, Source, FOLDER};
 use crate::cache::Cache;
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stock::Stock;
-use crate::{debian, rootfs, run, stock, tools};
+use crate::{debian, rootfs, run, sign, stock, tools};
 
 /// The group of these tests.
 const GROUP: &str = "packages";
@@ -75,6 +75,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
         kernel_version: stock.version.clone(),
     };
     report.test(&names("hold-what-they-should"), || contents(&packages));
+    report.test(&names("driver-is-signed-where-a-key-is-given"), || signed(cache, &stock));
     report.test(&names("lintian-is-silent"), || lintian(&packages));
     let unpacked = tempfile::tempdir().context("failed to make a scratch folder")?;
     run::capture(run::command("dpkg-deb").arg("-x").arg(packages.tools()?).arg(unpacked.path()))?;
@@ -137,6 +138,21 @@ fn contents(packages: &Packages) -> Result<String> {
         );
     }
     Ok(format!("{} files", tools.len() + of_modules.len() + of_dkms.len()))
+}
+
+/// The last bytes of a module that is signed.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+
+/// A signature is behind the driver as it is without one.
+fn signed(cache: &Cache, stock: &Stock) -> Result<String> {
+    let keys = sign::signers(cache)?.rsa;
+    let signer = Signer { key: &keys.key, cert: &keys.certificate };
+    let source = cache.folder(FOLDER)?.join("source");
+    let plain = driver(cache, &source, stock, None)?;
+    let signed = driver(cache, &source, stock, Some(&signer))?;
+    ensure!(!plain.ends_with(SIGNED), "the driver is signed, though nobody asked for it");
+    ensure!(signed.starts_with(&plain) && signed.ends_with(SIGNED), "the driver is not signed");
+    Ok(format!("{} bytes of signature", signed.len() - plain.len()))
 }
 
 /// lintian says nothing at its default level.
