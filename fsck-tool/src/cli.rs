@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, CommandFactory, Parser};
 use tesserafs_format::Digest;
 use tesserafs_image::error::Error;
 use tesserafs_image::{extract, text};
@@ -238,6 +238,11 @@ impl Args {
     }
 }
 
+/// The definition of the command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -266,8 +271,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ mod request;
 
 use std::io::{self, IsTerminal, Write};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tesserafs_image::text;
 
 use self::args::Args;
@@ -48,6 +48,11 @@ impl Telling {
             other => other.map_err(Error::io("write", name.as_ref())),
         }
     }
+}
+
+/// The definition of the command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the program.

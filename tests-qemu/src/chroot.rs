@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Programs of another Debian than this machine's, run in a root that holds it.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -39,11 +40,11 @@ impl Chroot {
     /// A program of the root, with nothing of this machine's environment.
     ///
     /// Only the program sees the mounts that are made for it: they go with the program, however that ends.
-    pub(crate) fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = run::command("unshare");
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C");
         command.args(["--mount", "--", "sh", "-c", ENTER, "sh"]).arg(&self.root);
-        command.args(&self.shared).args(["--", program]);
+        command.args(&self.shared).arg("--").arg(program);
         command
     }
 }

@@ -13,7 +13,7 @@ use crate::kernel::{self, Compilers, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
 use crate::stock::{self, Stock};
-use crate::{audit, bench, demo, fuzz, install, run, test};
+use crate::{audit, bench, demo, fuzz, install, package, run, test};
 
 /// Kernels, virtual machines and everything else that is more than `cargo test`
 #[derive(Debug, Parser)]
@@ -73,6 +73,8 @@ enum Verb {
     },
     /// Install mkfs.tesserafs and fsck.tesserafs, and the module for a given kernel
     Install(install::Options),
+    /// Build Debian packages: tesserafs-tools, tesserafs-modules-RELEASE, tesserafs-dkms
+    Package(package::Options),
     /// Compare with EROFS and squashfs, in building and in reading; write BENCH.md and every sample
     Bench(bench::Options),
 }
@@ -93,6 +95,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Verb::Fuzz(options) => fuzz::fuzz(&options),
         Verb::Module { build, stock, clippy, output } => module(build, stock, clippy, output),
         Verb::Install(options) => install::install(&options),
+        Verb::Package(options) => package::package(&options),
         Verb::Bench(options) => bench::bench(&options),
     }
 }
@@ -110,7 +113,7 @@ fn module(build: Option<PathBuf>, stock: bool, clippy: bool, output: Option<Path
     let lint = if clippy { Lint::Clippy } else { Lint::Plain };
     let module = if stock {
         setup::ensure(&cache, &[Need::Stock])?;
-        let Stock { kernel, builder } = stock::prepare(&cache)?;
+        let Stock { kernel, builder, .. } = stock::prepare(&cache)?;
         checked_module(&cache, &builder, &kernel.build, lint)?
     } else {
         setup::ensure(&cache, &[Need::Kernel])?;

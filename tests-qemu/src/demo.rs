@@ -67,7 +67,7 @@ struct Driver {
 
 impl Driver {
     fn build(cache: &Cache) -> Result<Self> {
-        let Stock { kernel, builder } = stock::prepare(cache)?;
+        let Stock { kernel, builder, .. } = stock::prepare(cache)?;
         let module = module::build(cache, &builder, &kernel.build, Lint::Plain)?;
         Ok(Self { kernel, module })
     }

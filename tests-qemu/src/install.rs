@@ -84,7 +84,7 @@ fn with_program(rules: &str, folder: &Path) -> Result<String> {
     Ok(rules.replace("/usr/local/sbin/", &format!("{folder}/")))
 }
 
-fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     put(to, mode, |to| std::fs::copy(from, to).map(drop))
 }
 

@@ -4,7 +4,7 @@
 //! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
 //! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
 //! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
-//! [`install`]).
+//! [`install`], [`package`]).
 
 mod answers;
 mod appliance;
@@ -32,6 +32,7 @@ mod layers;
 mod linked;
 mod module;
 mod mutate;
+mod package;
 mod qemu;
 mod releases;
 mod report;

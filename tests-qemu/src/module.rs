@@ -23,7 +23,17 @@ pub(crate) enum Lint {
 /// All output goes to a folder of the cache (`MO=`), so that the repository stays clean. A build with
 /// a warning fails and is forgotten: an incremental build would not repeat the warning.
 pub(crate) fn build(cache: &Cache, compilers: &dyn Compilers, build: &Path, lint: Lint) -> Result<PathBuf> {
-    let repository = tools::repository();
+    build_from(&tools::repository(), cache, compilers, build, lint)
+}
+
+/// The same, from the source in `repository`.
+pub(crate) fn build_from(
+    repository: &Path,
+    cache: &Cache,
+    compilers: &dyn Compilers,
+    build: &Path,
+    lint: Lint,
+) -> Result<PathBuf> {
     let kind = match lint {
         Lint::Plain => "module",
         Lint::Clippy => "module-clippy",

@@ -23,6 +23,10 @@ pub(crate) enum Need {
     Fuzz,
     /// To compare with other file systems' builders.
     Bench,
+    /// To build Debian packages.
+    Packages,
+    /// To judge them.
+    Lint,
 }
 
 /// The version that the kernel's own list of requirements is known to work with.
@@ -72,6 +76,10 @@ const MACHINE: &[&str] = &[
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
+/// For programs that are linked with OpenSSL.
+const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git", "libc6-dev", "libssl-dev", "pkg-config"];
+/// `man` formats the pages.
+const LINT: &[&str] = &["file", "lintian", "man-db"];
 
 /// The compiler that the distribution keeps new enough for the kernel, with the source of its core.
 ///
@@ -98,6 +106,8 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
             Need::Machine => wanted.extend(MACHINE),
             Need::Fuzz => wanted.extend(FUZZ),
             Need::Bench => wanted.extend(BENCH),
+            Need::Packages => wanted.extend(PACKAGES),
+            Need::Lint => wanted.extend(LINT),
         }
     }
     install(&wanted)?;

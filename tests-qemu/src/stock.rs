@@ -8,6 +8,7 @@
 //! was made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +24,7 @@ use crate::{run, setup, tools};
 const VARIANT: &str = "-cloud-amd64";
 
 /// The suite that the kernels of [`SUITE`] are compiled in.
-const COMPILED_IN: &str = "trixie";
+pub(crate) const COMPILED_IN: &str = "trixie";
 
 /// The packages that compile there: the kernel's own compilers, those for its tools, and `pahole`, which its
 /// configuration asks for.
@@ -34,6 +35,8 @@ const PACKAGES: &str =
 pub(crate) struct Stock {
     pub(crate) kernel: Kernel,
     pub(crate) builder: Builder,
+    /// The version of the kernel's packages.
+    pub(crate) version: String,
 }
 
 /// Finds the kernel, and makes the folder that modules are built against, unless it is in the cache.
@@ -54,7 +57,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
         modules: Some(packages.modules),
         key: release,
     };
-    Ok(Stock { kernel, builder })
+    Ok(Stock { kernel, builder, version: packages.version })
 }
 
 /// The release that `KERNEL_RELEASE` names, else the newest of the archive.
@@ -201,7 +204,7 @@ fn unpack(package: &Path, folder: &Path) -> Result<()> {
 }
 
 /// The root with the compilers, made once.
-fn root(cache: &Cache) -> Result<PathBuf> {
+pub(crate) fn root(cache: &Cache) -> Result<PathBuf> {
     cache.once(&format!("stock/root-{COMPILED_IN}-{}", key(&[PACKAGES.as_bytes()])), |folder| {
         run::say(format_args!("making a Debian {COMPILED_IN} root with {PACKAGES}"));
         debian::bootstrap(folder, COMPILED_IN, Variant::Files, PACKAGES, &log_of(folder))?;
@@ -246,6 +249,13 @@ impl Builder {
             rustc_version,
             chroot,
         })
+    }
+}
+
+impl Builder {
+    /// A program of the root, which sees the cache and the repository.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.chroot.command(program)
     }
 }
 

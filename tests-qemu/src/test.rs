@@ -20,7 +20,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
 use crate::verified_boot::VerifiedBoot;
-use crate::{audit, corrupt, fuzz, reproducible, rootfs, run, sign};
+use crate::{audit, corrupt, fuzz, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 13] = [
@@ -94,6 +94,12 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
     if report.wants_group("fuzz") {
         if let Err(error) = fuzz::test(&cache, &mut report) {
             report.failed("preparation of the fuzz targets", &format!("{error:#}"));
+        }
+    }
+    // All programs are compiled twice, so only where the group is named.
+    if report.filter().is_some() && report.wants_group("packages") {
+        if let Err(error) = package::checks::test(&cache, &mut report) {
+            report.failed("preparation of the packages", &format!("{error:#}"));
         }
     }
     let own = ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group));
@@ -310,7 +316,7 @@ fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
 /// The tests that need a machine which boots Debian's own kernel from an image.
 fn verified_boot(cache: &Cache, report: &mut Report) -> Result<()> {
     setup::ensure(cache, &[Need::Stock, Need::Machine])?;
-    let Stock { kernel, builder } = stock::prepare(cache)?;
+    let Stock { kernel, builder, .. } = stock::prepare(cache)?;
     let module = module::build(cache, &builder, &kernel.build, Lint::Plain)?;
     let machine = VerifiedBoot::prepare(cache, &Tools::build()?, &kernel, &module)?;
     report.test("boot/hook-says-what-is-wrong", || machine.check_hook());
@@ -333,7 +339,7 @@ fn verified_boot(cache: &Cache, report: &mut Report) -> Result<()> {
 fn module(cache: &Cache, report: &mut Report, flavour: Flavour) -> Result<(Kernel, Result<PathBuf>)> {
     if flavour == Flavour::Stock {
         setup::ensure(cache, &[Need::Stock])?;
-        let Stock { kernel, builder } = stock::prepare(cache)?;
+        let Stock { kernel, builder, .. } = stock::prepare(cache)?;
         let built = module_for(cache, report, &kernel, &builder);
         return Ok((kernel, built));
     }

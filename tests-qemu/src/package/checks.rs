@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The tests of the packages: what is in them, and what they do where they are installed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::{driver, kernel, list, read, Part, Signer, Source, FOLDER};
+use crate::cache::Cache;
+use crate::report::Report;
+use crate::setup::{self, Need};
+use crate::stock::Stock;
+use crate::{debian, rootfs, run, sign, stock, tools};
+
+/// The group of these tests.
+const GROUP: &str = "packages";
+
+/// What the package of the programs must hold, but for documents.
+const TOOLS: [&str; 15] = [
+    "./usr/sbin/mkfs.tesserafs",
+    "./usr/sbin/fsck.tesserafs",
+    "./usr/share/tesserafs/tesserafs.magic",
+    "./usr/share/man/man8/mkfs.tesserafs.8.gz",
+    "./usr/share/man/man8/fsck.tesserafs.8.gz",
+    "./usr/share/man/man8/tesserafs.8.gz",
+    "./usr/share/man/man5/tesserafs.5.gz",
+    "./usr/share/bash-completion/completions/mkfs.tesserafs",
+    "./usr/share/bash-completion/completions/fsck.tesserafs",
+    "./usr/share/zsh/vendor-completions/_mkfs.tesserafs",
+    "./usr/share/zsh/vendor-completions/_fsck.tesserafs",
+    "./usr/share/fish/vendor_completions.d/mkfs.tesserafs.fish",
+    "./usr/share/fish/vendor_completions.d/fsck.tesserafs.fish",
+    "./usr/share/doc/tesserafs-tools/examples/fstab",
+    "./usr/share/doc/tesserafs-tools/examples/srv-app.mount",
+];
+
+/// The packages, built.
+pub(crate) struct Packages {
+    /// All of them.
+    pub(crate) all: Vec<PathBuf>,
+    /// Release of the kernel that the driver is for.
+    pub(crate) release: String,
+    /// Version of its packages.
+    pub(crate) kernel_version: String,
+}
+
+impl Packages {
+    /// The one whose name begins like this.
+    pub(crate) fn named(&self, start: &str) -> Result<&Path> {
+        self.all
+            .iter()
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)))
+            .map(PathBuf::as_path)
+            .with_context(|| format!("no package {start}* was built"))
+    }
+
+    fn tools(&self) -> Result<&Path> {
+        self.named("tesserafs-tools_")
+    }
+}
+
+/// Builds the packages, and tests them.
+pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
+    let names = |name: &str| format!("{GROUP}/{name}");
+    report.test(&names("dkms-says-why-not"), dkms_says_why_not);
+    setup::ensure(cache, &[Need::Packages, Need::Lint])?;
+    report.test(&names("cargo-installs-the-tools"), cargo_install);
+    let stock = kernel(cache)?;
+    let source = Source::find(&tools::repository())?;
+    let packages = Packages {
+        all: source.build(cache, FOLDER, &Part::ALL, Some(&stock), None)?,
+        release: stock.kernel.key.clone(),
+        kernel_version: stock.version.clone(),
+    };
+    report.test(&names("hold-what-they-should"), || contents(&packages));
+    report.test(&names("driver-is-signed-where-a-key-is-given"), || signed(cache, &stock));
+    report.test(&names("lintian-is-silent"), || lintian(&packages));
+    let unpacked = tempfile::tempdir().context("failed to make a scratch folder")?;
+    run::capture(run::command("dpkg-deb").arg("-x").arg(packages.tools()?).arg(unpacked.path()))?;
+    report.test(&names("pages-render-without-a-warning"), || pages(unpacked.path()));
+    report.test(&names("page-of-the-driver-names-all-options"), || options(unpacked.path()));
+    report.test(&names("completions-complete"), || completions(unpacked.path()));
+    report.test(&names("are-reproducible"), || reproducible(cache, &source, &packages, &stock));
+    report.test(&names("tools-run-on-debian-12"), || on_debian_12(cache, &packages));
+    report.test(&names("dkms-builds-and-never-blocks"), || dkms(cache, &packages, &stock));
+    Ok(())
+}
+
+/// What the README says for those who want no packages.
+fn cargo_install() -> Result<String> {
+    let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
+    for (path, program) in [("mkfs-tool", "mkfs-tesserafs"), ("fsck-tool", "fsck-tesserafs")] {
+        let mut install = tools::cargo();
+        install.args(["install", "--quiet", "--locked", "--path", path, "--root"]).arg(folder.path());
+        run::run(&mut install)?;
+        run::capture(run::command(folder.path().join("bin").join(program)).arg("--version"))?;
+    }
+    Ok(String::new())
+}
+
+/// The paths in a package.
+fn paths(package: &Path) -> Result<BTreeSet<String>> {
+    let listing = run::capture(run::command("dpkg-deb").arg("--contents").arg(package))?;
+    let mut paths = BTreeSet::new();
+    for line in listing.lines() {
+        // Mode, owner, size, date, time, path.
+        let mut words = line.split_whitespace();
+        let (owner, path) = (words.nth(1), words.nth(3));
+        ensure!(owner == Some("root/root"), "{}: not root's: {line}", package.display());
+        paths.insert(path.context("a line without a path")?.to_owned());
+    }
+    Ok(paths)
+}
+
+/// Each package has its files, and the programs of the driver's packages are at no wrong place.
+fn contents(packages: &Packages) -> Result<String> {
+    let tools = paths(packages.tools()?)?;
+    let missing: Vec<&&str> = TOOLS.iter().filter(|path| !tools.contains(**path)).collect();
+    ensure!(missing.is_empty(), "tesserafs-tools lacks {missing:?}");
+
+    let release = &packages.release;
+    let module = format!("./usr/lib/modules/{release}/updates/tesserafs.ko");
+    let of_modules = paths(packages.named("tesserafs-modules-")?)?;
+    ensure!(of_modules.contains(&module), "tesserafs-modules-{release} lacks {module}");
+    let depends = run::capture(
+        run::command("dpkg-deb").arg("-f").arg(packages.named("tesserafs-modules-")?).arg("Depends"),
+    )?;
+    let wanted = format!("linux-image-{release} (>= {})", packages.kernel_version);
+    ensure!(depends.contains(&wanted), "tesserafs-modules-{release} depends on {depends}, not on {wanted}");
+
+    let of_dkms = paths(packages.named("tesserafs-dkms_")?)?;
+    for end in ["/dkms.conf", "/check", "/Kbuild", "/kernel-module/main.rs", "/format/src/lib.rs"] {
+        ensure!(
+            of_dkms.iter().any(|path| path.starts_with("./usr/src/tesserafs-") && path.ends_with(end)),
+            "tesserafs-dkms lacks {end}"
+        );
+    }
+    Ok(format!("{} files", tools.len() + of_modules.len() + of_dkms.len()))
+}
+
+/// The last bytes of a module that is signed.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+
+/// A signature is behind the driver as it is without one.
+fn signed(cache: &Cache, stock: &Stock) -> Result<String> {
+    let keys = sign::signers(cache)?.rsa;
+    let signer = Signer { key: &keys.key, cert: &keys.certificate };
+    let source = cache.folder(FOLDER)?.join("source");
+    let plain = driver(cache, &source, stock, None)?;
+    let signed = driver(cache, &source, stock, Some(&signer))?;
+    ensure!(!plain.ends_with(SIGNED), "the driver is signed, though nobody asked for it");
+    ensure!(signed.starts_with(&plain) && signed.ends_with(SIGNED), "the driver is not signed");
+    Ok(format!("{} bytes of signature", signed.len() - plain.len()))
+}
+
+/// lintian says nothing at its default level.
+fn lintian(packages: &Packages) -> Result<String> {
+    let mut lintian = run::command("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]).args(&packages.all);
+    let output = run::output(&mut lintian)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && said.trim().is_empty(),
+        "lintian ends with {}: {said}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::new())
+}
+
+/// A page as it is read on a terminal; fails for each warning.
+fn rendered(page: &Path) -> Result<String> {
+    let mut man = run::command("man");
+    man.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80").args(["--warnings", "--local-file"]).arg(page);
+    let output = run::output(&mut man)?;
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && warnings.trim().is_empty(),
+        "{}: {} {warnings}",
+        page.display(),
+        output.status
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn pages(root: &Path) -> Result<String> {
+    let mut count = 0;
+    for section in ["man5", "man8"] {
+        for page in list(&root.join("usr/share/man").join(section))? {
+            let text = rendered(&page)?;
+            for title in ["NAME", "DESCRIPTION", "SEE ALSO"] {
+                ensure!(text.lines().any(|line| line == title), "{} has no {title}", page.display());
+            }
+            count += 1;
+        }
+    }
+    ensure!(count == 4, "{count} pages");
+    Ok(format!("{count} pages"))
+}
+
+/// Names of the driver's mount options and parameters, as its tables have them.
+fn names(tables: &str) -> Vec<String> {
+    let quoted = |line: &str| Some(line.split('"').nth(1)?.to_owned());
+    tables
+        .lines()
+        .map(str::trim)
+        .flat_map(|line| {
+            if line.starts_with("fsparam_flag_no(") {
+                quoted(line).map_or(Vec::new(), |name| vec![format!("no{name}"), name])
+            } else if line.starts_with("fsparam_") {
+                quoted(line).into_iter().collect()
+            } else if let Some(rest) = line.strip_prefix("module_param_named(") {
+                rest.split(',').next().map(ToOwned::to_owned).into_iter().collect()
+            } else {
+                Vec::new()
+            }
+        })
+        // Not an option: the image itself.
+        .filter(|name| name != "source")
+        .collect()
+}
+
+fn options(root: &Path) -> Result<String> {
+    let names = names(&read(&tools::repository().join("kernel-module/helpers.c"))?);
+    ensure!(names.len() >= 5, "the driver's tables have {names:?}");
+    let page = rendered(&root.join("usr/share/man/man8/tesserafs.8.gz"))?;
+    let missing: Vec<&String> = names.iter().filter(|name| !page.contains(name.as_str())).collect();
+    ensure!(missing.is_empty(), "tesserafs(8) does not name {missing:?}");
+    Ok(names.join(" "))
+}
+
+/// Loads completions, and completes the beginning of a word.
+const COMPLETE: &str = r#"
+. "$1"
+function=$(complete -p "$2" | sed 's/.* -F \([^ ]*\) .*/\1/')
+COMP_WORDS=("$2" "$3") COMP_CWORD=1
+"$function" "$2" "$3" "$2"
+printf '%s\n' "${COMPREPLY[@]}"
+"#;
+
+fn completions(root: &Path) -> Result<String> {
+    for (program, beginning, option) in
+        [("mkfs.tesserafs", "--sign-k", "--sign-key"), ("fsck.tesserafs", "--metadata", "--metadata-only")]
+    {
+        let file = root.join("usr/share/bash-completion/completions").join(program);
+        let replies = run::capture(
+            run::command("bash").args(["-euc", COMPLETE, "bash"]).arg(file).args([program, beginning]),
+        )?;
+        ensure!(replies.trim() == option, "{program} {beginning}: {replies:?}");
+        for (folder, name) in [
+            ("zsh/vendor-completions", format!("_{program}")),
+            ("fish/vendor_completions.d", format!("{program}.fish")),
+        ] {
+            let text = read(&root.join("usr/share").join(folder).join(name))?;
+            let option = option.trim_start_matches('-');
+            ensure!(text.contains(option), "{folder} does not know --{option} of {program}");
+        }
+    }
+    Ok(String::new())
+}
+
+/// The same bytes, built once more at another path, from nothing that the first build has made.
+fn reproducible(cache: &Cache, source: &Source, packages: &Packages, stock: &Stock) -> Result<String> {
+    let again = source.build(cache, "package/at/another/path", &Part::ALL, Some(stock), None)?;
+    let mut bytes = 0;
+    for (one, other) in packages.all.iter().zip(&again) {
+        ensure!(one.file_name() == other.file_name(), "{} and {}", one.display(), other.display());
+        let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
+        let (one_bytes, other_bytes) = (read(one)?, read(other)?);
+        ensure!(one_bytes == other_bytes, "{} and {} differ", one.display(), other.display());
+        bytes += one_bytes.len();
+    }
+    Ok(format!("{} packages, {bytes} bytes", again.len()))
+}
+
+/// Runs a script in a root that stays as it is, its arguments: root, scratch folder, folder that the script sees as
+/// `/given`, script, folders that it sees where they are. Everything that it makes elsewhere goes with it.
+const WITHIN: &str = r#"
+root=$1 scratch=$2 given=$3 script=$4
+shift 4
+mount -t tmpfs tmpfs "$scratch"
+mkdir "$scratch/upper" "$scratch/work" "$scratch/root"
+mount -t overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/root"
+mount -t proc proc "$scratch/root/proc"
+mount --rbind /dev "$scratch/root/dev"
+for folder in "$@"; do
+    mkdir -p "$scratch/root$folder"
+    mount --bind -o ro "$folder" "$scratch/root$folder"
+done
+mkdir "$scratch/root/given"
+mount --bind "$given" "$scratch/root/given"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+    chroot "$scratch/root" sh -euc "$script"
+"#;
+
+/// Runs a script in a root; gives what it printed.
+fn within(root: &Path, given: &Path, script: &str, shared: &[&Path]) -> Result<String> {
+    setup::require_root("enter a Debian root")?;
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let mut command = run::command("unshare");
+    command.args(["--mount", "--", "sh", "-euc", WITHIN, "sh"]);
+    let output = run::output(command.args([root, scratch.path(), given]).arg(script).args(shared))?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    ensure!(
+        output.status.success(),
+        "a script in {} ended with {}:\n{}",
+        root.display(),
+        output.status,
+        run::tail(&said)
+    );
+    Ok(said)
+}
+
+/// Installs the tools, uses them as mkfs(8) and fsck(8) find them, and removes them.
+const ON_DEBIAN_12: &str = "
+apt-get install -y -q /given/tesserafs-tools_*.deb
+mkfs -t tesserafs /root.tess /usr/share/doc/tesserafs-tools
+fsck -t tesserafs -p /root.tess
+fsck.tesserafs --cat examples/fstab /root.tess | cmp - /usr/share/doc/tesserafs-tools/examples/fstab
+apt-get remove -y -q tesserafs-tools
+! command -v mkfs.tesserafs fsck.tesserafs
+";
+
+fn on_debian_12(cache: &Cache, packages: &Packages) -> Result<String> {
+    let here = debian::codename()?;
+    if here != rootfs::SUITE {
+        return Ok(format!("not tried: they are built for {here}, whose libraries are newer"));
+    }
+    let root = rootfs::debian(cache)?;
+    let given = packages.tools()?.parent().context("a package lies in no folder")?;
+    within(&root, given, ON_DEBIAN_12, &[]).map(|_| String::new())
+}
+
+/// Downloads dkms, with what the root lacks of it.
+const FETCH_DKMS: &str = "
+apt-get clean
+apt-get update -q
+apt-get install -y -q --no-install-recommends --download-only dkms
+cp /var/cache/apt/archives/*.deb /given/
+";
+
+/// Installs the source beside a kernel that was built here, and one without Rust; then breaks the source, and installs
+/// the first kernel anew.
+const DKMS: &str = r##"
+mkdir -p "/lib/modules/$release" /lib/modules/6.1.0/build
+ln -s "$build" "/lib/modules/$release/build"
+echo "# CONFIG_RUST is not set" >/lib/modules/6.1.0/build/.config
+apt-get install -y -q --no-install-recommends /given/*.deb
+dkms status | grep ': installed'
+modinfo "/lib/modules/$release/updates/dkms/tesserafs.ko" | grep "vermagic:  *$release "
+version=$(dpkg-query -W -f '${Version}' tesserafs-dkms)
+echo 'This is not Rust.' >>"/usr/src/tesserafs-$version/kernel-module/main.rs"
+dkms unbuild "tesserafs/$version" -k "$release"
+run-parts --exit-on-error --arg="$release" /etc/kernel/postinst.d
+apt-get remove -y -q tesserafs-dkms
+! dkms status | grep tesserafs
+"##;
+
+fn dkms(cache: &Cache, packages: &Packages, stock: &Stock) -> Result<String> {
+    let root = stock::root(cache)?;
+    let fetched = cache.once("package-dkms", |folder| within(&root, folder, FETCH_DKMS, &[]).map(|_| ()))?;
+    let given = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let mut files = list(&fetched)?;
+    files.push(packages.named("tesserafs-dkms_")?.to_path_buf());
+    for file in files {
+        let to = given.path().join(file.file_name().context("a package without a name")?);
+        fs::copy(&file, &to).with_context(|| format!("failed to copy {}", file.display()))?;
+    }
+    let release = &packages.release;
+    let script = format!("release={release}\nbuild={}\n{DKMS}", stock.kernel.build.display());
+    let said = within(&root, given.path(), &script, &[&cache.folder("stock")?])?;
+    for sentence in [
+        "not built for 6.1.0: that kernel has no Rust (CONFIG_RUST)".to_owned(),
+        format!("the driver could not be built for {release}"),
+    ] {
+        ensure!(said.contains(&sentence), "nobody said {sentence:?}:\n{}", run::tail(&said));
+    }
+    Ok(String::new())
+}
+
+/// A kernel folder for which the driver cannot be built, and what is said of it.
+struct Unfit {
+    /// Files: name, text.
+    files: &'static [(&'static str, &'static str)],
+    rustc: &'static str,
+    says: &'static str,
+}
+
+const WITH_RUST: (&str, &str) =
+    (".config", "CONFIG_RUST=y\nCONFIG_RUSTC_VERSION_TEXT=\"rustc 1.85.1 (4eb161250)\"\n");
+const METADATA: (&str, &str) = ("rust/libkernel.rmeta", "");
+
+const UNFIT: [Unfit; 5] = [
+    Unfit { files: &[], rustc: "true", says: "install linux-headers-7.0.0" },
+    Unfit {
+        files: &[(".config", "# CONFIG_RUST is not set\n"), METADATA],
+        rustc: "true",
+        says: "has no Rust (CONFIG_RUST)",
+    },
+    Unfit { files: &[WITH_RUST], rustc: "true", says: "install tesserafs-modules-7.0.0" },
+    Unfit {
+        files: &[WITH_RUST, METADATA],
+        rustc: "echo rustc 1.90.0",
+        says: "rustc on this machine is rustc 1.90.0 --version, and the kernel was built by rustc 1.85.1 (4eb161250)",
+    },
+    Unfit { files: &[WITH_RUST, METADATA], rustc: "false", says: "there is no rustc on this machine" },
+];
+
+fn dkms_says_why_not() -> Result<String> {
+    let check = tools::repository().join("packaging/dkms/check");
+    let said = |files: &[(&str, &str)], rustc: &str, bindgen: &str| -> Result<(bool, String)> {
+        let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
+        for (name, text) in files {
+            super::write(&folder.path().join(name), text.as_bytes(), 0o644)?;
+        }
+        let mut command = run::command("sh");
+        command.arg(&check).arg("7.0.0").arg(folder.path()).env("RUSTC", rustc).env("BINDGEN", bindgen);
+        let output = run::output(&mut command)?;
+        Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    };
+    for unfit in &UNFIT {
+        let (fits, said) = said(unfit.files, unfit.rustc, "true")?;
+        if fits || !said.contains(unfit.says) || said.lines().count() != 1 {
+            bail!("of {:?} it says {said:?}, not {:?}", unfit.files, unfit.says);
+        }
+    }
+    // `echo` prints its arguments: the version, and the option that asks for it.
+    let exact = (".config", "CONFIG_RUST=y\nCONFIG_RUSTC_VERSION_TEXT=\"rustc --version\"\n");
+    let files = [exact, METADATA];
+    let (fits, nothing) = said(&files, "echo rustc", "true")?;
+    ensure!(fits && nothing.is_empty(), "it refuses a kernel that fits: {nothing}");
+    let (fits, nothing) = said(&files, "echo rustc", "false")?;
+    ensure!(!fits && nothing.contains("install the package bindgen"), "without bindgen it says {nothing:?}");
+    Ok(format!("{} reasons", UNFIT.len() + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_of_options_are_read_from_the_tables() {
+        let tables = "\tfsparam_file_or_string(\"source\", X),\n\tfsparam_string(\"digest\", X),\n\
+                      \tfsparam_flag_no(\"acl\", X),\nmodule_param_named(require, require, bool, 0644);\n";
+        assert_eq!(super::names(tables), ["digest", "noacl", "acl", "require"]);
+    }
+}
