@@ -250,9 +250,7 @@ impl Builder {
             chroot,
         })
     }
-}
 
-impl Builder {
     /// A program of the root, which sees the cache and the repository.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         self.chroot.command(program)
