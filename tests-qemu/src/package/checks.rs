@@ -18,10 +18,15 @@ use crate::{debian, rootfs, run, sign, stock, tools};
 const GROUP: &str = "packages";
 
 /// What the package of the programs must hold, but for documents.
-const TOOLS: [&str; 15] = [
+const TOOLS: [&str; 20] = [
     "./usr/sbin/mkfs.tesserafs",
     "./usr/sbin/fsck.tesserafs",
     "./usr/share/tesserafs/tesserafs.magic",
+    "./usr/lib/udev/rules.d/61-tesserafs.rules",
+    "./usr/share/initramfs-tools/hooks/tesserafs",
+    "./usr/share/initramfs-tools/scripts/init-top/tesserafs",
+    "./usr/share/initramfs-tools/scripts/tesserafs",
+    "./etc/tesserafs/initramfs.conf",
     "./usr/share/man/man8/mkfs.tesserafs.8.gz",
     "./usr/share/man/man8/fsck.tesserafs.8.gz",
     "./usr/share/man/man8/tesserafs.8.gz",
