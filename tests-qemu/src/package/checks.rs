@@ -286,18 +286,18 @@ const WITHIN: &str = r#"
 root=$1 scratch=$2 given=$3 script=$4
 shift 4
 mount -t tmpfs tmpfs "$scratch"
-mkdir "$scratch/upper" "$scratch/work" "$scratch/root"
-mount -t overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/root"
-mount -t proc proc "$scratch/root/proc"
-mount --rbind /dev "$scratch/root/dev"
+mkdir "$scratch/upper" "$scratch/work" "$scratch/tree"
+mount -t overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/tree"
+mount -t proc proc "$scratch/tree/proc"
+mount --rbind /dev "$scratch/tree/dev"
 for folder in "$@"; do
-    mkdir -p "$scratch/root$folder"
-    mount --bind -o ro "$folder" "$scratch/root$folder"
+    mkdir -p "$scratch/tree$folder"
+    mount --bind -o ro "$folder" "$scratch/tree$folder"
 done
-mkdir "$scratch/root/given"
-mount --bind "$given" "$scratch/root/given"
+mkdir "$scratch/tree/given"
+mount --bind "$given" "$scratch/tree/given"
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-    chroot "$scratch/root" sh -euc "$script"
+    chroot "$scratch/tree" sh -euc "$script"
 "#;
 
 /// Runs a script in a root; gives what it printed.
