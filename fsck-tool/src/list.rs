@@ -26,7 +26,7 @@ pub enum Listing {
     Full,
     /// A line for each regular file as sha256sum prints it
     Sha256,
-    /// The paths, with bytes that are no printable text as \\ooo
+    /// The paths, with bytes that are no printable text as \ooo
     Names,
     /// The paths as they are, each with a NUL behind it
     Names0,
