@@ -135,7 +135,9 @@ fn driver(cache: &Cache, source: &Path, stock: &Stock, signer: Option<&Signer<'_
         .tempdir_in(cache.folder("scratch")?)
         .context("failed to make a scratch folder")?;
     let module = scratch.path().join("tesserafs.ko");
-    run::capture(builder.command("strip").args(["--strip-debug", "-o"]).arg(&module).arg(&built))?;
+    // The build ID is the digest of what the linker wrote, with the paths in debugging symbols that are not shipped.
+    let strip = ["--strip-debug", "--remove-section=.note.gnu.build-id", "-o"];
+    run::capture(builder.command("strip").args(strip).arg(&module).arg(&built))?;
     if let Some(signer) = signer {
         let program = kernel.build.join("scripts/sign-file");
         ensure!(program.is_file(), "the kernel {} has no scripts/sign-file, which signs modules", kernel.key);

@@ -28,7 +28,7 @@ pub(crate) const COMPILED_IN: &str = "trixie";
 
 /// The packages that compile there: the kernel's own compilers, those for its tools, and `pahole`, which its
 /// configuration asks for.
-const PACKAGES: &str =
+pub(crate) const PACKAGES: &str =
     "bc,bindgen,bison,flex,gcc-14,libelf-dev,libssl-dev,make,mawk,openssl,pahole,python3,rust-src,rustc,xz-utils";
 
 /// Debian's kernel, and the compilers that build modules for it.
@@ -204,7 +204,7 @@ fn unpack(package: &Path, folder: &Path) -> Result<()> {
 }
 
 /// The root with the compilers, made once.
-pub(crate) fn root(cache: &Cache) -> Result<PathBuf> {
+fn root(cache: &Cache) -> Result<PathBuf> {
     cache.once(&format!("stock/root-{COMPILED_IN}-{}", key(&[PACKAGES.as_bytes()])), |folder| {
         run::say(format_args!("making a Debian {COMPILED_IN} root with {PACKAGES}"));
         debian::bootstrap(folder, COMPILED_IN, Variant::Files, PACKAGES, &log_of(folder))?;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context, Result};
 
 use super::{driver, kernel, list, read, Part, Signer, Source, FOLDER};
-use crate::cache::Cache;
+use crate::cache::{key, log_of, Cache};
+use crate::debian::{self, Variant};
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stock::Stock;
-use crate::{debian, rootfs, run, sign, stock, tools};
+use crate::{rootfs, run, sign, stock, tools};
 
 /// The group of these tests.
 const GROUP: &str = "packages";
@@ -365,7 +366,13 @@ apt-get remove -y -q tesserafs-dkms
 "##;
 
 fn dkms(cache: &Cache, packages: &Packages, stock: &Stock) -> Result<String> {
-    let root = stock::root(cache)?;
+    // That of the compilers has no apt, and packages that are only unpacked.
+    let key = key(&[stock::PACKAGES.as_bytes()]);
+    let root = cache.once(&format!("package-dkms-root-{key}"), |folder| {
+        run::say(format_args!("making a Debian {} root with {}", stock::COMPILED_IN, stock::PACKAGES));
+        let log = log_of(folder);
+        debian::bootstrap(folder, stock::COMPILED_IN, Variant::Minimal, stock::PACKAGES, &log)
+    })?;
     let fetched = cache.once("package-dkms", |folder| within(&root, folder, FETCH_DKMS, &[]).map(|_| ()))?;
     let given = tempfile::tempdir().context("failed to make a scratch folder")?;
     let mut files = list(&fetched)?;
