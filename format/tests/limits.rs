@@ -67,7 +67,7 @@ fn each_count_has_the_limit_that_the_specification_says() {
         let place = Place::SuperBlock(offset);
         let over = layout(offset, limit + 1).expect_err("over the limit");
         assert_eq!((over.rule, over.place, over.expected), (Rule::Count, place, limit), "{offset:#x}");
-        // What is at its limit may be too much for all of the metadata.
+        // A table at its limit may be too much for all of the metadata.
         let at = layout(offset, limit).map_err(|error| (error.rule, error.expected));
         assert!(matches!(at, Ok(_) | Err((Rule::Count, 0x4000_0000_0000))), "{offset:#x}: {at:?}");
         // No more than one of the tables of bytes may be that long.

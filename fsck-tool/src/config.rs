@@ -53,7 +53,7 @@ pub enum Shown {
 pub enum Mode {
     /// A check.
     Check,
-    /// What it is, for udev.
+    /// Tells udev what the image is.
     Probe,
     /// Its files, as text.
     List(Listing),

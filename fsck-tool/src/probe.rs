@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What lies on a device, in the words of udev: `KEY=VALUE` lines as `blkid -o udev` prints them.
+//! The content of a device, in the words of udev: `KEY=VALUE` lines as `blkid -o udev` prints them.
 //!
 //! udev runs this on each block device in which libblkid found nothing, whoever plugged it in: one block is read, and parsed by the
 //! code that the kernel mounts with. It tells what the superblock says, and nothing of whether the rest is right.

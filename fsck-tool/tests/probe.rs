@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What udev is told of an image, and the rule that asks.
+//! The facts that udev is told of an image, and the rule that asks.
 
 use std::fs;
 use std::path::Path;

@@ -267,7 +267,7 @@ fn a_tree_deeper_than_a_path_is_long_is_extracted() {
     let bench = Bench::new(&draft.image());
     let result = extract(&bench, &["--quiet"], &bench.path("out"));
     assert_eq!(result.status.code(), Some(0), "{}", text(&result.stderr));
-    // What it costs, the image library's tests count.
+    // The image library's tests count what it costs.
     // The way down is too long for a path, and for a test's cleaning up: level by level.
     let mut at = bench.path("out");
     let aside = bench.path("aside");

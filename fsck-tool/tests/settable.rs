@@ -123,7 +123,7 @@ fn the_rest_of_the_tree_is_served() {
     let listed = bench.run(["--list"]);
     assert_eq!((listed.status.code(), text(&listed.stdout).lines().count()), (Some(4), 2));
     assert!(text(&listed.stderr).contains("xattr-settable"));
-    // Who reads less of the list than there is does not make the image clean.
+    // A reader that takes less of the list than there is does not make the image clean.
     assert_eq!(bench.run_unread(&["--list"]).status.code(), Some(4));
     let archived = bench.run(["--tar"]);
     assert_eq!((archived.status.code(), archived.stdout.is_empty()), (Some(4), false));

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use tesserafs_format::Profile;
 
-/// How an image was cut and compressed: the fields of `FORMAT.md` 2, by their names.
+/// How an image was cut and compressed: the fields of `FORMAT.md` 5.2, by their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ProfileReport {
     /// Least bytes of a chunk.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What container layers and tar programs put into archives beside files: marks, access control lists, labels, and what is
+//! The things that container layers and tar programs put into archives beside files: marks, access control lists, labels, and what is
 //! left out of an image, which the report says.
 
 #[path = "common/archive.rs"]

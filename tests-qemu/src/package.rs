@@ -165,7 +165,7 @@ struct Source {
     date: String,
 }
 
-/// Who is named as the maintainer of packages that were built without `DEBFULLNAME` and `DEBEMAIL`.
+/// The maintainer of packages that were built without `DEBFULLNAME` and `DEBEMAIL`.
 const MAINTAINER: &str = "The tesserafs authors <tesserafs@localhost>";
 
 impl Source {

@@ -9,7 +9,7 @@ use tesserafs_format::{ChunkIndex, Place};
 use tesserafs_image::context::read;
 use tesserafs_image::{Context, Error};
 
-/// What a reader accepts in more than one way, and a builder makes in one.
+/// A choice that readers leave open, and builders make in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freedom {
     /// Where a content is cut.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What overlayfs makes of a layer: directories that hide what lower layers have in them, and whiteouts that hide nothing.
+//! The marks that overlayfs reads in a layer: directories that hide what lower layers have in them, and whiteouts that hide nothing.
 
 use crate::tree::Xattrs;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of an archive.
+//! The image that becomes of an archive.
 
 #![allow(dead_code, reason = "each program uses a part")]
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::common::Item;
 
-/// What the programs must agree on: kind, mode, mtime, links, and bytes or target.
+/// The facts that the programs must agree on: kind, mode, mtime, links, and bytes or target.
 pub(crate) type Facts = (char, u32, i64, u64, Vec<u8>);
 
 /// A tree by its paths.
@@ -62,7 +62,7 @@ impl Peer {
         ALL.into_iter().filter(is_here).collect()
     }
 
-    /// What it makes of an archive; `None` where it fails.
+    /// The tree that it makes of an archive; `None` where it fails.
     pub(crate) fn extract(self, archive: &Path, to: &Path) -> Option<Tree> {
         fs::create_dir(to).unwrap();
         let mut command = self.command();

@@ -2,7 +2,7 @@
 
 //! A manual page from the definition of a command line.
 //!
-//! What follows the options in `--help` is one text there. A page has a section for the examples, one for the exit
+//! The text behind the options in `--help` is one there. A page has a section for the examples, one for the exit
 //! status, and one for the rest, and keeps the lines of what a user types.
 
 use anyhow::{Context, Result};

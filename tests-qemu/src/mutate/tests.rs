@@ -332,7 +332,7 @@ const NOT_CANONICAL: [&str; 10] = [
     "block-of-libzstd",
 ];
 
-/// What is odd and valid is canonical if it is in the tree, and not if it is in the superblock or the form of a chunk.
+/// An oddity that is valid is canonical in the tree, and not in the superblock or the form of a chunk.
 #[test]
 fn fsck_tells_which_odd_images_no_builder_makes() {
     let Some(good) = good() else { return };

@@ -18,7 +18,7 @@ use crate::{rootfs, run, sign, stock, tools};
 /// The group of these tests.
 const GROUP: &str = "packages";
 
-/// What the package of the programs must hold, but for documents.
+/// The files that the package of the programs must hold, but for documents.
 const TOOLS: [&str; 20] = [
     "./usr/sbin/mkfs.tesserafs",
     "./usr/sbin/fsck.tesserafs",

@@ -3,7 +3,7 @@
 //! Access control lists as text, as `tar --acls`, star and bsdtar store them, and the xattrs that they stand for.
 //!
 //! A list names users by name, an image by number. star and bsdtar write the number too; GNU tar does not, so it comes from the
-//! headers of the same archive, which have names and numbers of owners. What no header has is looked up on this machine only
+//! headers of the same archive, which have names and numbers of owners. A name or number that no header has is looked up on this machine only
 //! where that is asked for: the same archive gives the same image everywhere.
 
 use std::collections::HashMap;

@@ -287,7 +287,7 @@ impl Nodes {
         self.nodes.len()
     }
 
-    /// What the node of that number is.
+    /// The kind of the node of that number.
     pub(super) fn what(&self, number: u32) -> &What {
         &self.nodes[number as usize].what
     }

@@ -135,7 +135,7 @@ impl Reader {
             match header.kind() {
                 b'x' | b'X' => {
                     let records = self.extension(header.size()?)?;
-                    // What is wrong with them is told where they are.
+                    // Their errors are told where they are.
                     Pax::default().read(&records)?;
                     before.own_bytes += records.len() as u64;
                     if before.own_bytes > EXTENSION_MAX {
