@@ -14,7 +14,7 @@ use tesserafs_image::{text, Error};
 use crate::daemon::{self, Flags, Job};
 use crate::mount::{self, Driver, Request};
 use crate::options::Options;
-use crate::{chain, say, NAME};
+use crate::{chain, say, umount, NAME};
 
 /// Works with images of tesserafs.
 #[derive(Debug, Parser)]
@@ -27,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Mount(MountArgs),
+    Umount(UmountArgs),
     #[command(hide = true)]
     Serve(ServeArgs),
 }
@@ -89,6 +90,27 @@ struct MountArgs {
     /// Do not say by what it is mounted
     #[arg(long, short)]
     quiet: bool,
+}
+
+const UMOUNT_HELP: &str = "\
+Examples:
+  tesserafs umount mnt/
+  tesserafs umount --lazy mnt/      files that are open stay readable
+
+It unmounts images only, whether the kernel driver serves them, FUSE, or nobody any more.
+
+Exit status: 0 unmounted; 1 not unmounted, and standard error says why; 2 usage error.";
+
+/// Unmounts an image
+#[derive(Args, Debug)]
+#[command(after_help = UMOUNT_HELP)]
+struct UmountArgs {
+    /// The directory at which it is mounted
+    dir: PathBuf,
+
+    /// Take it out of the tree now, even if it is in use
+    #[arg(long, short)]
+    lazy: bool,
 }
 
 /// What `tesserafs mount` starts.
@@ -155,6 +177,7 @@ impl MountArgs {
             foreground: self.foreground,
             threads: self.threads.map(NonZeroUsize::get),
             quiet: self.quiet,
+            fake: false,
         })
     }
 }
@@ -170,8 +193,74 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The name under which mount(8) calls the program for `mount -t fuse.tesserafs`, and so for a line of fstab.
+const HELPER: &str = "mount.fuse.tesserafs";
+
+/// Mounts an image for mount(8), by FUSE; in fstab: IMAGE DIR fuse.tesserafs OPTIONS 0 0
+#[derive(Debug, Parser)]
+#[command(name = HELPER, version, max_term_width = 110)]
+struct HelperArgs {
+    /// The image
+    image: PathBuf,
+
+    /// The directory
+    dir: PathBuf,
+
+    /// Options, with commas between
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+
+    /// Only look whether it could be mounted
+    #[arg(short)]
+    fake: bool,
+
+    /// Say by what it is mounted
+    #[arg(short)]
+    verbose: bool,
+
+    /// Ignore options that are not known
+    #[arg(short)]
+    sloppy: bool,
+
+    /// For mount(8); no difference
+    #[arg(short = 'n')]
+    no_mtab: bool,
+
+    /// For mount(8); the type
+    #[arg(short = 't', value_name = "TYPE")]
+    kind: Option<String>,
+}
+
+impl HelperArgs {
+    fn into_request(self) -> Result<Request, Error> {
+        let mut options = Options { sloppy: self.sloppy, ..Options::default() };
+        for list in &self.options {
+            options.parse(list)?;
+        }
+        Ok(Request {
+            image: self.image,
+            dir: self.dir,
+            driver: Driver::Fuse,
+            options,
+            foreground: false,
+            threads: None,
+            quiet: !self.verbose,
+            fake: self.fake,
+        })
+    }
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    if name.as_ref().and_then(|name| name.file_name()).is_some_and(|name| name == HELPER) {
+        return match HelperArgs::try_parse() {
+            Ok(args) => exit(
+                args.into_request().map_err(|error| chain(&error)).and_then(|request| mount::run(&request)),
+            ),
+            Err(error) => usage(&error),
+        };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -180,11 +269,16 @@ pub fn main() -> ExitCode {
         Verb::Mount(args) => {
             args.into_request().map_err(|error| chain(&error)).and_then(|request| mount::run(&request))
         }
+        Verb::Umount(args) => umount::run(&umount::Request { dir: args.dir, lazy: args.lazy }),
         Verb::Serve(args) => {
             let job = args.into_job();
             daemon::run(&job).map_err(|error| format!("{}: {}", text::path(&job.image), chain(&error)))
         }
     };
+    exit(result)
+}
+
+fn exit(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -12,11 +12,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::thread;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use tesserafs_format::Digest;
 use tesserafs_image::serve::{Files, Tree};
 use tesserafs_image::{text, Broken, Error, Source, VerifiedMetadata};
 
+use crate::attach;
 use crate::fuse::{Server, Shown};
 use crate::head::{self, Wanted};
 use crate::log::{Log, Sink};
@@ -71,6 +72,7 @@ pub fn run(job: &Job) -> Result<(), Broken> {
     let file = |what: &str, source: io::Error| Error::Io { what: what.to_owned(), source };
     let image =
         io::stdin().as_fd().try_clone_to_owned().map_err(|error| file("cannot open the image", error))?;
+    let broken = |error| file("the connection to the kernel broke", error);
     // One image is served by the process, for as long as it lives.
     let source: &'static Source = Box::leak(Box::new(Source::from_file(File::from(image), &job.image)?));
     let wanted = Wanted { id: Some(job.id), signers: Vec::new() };
@@ -83,39 +85,36 @@ pub fn run(job: &Job) -> Result<(), Broken> {
     let tree = Tree::new(metadata);
     // What a mount by the kernel driver proves: that there is a root.
     tree.inode(1)?;
-    let log = Log::new(Sink::Stderr, &text::path(&job.image), &job.id);
+    let sink = if job.foreground { Ok(Sink::Stderr) } else { Sink::syslog() };
+    let sink = sink.map_err(|error| file("cannot open a socket for the log", error))?;
+    let log = Log::new(sink, &text::path(&job.image), &job.id);
     let shown = Shown { acl: job.acl, trusted: is_initial_namespace() };
     let server = Server::new(tree, files, shown, log);
-    let mounting = |source| file(&format!("cannot mount at {}", text::path(&job.dir)), source);
-    let session = Session::new(server, &job.dir, &config(job)).map_err(mounting)?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| file("cannot open /dev/null", error))?;
+    let connection = attach::mount(job)?;
+    let acl = if job.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let session = Session::from_fd(server, connection, acl, config(job)).map_err(broken)?;
+    // No directory of the host is kept from being unmounted.
+    let _ = std::env::set_current_dir("/");
     for number in 0..thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).min(4) {
         // Without it readers decode by themselves.
         let _ = thread::Builder::new().name(format!("ahead-{number}")).spawn(|| files.work_ahead());
     }
     let mut out = io::stdout();
     let _ = out.write_all(READY).and_then(|()| out.flush());
+    let _ = rustix::stdio::dup2_stdout(&null);
+    if !job.foreground {
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
     let served = session.run();
     files.stop();
-    served.map_err(|error| file("the connection to the kernel broke", error).into())
+    Ok(served.map_err(broken)?)
 }
 
-/// The options for the kernel and for fusermount3.
+/// How requests are served.
 fn config(job: &Job) -> Config {
-    let mut options = vec![
-        MountOption::RO,
-        MountOption::DefaultPermissions,
-        MountOption::FSName(text::path(&job.image)),
-        // The one that is told to the kernel, too.
-        MountOption::CUSTOM("subtype=tesserafs".to_owned()),
-    ];
-    options.push(if job.flags.nosuid { MountOption::NoSuid } else { MountOption::Suid });
-    options.push(if job.flags.nodev { MountOption::NoDev } else { MountOption::Dev });
-    if job.flags.noexec {
-        options.push(MountOption::NoExec);
-    }
     let mut config = Config::default();
-    config.mount_options = options;
-    config.acl = if job.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(job.threads);
     config
 }

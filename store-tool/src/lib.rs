@@ -6,18 +6,23 @@
 //!
 //! - [`cli`]: the command line; [`options`]: what of it, or of `-o`, makes a mount;
 //! - [`head`]: the image is opened, and refused or not by its ID and its signature;
-//! - [`mount`]: by the kernel driver, or by
-//! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports.
+//! - [`mount`]: by the [`kernel`] driver, or by
+//! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
+//! - [`umount`]: the end of either.
 
 #![forbid(unsafe_code)]
 
+mod attach;
 pub mod cli;
 pub mod daemon;
 pub mod fuse;
 pub mod head;
+pub mod kernel;
 pub mod log;
 pub mod mount;
+mod mountinfo;
 pub mod options;
+pub mod umount;
 
 /// The name of the program in its messages.
 pub const NAME: &str = "tesserafs";

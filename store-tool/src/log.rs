@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,18 +23,43 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Causes that are remembered, at most.
 const CAUSES: usize = 256;
 
+/// Where syslogd or journald listens.
+const SYSLOG: &str = "/dev/log";
+
+/// What stands before a message for syslog: an error (3) of a daemon (3 * 8), as `syslog.h` numbers them.
+const PRIORITY: u32 = 3 * 8 + 3;
+
 /// Where lines go.
 #[derive(Debug)]
 pub enum Sink {
     /// Standard error.
     Stderr,
+    /// syslogd or journald; nowhere if there is none.
+    Syslog(UnixDatagram),
 }
 
 impl Sink {
+    /// The system's log. The crate `syslog` is no choice here: it puts the local time before each message, which a process with
+    /// threads cannot know, and panics then. The receiver has a clock of its own.
+    pub fn syslog() -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        // A log that is full is no reason to let readers wait.
+        socket.set_nonblocking(true)?;
+        let _ = socket.connect(SYSLOG);
+        Ok(Sink::Syslog(socket))
+    }
+
     fn write(&self, line: &str) {
         match self {
             Sink::Stderr => {
                 let _ = writeln!(io::stderr(), "{NAME}: {line}");
+            }
+            Sink::Syslog(socket) => {
+                let message = format!("<{PRIORITY}>{NAME}[{}]: {line}", std::process::id());
+                // Whoever listens may have been started again since.
+                if socket.send(message.as_bytes()).is_err() && socket.connect(SYSLOG).is_ok() {
+                    let _ = socket.send(message.as_bytes());
+                }
             }
         }
     }

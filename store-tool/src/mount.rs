@@ -2,24 +2,18 @@
 
 //! `tesserafs mount`: by the kernel driver or by FUSE.
 
-use std::ffi::OsString;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
+mod fuse;
 
-use rustix::process::geteuid;
+use std::path::{Path, PathBuf};
+
 use tesserafs_image::signature::Certificate;
 use tesserafs_image::superblock::Head;
 use tesserafs_image::{text, Error, Source};
 
-use crate::daemon::READY;
 use crate::head::{self, Wanted};
+use crate::kernel::{self, Refusal};
 use crate::options::Options;
 use crate::{chain, say};
-
-/// Threads that serve requests, at most, unless somebody asks for more: each has memory of its own.
-const THREADS: usize = 8;
 
 /// What serves a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +43,8 @@ pub struct Request {
     pub threads: Option<usize>,
     /// Whether nothing is said of a success.
     pub quiet: bool,
+    /// Whether to go no further than to look at the image and the directory.
+    pub fake: bool,
 }
 
 /// Mounts an image. The error names what cannot be mounted, and why.
@@ -62,7 +58,14 @@ pub fn run(request: &Request) -> Result<(), String> {
     if !dir.is_dir() {
         return Err(format!("{}: not a directory", text::path(&request.dir)));
     }
-    by_fuse(request, &source, &head, &dir)
+    if request.fake {
+        return Ok(());
+    }
+    match request.driver {
+        Driver::Any => by_any(request, &source, &head, &dir),
+        Driver::Fuse => fuse::run(request, &source, &head, &dir, None),
+        Driver::Kernel => by_kernel(request, &head, &dir).map_err(|refusal| refused(request, &refusal)),
+    }
 }
 
 fn wanted(options: &Options) -> Result<Wanted, Error> {
@@ -73,73 +76,34 @@ fn wanted(options: &Options) -> Result<Wanted, Error> {
     Ok(Wanted { id: options.digest, signers })
 }
 
-/// Starts the daemon, and waits until it has mounted the image.
-fn by_fuse(request: &Request, source: &Source, head: &Head, dir: &Path) -> Result<(), String> {
-    let mut daemon =
-        start(request, source, head, dir).map_err(|error| format!("cannot start the daemon: {error}"))?;
-    let mut said = Vec::new();
-    if let Some(mut out) = daemon.stdout.take() {
-        let mut buffer = [0; READY.len()];
-        while said.len() < READY.len() {
-            match out.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(len) => said.extend_from_slice(&buffer[..len]),
-            }
+/// By the kernel driver where it is loaded and permitted, else by FUSE, as the user wants it.
+fn by_any(request: &Request, source: &Source, head: &Head, dir: &Path) -> Result<(), String> {
+    let why = if request.foreground || request.threads.is_some() {
+        "as only FUSE has a daemon".to_owned()
+    } else if !kernel::is_loaded() {
+        "the kernel driver is not loaded".to_owned()
+    } else {
+        match by_kernel(request, head, dir) {
+            Ok(()) => return Ok(()),
+            Err(refusal) if refusal.is_of_the_driver() => format!("the kernel driver: {}", refusal.reason),
+            Err(refusal) => return Err(refused(request, &refusal)),
         }
-    }
-    if said != READY {
-        // It has said why.
-        let status = daemon.wait().map_err(|error| error.to_string())?;
-        return Err(format!("{}: not mounted: the daemon ended with {status}", text::path(&request.image)));
-    }
+    };
+    fuse::run(request, source, head, dir, Some(&why))
+}
+
+fn by_kernel(request: &Request, head: &Head, dir: &Path) -> Result<(), Refusal> {
+    let options = &request.options;
+    // What was verified is what is mounted, whatever lies at that path by now.
+    let is_pinned = options.digest.is_some() || !options.certs.is_empty();
+    let image = request.image.canonicalize().unwrap_or_else(|_| request.image.clone());
+    kernel::mount(&image, dir, is_pinned.then_some(head.id), options)?;
     if !request.quiet {
-        say(&format!("{}: mounted at {} by FUSE", text::path(&request.image), text::path(dir)));
-    }
-    if request.foreground {
-        let status = daemon.wait().map_err(|error| error.to_string())?;
-        if !status.success() {
-            return Err(format!("{}: the daemon ended with {status}", text::path(&request.image)));
-        }
+        say(&format!("{}: mounted at {} by the kernel driver", text::path(&request.image), text::path(dir)));
     }
     Ok(())
 }
 
-fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> std::io::Result<Child> {
-    let options = &request.options;
-    let image = request.image.canonicalize()?;
-    let pack_dir = match &options.pack_dir {
-        Some(dir) => dir.clone(),
-        None => image.parent().map(PathBuf::from).unwrap_or_default(),
-    };
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let threads = request.threads.unwrap_or(processors.saturating_add(1).min(THREADS));
-    let is_root = geteuid().is_root();
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("serve");
-    let with_value: [(&str, OsString); 5] = [
-        ("--image", image.into()),
-        ("--dir", dir.into()),
-        ("--digest", head.id.to_string().into()),
-        ("--packdir", pack_dir.into()),
-        ("--threads", threads.to_string().into()),
-    ];
-    for (name, value) in with_value {
-        command.arg(name).arg(value);
-    }
-    for (name, is_set) in [
-        ("--noacl", options.acl == Some(false)),
-        // Everybody sees a mount by the kernel driver.
-        ("--allow-other", options.allow_other || is_root),
-        // fusermount3 grants users neither, whatever they ask for.
-        ("--nosuid", options.nosuid || !is_root),
-        ("--nodev", options.nodev || !is_root),
-        ("--noexec", options.noexec),
-        ("--foreground", request.foreground),
-    ] {
-        if is_set {
-            command.arg(name);
-        }
-    }
-    let image = source.file().try_clone()?;
-    command.stdin(image).stdout(Stdio::piped()).spawn()
+fn refused(request: &Request, refusal: &Refusal) -> String {
+    format!("{}: the kernel driver: {}", text::path(&request.image), refusal.reason)
 }

@@ -26,6 +26,8 @@ pub struct Options {
     pub nodev: bool,
     /// Nothing is executed.
     pub noexec: bool,
+    /// Options that are not known are ignored.
+    pub sloppy: bool,
 }
 
 /// Options of mount(8) or fstab that change nothing about a read-only filesystem without access times, or that mount(8) has carried
@@ -100,6 +102,7 @@ impl Options {
             }
             _ if WITHOUT_EFFECT.contains(&option) => (),
             _ if WITHOUT_EFFECT_PREFIXES.iter().any(|prefix| option.starts_with(prefix)) => (),
+            _ if self.sloppy => (),
             _ => return refuse("not known"),
         }
         Ok(())
