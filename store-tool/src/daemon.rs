@@ -18,6 +18,7 @@ use tesserafs_image::serve::{Files, Tree};
 use tesserafs_image::{text, Broken, Error, Source, VerifiedMetadata};
 
 use crate::attach;
+use crate::confine::confine;
 use crate::fuse::{Server, Shown};
 use crate::head::{self, Wanted};
 use crate::log::{Log, Sink};
@@ -97,6 +98,7 @@ pub fn run(job: &Job) -> Result<(), Broken> {
     let session = Session::from_fd(server, connection, acl, config(job)).map_err(broken)?;
     // No directory of the host is kept from being unmounted.
     let _ = std::env::set_current_dir("/");
+    confine()?;
     for number in 0..thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).min(4) {
         // Without it readers decode by themselves.
         let _ = thread::Builder::new().name(format!("ahead-{number}")).spawn(|| files.work_ahead());

@@ -14,6 +14,7 @@
 
 mod attach;
 pub mod cli;
+mod confine;
 pub mod daemon;
 pub mod fuse;
 pub mod head;

@@ -149,6 +149,28 @@ fn systemd_is_told_when_the_mount_is_there() {
 }
 
 #[test]
+fn the_daemon_has_given_up_what_it_does_not_need() {
+    let Some(folder) = prepared() else { return };
+    let mount = Mount::new(&folder.path().join("image.tess"), &[]);
+    let daemon = mount.daemon();
+    // All threads, those that serve requests too.
+    let tasks: Vec<_> = fs::read_dir(format!("/proc/{daemon}/task")).expect("tasks").collect();
+    assert!(tasks.len() > 2);
+    for task in tasks {
+        let status = fs::read_to_string(task.expect("a task").path().join("status")).expect("a status");
+        let has = |line: &str| status.lines().any(|found| found == line);
+        for line in
+            ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]
+        {
+            assert!(has(line), "{line}: {status}");
+        }
+    }
+    // It keeps no directory of the host busy.
+    assert_eq!(fs::read_link(format!("/proc/{daemon}/cwd")).expect("a link"), Path::new("/"));
+    assert_eq!(fs::read(mount.path("file")).expect("a file"), b"bytes\n");
+}
+
+#[test]
 fn others_mounts_and_directories_are_left_alone() {
     let Some(folder) = prepared() else { return };
     let refused = tesserafs(&["umount", "/proc"]);
