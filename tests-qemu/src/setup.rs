@@ -36,8 +36,9 @@ const BINDGEN: &str = "0.71.1";
 const DENY: &str = "0.20.2";
 
 /// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
-/// less. And a reader of shell scripts.
-const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
+/// less. What users mount with, and a reader of shell scripts.
+const SOURCE: &[&str] =
+    &["fakeroot", "file", "fuse3", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
 const KERNEL: &[&str] = &[
     "bc",
     "bison",

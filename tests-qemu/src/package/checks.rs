@@ -19,9 +19,11 @@ use crate::{rootfs, run, sign, stock, tools};
 const GROUP: &str = "packages";
 
 /// The files that the package of the programs must hold, but for documents.
-const TOOLS: [&str; 20] = [
+const TOOLS: [&str; 27] = [
     "./usr/sbin/mkfs.tesserafs",
     "./usr/sbin/fsck.tesserafs",
+    "./usr/bin/tesserafs",
+    "./usr/sbin/mount.fuse.tesserafs",
     "./usr/share/tesserafs/tesserafs.magic",
     "./usr/lib/udev/rules.d/61-tesserafs.rules",
     "./usr/share/initramfs-tools/hooks/tesserafs",
@@ -30,14 +32,19 @@ const TOOLS: [&str; 20] = [
     "./etc/tesserafs/initramfs.conf",
     "./usr/share/man/man8/mkfs.tesserafs.8.gz",
     "./usr/share/man/man8/fsck.tesserafs.8.gz",
+    "./usr/share/man/man8/tesserafs-mount.8.gz",
+    "./usr/share/man/man8/tesserafs-umount.8.gz",
     "./usr/share/man/man8/tesserafs.8.gz",
     "./usr/share/man/man5/tesserafs.5.gz",
     "./usr/share/bash-completion/completions/mkfs.tesserafs",
     "./usr/share/bash-completion/completions/fsck.tesserafs",
+    "./usr/share/bash-completion/completions/tesserafs",
     "./usr/share/zsh/vendor-completions/_mkfs.tesserafs",
     "./usr/share/zsh/vendor-completions/_fsck.tesserafs",
+    "./usr/share/zsh/vendor-completions/_tesserafs",
     "./usr/share/fish/vendor_completions.d/mkfs.tesserafs.fish",
     "./usr/share/fish/vendor_completions.d/fsck.tesserafs.fish",
+    "./usr/share/fish/vendor_completions.d/tesserafs.fish",
     "./usr/share/doc/tesserafs-tools/examples/fstab",
     "./usr/share/doc/tesserafs-tools/examples/srv-app.mount",
 ];
@@ -97,7 +104,9 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
 /// What the README says for those who want no packages.
 fn cargo_install() -> Result<String> {
     let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
-    for (path, program) in [("mkfs-tool", "mkfs-tesserafs"), ("fsck-tool", "fsck-tesserafs")] {
+    for (path, program) in
+        [("mkfs-tool", "mkfs-tesserafs"), ("fsck-tool", "fsck-tesserafs"), ("store-tool", "tesserafs")]
+    {
         let mut install = tools::cargo();
         install.args(["install", "--quiet", "--locked", "--path", path, "--root"]).arg(folder.path());
         run::run(&mut install)?;
@@ -247,9 +256,11 @@ printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
 fn completions(root: &Path) -> Result<String> {
-    for (program, beginning, option) in
-        [("mkfs.tesserafs", "--sign-k", "--sign-key"), ("fsck.tesserafs", "--metadata", "--metadata-only")]
-    {
+    for (program, beginning, option) in [
+        ("mkfs.tesserafs", "--sign-k", "--sign-key"),
+        ("fsck.tesserafs", "--metadata", "--metadata-only"),
+        ("tesserafs", "umo", "umount"),
+    ] {
         let file = root.join("usr/share/bash-completion/completions").join(program);
         let replies = run::capture(
             run::command("bash").args(["-euc", COMPLETE, "bash"]).arg(file).args([program, beginning]),
