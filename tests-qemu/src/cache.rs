@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::{flock, FlockOperation};
 use sha2::{Digest, Sha256};
 
 /// `$TESSERAFS_CACHE`, else `$XDG_CACHE_HOME/tesserafs`, else `~/.cache/tesserafs`.
@@ -60,13 +61,37 @@ impl Cache {
         Ok(folder)
     }
 
-    /// Removes the folders beside `keep` whose names begin with `prefix`: they are of an older input.
+    /// As [`Self::once`], and nobody forgets the folder as long as the value lives.
+    pub(crate) fn hold(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Held> {
+        let mut make = Some(make);
+        loop {
+            let lock = self.lock_file(name)?;
+            flock(&lock, FlockOperation::LockShared).with_context(|| format!("failed to lock {name}"))?;
+            let folder = self.root.join(name);
+            if self.root.join(format!("{name}.done")).exists() {
+                return Ok(Held { folder, _lock: lock });
+            }
+            drop(lock);
+            // Between the two locks somebody may forget it, who does so once, for another input.
+            let make = make.take().with_context(|| format!("{} vanishes at once", folder.display()))?;
+            self.once(name, make)?;
+        }
+    }
+
+    /// Removes the folders beside `keep` whose names begin with `prefix`: they are of an older input. Those that another run
+    /// holds stay.
     pub(crate) fn forget_others(&self, keep: &Path, prefix: &str) -> Result<()> {
         let parent = keep.parent().unwrap_or(&self.root);
         for entry in parent.read_dir().with_context(|| format!("failed to list {}", parent.display()))? {
             let entry = entry.with_context(|| format!("failed to list {}", parent.display()))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if !name.starts_with(prefix) || entry.path() == keep || !entry.path().is_dir() {
+                continue;
+            }
+            let lock = self.lock_file(
+                &entry.path().strip_prefix(&self.root).unwrap_or(&entry.path()).to_string_lossy(),
+            )?;
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
             // The mark goes first: the rest after an interrupted removal must not look complete.
@@ -83,14 +108,30 @@ impl Cache {
 
     /// Waits until no other run makes `name`; the lock ends with the value.
     pub(crate) fn lock(&self, name: &str) -> Result<File> {
-        let path = self.root.join(format!("{}.lock", name.replace('/', "-")));
-        let file = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let file = self.lock_file(name)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             crate::run::say(format_args!("waiting for another run that makes {name}"));
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-                .with_context(|| format!("failed to lock {}", path.display()))?;
+            flock(&file, FlockOperation::LockExclusive).with_context(|| format!("failed to lock {name}"))?;
         }
         Ok(file)
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File> {
+        let path = self.root.join(format!("{}.lock", name.replace('/', "-")));
+        File::create(&path).with_context(|| format!("failed to create {}", path.display()))
+    }
+}
+
+/// A folder of the cache that is in use.
+#[derive(Debug)]
+pub(crate) struct Held {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Held {
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -145,6 +186,23 @@ mod tests {
         let again = cache.once("a/b", |_| panic!("made twice")).unwrap();
         assert_eq!(made, again);
         assert!(again.join("whole").exists());
+    }
+
+    #[test]
+    fn what_is_held_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache { root: dir.path().to_path_buf() };
+        let held = cache.hold("a/of-1", |folder| Ok(std::fs::write(folder.join("whole"), "x")?)).unwrap();
+        let again = cache.hold("a/of-1", |_| panic!("made twice")).unwrap();
+        let other = cache.hold("a/of-2", |_| Ok(())).unwrap();
+        cache.forget_others(other.path(), "of-").unwrap();
+        assert!(held.path().join("whole").exists());
+        drop(held);
+        cache.forget_others(other.path(), "of-").unwrap();
+        assert!(again.path().join("whole").exists());
+        drop(again);
+        cache.forget_others(other.path(), "of-").unwrap();
+        assert!(!dir.path().join("a/of-1").exists());
     }
 
     #[test]

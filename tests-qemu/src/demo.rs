@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{mpsc, Arc};
 
 use anyhow::{Context, Result};
 use tesserafs_guest::message::Message;
@@ -24,27 +25,41 @@ use crate::{rootfs, run, sign};
 /// Shows everything once.
 pub(crate) fn demo() -> Result<ExitCode> {
     let cache = Cache::open()?;
-    let mut clock = Clock::start()?;
+    let clock = Clock::start()?;
     let mut steps = Steps::default();
     clock.part("packages of this machine", || setup::ensure(&cache, &[Need::Stock, Need::Machine]))?;
-    // The one waits for the network where the other computes.
-    let (driver, images) =
-        clock.part("tools, images, driver", || run::both(|| Driver::build(&cache), || images(&cache)))?;
-    let (driver, images) = (driver?, images?);
-
-    println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
-    let mount = || {
-        let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
-        lab.run(&images.stage, "demo", None, |message| steps.take(message))
+    // The driver leads to a boot, the tools to images and mounts: one waits for the network where the other computes. What
+    // does not come, because it failed, is nothing to wait for.
+    let (driver_is_ready, driver) = mpsc::channel();
+    let (tools_are_ready, tools) = mpsc::channel();
+    let boot = |tools: mpsc::Receiver<Tools>| -> Result<Option<Steps>> {
+        let driver = Arc::new(clock.part("the driver", || Driver::build(&cache))?);
+        let _ = driver_is_ready.send(driver.clone());
+        let Ok(tools) = tools.recv() else { return Ok(None) };
+        clock.part("a verified boot, and a refused one", || verified_boot(&cache, &tools, &driver)).map(Some)
     };
-    let (mounted, booted) = clock.part("mounts, and meanwhile a verified boot", || {
-        run::both(mount, || verified_boot(&cache, &images.tools, &driver))
-    })?;
-    steps.end(mounted?);
-    steps.append(booted?);
+    let mount = || -> Result<()> {
+        let tools = clock.part("the tools", Tools::build)?;
+        let _ = tools_are_ready.send(tools.clone());
+        let images = clock.part("images", || images(&cache, &tools))?;
+        let Ok(driver) = driver.recv() else { return Ok(()) };
+        println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
+        let outcome = clock.part("mounts", || {
+            let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
+            lab.run(&images.stage, "demo", None, |message| steps.take(message))
+        })?;
+        println!("\n  (all of this {} after the start)", clock.elapsed());
+        steps.end(outcome);
+        Ok(())
+    };
+    let (booted, mounted) = run::both(|| boot(tools), mount)?;
+    mounted?;
+    if let Some(booted) = booted? {
+        steps.append(booted);
+    }
 
-    println!("\nTimes:\n");
-    for line in clock.lines()? {
+    println!("\nTimes, of which some overlap:\n");
+    for line in clock.stop()? {
         println!("  {line}");
     }
     println!("\n{NEXT}");
@@ -73,16 +88,14 @@ impl Driver {
     }
 }
 
-/// The tools, the tree, and the images that the machine mounts.
+/// The tree, and the images that the machine mounts.
 struct Images {
-    tools: Tools,
     debian: PathBuf,
     stage: Stage,
 }
 
 /// Makes them, and shows how.
-fn images(cache: &Cache) -> Result<Images> {
-    let tools = Tools::build()?;
+fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     let debian = rootfs::debian(cache)?;
     let signers = sign::signers(cache)?;
     println!("\nA Debian root becomes one signed file:\n");
@@ -97,8 +110,8 @@ fn images(cache: &Cache) -> Result<Images> {
     fsck.arg("--cert").arg(&signers.rsa.certificate).arg(&image);
     show(&mut fsck)?;
     println!();
-    let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Signed)?;
-    Ok(Images { tools, debian, stage })
+    let stage = stage::prepare(cache, tools, &debian, &signers, Root::Signed)?;
+    Ok(Images { debian, stage })
 }
 
 /// Boots from an image, and from one that is refused; they are shown later.

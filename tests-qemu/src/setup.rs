@@ -35,6 +35,9 @@ const BINDGEN: &str = "0.71.1";
 /// One whose configuration `deny.toml` is written for.
 const DENY: &str = "0.20.2";
 
+/// To build the project's own programs, which are linked with OpenSSL.
+const PROGRAMS: &[&str] = &["gcc", "libc6-dev", "libssl-dev", "pkg-config"];
+
 /// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
 /// less. And a reader of shell scripts.
 const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
@@ -44,12 +47,9 @@ const KERNEL: &[&str] = &[
     "clang-19",
     "cpio",
     "flex",
-    "gcc",
     "kmod",
-    "libc6-dev",
     "libclang-19-dev",
     "libelf-dev",
-    "libssl-dev",
     "lld-19",
     "llvm-19",
     "make",
@@ -76,8 +76,7 @@ const MACHINE: &[&str] = &[
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
-/// For programs that are linked with OpenSSL.
-const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git", "libc6-dev", "libssl-dev", "pkg-config"];
+const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git"];
 /// `man` formats the pages.
 const LINT: &[&str] = &["file", "lintian", "man-db"];
 
@@ -91,10 +90,10 @@ fn rust_packages(codename: &str) -> &'static [&'static str] {
     }
 }
 
-/// Makes sure that everything for `needs` is there.
+/// Makes sure that everything for `needs` is there, and what every verb needs.
 pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
     let codename = debian::codename()?;
-    let mut wanted: Vec<&str> = Vec::new();
+    let mut wanted = PROGRAMS.to_vec();
     for need in needs {
         match need {
             Need::Kernel => {
@@ -110,6 +109,8 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
             Need::Lint => wanted.extend(LINT),
         }
     }
+    wanted.sort_unstable();
+    wanted.dedup();
     install(&wanted)?;
     if needs.contains(&Need::Kernel) {
         bindgen(cache)?;

@@ -100,6 +100,8 @@ pub(crate) fn soak(time: Duration, flavour: Flavour) -> Result<ExitCode> {
 /// `period`, if given, is how long each test takes that could go on for ever.
 fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>) -> Result<ExitCode> {
     let cache = Cache::open()?;
+    // Lints compile, too.
+    setup::ensure(&cache, &[Need::Source])?;
     let mut report = Report::new(filter);
     source(&cache, &mut report);
     if report.wants_group("fuzz") {
@@ -155,7 +157,6 @@ fn source(cache: &Cache, report: &mut Report) {
     });
     report.test("source/unsafe-blocks-have-reasons", audit::check);
     report.test("source/scripts", || {
-        setup::ensure(cache, &[Need::Source])?;
         let scripts = scripts()?;
         let mut check = run::command("shellcheck");
         check.current_dir(tools::repository()).arg("--external-sources").args(&scripts);
@@ -202,7 +203,6 @@ fn scripts() -> Result<Vec<String>> {
 
 /// The tests of all packages, each counted as one.
 fn cargo_test(cache: &Cache, report: &mut Report) -> Result<()> {
-    setup::ensure(cache, &[Need::Source])?;
     run::say("cargo test --workspace");
     let output = run::output(cargo().args(["test", "--workspace", "--release", "--no-fail-fast"]))?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -272,7 +272,6 @@ fn machine(cache: &Cache, report: &mut Report, flavour: Flavour, period: Option<
     let signers = sign::signers(cache)?;
     let tools = Tools::build()?;
     report.test("image/is-reproducible", || reproducible::check(cache, &tools, &debian));
-    run::say("building the images of the guest");
     let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Unsigned)?;
     report.test("image/fsck-accepts-the-whole-root", || {
         run::capture(run::command(&tools.fsck).arg(stage.path(&stage.plan.root.image))).map(|_| String::new())

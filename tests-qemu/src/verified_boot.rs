@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use tesserafs_guest::message::Message;
 
-use crate::cache::{key, log_of, sha256_of, Cache};
+use crate::cache::{key, log_of, sha256_of, Cache, Held};
 use crate::chroot::Chroot;
 use crate::debian::{self, Variant};
 use crate::kernel::{Flavour, Kernel};
@@ -152,6 +152,55 @@ pub(crate) struct Stopped {
     says: &'static str,
 }
 
+/// The beginning of the name of the folder of the images.
+const IMAGES: &str = "images-";
+
+/// The images and disks of the machine, in a folder of their own.
+struct Images {
+    root: PathBuf,
+    unsigned: PathBuf,
+    data: PathBuf,
+    upper: PathBuf,
+    stranger: PathBuf,
+    prefix: PathBuf,
+    tampered: PathBuf,
+}
+
+impl Images {
+    /// The folder that the data disk is made from.
+    const DISK: &'static str = "disk";
+
+    fn at(folder: &Path) -> Self {
+        let disk = folder.join(Self::DISK);
+        Self {
+            root: disk.join("root.tess"),
+            unsigned: disk.join("unsigned.tess"),
+            data: folder.join("data.ext4"),
+            upper: folder.join("upper.ext4"),
+            stranger: folder.join("stranger.tess"),
+            prefix: folder.join("prefix.tess"),
+            tampered: folder.join("tampered.tess"),
+        }
+    }
+
+    fn make(&self, tools: &Tools, root: &Path, vendor: &Vendor) -> Result<()> {
+        let disk = self.root.parent().context("an image in no folder")?;
+        std::fs::create_dir(disk).with_context(|| format!("failed to create {}", disk.display()))?;
+        let image_id = appliance::signed(tools, &self.root, root, &vendor.current, &[])?;
+        // Containers have the root of the machine, too.
+        appliance::write_disk(tools, disk, root, vendor, image_id)?;
+        disk::write(&self.data, disk)?;
+        let empty = tempfile::tempdir().context("failed to make a scratch folder")?;
+        disk::write(&self.upper, empty.path())?;
+        // Another one needs no more than a file.
+        let base = tempfile::tempdir().context("failed to make a scratch folder")?;
+        write(&base.path().join("etc/os-release"), b"ID=base\n", 0o644)?;
+        appliance::signed(tools, &self.stranger, base.path(), &vendor.stranger, &[])?;
+        appliance::changed_prefix(&self.root, &self.prefix)?;
+        appliance::tampered(tools, &self.root, &self.tampered).map(|_| ())
+    }
+}
+
 /// Everything that boots.
 pub(crate) struct VerifiedBoot {
     kernel: PathBuf,
@@ -170,7 +219,7 @@ pub(crate) struct VerifiedBoot {
     /// Boots that the initramfs must stop.
     pub(crate) stopped: Vec<Stopped>,
     vendor: Vendor,
-    _folder: tempfile::TempDir,
+    _images: Held,
 }
 
 impl VerifiedBoot {
@@ -178,32 +227,22 @@ impl VerifiedBoot {
     pub(crate) fn prepare(cache: &Cache, tools: &Tools, kernel: &Kernel, module: &Path) -> Result<Self> {
         let vendor = sign::vendor(cache)?;
         let machine = machine(cache, kernel, module, &vendor.current.der)?;
-        let folder = tempfile::Builder::new()
-            .prefix("verified-boot-")
-            .tempdir_in(cache.folder("scratch")?)
-            .context("failed to make a scratch folder")?;
-        let at = |name: &str| folder.path().join(name);
-        run::say("building the images of the verified boot");
-        let disk = at("disk");
-        let base = at("base");
-        let upper = at("upper");
-        for folder in [&disk, &base, &upper] {
-            std::fs::create_dir(folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        }
-        let root = disk.join("root.tess");
-        let image_id = appliance::signed(tools, &root, &machine.root, &vendor.current, &[])?;
-        // Containers have the root of the machine, too.
-        appliance::write_disk(tools, &disk, &machine.root, &vendor, image_id)?;
-        // Another one needs no more than a file.
-        write(&base.join("etc/os-release"), b"ID=base\n", 0o644)?;
-        let (data, changes) = (at("data.ext4"), at("upper.ext4"));
-        disk::write(&data, &disk)?;
-        disk::write(&changes, &upper)?;
-        let stranger = at("stranger.tess");
-        appliance::signed(tools, &stranger, &base, &vendor.stranger, &[])?;
-        let prefix = appliance::changed_prefix(&root, &at("prefix.tess"))?;
-        let tampered = appliance::tampered(tools, &root, &at("tampered.tess"))?;
-        let unsigned = disk.join("unsigned.tess");
+        let inputs = [
+            machine.root.as_os_str().as_encoded_bytes(),
+            // The programs that make them, and the one that is on a disk.
+            &[tools.digest()?, sha256_of(&tools::guest()?)?].concat().into_bytes(),
+            &[sha256_of(&vendor.current.der)?, sha256_of(&vendor.stranger.der)?].concat().into_bytes(),
+        ]
+        .map(<[u8]>::to_vec);
+        let images = cache.hold(
+            &format!("stock/{IMAGES}{}", key(&inputs.each_ref().map(Vec::as_slice))),
+            |folder| {
+                run::say("building the images of the verified boot");
+                Images::at(folder).make(tools, &machine.root, &vendor)
+            },
+        )?;
+        cache.forget_others(images.path(), IMAGES)?;
+        let Images { root, unsigned, data, upper, stranger, prefix, tampered } = Images::at(images.path());
         let device = "root=/dev/vda";
         let stopped = |name, disks: &[&PathBuf], words, says| Stopped {
             name,
@@ -256,11 +295,11 @@ impl VerifiedBoot {
             logs: cache.folder("logs")?,
             root,
             data,
-            upper: changes,
+            upper,
             tampered,
             stopped,
             vendor,
-            _folder: folder,
+            _images: images,
         })
     }
 
@@ -302,7 +341,8 @@ impl VerifiedBoot {
     /// The kernel's command line.
     fn arguments(&self, words: &str) -> String {
         let kernel = self.accelerator.kernel_parameters(Flavour::Stock.slowness());
-        format!("{kernel} {} loglevel=5 systemd.show_status=error {words}", Flavour::Stock.parameters())
+        let flavour = Flavour::Stock.parameters();
+        format!("{kernel} {flavour} loglevel=5 {} {words}", appliance::SYSTEMD)
     }
 
     fn boot<'a>(&'a self, disks: &'a [PathBuf], arguments: &'a str, log: &'a Path) -> Boot<'a> {
