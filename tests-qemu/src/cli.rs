@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
@@ -13,7 +13,7 @@ use crate::kernel::{self, Compilers, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
 use crate::stock::{self, Stock};
-use crate::{audit, bench, demo, fuzz, install, package, run, test};
+use crate::{audit, bench, build_folder, demo, fuzz, install, package, run, test};
 
 /// Kernels, virtual machines and everything else that is more than `cargo test`
 #[derive(Debug, Parser)]
@@ -116,11 +116,14 @@ fn module(build: Option<PathBuf>, stock: bool, clippy: bool, output: Option<Path
         let Stock { kernel, builder, .. } = stock::prepare(&cache)?;
         checked_module(&cache, &builder, &kernel.build, lint)?
     } else {
+        // Before compilers are installed for it.
+        let build = build.map(|folder| build_folder::find(&folder)).transpose()?;
         setup::ensure(&cache, &[Need::Kernel])?;
         let toolchain = Toolchain::find(&cache)?;
         let build = match build {
             Some(folder) => {
-                folder.canonicalize().with_context(|| format!("there is no {}", folder.display()))?
+                toolchain.check(&folder)?;
+                folder
             }
             None => kernel::build(&cache, &toolchain, Flavour::Plain)?.build,
         };
@@ -128,8 +131,7 @@ fn module(build: Option<PathBuf>, stock: bool, clippy: bool, output: Option<Path
     };
     let module = match output {
         Some(output) => {
-            std::fs::copy(&module, &output)
-                .with_context(|| format!("failed to write {}", output.display()))?;
+            install::copy(&module, &output, 0o644)?;
             output
         }
         None => module,

@@ -20,7 +20,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::Tools;
 use crate::verified_boot::VerifiedBoot;
-use crate::{rootfs, run, sign};
+use crate::{advice, rootfs, run, sign};
 
 /// Shows everything once.
 pub(crate) fn demo() -> Result<ExitCode> {
@@ -133,7 +133,7 @@ fn verified_boot(cache: &Cache, tools: &Tools, driver: &Driver) -> Result<Steps>
     )?;
     good.end(booted?);
     if let Err(error) = refused {
-        bad.failures.push(format!("{error:#}"));
+        bad.failures.push(advice::told(&error));
     }
     good.append(bad);
     Ok(good)

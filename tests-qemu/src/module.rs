@@ -7,7 +7,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::cache::{key, log_of, Cache};
 use crate::kernel::Compilers;
-use crate::{run, tools};
+use crate::{build_folder, run, tools};
 
 /// How the module is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub(crate) fn build_from(
     build: &Path,
     lint: Lint,
 ) -> Result<PathBuf> {
+    build_folder::check(build)?;
     let kind = match lint {
         Lint::Plain => "module",
         Lint::Clippy => "module-clippy",
@@ -45,6 +46,7 @@ pub(crate) fn build_from(
     let _lock = cache.lock(&name)?;
     let output = cache.folder(&name)?;
     let log = log_of(&output);
+    run::say(format_args!("building tesserafs.ko, with the log in {}", log.display()));
     let mut make = compilers.make(build);
     make.arg(format!("M={}", repository.display())).arg(format!("MO={}", output.display()));
     if lint == Lint::Clippy {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tesserafs_guest::message::Message;
 
+use crate::advice;
+
 /// The tally of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -68,7 +70,7 @@ impl Report {
         let seconds = start.elapsed().as_secs_f64();
         match result {
             Ok(note) => self.passed(name, seconds, &note),
-            Err(error) => self.failed(name, &format!("{error:#}")),
+            Err(error) => self.failed(name, &advice::told(&error)),
         }
     }
 

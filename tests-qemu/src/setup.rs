@@ -2,10 +2,11 @@
 //! Installs what the machine lacks, and nothing else.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::Cache;
+use crate::cache::{log_of, Cache};
 use crate::{debian, run};
 
 /// The packages that a verb needs.
@@ -111,7 +112,7 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
     }
     wanted.sort_unstable();
     wanted.dedup();
-    install(&wanted)?;
+    install(cache, &wanted)?;
     if needs.contains(&Need::Kernel) {
         bindgen(cache)?;
     }
@@ -119,22 +120,38 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
 }
 
 /// Installs those of `wanted` that are missing.
-pub(crate) fn install(wanted: &[&str]) -> Result<()> {
+pub(crate) fn install(cache: &Cache, wanted: &[&str]) -> Result<()> {
     let missing = missing(wanted)?;
     if missing.is_empty() {
         return Ok(());
     }
-    run::say(format_args!("installing {}", missing.join(" ")));
+    let names = missing.join(" ");
     if !rustix::process::geteuid().is_root() {
-        bail!("only root can install packages; run `apt-get install {}` first", missing.join(" "));
+        bail!("this machine lacks packages, and only root can install them; type `sudo apt-get install {names}`");
     }
-    let _ = run::output(run::command("apt-get").args(["update", "-qq"]))?;
-    run::run(
-        run::command("apt-get")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&missing),
-    )
+    let log = cache.log("apt-install")?;
+    run::say(format_args!(
+        "installing {} packages, with the log in {}: {names}",
+        missing.len(),
+        log.display()
+    ));
+    // The lists that are here may do, so that a failure counts only if the installation fails.
+    let updated = run::logged(apt().arg("update"), &cache.log("apt-update")?);
+    let mut install = apt();
+    let installed =
+        run::logged(install.args(["install", "-y", "--no-install-recommends"]).args(&missing), &log);
+    match (updated, installed) {
+        (_, Ok(())) => Ok(()),
+        (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
+    }
+}
+
+/// apt for this machine: it asks nothing, and waits for another run of itself.
+fn apt() -> Command {
+    let mut apt = run::command("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+    apt.args(["-q", "-oDpkg::Use-Pty=0", "-oDPkg::Lock::Timeout=600", "-oAPT::Update::Error-Mode=any"]);
+    apt
 }
 
 /// Which packages dpkg does not know as installed.
@@ -174,10 +191,10 @@ fn program(cache: &Cache, name: &str, package: &str, version: &str) -> Result<Pa
             run::command(cargo)
                 // Not in the target folder of this workspace, which `cargo clean` empties.
                 .env_remove("CARGO_TARGET_DIR")
-                .args(["install", "--locked", "--quiet", "--root"])
+                .args(["install", "--locked", "--root"])
                 .arg(folder)
                 .args(["--version", version, package]),
-            &folder.join("build.log"),
+            &log_of(folder),
         )
     })?;
     let program = folder.join("bin").join(name);

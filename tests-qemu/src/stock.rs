@@ -73,10 +73,11 @@ fn release(cache: &Cache) -> Result<String> {
         newest(&names).with_context(|| format!("{SUITE} has no package {HEADERS}7.*{VARIANT}"))
     };
     find().with_context(|| {
-        let known = cached(cache).unwrap_or_default().join(", ");
-        format!(
-            "the newest kernel of the archive is not known; KERNEL_RELEASE= names one (in the cache: {known})"
-        )
+        let known = cached(cache).unwrap_or_default();
+        let instead = known.last().map_or(String::new(), |release| {
+            format!("; one is in the cache, so type KERNEL_RELEASE={release} cargo xtask ...")
+        });
+        format!("the newest kernel of {SUITE} is not known{instead}")
     })
 }
 
@@ -88,6 +89,18 @@ fn is_release(text: &str) -> bool {
 
 /// The name of the headers' package, before the release.
 const HEADERS: &str = "linux-headers-";
+
+/// What is said of a release that the archive does not have, as its packages' names tell.
+fn gone(release: &str, names: &str) -> String {
+    format!("{SUITE} has no kernel {release} any more; {}", instead(names))
+}
+
+/// What to type for a release that the archive has.
+fn instead(names: &str) -> String {
+    newest(names).map_or("it has none of this kind".to_owned(), |newest| {
+        format!("type KERNEL_RELEASE={newest} cargo xtask ..., or leave KERNEL_RELEASE out")
+    })
+}
 
 /// The newest release among the names of packages.
 fn newest(names: &str) -> Option<String> {
@@ -145,6 +158,12 @@ impl Packages {
         let folder = cache.once(&format!("stock/{FOLDER}{release}"), |folder| {
             let scratch = tempfile::tempdir_in(folder).context("failed to make a scratch folder")?;
             let suite = Suite::fetch(scratch.path(), SUITE, false)?;
+            let names = suite.names(HEADERS)?;
+            ensure!(
+                names.lines().any(|name| name.strip_prefix(HEADERS) == Some(release)),
+                "{}",
+                gone(release, &names)
+            );
             let version = suite.version(&format!("{HEADERS}{release}"))?;
             let parts =
                 ["binary", "modules", "base", "headers"].map(|part| format!("linux-{part}-{release}"));
@@ -154,7 +173,7 @@ impl Packages {
             }
             let source =
                 suite.download(&format!("linux-source-{series}"), Some(&version)).with_context(|| {
-                    format!("the source of {release} is not in {SUITE} any more; a newer release has its own")
+                    format!("the source of {release} is not in {SUITE} any more; {}", instead(&names))
                 })?;
             unpack(&source, folder)?;
             let archive = folder.join(format!("usr/src/linux-source-{series}.tar.xz"));
@@ -170,7 +189,11 @@ impl Packages {
         })?;
         let headers = folder.join(format!("usr/src/{HEADERS}{release}"));
         let config = read(&headers.join(".config"))?;
-        ensure!(set(&config, "CONFIG_RUST") == Some("y"), "{release} is built without Rust");
+        ensure!(
+            set(&config, "CONFIG_RUST") == Some("y"),
+            "the kernel {release} has no Rust: found no CONFIG_RUST=y in its configuration; leave KERNEL_RELEASE out \
+             for the newest one, which has it"
+        );
         Ok(Self {
             release: release.to_owned(),
             version: read(&folder.join("version"))?,
@@ -433,6 +456,14 @@ mod tests {
         assert_eq!(upstream("7.3.4+deb13-cloud-amd64"), "7.3.4");
         assert!(is_release("7.0.4+deb13-cloud-amd64"));
         assert!(!is_release("../7.3.4") && !is_release("7.3.4/x") && !is_release(""));
+    }
+
+    #[test]
+    fn for_a_release_that_is_gone_another_one_is_named() {
+        let names = "linux-headers-7.3.4+deb13-cloud-amd64\nlinux-headers-7.3.10+deb13-cloud-amd64\n";
+        let said = gone("7.0.4+deb13-cloud-amd64", names);
+        assert!(said.contains("no kernel 7.0.4+deb13-cloud-amd64 any more"), "{said}");
+        assert!(said.contains("type KERNEL_RELEASE=7.3.10+deb13-cloud-amd64 cargo"), "{said}");
     }
 
     #[test]

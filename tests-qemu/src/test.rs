@@ -31,7 +31,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
 use crate::verified_boot::VerifiedBoot;
-use crate::{audit, corrupt, fuzz, package, reproducible, rootfs, run, sign};
+use crate::{advice, audit, corrupt, fuzz, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 13] = [
@@ -106,13 +106,13 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
     source(&cache, &mut report);
     if report.wants_group("fuzz") {
         if let Err(error) = fuzz::test(&cache, &mut report) {
-            report.failed("preparation of the fuzz targets", &format!("{error:#}"));
+            report.failed("preparation of the fuzz targets", &advice::told(&error));
         }
     }
     // All programs are compiled twice, so only where the group is named.
     if report.filter().is_some() && report.wants_group("packages") {
         if let Err(error) = package::checks::test(&cache, &mut report) {
-            report.failed("preparation of the packages", &format!("{error:#}"));
+            report.failed("preparation of the packages", &advice::told(&error));
         }
     }
     let own = ["module", "image"].into_iter().chain(groups(flavour)).any(|group| report.wants_group(group));
@@ -122,18 +122,18 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
     {
         // A failed preparation makes the run fail; it is no reason to end without a tally.
         if let Err(error) = machine(&cache, &mut report, flavour, period) {
-            report.failed("preparation", &format!("{error:#}"));
+            report.failed("preparation", &advice::told(&error));
         }
     }
     if flavour == Flavour::Plain && groups(Flavour::Appliance).any(|group| report.wants_group(group)) {
         if let Err(error) = appliance(&cache, &mut report) {
-            report.failed("preparation of the appliance", &format!("{error:#}"));
+            report.failed("preparation of the appliance", &advice::told(&error));
         }
     }
     if wants_stock(&mut report, flavour, &STOCK_BOOT_GROUPS) {
         report.under(STOCK_PREFIX, |report| {
             if let Err(error) = verified_boot(&cache, report) {
-                report.failed("preparation of the verified boot", &format!("{error:#}"));
+                report.failed("preparation of the verified boot", &advice::told(&error));
             }
         });
     }
@@ -177,7 +177,7 @@ fn source(cache: &Cache, report: &mut Report) {
     });
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
-            report.failed("source/tests", &format!("{error:#}"));
+            report.failed("source/tests", &advice::told(&error));
         }
     }
 }
@@ -257,7 +257,7 @@ fn machine(cache: &Cache, report: &mut Report, flavour: Flavour, period: Option<
             Ok(built) => Some(built),
             // No reason not to test on the other kernel.
             Err(error) => {
-                report.failed("preparation", &format!("{error:#}"));
+                report.failed("preparation", &advice::told(&error));
                 None
             }
         })
@@ -374,7 +374,7 @@ fn module_for(
     let built = module::build(cache, compilers, &kernel.build, Lint::Plain);
     report.test("module/builds-without-a-warning", || match &built {
         Ok(_) => Ok(String::new()),
-        Err(error) => bail!("{error:#}"),
+        Err(error) => bail!("{}", advice::told(error)),
     });
     let existing = || built.as_ref().map_err(|_| anyhow::anyhow!("there is no module"));
     match kernel.flavour {
@@ -405,7 +405,7 @@ fn judge(report: &mut Report, group: &str, outcome: Result<Outcome>) {
     match outcome {
         Ok(outcome) if outcome.complaints.is_empty() => {}
         Ok(outcome) => report.failed(&format!("{group}/machine"), &outcome.complaints.join("\n")),
-        Err(error) => report.failed(&format!("{group}/machine"), &format!("{error:#}")),
+        Err(error) => report.failed(&format!("{group}/machine"), &advice::told(&error)),
     }
 }
 

@@ -137,8 +137,9 @@ fn build(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf
 fn build_with(mut cargo: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
     let output = run::capture(
         cargo
-            .args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"])
+            .args(["build", "--release", "--quiet"])
             .args(arguments)
+            .arg("--message-format=json-render-diagnostics")
             .envs(environment.iter().copied()),
     )?;
     Ok(executables(&output))
