@@ -31,7 +31,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
 use crate::verified_boot::VerifiedBoot;
-use crate::{advice, audit, corrupt, fuzz, package, reproducible, rootfs, run, sign};
+use crate::{advice, audit, corrupt, fuzz, licences, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 13] = [
@@ -166,13 +166,14 @@ fn source(cache: &Cache, report: &mut Report) {
         Ok(format!("{} scripts", scripts.len()))
     });
     report.test("source/licences", || {
+        let packages = licences::check(&tools::repository())?;
         run::capture(run::command(setup::deny(cache)?).current_dir(tools::repository()).args([
             "check",
             "--hide-inclusion-graph",
             "licenses",
             "bans",
         ]))
-        .map(|_| String::new())
+        .map(|_| format!("{packages} packages of this project"))
     });
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
