@@ -257,10 +257,10 @@ pub(crate) fn source(cache: &Cache) -> Result<PathBuf> {
         let suite = Suite::fetch(temporary.path(), SUITE, false)?;
         let package = suite.download_newest(SOURCE)?;
         let contents = temporary.path().join("contents");
-        run::run(run::command("dpkg-deb").arg("-x").arg(&package).arg(&contents))?;
+        run::quiet(run::command("dpkg-deb").arg("-x").arg(&package).arg(&contents))?;
         let archive = only_entry(&contents.join("usr/src"), ".tar.xz")?;
         run::say(format_args!("unpacking {}", archive.display()));
-        run::run(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))
+        run::quiet(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))
     })?;
     only_entry(&folder, "")
 }

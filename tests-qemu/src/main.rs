@@ -31,6 +31,7 @@ mod kernel;
 mod lab;
 mod labels;
 mod layers;
+mod licences;
 mod linked;
 mod module;
 mod mutate;

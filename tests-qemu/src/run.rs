@@ -132,6 +132,11 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not text", shown(command)))
 }
 
+/// Runs a command that may take long and prints nothing but complaints.
+pub(crate) fn quiet(command: &mut Command) -> Result<()> {
+    capture(command).map(drop)
+}
+
 /// The resources that a program took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {

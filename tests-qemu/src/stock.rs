@@ -179,7 +179,7 @@ impl Packages {
             let archive = folder.join(format!("usr/src/linux-source-{series}.tar.xz"));
             run::say(format_args!("unpacking {}", archive.display()));
             let unused = UNUSED.map(|pattern| format!("--exclude=linux-source-{series}/{pattern}"));
-            run::run(run::command("tar").args(unused).arg("-xf").arg(&archive).arg("-C").arg(folder))?;
+            run::quiet(run::command("tar").args(unused).arg("-xf").arg(&archive).arg("-C").arg(folder))?;
             std::fs::remove_file(&archive)
                 .with_context(|| format!("failed to remove {}", archive.display()))?;
             // As the installation of the packages would do it: the list of which module needs which.
@@ -223,7 +223,7 @@ const UNUSED: [&str; 9] = [
 
 /// Unpacks a package.
 fn unpack(package: &Path, folder: &Path) -> Result<()> {
-    run::run(run::command("dpkg-deb").arg("-x").arg(package).arg(folder))
+    run::quiet(run::command("dpkg-deb").arg("-x").arg(package).arg(folder))
 }
 
 /// The root with the compilers, made once.

@@ -339,6 +339,13 @@ fn module_for(
                 module::check_panic_free(compilers, existing()?).map(|()| String::new())
             });
             report.test("module/takes-little-stack", || module::check_frames(compilers, existing()?));
+            report.test("module/names-no-path-of-its-builder", || {
+                module::check_paths(
+                    compilers,
+                    existing()?,
+                    &[&cache.folder("")?, &crate::tools::repository()],
+                )
+            });
         }
         // With debug assertions it can, and shall. But it must not lack the instrumentation that this kernel
         // is for.

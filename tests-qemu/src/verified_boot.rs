@@ -87,7 +87,7 @@ fn machine(cache: &Cache, kernel: &Kernel, module: &Path, certificate: &Path) ->
     let folder = cache.once(&format!("stock/verified-boot-{}", key(&inputs)), |folder| {
         run::say(format_args!("making an initramfs of {release} for verified boot"));
         let root = folder.join("root");
-        run::run(run::command("cp").arg("-a").arg(&base).arg(&root))?;
+        run::quiet(run::command("cp").arg("-a").arg(&base).arg(&root))?;
         install_kernel(&root, kernel, module)?;
         for (path, bytes, mode) in HOOK {
             write(&root.join(path), bytes, mode)?;
@@ -118,7 +118,7 @@ fn install_kernel(root: &Path, kernel: &Kernel, module: &Path) -> Result<()> {
     let to = root.join("usr/lib/modules").join(release);
     std::fs::create_dir_all(to.join("updates"))
         .with_context(|| format!("failed to create {}", to.display()))?;
-    run::run(run::command("cp").arg("-a").arg(from.join("kernel")).arg(&to))?;
+    run::quiet(run::command("cp").arg("-a").arg(from.join("kernel")).arg(&to))?;
     let copy = |from: &Path, to: &Path| {
         std::fs::copy(from, to).with_context(|| format!("failed to copy {}", from.display())).map(|_| ())
     };
@@ -136,6 +136,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).context("failed to set a mode")
 }
+
+/// What `/sys/kernel/security/lockdown` holds on most machines.
+const NO_LOCKDOWN: &str = "[none] integrity confidentiality";
 
 /// Certificates for the hook: name and bytes of each.
 type Certificates<'a> = &'a [(&'a str, &'a [u8])];
@@ -382,11 +385,19 @@ impl VerifiedBoot {
         let release = self.machine.release()?;
         for (settings, certificates, says) in cases {
             let names: Vec<&str> = certificates.iter().map(|(name, _)| *name).collect();
-            self.hook(settings, certificates, &release, says)
+            self.hook(settings, certificates, &release, NO_LOCKDOWN, says)
                 .with_context(|| format!("with {settings:?} and {names:?}"))?;
         }
-        self.hook(on, &[], "6.1.0-none", "W: found no module tesserafs for the kernel 6.1.0-none")?;
-        Ok(format!("{} cases", cases.len() + 1))
+        self.hook(
+            on,
+            &[],
+            "6.1.0-none",
+            NO_LOCKDOWN,
+            "W: found no module tesserafs for the kernel 6.1.0-none",
+        )?;
+        let locked_down = "none [integrity] confidentiality";
+        self.hook(on, &[], &release, locked_down, "W: found no signature on the module tesserafs")?;
+        Ok(format!("{} cases", cases.len() + 2))
     }
 
     /// Signs the driver with a key of the machine's owner, as SIGNING.md says.
@@ -413,11 +424,21 @@ modinfo -F sig_hashalgo ./tesserafs.ko
         Ok(String::new())
     }
 
-    /// Runs the hook by itself with these settings, for this kernel. `says` begins with `E: ` for a failure, with `W: ` for
+    /// Runs the hook by itself with these settings, for this kernel, on a machine that is locked down so. `says` begins with `E: ` for a failure, with `W: ` for
     /// a warning.
-    fn hook(&self, settings: &str, certificates: Certificates<'_>, release: &str, says: &str) -> Result<()> {
+    fn hook(
+        &self,
+        settings: &str,
+        certificates: Certificates<'_>,
+        release: &str,
+        lockdown: &str,
+        says: &str,
+    ) -> Result<()> {
         const RUN: &str = r#"
 set -e
+mount -t tmpfs tmpfs /sys
+mkdir -p /sys/kernel/security
+echo "$4" >/sys/kernel/security/lockdown
 mkdir -p "$1/made/conf/conf.d" /etc/tesserafs
 mount --bind "$1/tesserafs" /etc/tesserafs
 export DESTDIR="$1/made" version="$2" verbose=n __MODULES_TO_ADD="$1/modules"
@@ -432,7 +453,7 @@ exec "/$3"
         }
         let mut command = self.machine.shell(RUN);
         command.arg(folder.path());
-        command.args([release, HOOK_PATH]);
+        command.args([release, HOOK_PATH, lockdown]);
         let output = run::output(&mut command)?;
         let said = String::from_utf8_lossy(&output.stderr);
         let (kind, text) = says.split_at(says.len().min("E: ".len()));

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::cache::Cache;
 use crate::report::Report;
 use crate::tools::{self, cargo};
-use crate::{advice, audit, run, setup};
+use crate::{advice, audit, licences, run, setup};
 
 /// Runs them.
 pub(super) fn test(cache: &Cache, report: &mut Report) {
@@ -35,13 +35,14 @@ pub(super) fn test(cache: &Cache, report: &mut Report) {
         Ok(format!("{} scripts", scripts.len()))
     });
     report.test("source/licences", || {
+        let packages = licences::check(&tools::repository())?;
         run::capture(run::command(setup::deny(cache)?).current_dir(tools::repository()).args([
             "check",
             "--hide-inclusion-graph",
             "licenses",
             "bans",
         ]))
-        .map(|_| String::new())
+        .map(|_| format!("{packages} packages of this project"))
     });
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
