@@ -31,7 +31,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, cargo, Tools};
 use crate::verified_boot::VerifiedBoot;
-use crate::{advice, audit, corrupt, fuzz, licences, package, reproducible, rootfs, run, sign};
+use crate::{advice, audit, corrupt, fuzz, licences, package, readme, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 13] = [
@@ -68,6 +68,22 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
         Flavour::Appliance => (&APPLIANCE_GROUPS, &[]),
     };
     groups.iter().chain(more).copied()
+}
+
+/// Whether `--filter` can name this group, or a test of it.
+#[cfg(test)]
+pub(crate) fn is_group(filter: &str) -> bool {
+    let (name, is_stock) = match filter.strip_prefix(STOCK_PREFIX) {
+        Some(name) => (name, true),
+        None => (filter, false),
+    };
+    let group = name.split('/').next().unwrap_or_default();
+    let all = if is_stock {
+        [&STOCK_GROUPS[..], &STOCK_BOOT_GROUPS, &["module"]].concat()
+    } else {
+        [&GROUPS[..], &APPLIANCE_GROUPS, &["source", "fuzz", "packages", "module", "image"]].concat()
+    };
+    all.contains(&group)
 }
 
 /// Groups that every run has on Debian's own kernel, too: kernels differ in how files are read, and in the
@@ -175,6 +191,7 @@ fn source(cache: &Cache, report: &mut Report) {
         ]))
         .map(|_| format!("{packages} packages of this project"))
     });
+    report.test("source/readme-is-typed", || readme::typed(&Tools::build()?));
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
             report.failed("source/tests", &advice::told(&error));
