@@ -37,6 +37,7 @@ mod module;
 mod mutate;
 mod package;
 mod qemu;
+mod readme;
 mod releases;
 mod report;
 mod reproducible;

@@ -74,6 +74,22 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
     groups.iter().chain(more).copied()
 }
 
+/// Whether `--filter` can name this group, or a test of it.
+#[cfg(test)]
+pub(crate) fn is_group(filter: &str) -> bool {
+    let (name, is_stock) = match filter.strip_prefix(STOCK_PREFIX) {
+        Some(name) => (name, true),
+        None => (filter, false),
+    };
+    let group = name.split('/').next().unwrap_or_default();
+    let all = if is_stock {
+        [&STOCK_GROUPS[..], &STOCK_BOOT_GROUPS, &["module"]].concat()
+    } else {
+        [&GROUPS[..], &APPLIANCE_GROUPS, &["source", "fuzz", "packages", "module", "image"]].concat()
+    };
+    all.contains(&group)
+}
+
 /// Groups that every run has on Debian's own kernel, too: kernels differ in how files are read, and in the
 /// filesystems that they lie on.
 const STOCK_GROUPS: [&str; 8] =

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -13,7 +14,7 @@ use crate::debian::{self, Variant};
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stock::Stock;
-use crate::{rootfs, run, sign, stock, tools};
+use crate::{readme, rootfs, run, sign, stock, tools};
 
 /// The group of these tests.
 const GROUP: &str = "packages";
@@ -76,7 +77,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     let stock = kernel(cache)?;
     let source = Source::find(&tools::repository())?;
     let packages = Packages {
-        all: source.build(cache, FOLDER, &Part::ALL, Some(&stock), None)?,
+        all: built_as_readme_says(cache, &source)?,
         release: stock.kernel.key.clone(),
         kernel_version: stock.version.clone(),
     };
@@ -97,13 +98,43 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
 /// What the README says for those who want no packages.
 fn cargo_install() -> Result<String> {
     let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
-    for (path, program) in [("mkfs-tool", "mkfs-tesserafs"), ("fsck-tool", "fsck-tesserafs")] {
-        let mut install = tools::cargo();
-        install.args(["install", "--quiet", "--locked", "--path", path, "--root"]).arg(folder.path());
-        run::run(&mut install)?;
-        run::capture(run::command(folder.path().join("bin").join(program)).arg("--version"))?;
+    let text = readme::text()?;
+    let commands = readme::commands(readme::section(&text, "Install it")?);
+    let installs: Vec<&&str> = commands.iter().filter(|line| line.starts_with("cargo install ")).collect();
+    for line in &installs {
+        run::capture(typed(line).env("CARGO_INSTALL_ROOT", folder.path()))?;
     }
-    Ok(String::new())
+    for program in ["mkfs-tesserafs", "fsck-tesserafs"] {
+        run::capture(run::command(folder.path().join("bin").join(program)).arg("--version"))
+            .with_context(|| format!("README.md has no line that installs {program}"))?;
+    }
+    Ok(format!("{} commands", installs.len()))
+}
+
+/// A command of README.md, in the repository.
+fn typed(line: &str) -> Command {
+    let mut bash = run::command("bash");
+    bash.current_dir(tools::repository()).args(["-euo", "pipefail", "-c", line]);
+    bash
+}
+
+/// Builds all packages by what README.md says, and finds them where it installs them from.
+fn built_as_readme_says(cache: &Cache, source: &Source) -> Result<Vec<PathBuf>> {
+    let text = readme::text()?;
+    let commands = readme::commands(readme::section(&text, "Install it")?);
+    let line = |start: &str| {
+        let line = commands.iter().copied().find(|line| line.starts_with(start));
+        line.with_context(|| format!("README.md, section `Install it`, has no line `{start}...`"))
+    };
+    run::logged(&mut typed(line("cargo xtask package")?), &cache.log("package")?)?;
+    let pattern = line("apt install ")?.trim_start_matches("apt install ");
+    let found = run::capture(&mut typed(&format!("ls -- {pattern}")))?;
+    let mut packages: Vec<PathBuf> = found.lines().map(|name| tools::repository().join(name)).collect();
+    // One of another kernel may be there as well.
+    packages.retain(|path| path.to_string_lossy().contains(&format!("_{}_", source.version)));
+    packages.sort();
+    ensure!(packages.len() == Part::ALL.len(), "README.md installs {packages:?}, expected three packages");
+    Ok(packages)
 }
 
 /// The paths in a package.
