@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 
-use super::{driver, kernel, list, read, Part, Signer, Source, FOLDER};
+use super::{driver, kernel, list, machine, read, Part, Signer, Source, FOLDER};
 use crate::cache::Cache;
 use crate::report::Report;
 use crate::setup::{self, Need};
@@ -93,7 +93,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     report.test(&names("are-reproducible"), || reproducible(cache, &source, &packages, &stock));
     report.test(&names("tools-run-on-debian-12"), || roots::on_debian_12(cache, &packages));
     report.test(&names("dkms-builds-and-never-blocks"), || roots::dkms(cache, &packages, &stock));
-    Ok(())
+    machine::test(cache, report, &packages, &stock)
 }
 
 /// What the README says for those who want no packages.
