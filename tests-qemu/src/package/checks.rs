@@ -93,6 +93,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     report.test(&names("are-reproducible"), || reproducible(cache, &source, &packages, &stock));
     report.test(&names("tools-run-on-debian-12"), || roots::on_debian_12(cache, &packages));
     report.test(&names("dkms-builds-and-never-blocks"), || roots::dkms(cache, &packages, &stock));
+    report.test(&names("make-an-initramfs-where-it-is-booted"), || roots::initramfs(cache, &packages));
     machine::test(cache, report, &packages, &stock)
 }
 

@@ -2,7 +2,7 @@
 //! The packages on a machine: a clean Debian with its own kernel and systemd, at whose shell ([`shell`]) a user types
 //! what [`steps`] has. What is installed stays on its disk ([`disk`]) from one boot to the next.
 
-mod disk;
+pub(super) mod disk;
 mod shell;
 mod steps;
 

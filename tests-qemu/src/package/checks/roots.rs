@@ -2,7 +2,7 @@
 //! The packages in roots of Debian that hold what they need: their scripts run, and no machine does.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 
@@ -10,6 +10,7 @@ use super::Packages;
 use crate::cache::{key, log_of, Cache};
 use crate::debian::{self, Variant};
 use crate::package::list;
+use crate::package::machine::disk::{self, Release};
 use crate::stock::{self, Stock};
 use crate::{rootfs, run, setup};
 
@@ -123,4 +124,54 @@ pub(super) fn dkms(cache: &Cache, packages: &Packages, stock: &Stock) -> Result<
         ensure!(said.contains(&sentence), "nobody said {sentence:?}:\n{}", run::tail(&said));
     }
     Ok(String::new())
+}
+
+/// Installs a kernel and the packages, first as on most machines, then on one that boots from an image. The removal of
+/// the driver leaves its initramfs as it is: without the driver it would stop at boot.
+const INITRAMFS: &str = r##"
+image=/boot/initrd.img-$release
+not() { if "$@"; then echo "not expected: $*"; exit 1; fi; }
+has() { lsinitramfs "$image" | grep "$1"; }
+updated() { [ "$image" -nt /before ] && sleep 1 && touch /before; }
+
+echo MODULES=list >/etc/initramfs-tools/conf.d/tests
+apt-get install -y -q --no-install-recommends /given/linux-*.deb
+touch /before
+apt-get install -y -q /given/tesserafs-tools_*.deb /given/tesserafs-modules-*.deb
+not updated
+
+sed -i 's/^TESSERAFS_BOOT=no$/TESSERAFS_BOOT=yes/' /etc/tesserafs/initramfs.conf
+openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -days 1 -subj /CN=images -outform DER \
+    -out /etc/tesserafs/certificates.d/images.der
+apt-get install -y -q --reinstall /given/tesserafs-modules-*.deb
+updated
+has '/tesserafs\.ko'
+has 'certificates\.d/images\.der'
+has 'bin/keyctl'
+apt-get remove -y -q 'tesserafs-modules-*'
+not updated
+
+apt-get install -y -q --reinstall /given/tesserafs-tools_*.deb
+updated
+not has '/tesserafs\.ko'
+apt-get remove -y -q tesserafs-tools
+updated
+not has 'conf/conf\.d/tesserafs'
+"##;
+
+/// The scripts of the packages make a new initramfs where a machine boots from an image, and nowhere else.
+pub(super) fn initramfs(cache: &Cache, packages: &Packages) -> Result<String> {
+    let release = Release { name: &packages.release, version: &packages.kernel_version };
+    let given = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let of_kernel = list(&disk::kernel(cache, &release)?)?;
+    for file in of_kernel
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([packages.tools()?, packages.named("tesserafs-modules-")?])
+    {
+        let to = given.path().join(file.file_name().context("a package without a name")?);
+        fs::copy(file, &to).with_context(|| format!("failed to copy {}", file.display()))?;
+    }
+    let script = format!("release={}\n{INITRAMFS}", packages.release);
+    within(&disk::root(cache)?, given.path(), &script, &[]).map(|_| String::new())
 }
