@@ -138,6 +138,20 @@ pub(crate) fn is_supported(release: &str) -> bool {
     numbers(release) >= vec![7, 3]
 }
 
+/// The release of the archive that comes before this one, if there is one, and the version of its packages.
+pub(crate) fn before(release: &str) -> Result<Option<(String, String)>> {
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let suite = Suite::fetch(scratch.path(), SUITE, false)?;
+    let names = suite.names(HEADERS)?;
+    let older: Vec<&str> = names
+        .lines()
+        .filter(|name| name.strip_prefix(HEADERS).is_some_and(|name| numbers(name) < numbers(release)))
+        .collect();
+    newest(&older.join("\n"))
+        .map(|older| suite.version(&format!("{HEADERS}{older}")).map(|version| (older, version)))
+        .transpose()
+}
+
 /// The name of a release's folder, before the release.
 const FOLDER: &str = "packages-";
 

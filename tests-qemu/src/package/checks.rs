@@ -94,7 +94,8 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     report.test(&names("tools-run-on-debian-12"), || roots::on_debian_12(cache, &packages));
     report.test(&names("dkms-builds-and-never-blocks"), || roots::dkms(cache, &packages, &stock));
     report.test(&names("make-an-initramfs-where-it-is-booted"), || roots::initramfs(cache, &packages));
-    machine::test(cache, report, &packages, &stock)
+    machine::test(cache, report, &packages, &stock)?;
+    machine::upgrade::test(cache, report, &source, &packages, &stock)
 }
 
 /// What the README says for those who want no packages.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The packages on a machine: a clean Debian with its own kernel and systemd, at whose shell ([`shell`]) a user types
-//! what [`steps`] has. What is installed stays on its disk ([`disk`]) from one boot to the next.
+//! what [`steps`] and [`upgrade`] have. What is installed stays on its disk ([`disk`]) from one boot to the next.
 
 pub(super) mod disk;
 mod shell;
 mod steps;
+pub(super) mod upgrade;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::checks::Packages;
+use super::list;
 use crate::cache::Cache;
 use crate::qemu::{self, Accelerator};
 use crate::report::Report;
