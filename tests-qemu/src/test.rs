@@ -403,7 +403,11 @@ fn module_for(
             });
             report.test("module/takes-little-stack", || module::check_frames(compilers, existing()?));
             report.test("module/names-no-path-of-its-builder", || {
-                module::check_paths(compilers, existing()?, &[&cache.folder("")?, &tools::repository()])
+                let (all, own) = (cache.folder("")?, tools::repository());
+                // Debian's kernel has UBSAN, for which GCC notes the places of checks without any mapping.
+                let folders: &[&Path] =
+                    if kernel.flavour == Flavour::Stock { &[&own] } else { &[&all, &own] };
+                module::check_paths(compilers, existing()?, folders)
             });
         }
         // With debug assertions it can, and shall. But it must not lack the instrumentation that this kernel
