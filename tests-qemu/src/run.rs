@@ -229,7 +229,14 @@ impl Watch {
     fn new(command: &Command) -> Self {
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
         let words = std::iter::once(program).chain(command.get_args());
-        let what = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+        let mut words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        // A script of this program's own says nothing to the reader: what it starts stands behind `--`.
+        if words.iter().any(|word| word.contains('\n')) {
+            let start = words.iter().rposition(|word| word == "--").map_or(0, |place| place + 1);
+            words.drain(..start);
+            words.retain(|word| !word.contains('\n'));
+        }
+        let what = words.join(" ");
         Self { what: shorter(&what, 60), start: Instant::now(), next: SILENCE }
     }
 
@@ -296,6 +303,9 @@ mod tests {
         let watch = Watch::new(command("make").arg("-j2"));
         let line = watch.line(Duration::from_secs(30), Some(log.path()));
         assert_eq!(line, "30 s of `make -j2`: CC b.o");
+        let mut within = command("unshare");
+        within.args(["--mount", "--", "sh", "-c", "set -e\nexec chroot", "sh", "/root", "--", "make", "-j2"]);
+        assert_eq!(Watch::new(&within).line(Duration::from_secs(10), None), "10 s of `make -j2`");
         assert_eq!(shorter("abcdef", 3), "abc...");
     }
 
