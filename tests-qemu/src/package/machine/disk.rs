@@ -25,7 +25,7 @@ const KERNEL: [&str; 4] = ["linux-base-", "linux-binary-", "linux-modules-", "li
 const INSTALL_KERNEL: &str = r#"
 echo MODULES=list >/etc/initramfs-tools/conf.d/tests
 grep -qx virtio_blk /etc/initramfs-tools/modules || echo virtio_blk >>/etc/initramfs-tools/modules
-apt-get install -y -q --no-install-recommends "$1"/*.deb
+apt-get install -y -q --no-install-recommends /packages/*.deb
 "#;
 
 /// What runs for minutes on an emulated processor, and tests nothing here.
@@ -88,10 +88,14 @@ pub(super) fn clean(cache: &Cache, release: &Release<'_>) -> Result<PathBuf> {
         run::say(format_args!("making the disk of a clean machine with the kernel {name}"));
         let tree = folder.join("root");
         run::run(run::command("cp").arg("-a").arg(&root).arg(&tree))?;
-        let chroot = Chroot::new(tree.clone(), vec![kernel.clone()]);
+        // A copy: a folder of this machine's, shown in the root, would leave its path there.
+        let packages = tree.join("packages");
+        run::run(run::command("cp").arg("-r").arg(&kernel).arg(&packages))?;
+        let chroot = Chroot::new(tree.clone(), Vec::new());
         let mut install = chroot.command("sh");
-        install.env("DEBIAN_FRONTEND", "noninteractive").args(["-euc", INSTALL_KERNEL, "sh"]).arg(&kernel);
+        install.env("DEBIAN_FRONTEND", "noninteractive").args(["-euc", INSTALL_KERNEL]);
         run::logged(&mut install, &log_of(folder))?;
+        fs::remove_dir_all(&packages).with_context(|| format!("failed to remove {}", packages.display()))?;
         furnish(&tree)?;
         let mut format = ext2("mkfs.ext4");
         format.args(["-q", "-F", "-d"]).args([&tree, &folder.join(DISK)]).arg(SIZE);
