@@ -28,34 +28,42 @@ pub(crate) fn demo() -> Result<ExitCode> {
     let clock = Clock::start()?;
     let mut steps = Steps::default();
     clock.part("packages of this machine", || setup::ensure(&cache, &[Need::Stock, Need::Machine]))?;
-    // The driver leads to a boot, the tools to images and mounts: one waits for the network where the other computes. What
-    // does not come, because it failed, is nothing to wait for.
+    // The driver leads to a boot, the tools to images and mounts: one waits for the network where the other computes. A boot
+    // is long, so that all that is short follows in the other thread. What does not come, because it failed, is nothing to
+    // wait for.
     let (driver_is_ready, driver) = mpsc::channel();
     let (tools_are_ready, tools) = mpsc::channel();
+    let (machine_is_ready, machine) = mpsc::channel();
     let boot = |tools: mpsc::Receiver<Tools>| -> Result<Option<Steps>> {
         let driver = Arc::new(clock.part("the driver", || Driver::build(&cache))?);
         let _ = driver_is_ready.send(driver.clone());
         let Ok(tools) = tools.recv() else { return Ok(None) };
-        clock.part("a verified boot, and a refused one", || verified_boot(&cache, &tools, &driver)).map(Some)
+        let machine = clock.part("a machine for verified boot", || {
+            VerifiedBoot::prepare(&cache, &tools, &driver.kernel, &driver.module)
+        });
+        let machine = Arc::new(machine?);
+        let _ = machine_is_ready.send(machine.clone());
+        clock.part("a verified boot", || verified_boot(&machine)).map(Some)
     };
-    let mount = || -> Result<()> {
+    let mount = || -> Result<Option<Steps>> {
         let tools = clock.part("the tools", Tools::build)?;
         let _ = tools_are_ready.send(tools.clone());
         let images = clock.part("images", || images(&cache, &tools))?;
-        let Ok(driver) = driver.recv() else { return Ok(()) };
+        let Ok(driver) = driver.recv() else { return Ok(None) };
         println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
         let outcome = clock.part("mounts", || {
             let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
             lab.run(&images.stage, "demo", None, |message| steps.take(message))
         })?;
-        println!("\n  (all of this {} after the start)", clock.elapsed());
+        println!("\n  ({} after the start)", clock.elapsed());
         steps.end(outcome);
-        Ok(())
+        let Ok(machine) = machine.recv() else { return Ok(None) };
+        clock.part("a boot that is refused", || refused_boot(&machine)).map(Some)
     };
-    let (booted, mounted) = run::both(|| boot(tools), mount)?;
-    mounted?;
-    if let Some(booted) = booted? {
-        steps.append(booted);
+    let (booted, refused) = run::both(|| boot(tools), mount)?;
+    let refused = refused?;
+    for later in [booted?, refused].into_iter().flatten() {
+        steps.append(later);
     }
 
     println!("\nTimes, of which some overlap:\n");
@@ -114,29 +122,29 @@ fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     Ok(Images { debian, stage })
 }
 
-/// Boots from an image, and from one that is refused; they are shown later.
-fn verified_boot(cache: &Cache, tools: &Tools, driver: &Driver) -> Result<Steps> {
-    let machine = VerifiedBoot::prepare(cache, tools, &driver.kernel, &driver.module)?;
-    let (mut good, mut bad) = (Steps::kept(), Steps::kept());
-    good.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
-    bad.show("\nIt does not boot from another disk:\n");
-    let (booted, refused) = run::both(
-        || machine.run("demo", None, |message| good.take(message)),
-        || -> Result<()> {
-            let stopped = machine.stopped.first().context("there is no disk that is refused")?;
-            bad.show(&format!("  {}:", stopped.name.replace('-', " ")));
-            let said = machine.stop(stopped)?;
-            bad.show(&format!("    {said}"));
-            bad.well += 1;
-            Ok(())
-        },
-    )?;
-    good.end(booted?);
-    if let Err(error) = refused {
-        bad.failures.push(advice::told(&error));
+/// Boots from an image; what it shows is kept.
+fn verified_boot(machine: &VerifiedBoot) -> Result<Steps> {
+    let mut steps = Steps::kept();
+    steps.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
+    let outcome = machine.run("demo", None, |message| steps.take(message))?;
+    steps.end(outcome);
+    Ok(steps)
+}
+
+/// Does not boot from another image; what it shows is kept.
+fn refused_boot(machine: &VerifiedBoot) -> Result<Steps> {
+    let mut steps = Steps::kept();
+    steps.show("\nIt does not boot from another disk:\n");
+    let stopped = machine.stopped.first().context("there is no disk that is refused")?;
+    steps.show(&format!("  {}:", stopped.name.replace('-', " ")));
+    match machine.stop(stopped) {
+        Ok(said) => {
+            steps.show(&format!("    {said}"));
+            steps.well += 1;
+        }
+        Err(error) => steps.failures.push(advice::told(&error)),
     }
-    good.append(bad);
-    Ok(good)
+    Ok(steps)
 }
 
 /// The steps that went well, and those that did not.
