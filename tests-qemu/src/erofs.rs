@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::Cache;
+use crate::cache::{log_of, Cache};
 use crate::debian::Suite;
 use crate::{kernel, run, setup};
 
@@ -23,12 +23,12 @@ pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
         return Ok((installed, version));
     }
     let folder = cache.once("erofs-utils", |folder| {
-        setup::install(PACKAGES)?;
+        setup::install(cache, PACKAGES)?;
         run::say("building a mkfs.erofs that knows zstd");
         let suite = Suite::fetch(folder, SUITE, true)?;
         run::logged(
             suite.apt("apt-get").args(["source", "--download-only", "erofs-utils"]),
-            &folder.join("download.log"),
+            &log_of(folder),
         )?;
         let description = std::fs::read_dir(folder)
             .context("failed to list downloads")?
@@ -39,7 +39,7 @@ pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
         // The archive has vouched for the package: apt checked its hash against a signed list.
         run::logged(
             run::command("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&source),
-            &folder.join("unpack.log"),
+            &log_of(folder),
         )?;
         let steps: [&[&str]; 3] = [
             &["./autogen.sh"],
@@ -49,7 +49,7 @@ pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
         for step in steps {
             run::logged(
                 run::command(step[0]).current_dir(&source).env_remove("MAKEFLAGS").args(&step[1..]),
-                &folder.join("build.log"),
+                &log_of(folder),
             )?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Writes the manual pages and the completions of `mkfs.tesserafs`, `fsck.tesserafs` and `tesserafs`, from what defines their
 //! command lines, into the folder that its first argument names (`man/`, `bash/`, `zsh/`, `fish/`); the second is the date of the pages.
