@@ -91,7 +91,7 @@ struct MountArgs {
     #[arg(long, short)]
     foreground: bool,
 
-    /// Threads that serve requests [default: one more than there are processors]
+    /// Threads that serve requests [default: 8]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 

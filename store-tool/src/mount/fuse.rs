@@ -24,7 +24,8 @@ use crate::mountinfo::{self, Mount, BY_FUSE};
 use crate::say;
 use crate::umount::unmount_at;
 
-/// Threads that serve requests, at most, unless somebody asks for more: each has memory of its own.
+/// Threads that serve requests. More than processors, as one that waits for the disk serves nobody: with 8 instead of 3 on two
+/// processors, four readers of small files took 0.68 of the time.
 const THREADS: usize = 8;
 
 /// KiB that the kernel reads ahead of a reader of the mount: as much as one request can have.
@@ -144,8 +145,7 @@ fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> io::Res
         Some(dir) => dir.clone(),
         None => image.parent().map(PathBuf::from).unwrap_or_default(),
     };
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let threads = request.threads.unwrap_or(processors.saturating_add(1).min(THREADS));
+    let threads = request.threads.unwrap_or(THREADS);
     let is_root = geteuid().is_root();
     let mut command = Command::new("/proc/self/exe");
     command.arg("serve");
