@@ -120,13 +120,26 @@ pub(crate) fn fuzz() -> Result<Vec<PathBuf>> {
     build_with(fuzz_cargo(), &[], &[])
 }
 
-/// Builds the guest's init, statically linked: the initramfs holds no C library for it.
+/// Builds the guest's init.
 pub(crate) fn guest() -> Result<PathBuf> {
+    static_program("tesserafs-guest")
+}
+
+/// Builds `tesserafs`, which mounts by FUSE, for the guest.
+pub(crate) fn store() -> Result<PathBuf> {
+    static_program("tesserafs")
+}
+
+/// Builds the program of a package, statically linked: the initramfs holds no C library for it.
+fn static_program(package: &str) -> Result<PathBuf> {
     let built = build(
-        &["-p", "tesserafs-guest", "--target", GUEST_TARGET],
-        &[("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")],
+        &["-p", package, "--target", GUEST_TARGET],
+        &[
+            ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static"),
+            ("OPENSSL_STATIC", "1"),
+        ],
     )?;
-    find(&built, "tesserafs-guest")
+    find(&built, package)
 }
 
 /// Runs `cargo build --release` and returns the programs that it made.
