@@ -113,6 +113,11 @@ pub(crate) fn fuzz() -> Result<Vec<PathBuf>> {
     build_with(fuzz_cargo(), &[], &[])
 }
 
+/// Builds the program that mounts images without the driver.
+pub(crate) fn store() -> Result<PathBuf> {
+    find(&build(&["-p", "tesserafs"], &[])?, "tesserafs")
+}
+
 /// Builds the guest's init, statically linked: the initramfs holds no C library for it.
 pub(crate) fn guest() -> Result<PathBuf> {
     let built = build(

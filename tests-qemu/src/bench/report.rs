@@ -9,6 +9,7 @@ use anyhow::Result;
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::build::OURS as MKFS;
+use super::fuse::{MEMORY, PROCESSOR};
 use super::images::{OURS, OURS_FILE};
 use super::record::{summary, Built, Measured, Record, Summary};
 
@@ -84,6 +85,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     if let Some(fleet) = &record.fleet {
         let title = "containers with an overlay each";
         comparison(&mut out, "A hundred containers from ten images", title, fleet)?;
+    }
+    if let Some(fuse) = &record.fuse {
+        by_fuse(&mut out, fuse)?;
     }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
@@ -207,6 +211,29 @@ fn comparison(out: &mut String, heading: &str, title: &str, part: &Measured<Samp
         "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
     )?;
     medians(out, title, &part.samples)?;
+    circumstances(out, part)
+}
+
+/// Servers for FUSE: times, processors' times and memory, a table each.
+fn by_fuse(out: &mut String, part: &Measured<Sample>) -> Result<()> {
+    writeln!(out, "\n## By FUSE, on the machine itself\n")?;
+    writeln!(
+        out,
+        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
+    )?;
+    let (other, times): (Vec<Sample>, Vec<Sample>) = part
+        .samples
+        .iter()
+        .cloned()
+        .partition(|sample| [PROCESSOR, MEMORY].iter().any(|kind| sample.measure.starts_with(kind)));
+    let (memory, processors): (Vec<Sample>, Vec<Sample>) =
+        other.into_iter().partition(|sample| sample.measure.starts_with(MEMORY));
+    medians(out, "cold, time", &times)?;
+    writeln!(out)?;
+    medians(out, "server and reader, seconds of processors", &processors)?;
+    writeln!(out)?;
+    medians(out, "server, memory at most", &memory)?;
+    extremes(out, &times)?;
     circumstances(out, part)
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::super::build::{MKSQUASHFS, OURS as MKFS};
+use super::super::fuse;
 use super::super::images::{EROFS_VERITY, OURS, OURS_TRUSTED, SQUASHFS_VERITY};
 use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
@@ -28,6 +29,8 @@ enum Figure {
     Own(fn(&Figures<'_>) -> Option<f64>),
     /// The time of a measure, as a multiple of that of the faster one of [`FASTER`].
     Fault(&'static str),
+    /// The time of a measure by FUSE, as a multiple of that of the faster one of [`FASTER_FUSE`].
+    Fuse(&'static str),
     /// Bytes that are decoded for each page of a measure, as a multiple of [`TWO_CHUNKS`].
     Decoded(&'static str),
 }
@@ -45,11 +48,20 @@ const FASTER: [&str; 2] = [EROFS_VERITY, SQUASHFS_VERITY];
 /// The same, as the table of targets names it.
 pub(super) const THE_FASTER: &str = "the faster of EROFS and squashfs on dm-verity";
 
+/// Who has to be beaten by FUSE: whoever is faster.
+const FASTER_FUSE: [&str; 2] = [fuse::EROFS, fuse::SQUASHFS];
+
+/// The same, as the table of targets names it.
+pub(super) const THE_FASTER_FUSE: &str = "the faster of erofsfuse and squashfuse_ll";
+
+/// What the server for FUSE may take, besides the page cache.
+const FUSE_MEMORY: f64 = (64 << 20) as f64;
+
 /// What a page may cost that lies across the border of two chunks: both, of the largest size that
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 34] = [
+const TARGETS: [Target; 42] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -103,6 +115,14 @@ const TARGETS: [Target; 34] = [
         Wanted::AtMost(1.0),
         |f| f.worst(&f.record.fault_two),
     ),
+    fuse("sequential, all files"),
+    fuse("random 4 KiB"),
+    fuse("random 4 KiB, four readers"),
+    fuse("small files"),
+    fuse("small files, four readers"),
+    fuse("stat of all"),
+    fuse("start of python3"),
+    target("FUSE: memory of the server at most", "64 MiB", Wanted::AtMost(1.0), |f| f.fuse_memory()),
     decoded("fault: 1 page of a large program"),
     decoded("fault: 8 pages of a large program"),
     decoded("fault: 32 pages of a large program"),
@@ -123,6 +143,11 @@ const fn fault(measure: &'static str) -> Target {
     Target { what: measure, against, wanted, figure: Figure::Fault(measure) }
 }
 
+const fn fuse(measure: &'static str) -> Target {
+    let (against, wanted) = (THE_FASTER_FUSE, Wanted::AtMost(1.0));
+    Target { what: measure, against, wanted, figure: Figure::Fuse(measure) }
+}
+
 const fn decoded(measure: &'static str) -> Target {
     let (against, wanted) = ("two chunks of 128 KiB", Wanted::AtMost(1.0));
     Target { what: measure, against, wanted, figure: Figure::Decoded(measure) }
@@ -134,6 +159,7 @@ impl Target {
         match self.figure {
             Figure::Own(_) => self.what.to_owned(),
             Figure::Fault(measure) => format!("{measure}, time"),
+            Figure::Fuse(measure) => format!("FUSE: {measure}, time"),
             Figure::Decoded(measure) => format!("{measure}, bytes decoded for each"),
         }
     }
@@ -142,7 +168,8 @@ impl Target {
     fn figure(&self, figures: &Figures<'_>) -> Option<f64> {
         match self.figure {
             Figure::Own(figure) => figure(figures),
-            Figure::Fault(measure) => figures.of_faster(&figures.record.fault, measure),
+            Figure::Fault(measure) => figures.of_faster(&figures.record.fault, measure, FASTER),
+            Figure::Fuse(measure) => figures.of_faster(&figures.record.fuse, measure, FASTER_FUSE),
             Figure::Decoded(measure) => figures.decoded(measure),
         }
     }
@@ -173,16 +200,25 @@ impl Figures<'_> {
         Some((self.value)(&of(samples, measure, one)?) / (self.value)(&of(samples, measure, other)?))
     }
 
-    /// How many times that of the faster one of [`FASTER`] something is; both must have been measured.
-    fn of_faster(&self, part: &Option<Measured<Sample>>, measure: &str) -> Option<f64> {
-        let [one, other] = FASTER.map(|system| self.of(part, measure, OURS, system));
+    /// How many times that of the faster one of two others something is; both must have been measured.
+    fn of_faster(&self, part: &Option<Measured<Sample>>, measure: &str, others: [&str; 2]) -> Option<f64> {
+        let [one, other] = others.map(|system| self.of(part, measure, OURS, system));
         Some(one?.max(other?))
     }
 
     /// The largest of these figures of a part.
     fn worst(&self, part: &Option<Measured<Sample>>) -> Option<f64> {
         let measures = names(&part.as_ref()?.samples, |sample| &sample.measure);
-        measures.into_iter().filter_map(|measure| self.of_faster(part, measure)).reduce(f64::max)
+        measures.into_iter().filter_map(|measure| self.of_faster(part, measure, FASTER)).reduce(f64::max)
+    }
+
+    /// Memory of the server for FUSE in the measure in which it takes most, as a part of what it may take.
+    fn fuse_memory(&self) -> Option<f64> {
+        let samples = &self.record.fuse.as_ref()?.samples;
+        let measures = names(samples, |sample| &sample.measure);
+        let memory = measures.into_iter().filter(|measure| measure.starts_with(fuse::MEMORY));
+        let most = memory.filter_map(|measure| of(samples, measure, OURS)).map(|all| (self.value)(&all));
+        Some(most.reduce(f64::max)? / FUSE_MEMORY)
     }
 
     /// Bytes that were decoded for each page, in pairs of chunks.

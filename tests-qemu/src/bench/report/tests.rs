@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reports of a few samples.
 
+use super::super::fuse;
 use super::super::images::{EROFS_VERITY, SQUASHFS_VERITY};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
-use super::targets::{QUOTED, THE_FASTER};
+use super::targets::{QUOTED, THE_FASTER, THE_FASTER_FUSE};
 use super::*;
 use tesserafs_guest::reading::{ONE_CPU, TWO_CPUS};
 
@@ -73,6 +74,34 @@ fn a_fault_is_measured_against_the_faster_system() {
     assert!(text.contains(&target), "{text}");
     assert!(text.contains(&format!("| {measure} | 160 |")), "{text}");
     assert!(text.contains(&format!("of all rows, time | {THE_FASTER} | ≤ 1 | 0.900 | yes |")), "{text}");
+}
+
+#[test]
+fn a_server_for_fuse_is_measured_against_the_faster_one_and_by_its_memory() {
+    let row = |measure, [ours, erofs, squashfs]: [f64; 3]| {
+        let all = [(OURS, ours), (fuse::EROFS, erofs), (fuse::SQUASHFS, squashfs)];
+        all.map(|(system, value)| sample(measure, system, value)).to_vec()
+    };
+    let mib = f64::from(1 << 20);
+    let rows = [
+        row("stat of all", [3.0, 4.0, 2.5]),
+        row("processors: stat of all", [1.0, 2.0, 3.0]),
+        row("memory: stat of all", [16.0 * mib, 8.0 * mib, 8.0 * mib]),
+        row("memory: small files", [32.0 * mib, 8.0 * mib, 8.0 * mib]),
+    ];
+    let read = Some(measured(vec![sample("stat of all", OURS, 1.0), sample("stat of all", "EROFS", 2.0)]));
+    let record = Record { fuse: Some(measured(rows.concat())), read, ..Record::default() };
+    let text = markdown(&record).unwrap();
+    let target = format!("| FUSE: stat of all, time | {THE_FASTER_FUSE} | ≤ 1 | 1.200 | **no** | 1.200 |");
+    assert!(text.contains(&target), "{text}");
+    assert!(text.contains("| FUSE: memory of the server at most | 64 MiB | ≤ 1 | 0.500 | yes |"), "{text}");
+    assert!(text.contains("| stat of all | 3.000 s | 4.000 s (1.33) | 2.500 s (0.83) |"), "{text}");
+    assert!(text.contains("| processors: stat of all | 1.000 s |"), "{text}");
+    assert!(text.contains("| memory: stat of all | 16.8 MB | 8.4 MB (0.50) |"), "{text}");
+    // The figures of another part stay, also in the file that they are kept in.
+    assert!(text.contains("| stat of all, cold, time | EROFS | ≤ 1 | 0.500 | yes |"), "{text}");
+    let kept: Record = serde_json::from_slice(&record.to_json().unwrap()).unwrap();
+    assert_eq!(markdown(&kept).unwrap(), text);
 }
 
 #[test]
