@@ -16,6 +16,8 @@ use seccompiler::{
 };
 use tesserafs_image::Error;
 
+use crate::{chain, say};
+
 /// The newest version of Landlock whose rules are used; an older kernel applies those that it knows.
 const LANDLOCK: ABI = ABI::V6;
 
@@ -77,13 +79,17 @@ const ALLOWED_TOO: [i64; 2] = [libc::SYS_dup2, libc::SYS_poll];
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_TOO: [i64; 0] = [];
 
-/// Gives up what is not needed, for this thread and those that it starts. Nothing of it can be had back.
+/// Gives up what is not needed, for this thread and those that it starts. Nothing of it can be had back. Of a kernel that has no
+/// Landlock or no filters the daemon is confined by the rest; the latter is said.
 pub(crate) fn confine() -> Result<(), Error> {
     drop_capabilities().map_err(|error| refuse("capabilities", &error))?;
     restrict_files().map_err(|error| refuse("Landlock", &error))?;
     let filter = filter().map_err(|error| refuse("seccomp", &error))?;
     // The last, as it forbids the others' system calls.
-    apply_filter(&filter).map_err(|error| refuse("seccomp", &error))
+    if let Err(error) = apply_filter(&filter) {
+        say(&format!("this kernel filters no system calls of the daemon: {}", chain(&error)));
+    }
+    Ok(())
 }
 
 fn refuse(what: &str, error: &dyn Display) -> Error {

@@ -23,11 +23,11 @@ use crate::fuse::{Server, Shown};
 use crate::head::{self, Wanted};
 use crate::log::{Log, Sink};
 
-/// Blocks of verified metadata in memory: 12 MiB, which are the inodes of some 200,000 files.
-const METADATA_BLOCKS: u64 = 3072;
+/// Blocks of verified metadata in memory: 10 MiB, which are the inodes of some 150,000 files.
+const METADATA_BLOCKS: u64 = 2560;
 
 /// Bytes of decoded chunks in memory.
-const CHUNK_BYTES: usize = 20 << 20;
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// What the daemon tells the mounter when the mount is there.
 pub(crate) const READY: &[u8] = b"mounted\n";

@@ -8,6 +8,7 @@
 mod attributes;
 mod directory;
 mod failure;
+mod protocol;
 mod server;
 mod xattr;
 

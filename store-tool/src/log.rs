@@ -125,11 +125,6 @@ impl Log {
             }
         }
     }
-
-    /// Prints a line.
-    pub fn say(&self, line: &str) {
-        self.sink.write(&format!("{}: {line}", self.image));
-    }
 }
 
 #[cfg(test)]

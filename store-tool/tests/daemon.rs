@@ -171,6 +171,33 @@ fn the_daemon_has_given_up_what_it_does_not_need() {
 }
 
 #[test]
+fn what_was_seen_once_is_not_asked_for_again() {
+    let Some(folder) = prepared() else { return };
+    symlink("file", folder.path().join("root/link")).expect("a symlink");
+    let mount = Mount::new(&build(folder.path()), &[]);
+    let look = {
+        let dir = mount.dir.clone();
+        move || {
+            assert_eq!(fs::read(dir.join("file")).expect("a file"), b"bytes\n");
+            assert_eq!(fs::read_link(dir.join("link")).expect("a symlink"), Path::new("file"));
+            assert!(dir.join("none").symlink_metadata().is_err());
+            assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 3);
+        }
+    };
+    look();
+    let daemon = Pid::from_raw(mount.daemon()).expect("a process");
+    kill_process(daemon, Signal::STOP).expect("a process");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        look();
+        let _ = sender.send(());
+    });
+    let answered = receiver.recv_timeout(PATIENCE);
+    kill_process(daemon, Signal::CONT).expect("a process");
+    assert_eq!(answered, Ok(()), "the daemon was asked");
+}
+
+#[test]
 fn others_mounts_and_directories_are_left_alone() {
     let Some(folder) = prepared() else { return };
     let refused = tesserafs(&["umount", "/proc"]);

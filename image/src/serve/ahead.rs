@@ -15,6 +15,9 @@ const STREAMS: usize = 16;
 /// Chunks that are decoded ahead of a reader: of 64 KiB on average, as much as some requests of the kernel.
 const DEPTH: u32 = 8;
 
+/// Steps after which a reader is one who reads in order.
+const STEPS: u32 = 2;
+
 /// Chunks that wait to be decoded, at most.
 const QUEUE: usize = 64;
 
@@ -30,6 +33,8 @@ struct Inner {
     streams: [Stream; STREAMS],
     clock: u64,
     queue: VecDeque<u32>,
+    /// Chunks that were read last: threads that serve one reader may get to its requests in another order.
+    recent: VecDeque<u32>,
     workers: usize,
     is_over: bool,
 }
@@ -41,6 +46,8 @@ struct Stream {
     next: u32,
     /// The chunk behind the last one that was queued for it.
     frontier: u32,
+    /// How often it went on.
+    steps: u32,
     /// When it read last; 0 of a stream that is none.
     asked: u64,
 }
@@ -50,7 +57,7 @@ impl Ahead {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note that somebody reads these chunks, of `chunks` that there are, and queues those behind them for a reader in order.
+    /// Takes note that somebody reads these chunks, which are not more than a request can have, of `chunks` that there are, and queues those behind them for a reader in order.
     pub(super) fn note(&self, read: Range<u32>, chunks: u32) {
         let mut inner = self.lock();
         if inner.workers == 0 {
@@ -59,9 +66,13 @@ impl Ahead {
         // Whoever wants them is decoding them.
         inner.queue.retain(|index| !read.contains(index));
         let more = inner.advance(&read);
+        inner.recent.extend(read.clone());
+        let too_many = inner.recent.len().saturating_sub(QUEUE);
+        inner.recent.drain(..too_many);
         let mut is_new = false;
         for index in more.start..more.end.min(chunks) {
-            if inner.queue.len() < QUEUE && !inner.queue.contains(&index) {
+            let is_known = inner.queue.contains(&index) || inner.recent.contains(&index);
+            if inner.queue.len() < QUEUE && !is_known {
                 inner.queue.push_back(index);
                 is_new = true;
             }
@@ -113,12 +124,16 @@ impl Inner {
                 return 0..0;
             }
             stream.next = read.end;
+            stream.steps = stream.steps.saturating_add(1);
+            if stream.steps < STEPS {
+                return 0..0;
+            }
             let more = stream.frontier.max(read.end)..read.end.saturating_add(DEPTH);
             stream.frontier = stream.frontier.max(more.end);
             return more;
         }
         if let Some(oldest) = self.streams.iter_mut().min_by_key(|stream| stream.asked) {
-            *oldest = Stream { next: read.end, frontier: read.end, asked: clock };
+            *oldest = Stream { next: read.end, frontier: read.end, steps: 0, asked: clock };
         }
         0..0
     }
@@ -141,14 +156,23 @@ mod tests {
             assert_eq!(queued(&ahead), [] as [u32; 0]);
         }
         ahead.note(11..12, 1000);
-        assert_eq!(queued(&ahead), Vec::from_iter(12..20));
+        assert_eq!(queued(&ahead), [] as [u32; 0]);
+        ahead.note(12..13, 1000);
+        assert_eq!(queued(&ahead), Vec::from_iter(13..21));
         // Nothing twice, and nothing for a reader who stays where it is.
-        ahead.note(12..14, 1000);
-        assert_eq!(queued(&ahead), Vec::from_iter(20..22));
-        ahead.note(13..14, 1000);
+        ahead.note(13..15, 1000);
+        assert_eq!(queued(&ahead), Vec::from_iter(21..23));
+        ahead.note(14..15, 1000);
         assert_eq!(queued(&ahead), [] as [u32; 0]);
         // Its last chunk once more, and on; no chunk behind the last.
         ahead.note(71..73, 75);
-        assert_eq!(queued(&ahead), [73, 74]);
+        ahead.note(72..74, 75);
+        assert_eq!(queued(&ahead), [74]);
+        // A request that overtakes the one before it.
+        ahead.note(200..201, 1000);
+        ahead.note(201..202, 1000);
+        ahead.note(206..210, 1000);
+        ahead.note(202..206, 1000);
+        assert_eq!(queued(&ahead), Vec::from_iter(210..214));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use tesserafs_format::{
@@ -35,6 +36,7 @@ pub struct Files<'a> {
     cache: ChunkCache,
     ahead: Ahead,
     decoders: Decoders,
+    decoded: AtomicU64,
 }
 
 impl<'a> Files<'a> {
@@ -46,7 +48,19 @@ impl<'a> Files<'a> {
             .collect();
         let packs = Packs::open(metadata.source(), &packs?, pack_dir)?;
         let cache = ChunkCache::new(cached);
-        Ok(Self { image, packs, cache, ahead: Ahead::default(), decoders: Decoders::default() })
+        Ok(Self {
+            image,
+            packs,
+            cache,
+            ahead: Ahead::default(),
+            decoders: Decoders::default(),
+            decoded: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes that were decoded so far: no more than are read, as long as nobody jumps about.
+    pub fn decoded_bytes(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
     }
 
     /// Hands `take` the bytes of `range`, or those of them that the file has. Of a file that is not a regular one there are none.
@@ -114,6 +128,7 @@ impl<'a> Files<'a> {
             Found::Busy => return Ok(Some(room)),
             Found::Claim(claim) if piece.is_whole_chunk() => {
                 self.decoders.with(|decoder| self.packs.read_into(chunk, decoder, room))?;
+                self.decoded.fetch_add(room.len() as u64, Ordering::Relaxed);
                 drop(claim);
                 return Ok(None);
             }
@@ -147,6 +162,7 @@ impl<'a> Files<'a> {
         let wanted = if claim.is_for_more { chunk.raw_len } else { wanted };
         let buffer = self.cache.buffer();
         let raw = self.decoders.with(|decoder| self.packs.read_beginning(chunk, wanted, decoder, buffer))?;
+        self.decoded.fetch_add(raw.len() as u64, Ordering::Relaxed);
         Ok(claim.fill(raw))
     }
 
@@ -157,12 +173,16 @@ impl<'a> Files<'a> {
     }
 
     fn look_ahead(&self, pieces: &[Piece]) {
+        if pieces.iter().all(Piece::is_random) {
+            return;
+        }
         let chunks = || pieces.iter().filter_map(|piece| piece.chunk).map(|chunk| chunk.index.0);
         let (Some(first), Some(last)) = (chunks().next(), chunks().next_back()) else { return };
         let all = u32::try_from(self.image.sb.layout.chunks.records()).unwrap_or(u32::MAX);
-        // Of chunks that were seen elsewhere before, nobody knows what comes next.
-        let behind = if last < first { first } else { last };
-        self.ahead.note(first..behind.saturating_add(1), all);
+        // Of chunks that are elsewhere, too, nobody knows what comes next.
+        let is_in_order = last.checked_sub(first).is_some_and(|more| (more as usize) < pieces.len());
+        let last = if is_in_order { last } else { first };
+        self.ahead.note(first..last.saturating_add(1), all);
     }
 
     /// Decodes ahead of readers who read in order, until [`stop`](Self::stop): for a thread of its own, or several.

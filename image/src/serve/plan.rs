@@ -20,6 +20,8 @@ pub(super) struct Piece {
     /// First byte of the file, and the one behind the last.
     start: u64,
     end: u64,
+    /// Whether no more than a page is read: at a random place, or a small file.
+    is_page: bool,
 }
 
 /// The pieces of `range`, which is not empty and lies in the content. They follow each other without a gap.
@@ -33,6 +35,7 @@ pub(super) fn pieces(
 ) -> Result<Vec<Piece>, Broken> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut is_one = true;
+    let is_page = range.end.saturating_sub(range.start) <= BLOCK_BYTES;
     let mut extent = image.extent_at(extents, range.start)?;
     loop {
         let chunk = match extent.target {
@@ -46,7 +49,7 @@ pub(super) fn pieces(
         let (start, end) = (extent.start.max(range.start), extent.end.min(range.end));
         match pieces.last_mut() {
             Some(last @ Piece { chunk: None, .. }) if chunk.is_none() => last.end = end,
-            _ => pieces.push(Piece { extent, chunk, start, end }),
+            _ => pieces.push(Piece { extent, chunk, start, end, is_page }),
         }
         is_one &= extent.end >= range.end;
         let next = extent.index.saturating_add(1);
@@ -84,20 +87,24 @@ impl Piece {
         start..start.saturating_add(self.len())
     }
 
+    /// Whether it is a page of a chunk that is one file's: nobody reads it in order.
+    pub(super) fn is_random(&self) -> bool {
+        self.is_page && self.chunk.is_none_or(|chunk| u64::from(chunk.raw_len) == self.extent.len())
+    }
+
     /// Raw bytes from the start of its chunk that are wanted: those up to its end, or all.
     pub(super) fn wanted(&self) -> u32 {
         let Some(chunk) = self.chunk else { return 0 };
+        // The kernel reads ahead, or the program reads much: the rest of the chunk is wanted next.
+        if !self.is_page {
+            return chunk.raw_len;
+        }
         // A reader of the first file of a group may well go on with the next ones.
         let is_group = self.extent.len() < chunk.raw_len.into();
         if is_group && self.raw(self.start) < BLOCK_BYTES {
             return chunk.raw_len;
         }
-        let wanted = u32::try_from(self.raw(self.end)).unwrap_or(u32::MAX);
-        // The range ends in the chunk's last page, which the next chunk shares: a reader who goes on wants the rest of this one.
-        if u64::from(chunk.raw_len.saturating_sub(wanted)) < BLOCK_BYTES {
-            return chunk.raw_len;
-        }
-        wanted
+        u32::try_from(self.raw(self.end)).unwrap_or(u32::MAX)
     }
 
     /// Where the byte at `pos` of the file lies in the raw bytes.

@@ -10,24 +10,20 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tesserafs_format::limits::{BLOCK_BYTES, NAME_MAX};
 use tesserafs_format::{Directory, FileKind, Inode};
 use tesserafs_image::serve::{Files, Seek, Tree};
 use tesserafs_image::Broken;
 
-use super::{attributes, directory, errno};
+use super::{attributes, directory, errno, protocol};
 use crate::log::Log;
 
 /// How long the kernel may keep what it was told: an image never changes.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// Requests of the kernel that nobody waits for at once, such as readahead.
-const MAX_BACKGROUND: u16 = 64;
 
 /// `whence` of lseek(2), the same on all architectures of Linux.
 const SEEK_DATA: i32 = 3;
@@ -107,22 +103,7 @@ impl Server {
 
 impl Filesystem for Server {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_NO_OPEN_SUPPORT
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
-            | InitFlags::FUSE_PARALLEL_DIROPS;
-        if self.shown.acl {
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
-        // Each of them makes something faster, but for the ACLs: a kernel before 4.9 ignores these.
-        for flag in wanted.iter() {
-            let _ = config.add_capabilities(flag);
-        }
-        let _ = config.set_max_background(MAX_BACKGROUND);
+        protocol::configure(config, self.shown.acl);
         Ok(())
     }
 

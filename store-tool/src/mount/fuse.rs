@@ -173,6 +173,8 @@ fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> io::Res
             command.arg(name);
         }
     }
+    // Each arena of the allocator keeps what was freed in it, and there would be one for each thread.
+    command.env("MALLOC_ARENA_MAX", "2");
     let image = source.file().try_clone()?;
     command.stdin(image).stdout(Stdio::piped()).spawn()
 }
