@@ -37,14 +37,14 @@ pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
 pub(crate) fn fuse(cache: &Cache) -> Result<(PathBuf, String)> {
     let installed = PathBuf::from("erofsfuse");
     // It does not say what it decompresses, only what it is.
-    if let Ok(version) = version_of(&installed, "--help") {
+    if let Ok(version) = run::version(&installed, "--help", "erofsfuse ") {
         if release(&version).is_some_and(|release| release >= ZSTD_SINCE) {
             return Ok((installed, version));
         }
     }
     // A folder of its own: that of the builder is made without the library of FUSE.
     let program = build(cache, "erofs-utils-fuse", "--enable-fuse", FUSE_PACKAGES)?.join("fuse/erofsfuse");
-    let version = version_of(&program, "--help")?;
+    let version = run::version(&program, "--help", "erofsfuse ")?;
     Ok((program, version))
 }
 
@@ -92,15 +92,7 @@ fn zstd_version(program: &Path) -> Result<String> {
     if !String::from_utf8_lossy(&help).contains("zstd") {
         bail!("{} knows no zstd", program.display());
     }
-    version_of(program, "-V")
-}
-
-/// The first line that a program prints for an argument, which is its version.
-fn version_of(program: &Path, argument: &str) -> Result<String> {
-    let said = run::output(run::command(program).arg(argument))?;
-    let said = [said.stdout, said.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    Ok(said.lines().next().unwrap_or_default().trim().to_owned())
+    run::version(program, "-V", "")
 }
 
 /// The first two numbers of a version: `erofsfuse 1.9.4` is 1.9.

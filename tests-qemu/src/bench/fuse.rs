@@ -64,10 +64,7 @@ impl Programs {
         let tesserafs = tools::store()?;
         let (erofs, erofs_version) = erofs::fuse(&bench.cache)?;
         let version = run::capture(run::command(&tesserafs).arg("--version"))?.trim().to_owned();
-        // It has no option for it that would be a success.
-        let said = run::output(run::command(SQUASHFS).arg("--help"))?;
-        let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-        let squashfs_version = said.lines().next().unwrap_or_default().to_owned();
+        let squashfs_version = run::version(Path::new(SQUASHFS), "--help", "squashfuse ")?;
         Ok(Self { tesserafs, erofs, versions: [version, erofs_version, squashfs_version] })
     }
 
