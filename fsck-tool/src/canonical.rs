@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Whether an image is canonical: byte for byte what a builder makes of its tree, profile and annotations (`FORMAT.md` 9.1).
 //!

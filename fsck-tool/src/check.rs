@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A whole check: superblock, signature, Merkle tree, tree, map, chunks, and what a builder makes; each step needs those before it.
 

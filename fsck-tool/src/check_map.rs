@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The records of the map region: packs, chunks, extents, annotations, and that they fill their tables.
 

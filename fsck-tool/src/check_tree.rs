@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Everything of the metadata that is bytes rather than records: the Merkle tree, the tree ID, padding.
 

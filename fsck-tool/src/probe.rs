@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The content of a device, in the words of udev: `KEY=VALUE` lines as `blkid -o udev` prints them.
 //!

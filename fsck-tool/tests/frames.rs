@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Frames that no builder makes (`FORMAT.md` 5.4): which of them fsck finds, and that a reader of a beginning reads the others right.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! For any bytes: a verdict, soon, and no panic. Each flipped bit is found.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! How much memory a check takes for each inode, which the help says. One test, as it counts what all threads allocate.
 

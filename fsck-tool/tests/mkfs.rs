@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! With the real mkfs: its images are clean, and an extracted tree builds the same image.
 

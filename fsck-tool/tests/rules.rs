@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! One broken image for each rule that only a reader of the whole image can see, and for each that a record can break:
 //! the rule is found, with its place and the file, and, where the break allows it, nothing else.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Xattrs that setxattr(2) refuses: an image that holds them is not clean, and is extracted without them.
 

@@ -32,7 +32,7 @@ impl Certificate {
 /// Why a signature does not count.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// What there is instead of a signature by a trusted key.
+    /// The thing found instead of a signature by a trusted key.
     pub found: &'static str,
     /// The reasons of the library.
     pub detail: String,

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Where contents are cut: holes, content-defined chunks, and the ends of groups (`FORMAT.md` 5.1 to 5.3).
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! From files to stored chunks, on all processors, in an order that does not depend on them.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! `--file-contexts`: SELinux labels from a policy's file_contexts(5), as setfiles(8) would give them.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The file that becomes the image: without a name until it is complete, so that an unfinished image leaves
 //! nothing behind.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Signatures: CMS over the signed prefix, in the one form that the kernel's parser accepts (`FORMAT.md` 7).
 //!

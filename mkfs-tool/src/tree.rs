@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The tree region in memory, built in the order that it has (`FORMAT.md` 4).
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Builders that have no privileges give files their owners in a library that stands between a program and libc: fakeroot,
 //! pseudo. An image has what that library says, not what the disk says.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! More holes than an image may have are refused before anybody digests their zeros, and no tree is that an image can hold.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The things that container layers and tar programs put into archives beside files: marks, access control lists, labels, and what is
 //! left out of an image, which the report says.

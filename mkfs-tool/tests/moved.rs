@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Files and directories whose ctime moves while they are read: an error where something that is stored changed, and none
 //! where nothing did. And trees without end.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Whiteouts in opaque directories of a layer: the image has those that hide something, whether the layer comes as a directory
 //! or as an archive.

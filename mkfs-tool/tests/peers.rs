@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Archives as GNU tar, bsdtar and Python read them: the same tree as in the image, and the differences that `FORMAT.md` 4.9 states.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! SELinux labels from file_contexts, compared with those of libselinux where its tools are installed.
 

@@ -16,9 +16,17 @@ use crate::mount::{self, Driver, Request};
 use crate::options::Options;
 use crate::{chain, say, umount, NAME};
 
+const AFTER_HELP: &str = "\
+Examples:
+  tesserafs mount root.tess mnt/
+  tesserafs umount mnt/
+  tesserafs mount --help          options, more examples and the exit status of a verb
+
+Exit status of each verb: 0 done; 1 not done, and standard error says why; 2 usage error.";
+
 /// Works with images of tesserafs.
 #[derive(Debug, Parser)]
-#[command(name = NAME, version, max_term_width = 110)]
+#[command(name = NAME, version, after_help = AFTER_HELP, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -71,7 +79,7 @@ struct MountArgs {
     #[arg(long, value_name = "DIR")]
     packdir: Option<PathBuf>,
 
-    /// Let others see the mount, too: a user needs user_allow_other in /etc/fuse.conf for it; of root's mounts they see
+    /// Let other users see the mount, as those of root's mounts do; it takes user_allow_other in /etc/fuse.conf
     #[arg(long)]
     allow_other: bool,
 
@@ -113,7 +121,7 @@ struct UmountArgs {
     lazy: bool,
 }
 
-/// What `tesserafs mount` starts.
+/// The daemon, which `tesserafs mount` starts.
 #[derive(Args, Debug)]
 struct ServeArgs {
     #[arg(long)]

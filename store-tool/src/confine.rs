@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the daemon gives up once the image is mounted: all that it does not need to answer requests.
+//! Confinement: once the image is mounted, the daemon gives up all that it does not need to answer requests.
 //!
 //! It decodes bytes that a trusted signer vouches for at best. Should one of them make it do something else all the same, that process
 //! has no capability, can open no file, execute no program and talk to nobody but the kernel's FUSE and the system's log.

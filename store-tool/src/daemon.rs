@@ -29,10 +29,10 @@ const METADATA_BLOCKS: u64 = 2560;
 /// Bytes of decoded chunks in memory.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// What the daemon tells the mounter when the mount is there.
+/// The message to the mounter: the mount is there.
 pub(crate) const READY: &[u8] = b"mounted\n";
 
-/// What the daemon is told.
+/// The order that the daemon carries out.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The path of the image, for messages and the list of mounts.
@@ -84,7 +84,7 @@ pub fn run(job: &Job) -> Result<(), Broken> {
     let files: &'static Files<'static> =
         Box::leak(Box::new(Files::open(metadata, &job.pack_dir, CHUNK_BYTES)?));
     let tree = Tree::new(metadata);
-    // What a mount by the kernel driver proves: that there is a root.
+    // A mount by the kernel driver proves as much: that there is a root.
     tree.inode(1)?;
     let sink = if job.foreground { Ok(Sink::Stderr) } else { Sink::syslog() };
     let sink = sink.map_err(|error| file("cannot open a socket for the log", error))?;

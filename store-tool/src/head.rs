@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Whether an image is the one that is wanted: decided before anything of it is parsed but its superblock.
+//! The decision whether an image is the one that is wanted: taken before anything of it is parsed but its superblock.
 
 use tesserafs_format::superblock::signed_prefix;
 use tesserafs_format::{Digest, FormatError, Place, Rule};
@@ -9,7 +9,7 @@ use tesserafs_image::signature::{verify, Certificate};
 use tesserafs_image::superblock::{read_head, Head};
 use tesserafs_image::{Broken, Error, Source};
 
-/// What is asked of an image.
+/// The demands on an image.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// The ID that it has.

@@ -70,7 +70,7 @@ pub fn mount(image: &Path, dir: &Path, id: Option<Digest>, options: &Options) ->
     move_mount(mount.as_fd(), "", CWD, dir, flags).map_err(plain)
 }
 
-/// What the driver said of an error, or the error itself. Each read gives one message: a letter for its kind, a space, and the text.
+/// The words of the driver about an error, or the error itself. Each read gives one message: a letter for its kind, a space, and the text.
 fn reason(context: &OwnedFd, errno: Errno) -> String {
     let mut said = Vec::new();
     if let Ok(context) = context.try_clone() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the daemon reports: one line for each cause, within a rate, as the kernel driver does.
+//! The reports of the daemon: one line for each cause, within a rate, as the kernel driver does.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ const CAUSES: usize = 256;
 /// Where syslogd or journald listens.
 const SYSLOG: &str = "/dev/log";
 
-/// What stands before a message for syslog: an error (3) of a daemon (3 * 8), as `syslog.h` numbers them.
+/// The number before a message for syslog: an error (3) of a daemon (3 * 8), as `syslog.h` numbers them.
 const PRIORITY: u32 = 3 * 8 + 3;
 
 /// Where lines go.
@@ -56,7 +56,7 @@ impl Sink {
             }
             Sink::Syslog(socket) => {
                 let message = format!("<{PRIORITY}>{NAME}[{}]: {line}", std::process::id());
-                // Whoever listens may have been started again since.
+                // The log may have been started again since.
                 if socket.send(message.as_bytes()).is_err() && socket.connect(SYSLOG).is_ok() {
                     let _ = socket.send(message.as_bytes());
                 }

@@ -15,7 +15,7 @@ use crate::kernel::{self, Refusal};
 use crate::options::Options;
 use crate::{chain, say};
 
-/// What serves a mount.
+/// The server of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// The kernel driver where it is loaded and permitted, else FUSE.
@@ -94,7 +94,7 @@ fn by_any(request: &Request, source: &Source, head: &Head, dir: &Path) -> Result
 
 fn by_kernel(request: &Request, head: &Head, dir: &Path) -> Result<(), Refusal> {
     let options = &request.options;
-    // What was verified is what is mounted, whatever lies at that path by now.
+    // The image that was verified is mounted, even if another one lies at that path by now.
     let is_pinned = options.digest.is_some() || !options.certs.is_empty();
     let image = request.image.canonicalize().unwrap_or_else(|_| request.image.clone());
     kernel::mount(&image, dir, is_pinned.then_some(head.id), options)?;

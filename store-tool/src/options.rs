@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Error};
 
-/// How an image is mounted, whoever serves it.
+/// The options of a mount, by the kernel driver or by FUSE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The image ID that it must have.

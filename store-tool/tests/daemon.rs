@@ -154,9 +154,9 @@ fn the_daemon_has_given_up_what_it_does_not_need() {
     let mount = Mount::new(&folder.path().join("image.tess"), &[]);
     let daemon = mount.daemon();
     // All threads, those that serve requests too.
-    let tasks: Vec<_> = fs::read_dir(format!("/proc/{daemon}/task")).expect("tasks").collect();
-    assert!(tasks.len() > 2);
-    for task in tasks {
+    let tasks = || fs::read_dir(format!("/proc/{daemon}/task")).expect("tasks");
+    wait("threads that serve requests", || tasks().count() > 2);
+    for task in tasks() {
         let status = fs::read_to_string(task.expect("a task").path().join("status")).expect("a status");
         let has = |line: &str| status.lines().any(|found| found == line);
         for line in

@@ -66,6 +66,12 @@ pub(crate) const TOUCHED: &str = "usr/share/tesserafs/touched";
 /// Its bytes.
 const TOUCHED_BYTES: usize = 300_000;
 
+/// What systemd is told of both machines that boot from an image: to show errors only; that the root's packages have made
+/// the indexes in `/etc` and `/var`, which it would make anew at each boot, as the changes of the last one are gone; and to
+/// wait for devices and services as long as an emulated machine on a busy host needs.
+pub(crate) const SYSTEMD: &str = "systemd.show_status=error systemd.condition_needs_update=0 \
+     systemd.default_device_timeout_sec=900 systemd.default_timeout_start_sec=900";
+
 /// How long a boot may take on a processor.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
@@ -271,7 +277,7 @@ impl Appliance {
             From::File => "root.disk=/dev/vdb root.file=root.tess",
         };
         format!(
-            "{} {root} tesserafs.require_signatures=1 loglevel=5 systemd.show_status=error",
+            "{} {root} tesserafs.require_signatures=1 loglevel=5 {SYSTEMD}",
             self.accelerator.kernel_parameters(Flavour::Appliance.slowness())
         )
     }

@@ -4,8 +4,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
+use rustix::fs::{flock, FlockOperation};
 use sha2::{Digest, Sha256};
+
+use crate::advice::ROOM;
 
 /// `$TESSERAFS_CACHE`, else `$XDG_CACHE_HOME/tesserafs`, else `~/.cache/tesserafs`.
 #[derive(Debug, Clone)]
@@ -25,8 +28,12 @@ impl Cache {
             let home = set("HOME").context("neither TESSERAFS_CACHE nor HOME is set")?;
             PathBuf::from(home).join(".cache/tesserafs")
         };
-        std::fs::create_dir_all(&root)
-            .with_context(|| format!("failed to create the cache folder {}", root.display()))?;
+        std::fs::create_dir_all(&root).with_context(|| {
+            format!(
+                "failed to create the cache folder {}; name another one: TESSERAFS_CACHE=DIR cargo xtask ...",
+                root.display()
+            )
+        })?;
         let root = root.canonicalize().with_context(|| format!("failed to resolve {}", root.display()))?;
         Ok(Self { root })
     }
@@ -40,7 +47,8 @@ impl Cache {
 
     /// The folder `name`, filled by `make` unless an earlier run has done so to the end.
     ///
-    /// The leftovers of an interrupted run are removed first. Two runs at once wait for each other.
+    /// Nothing is left of a run that fails, and the leftovers of an interrupted one are removed first. Two runs at once
+    /// wait for each other.
     pub(crate) fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let folder = self.root.join(name);
         let done = self.root.join(format!("{name}.done"));
@@ -54,19 +62,58 @@ impl Cache {
             std::fs::remove_dir_all(&folder)
                 .with_context(|| format!("failed to remove the unfinished {}", folder.display()))?;
         }
+        room(&self.root)?;
         std::fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        make(&folder)?;
-        File::create(&done).with_context(|| format!("failed to create {}", done.display()))?;
+        // Not every program says that it could not write: a full disk is a failure, whatever `make` says.
+        let made = make(&folder).and_then(|()| room(&folder)).and_then(|()| {
+            File::create(&done).map(drop).with_context(|| format!("failed to create {}", done.display()))
+        });
+        if let Err(error) = made {
+            // On a full disk half a root is gigabytes that nothing uses. The next run removes what stays here.
+            if let Err(kept) = std::fs::remove_dir_all(&folder) {
+                crate::run::say(format_args!("{} is left, unfinished: {kept}", folder.display()));
+            }
+            return Err(error);
+        }
         Ok(folder)
     }
 
-    /// Removes the folders beside `keep` whose names begin with `prefix`: they are of an older input.
+    /// As [`Self::once`], and nobody forgets the folder as long as the value lives.
+    pub(crate) fn hold(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Held> {
+        let mut make = Some(make);
+        loop {
+            let lock = self.lock_file(name)?;
+            flock(&lock, FlockOperation::LockShared).with_context(|| format!("failed to lock {name}"))?;
+            let folder = self.root.join(name);
+            if self.root.join(format!("{name}.done")).exists() {
+                return Ok(Held { folder, _lock: lock });
+            }
+            drop(lock);
+            // Between the two locks somebody may forget it, who does so once, for another input.
+            let make = make.take().with_context(|| format!("{} vanishes at once", folder.display()))?;
+            self.once(name, make)?;
+        }
+    }
+
+    /// The log of a program that serves no folder of the cache.
+    pub(crate) fn log(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.folder("logs")?.join(format!("{name}.log")))
+    }
+
+    /// Removes the folders beside `keep` whose names begin with `prefix`: they are of an older input. Those that another run
+    /// holds stay.
     pub(crate) fn forget_others(&self, keep: &Path, prefix: &str) -> Result<()> {
         let parent = keep.parent().unwrap_or(&self.root);
         for entry in parent.read_dir().with_context(|| format!("failed to list {}", parent.display()))? {
             let entry = entry.with_context(|| format!("failed to list {}", parent.display()))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if !name.starts_with(prefix) || entry.path() == keep || !entry.path().is_dir() {
+                continue;
+            }
+            let lock = self.lock_file(
+                &entry.path().strip_prefix(&self.root).unwrap_or(&entry.path()).to_string_lossy(),
+            )?;
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
             // The mark goes first: the rest after an interrupted removal must not look complete.
@@ -83,15 +130,43 @@ impl Cache {
 
     /// Waits until no other run makes `name`; the lock ends with the value.
     pub(crate) fn lock(&self, name: &str) -> Result<File> {
-        let path = self.root.join(format!("{}.lock", name.replace('/', "-")));
-        let file = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let file = self.lock_file(name)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             crate::run::say(format_args!("waiting for another run that makes {name}"));
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-                .with_context(|| format!("failed to lock {}", path.display()))?;
+            flock(&file, FlockOperation::LockExclusive).with_context(|| format!("failed to lock {name}"))?;
         }
         Ok(file)
     }
+
+    fn lock_file(&self, name: &str) -> Result<File> {
+        let path = self.root.join(format!("{}.lock", name.replace('/', "-")));
+        File::create(&path).with_context(|| format!("failed to create {}", path.display()))
+    }
+}
+
+/// A folder of the cache that is in use.
+#[derive(Debug)]
+pub(crate) struct Held {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Held {
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Free bytes without which nothing is begun, and nothing is taken for finished.
+const ROOM_MIN: u64 = 1 << 20;
+
+/// Fails if the disk of a folder is full: apt, for one, would wait for ever.
+pub(crate) fn room(folder: &Path) -> Result<()> {
+    let disk = rustix::fs::statvfs(folder)
+        .with_context(|| format!("failed to ask for the free space of {}", folder.display()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    ensure!(free >= ROOM_MIN, "the disk of {} is full: found {free} free bytes; {ROOM}", folder.display());
+    Ok(())
 }
 
 /// The log beside a folder of the cache. (`with_extension` would cut a version number in two.)
@@ -136,6 +211,7 @@ mod tests {
             anyhow::bail!("interrupted")
         });
         assert!(failed.is_err());
+        assert!(!dir.path().join("a/b").exists(), "half a folder is left");
         let made = cache
             .once("a/b", |folder| {
                 assert!(!folder.join("half").exists());
@@ -145,6 +221,75 @@ mod tests {
         let again = cache.once("a/b", |_| panic!("made twice")).unwrap();
         assert_eq!(made, again);
         assert!(again.join("whole").exists());
+    }
+
+    /// Where this test finds itself on a full disk.
+    const FULL: &str = "TESSERAFS_TEST_FULL_DISK";
+
+    #[test]
+    fn nothing_counts_as_made_on_a_full_disk() {
+        if let Some(folder) = std::env::var_os(FULL) {
+            return on_a_full_disk(Path::new(&folder));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        const MOUNT: &str = "mount -t tmpfs -o size=3m tmpfs \"$1\" || exit 42; shift; exec \"$@\"";
+        let mut again = crate::run::command("unshare");
+        again.args(["--mount", "--map-root-user", "--", "sh", "-c", MOUNT, "sh"]).arg(dir.path());
+        again.arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture"]);
+        again.arg("cache::tests::nothing_counts_as_made_on_a_full_disk").env(FULL, dir.path());
+        let output = crate::run::output(&mut again).unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if output.status.code() == Some(42) || said.contains("unshare failed") {
+            eprintln!("not tried: no file system may be mounted here: {said}");
+            return;
+        }
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    fn on_a_full_disk(root: &Path) {
+        let cache = Cache { root: root.to_path_buf() };
+        let left = |name: &str| (root.join(name).exists(), root.join(format!("{name}.done")).exists());
+        let write = |folder: &Path| std::fs::write(folder.join("big"), vec![1; 4 << 20]);
+        // What this program writes itself, a program that fails, and one that keeps it to itself.
+        let error = cache.once("own", |folder| write(folder).context("failed to write")).unwrap_err();
+        assert!(crate::advice::told(&error).contains("TESSERAFS_CACHE=DIR"), "{error:#}");
+        let log = log_of(&root.join("program"));
+        let dd = |folder: &Path, end: &str| {
+            let mut sh = crate::run::command("sh");
+            sh.args(["-c", &format!("dd if=/dev/zero of=\"$1\" bs=4M count=1{end}"), "sh"])
+                .arg(folder.join("big"));
+            crate::run::logged(&mut sh, &log)
+        };
+        let error = cache.once("program", |folder| dd(folder, "")).unwrap_err();
+        assert!(error.to_string().contains("is full: found 0 free bytes; make room"), "{error:#}");
+        let error = cache.once("silent", |folder| dd(folder, "; true")).unwrap_err();
+        assert!(error.to_string().contains("is full: found 0 free bytes"), "{error:#}");
+        for name in ["own", "program", "silent"] {
+            assert_eq!(left(name), (false, false), "{name}");
+        }
+        // There is room again: nothing of the failures stands in the way.
+        cache.once("own", |folder| Ok(std::fs::write(folder.join("small"), "x")?)).unwrap();
+        // And nothing is begun without any.
+        let _ = write(root);
+        let error = cache.once("none", |_| panic!("begun on a full disk")).unwrap_err();
+        assert!(error.to_string().contains("is full"), "{error:#}");
+    }
+
+    #[test]
+    fn what_is_held_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache { root: dir.path().to_path_buf() };
+        let held = cache.hold("a/of-1", |folder| Ok(std::fs::write(folder.join("whole"), "x")?)).unwrap();
+        let again = cache.hold("a/of-1", |_| panic!("made twice")).unwrap();
+        let other = cache.hold("a/of-2", |_| Ok(())).unwrap();
+        cache.forget_others(other.path(), "of-").unwrap();
+        assert!(held.path().join("whole").exists());
+        drop(held);
+        cache.forget_others(other.path(), "of-").unwrap();
+        assert!(again.path().join("whole").exists());
+        drop(again);
+        cache.forget_others(other.path(), "of-").unwrap();
+        assert!(!dir.path().join("a/of-1").exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
@@ -13,7 +13,7 @@ use crate::kernel::{self, Compilers, Flavour, Toolchain};
 use crate::module::{self, Lint};
 use crate::setup::{self, Need};
 use crate::stock::{self, Stock};
-use crate::{audit, bench, demo, fuzz, install, package, run, test};
+use crate::{audit, bench, build_folder, demo, fuzz, install, package, run, test};
 
 /// Kernels, virtual machines and everything else that is more than `cargo test`
 #[derive(Debug, Parser)]
@@ -116,11 +116,14 @@ fn module(build: Option<PathBuf>, stock: bool, clippy: bool, output: Option<Path
         let Stock { kernel, builder, .. } = stock::prepare(&cache)?;
         checked_module(&cache, &builder, &kernel.build, lint)?
     } else {
+        // Before compilers are installed for it.
+        let build = build.map(|folder| build_folder::find(&folder)).transpose()?;
         setup::ensure(&cache, &[Need::Kernel])?;
         let toolchain = Toolchain::find(&cache)?;
         let build = match build {
             Some(folder) => {
-                folder.canonicalize().with_context(|| format!("there is no {}", folder.display()))?
+                toolchain.check(&folder)?;
+                folder
             }
             None => kernel::build(&cache, &toolchain, Flavour::Plain)?.build,
         };
@@ -128,8 +131,7 @@ fn module(build: Option<PathBuf>, stock: bool, clippy: bool, output: Option<Path
     };
     let module = match output {
         Some(output) => {
-            std::fs::copy(&module, &output)
-                .with_context(|| format!("failed to write {}", output.display()))?;
+            install::copy(&module, &output, 0o644)?;
             output
         }
         None => module,
@@ -148,10 +150,34 @@ fn checked_module(cache: &Cache, compilers: &dyn Compilers, build: &Path, lint: 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::Verb;
+    use crate::readme;
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn readme_types_nothing_that_this_command_line_refuses() {
+        let text = readme::text().unwrap();
+        let mut count = 0;
+        for heading in ["Look at it", "Install it", "Hack on it", "Five minutes"] {
+            let section = readme::section(&text, heading).unwrap();
+            let mut lines = readme::commands(section);
+            lines.extend(readme::mentioned(section, "cargo xtask "));
+            for line in lines.iter().filter(|line| line.starts_with("cargo xtask ")) {
+                // A number, where the sentence says N.
+                let words = line.split_whitespace().skip(1).map(|word| if word == "N" { "1" } else { word });
+                let cli = super::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+                if let Verb::Test { filter: Some(filter), .. } = cli.verb {
+                    assert!(crate::test::is_group(&filter), "no test is named {filter}: {line}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 10, "{count} commands");
     }
 }

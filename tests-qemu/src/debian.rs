@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
-use crate::run;
+use crate::{cache, run};
 
 /// The keys that every Debian system trusts its archive by.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -160,7 +160,9 @@ impl Suite {
         std::fs::write(folder.join("sources.list"), lines)
             .with_context(|| format!("failed to write a source list in {}", folder.display()))?;
         let suite = Self { folder: folder.to_path_buf(), name: name.to_owned() };
-        run::logged(suite.apt("apt-get").arg("update"), &folder.join("update.log"))
+        cache::room(folder)?;
+        // The folder goes with its owner, and a log in it with the folder: what apt says is in the error.
+        run::capture(suite.apt("apt-get").arg("update"))
             .with_context(|| format!("failed to read the package lists of {name}"))?;
         Ok(suite)
     }
@@ -176,6 +178,8 @@ impl Suite {
             format!("-oDir::Cache={folder}"),
             // The unprivileged user of apt cannot enter a cache in somebody's home folder.
             "-oAPT::Sandbox::User=root".to_owned(),
+            // Else it counts as a success that no list could be fetched.
+            "-oAPT::Update::Error-Mode=any".to_owned(),
         ]);
         command
     }
@@ -207,7 +211,8 @@ impl Suite {
     /// Downloads a package, of this version if one is given.
     pub(crate) fn download(&self, package: &str, version: Option<&str>) -> Result<PathBuf> {
         let wanted = version.map_or(package.to_owned(), |version| format!("{package}={version}"));
-        run::logged(self.apt("apt-get").args(["download", &wanted]), &self.folder.join("download.log"))?;
+        cache::room(&self.folder)?;
+        run::capture(self.apt("apt-get").args(["download", &wanted]))?;
         let start = format!("{package}_");
         for entry in self.folder.read_dir().context("failed to list downloads")? {
             let path = entry.context("failed to list downloads")?.path();

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{mpsc, Arc};
 
 use anyhow::{Context, Result};
 use tesserafs_guest::message::Message;
@@ -19,32 +20,54 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::Tools;
 use crate::verified_boot::VerifiedBoot;
-use crate::{rootfs, run, sign};
+use crate::{advice, rootfs, run, sign};
 
 /// Shows everything once.
 pub(crate) fn demo() -> Result<ExitCode> {
     let cache = Cache::open()?;
-    let mut clock = Clock::start()?;
+    let clock = Clock::start()?;
     let mut steps = Steps::default();
     clock.part("packages of this machine", || setup::ensure(&cache, &[Need::Stock, Need::Machine]))?;
-    // The one waits for the network where the other computes.
-    let (driver, images) =
-        clock.part("tools, images, driver", || run::both(|| Driver::build(&cache), || images(&cache)))?;
-    let (driver, images) = (driver?, images?);
-
-    println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
-    let mount = || {
-        let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
-        lab.run(&images.stage, "demo", None, |message| steps.take(message))
+    // The driver leads to a boot, the tools to images and mounts: one waits for the network where the other computes. A boot
+    // is long, so that all that is short follows in the other thread. What does not come, because it failed, is nothing to
+    // wait for.
+    let (driver_is_ready, driver) = mpsc::channel();
+    let (tools_are_ready, tools) = mpsc::channel();
+    let (machine_is_ready, machine) = mpsc::channel();
+    let boot = |tools: mpsc::Receiver<Tools>| -> Result<Option<Steps>> {
+        let driver = Arc::new(clock.part("the driver", || Driver::build(&cache))?);
+        let _ = driver_is_ready.send(driver.clone());
+        let Ok(tools) = tools.recv() else { return Ok(None) };
+        let machine = clock.part("a machine for verified boot", || {
+            VerifiedBoot::prepare(&cache, &tools, &driver.kernel, &driver.module)
+        });
+        let machine = Arc::new(machine?);
+        let _ = machine_is_ready.send(machine.clone());
+        clock.part("a verified boot", || verified_boot(&machine)).map(Some)
     };
-    let (mounted, booted) = clock.part("mounts, and meanwhile a verified boot", || {
-        run::both(mount, || verified_boot(&cache, &images.tools, &driver))
-    })?;
-    steps.end(mounted?);
-    steps.append(booted?);
+    let mount = || -> Result<Option<Steps>> {
+        let tools = clock.part("the tools", Tools::build)?;
+        let _ = tools_are_ready.send(tools.clone());
+        let images = clock.part("images", || images(&cache, &tools))?;
+        let Ok(driver) = driver.recv() else { return Ok(None) };
+        println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
+        let outcome = clock.part("mounts", || {
+            let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
+            lab.run(&images.stage, "demo", None, |message| steps.take(message))
+        })?;
+        println!("\n  ({} after the start)", clock.elapsed());
+        steps.end(outcome);
+        let Ok(machine) = machine.recv() else { return Ok(None) };
+        clock.part("a boot that is refused", || refused_boot(&machine)).map(Some)
+    };
+    let (booted, refused) = run::both(|| boot(tools), mount)?;
+    let refused = refused?;
+    for later in [booted?, refused].into_iter().flatten() {
+        steps.append(later);
+    }
 
-    println!("\nTimes:\n");
-    for line in clock.lines()? {
+    println!("\nTimes, of which some overlap:\n");
+    for line in clock.stop()? {
         println!("  {line}");
     }
     println!("\n{NEXT}");
@@ -73,16 +96,14 @@ impl Driver {
     }
 }
 
-/// The tools, the tree, and the images that the machine mounts.
+/// The tree, and the images that the machine mounts.
 struct Images {
-    tools: Tools,
     debian: PathBuf,
     stage: Stage,
 }
 
 /// Makes them, and shows how.
-fn images(cache: &Cache) -> Result<Images> {
-    let tools = Tools::build()?;
+fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     let debian = rootfs::debian(cache)?;
     let signers = sign::signers(cache)?;
     println!("\nA Debian root becomes one signed file:\n");
@@ -97,33 +118,33 @@ fn images(cache: &Cache) -> Result<Images> {
     fsck.arg("--cert").arg(&signers.rsa.certificate).arg(&image);
     show(&mut fsck)?;
     println!();
-    let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Signed)?;
-    Ok(Images { tools, debian, stage })
+    let stage = stage::prepare(cache, tools, &debian, &signers, Root::Signed)?;
+    Ok(Images { debian, stage })
 }
 
-/// Boots from an image, and from one that is refused; they are shown later.
-fn verified_boot(cache: &Cache, tools: &Tools, driver: &Driver) -> Result<Steps> {
-    let machine = VerifiedBoot::prepare(cache, tools, &driver.kernel, &driver.module)?;
-    let (mut good, mut bad) = (Steps::kept(), Steps::kept());
-    good.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
-    bad.show("\nIt does not boot from another disk:\n");
-    let (booted, refused) = run::both(
-        || machine.run("demo", None, |message| good.take(message)),
-        || -> Result<()> {
-            let stopped = machine.stopped.first().context("there is no disk that is refused")?;
-            bad.show(&format!("  {}:", stopped.name.replace('-', " ")));
-            let said = machine.stop(stopped)?;
-            bad.show(&format!("    {said}"));
-            bad.well += 1;
-            Ok(())
-        },
-    )?;
-    good.end(booted?);
-    if let Err(error) = refused {
-        bad.failures.push(format!("{error:#}"));
+/// Boots from an image; what it shows is kept.
+fn verified_boot(machine: &VerifiedBoot) -> Result<Steps> {
+    let mut steps = Steps::kept();
+    steps.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
+    let outcome = machine.run("demo", None, |message| steps.take(message))?;
+    steps.end(outcome);
+    Ok(steps)
+}
+
+/// Does not boot from another image; what it shows is kept.
+fn refused_boot(machine: &VerifiedBoot) -> Result<Steps> {
+    let mut steps = Steps::kept();
+    steps.show("\nIt does not boot from another disk:\n");
+    let stopped = machine.stopped.first().context("there is no disk that is refused")?;
+    steps.show(&format!("  {}:", stopped.name.replace('-', " ")));
+    match machine.stop(stopped) {
+        Ok(said) => {
+            steps.show(&format!("    {said}"));
+            steps.well += 1;
+        }
+        Err(error) => steps.failures.push(advice::told(&error)),
     }
-    good.append(bad);
-    Ok(good)
+    Ok(steps)
 }
 
 /// The steps that went well, and those that did not.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::Cache;
+use crate::cache::{log_of, Cache};
 use crate::debian::Suite;
 use crate::{kernel, run, setup};
 
@@ -51,12 +51,12 @@ pub(crate) fn fuse(cache: &Cache) -> Result<(PathBuf, String)> {
 /// Builds the newest source package, once, in a folder of the cache; returns its source tree.
 fn build(cache: &Cache, name: &str, fuse: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = cache.once(name, |folder| {
-        setup::install(&[PACKAGES, packages].concat())?;
+        setup::install(cache, &[PACKAGES, packages].concat())?;
         run::say("building programs of EROFS that know zstd");
         let suite = Suite::fetch(folder, SUITE, true)?;
         run::logged(
             suite.apt("apt-get").args(["source", "--download-only", "erofs-utils"]),
-            &folder.join("download.log"),
+            &log_of(folder),
         )?;
         let description = std::fs::read_dir(folder)
             .context("failed to list downloads")?
@@ -67,7 +67,7 @@ fn build(cache: &Cache, name: &str, fuse: &str, packages: &[&str]) -> Result<Pat
         // The archive has vouched for the package: apt checked its hash against a signed list.
         run::logged(
             run::command("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&source),
-            &folder.join("unpack.log"),
+            &log_of(folder),
         )?;
         let steps: [&[&str]; 3] = [
             &["./autogen.sh"],
@@ -77,7 +77,7 @@ fn build(cache: &Cache, name: &str, fuse: &str, packages: &[&str]) -> Result<Pat
         for step in steps {
             run::logged(
                 run::command(step[0]).current_dir(&source).env_remove("MAKEFLAGS").args(&step[1..]),
-                &folder.join("build.log"),
+                &log_of(folder),
             )?;
         }
         Ok(())

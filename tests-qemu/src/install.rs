@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use tempfile::TempPath;
 
+use crate::build_folder;
 use crate::cache::Cache;
 use crate::kernel::Toolchain;
 use crate::module::{self, Lint};
@@ -32,6 +34,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn install(options: &Options) -> Result<ExitCode> {
+    // What cannot be built is said before anything is installed.
+    let module = options.build.as_deref().map(module_for).transpose()?;
     let tools = Tools::build()?;
     let programs = below(&options.destdir, &options.prefix.join("sbin"));
     copy(&tools.mkfs, &programs.join("mkfs.tesserafs"), 0o755)?;
@@ -46,24 +50,30 @@ pub(crate) fn install(options: &Options) -> Result<ExitCode> {
     let rules = with_program(&rules, &options.prefix.join("sbin"))?;
     let folder = below(&options.destdir, &options.prefix.join("lib/udev/rules.d"));
     put(&folder.join(UDEV_RULES), 0o644, |to| std::fs::write(to, &rules))?;
-    let Some(build) = &options.build else {
+    let Some((module, release)) = module else {
         return Ok(ExitCode::SUCCESS);
     };
-    let build = build.canonicalize().with_context(|| format!("there is no {}", build.display()))?;
-    let cache = Cache::open()?;
-    setup::ensure(&cache, &[Need::Kernel])?;
-    let module = module::build(&cache, &Toolchain::find(&cache)?, &build, Lint::Plain)?;
-    let release = build.join("include/config/kernel.release");
-    let release = std::fs::read_to_string(&release)
-        .with_context(|| format!("{} is no finished kernel build", build.display()))?;
-    let release = release.trim();
-    let modules = Path::new("/lib/modules").join(release);
+    let modules = Path::new("/lib/modules").join(&release);
     let folder = below(&options.destdir, &modules.join("updates"));
     copy(&module, &folder.join("tesserafs.ko"), 0o644)?;
     if options.destdir.is_empty() {
         run::run(run::command("depmod").env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg(release))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The module for a kernel build folder, and the release of that kernel.
+fn module_for(build: &Path) -> Result<(PathBuf, String)> {
+    let build = build_folder::find(build)?;
+    let release = build.join("include/config/kernel.release");
+    let release = std::fs::read_to_string(&release)
+        .with_context(|| format!("{} is no finished kernel build", build.display()))?;
+    let cache = Cache::open()?;
+    setup::ensure(&cache, &[Need::Kernel])?;
+    let toolchain = Toolchain::find(&cache)?;
+    toolchain.check(&build)?;
+    let module = module::build(&cache, &toolchain, &build, Lint::Plain)?;
+    Ok((module, release.trim().to_owned()))
 }
 
 fn below(destdir: &str, path: &Path) -> PathBuf {
@@ -85,17 +95,42 @@ fn with_program(rules: &str, folder: &Path) -> Result<String> {
 }
 
 pub(crate) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    put(to, mode, |to| std::fs::copy(from, to).map(drop))
+    copy_all(&[(from, to)], mode)
 }
 
-/// Writes under a temporary name and renames: a running program is replaced, never changed.
+/// Copies files, and gives them their names when all are written.
+pub(crate) fn copy_all(files: &[(&Path, &Path)], mode: u32) -> Result<()> {
+    let written = files
+        .iter()
+        .map(|(from, to)| written(to, mode, |temporary| std::fs::copy(from, temporary).map(drop)))
+        .collect::<Result<Vec<_>>>()?;
+    written.into_iter().zip(files).try_for_each(|(written, (_, to))| rename(written, to))
+}
+
 fn put(to: &Path, mode: u32, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
-    let folder = to.parent().context("a file has a folder")?;
+    rename(written(to, mode, write)?, to)
+}
+
+/// Writes under a temporary name, which goes with a failure: a running program is replaced, never changed.
+fn written(to: &Path, mode: u32, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<TempPath> {
+    // The folder of a name alone is the current one.
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let temporary = to.with_extension("new");
+    let temporary = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(folder)
+        .with_context(|| format!("failed to create a file in {}", folder.display()))?
+        .into_temp_path();
     write(&temporary)
         .and_then(|()| std::fs::set_permissions(&temporary, PermissionsExt::from_mode(mode)))
-        .and_then(|()| std::fs::rename(&temporary, to))
+        .with_context(|| format!("failed to write {}", to.display()))?;
+    Ok(temporary)
+}
+
+fn rename(written: TempPath, to: &Path) -> Result<()> {
+    written
+        .persist(to)
+        .map_err(|error| error.error)
         .with_context(|| format!("failed to install {}", to.display()))?;
     println!("{}", to.display());
     Ok(())
@@ -113,6 +148,18 @@ mod tests {
         assert!(!installed.contains("/usr/local"));
         assert_eq!(with_program(rules, Path::new("/usr/local/sbin")).unwrap(), rules);
         assert!(with_program(rules, Path::new("/opt/$devnode")).is_err());
+    }
+
+    #[test]
+    fn all_files_are_written_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("from"), "bytes").unwrap();
+        let (from, absent, one, two) = (at("from"), at("absent"), at("to/one"), at("to/two"));
+        assert!(copy_all(&[(&from, &one), (&absent, &two)], 0o755).is_err());
+        assert_eq!(std::fs::read_dir(at("to")).unwrap().count(), 0, "something is left");
+        copy_all(&[(&from, &one), (&from, &two)], 0o755).unwrap();
+        assert_eq!(std::fs::metadata(&two).unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

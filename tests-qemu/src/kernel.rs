@@ -10,7 +10,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::cache::{key, log_of, Cache};
 use crate::debian::Suite;
-use crate::{linked, run, setup};
+use crate::{build_folder, linked, run, setup};
 
 /// Options that the test machine needs on top of `tinyconfig`.
 const FRAGMENT: &str = include_str!("../kernel/qemu.config");
@@ -80,6 +80,11 @@ impl Toolchain {
         let versions =
             format!("{}{clang}\n{}", version, run::capture(run::command(&bindgen).arg("--version"))?);
         Ok(Self { rustc, library, bindgen, path, versions })
+    }
+
+    /// Fails unless a kernel was built by these compilers.
+    pub(crate) fn check(&self, build: &Path) -> Result<()> {
+        build_folder::check_compilers(build, self.versions.lines().next().unwrap_or_default())
     }
 
     /// Everything that compiles, with its version: a part of the key of what it made.
@@ -232,9 +237,18 @@ pub(crate) struct Kernel {
 /// The source tree: `KERNEL_SRC`, else the newest of the archive.
 pub(crate) fn source(cache: &Cache) -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("KERNEL_SRC") {
-        let folder = PathBuf::from(folder).canonicalize().context("KERNEL_SRC names no folder")?;
+        let folder = PathBuf::from(folder);
+        let folder = folder.canonicalize().with_context(|| {
+            format!(
+                "there is no folder KERNEL_SRC={}; leave it out for the source of {SUITE}",
+                folder.display()
+            )
+        })?;
         if !folder.join("Kconfig").is_file() {
-            bail!("KERNEL_SRC={} is no kernel source", folder.display());
+            bail!(
+                "KERNEL_SRC={} is no kernel source: found no Kconfig; leave it out for the source of {SUITE}",
+                folder.display()
+            );
         }
         return Ok(folder);
     }
@@ -243,10 +257,10 @@ pub(crate) fn source(cache: &Cache) -> Result<PathBuf> {
         let suite = Suite::fetch(temporary.path(), SUITE, false)?;
         let package = suite.download_newest(SOURCE)?;
         let contents = temporary.path().join("contents");
-        run::run(run::command("dpkg-deb").arg("-x").arg(&package).arg(&contents))?;
+        run::quiet(run::command("dpkg-deb").arg("-x").arg(&package).arg(&contents))?;
         let archive = only_entry(&contents.join("usr/src"), ".tar.xz")?;
         run::say(format_args!("unpacking {}", archive.display()));
-        run::run(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))
+        run::quiet(run::command("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))
     })?;
     only_entry(&folder, "")
 }

@@ -77,7 +77,7 @@ pub(crate) fn source(cache: &Cache) -> Result<Linked> {
     let source = cache.once(&format!("kernel/linked-{version}-{}", key(&inputs)), |source| {
         run::say(format_args!("copying Linux {version}, to put the filesystem into it"));
         let all = original.join(".");
-        run::run(run::command("cp").args(["-a", "--reflink=auto"]).arg(all).arg(source))?;
+        run::quiet(run::command("cp").args(["-a", "--reflink=auto"]).arg(all).arg(source))?;
         EDITS.iter().try_for_each(|edit| edit.apply(source))?;
         let (name, text) = SHA256_HEADER;
         let header = source.join(name);

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
 //!
-//! In the order in which a test run uses them: what the machine lacks ([`setup`]), the kernel
-//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
+//! In the order in which a test run uses them: what the machine lacks ([`setup`], and what to type where that fails: [`advice`]), the kernel
+//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`], and what it is built against: [`build_folder`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
 //! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
 //! [`install`], [`package`]).
 
+mod advice;
 mod answers;
 mod appliance;
 mod audit;
 mod bench;
+mod build_folder;
 mod cache;
 mod cases;
 mod chroot;
@@ -29,11 +31,13 @@ mod kernel;
 mod lab;
 mod labels;
 mod layers;
+mod licences;
 mod linked;
 mod module;
 mod mutate;
 mod package;
 mod qemu;
+mod readme;
 mod releases;
 mod report;
 mod reproducible;
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            eprintln!("xtask: {}", advice::told(&error));
             ExitCode::FAILURE
         }
     }

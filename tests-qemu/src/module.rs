@@ -7,7 +7,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::cache::{key, log_of, Cache};
 use crate::kernel::Compilers;
-use crate::{run, tools};
+use crate::{build_folder, run, tools};
 
 /// How the module is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub(crate) fn build_from(
     build: &Path,
     lint: Lint,
 ) -> Result<PathBuf> {
+    build_folder::check(build)?;
     let kind = match lint {
         Lint::Plain => "module",
         Lint::Clippy => "module-clippy",
@@ -45,6 +46,7 @@ pub(crate) fn build_from(
     let _lock = cache.lock(&name)?;
     let output = cache.folder(&name)?;
     let log = log_of(&output);
+    run::say(format_args!("building tesserafs.ko, with the log in {}", log.display()));
     let mut make = compilers.make(build);
     make.arg(format!("M={}", repository.display())).arg(format!("MO={}", output.display()));
     if lint == Lint::Clippy {
@@ -164,6 +166,46 @@ fn frames(code: &str) -> Result<Vec<(usize, &str)>> {
     Ok(frames.into_iter().map(|(saved, step, name)| (saved + step, name)).collect())
 }
 
+/// Fails if the module names a folder of the machine that it was built on, but for what only a debugger reads and packages
+/// leave out: the same source would give other bytes elsewhere.
+pub(crate) fn check_paths(compilers: &dyn Compilers, module: &Path, folders: &[&Path]) -> Result<String> {
+    let dump = run::capture(compilers.objdump().arg("-s").arg(module))?;
+    let bytes = contents(&dump);
+    if memchr::memmem::find(&bytes, b"tesserafs").is_none() {
+        bail!("{} does not name its file system: the check would prove nothing", module.display());
+    }
+    for folder in folders {
+        if let Some(place) = memchr::memmem::find(&bytes, folder.as_os_str().as_encoded_bytes()) {
+            let end =
+                bytes[place..].iter().position(|&byte| byte == 0).map_or(bytes.len(), |end| place + end);
+            bail!("{} names {}", module.display(), String::from_utf8_lossy(&bytes[place..end]));
+        }
+    }
+    Ok(format!("{} bytes", bytes.len()))
+}
+
+/// The bytes of all sections in a dump (`objdump -s`), but for those with debugging symbols.
+fn contents(dump: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut is_wanted = false;
+    for line in dump.lines() {
+        if let Some(name) = line.strip_prefix("Contents of section ") {
+            is_wanted = !name.contains(".debug") && !name.starts_with(".comment");
+        } else if let (true, Some(rest)) = (is_wanted, line.strip_prefix(' ')) {
+            // The offset, four groups of digits with a space behind each, one more space, the same as text.
+            let digits = rest.split_once(' ').map_or("", |(_, digits)| digits.get(..36).unwrap_or(digits));
+            let digits: Vec<u8> =
+                digits.split("  ").next().unwrap_or_default().bytes().filter(u8::is_ascii_hexdigit).collect();
+            bytes.extend(
+                digits
+                    .chunks_exact(2)
+                    .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()),
+            );
+        }
+    }
+    bytes
+}
+
 /// Fails unless KASAN watches what the objects of Rust do to memory.
 pub(crate) fn check_instrumented(compilers: &dyn Compilers, module: &Path) -> Result<()> {
     let folder = module.parent().context("the module is in no folder")?;
@@ -190,6 +232,14 @@ mod tests {
         assert_eq!(frames(code).unwrap(), [(0x578 + 16, "main::read"), (0x80, "main::small")]);
         let unknown = "0000000000000010 <main::read>:\n      10: subq\t%rax, %rsp\n";
         assert!(frames(unknown).is_err());
+    }
+
+    #[test]
+    fn bytes_are_read_from_a_dump() {
+        let dump = "\nx.ko:     file format elf64-x86-64\n\nContents of section .rodata.str1.8:\n \
+                    0000 2f726f6f 742f612f 696e636c 7564652f  /root/a/include/\n 0010 66732e68 00                          fs.h.\n\
+                    Contents of section .debug_str:\n 0000 2f746d70                             /tmp\n";
+        assert_eq!(contents(dump), b"/root/a/include/fs.h\0");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! it, fills in version and kernel release, builds the driver, and lets it be signed.
 
 pub(crate) mod checks;
+mod machine;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{symlink, OpenOptionsExt};
@@ -85,12 +86,15 @@ pub(crate) fn package(options: &Options) -> Result<ExitCode> {
     let stock = if parts.contains(&Part::Modules) { Some(kernel(&cache)?) } else { None };
     let source = Source::find(&tools::repository())?;
     let built = source.build(&cache, FOLDER, &parts, stock.as_ref(), signer.as_ref())?;
-    for package in built {
-        let name = package.file_name().context("a package without a name")?;
-        let to = options.output.join(name);
-        install::copy(&package, &to, 0o644)?;
-        forget_other_versions(&to)?;
-    }
+    let places = built
+        .iter()
+        .map(|package| package.file_name().map(|name| options.output.join(name)))
+        .collect::<Option<Vec<_>>>()
+        .context("a package without a name")?;
+    let files: Vec<(&Path, &Path)> =
+        built.iter().map(PathBuf::as_path).zip(places.iter().map(PathBuf::as_path)).collect();
+    install::copy_all(&files, 0o644)?;
+    places.iter().try_for_each(|place| forget_other_versions(place))?;
     Ok(ExitCode::SUCCESS)
 }
 

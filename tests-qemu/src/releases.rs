@@ -75,7 +75,7 @@ fn copy(source: &Path, target: &Path, without: &[&str]) -> Result<()> {
             copy.arg(entry.path());
         }
     }
-    run::run(copy.arg(target))
+    run::quiet(copy.arg(target))
 }
 
 /// Installs the updates of `suite` into `root`.

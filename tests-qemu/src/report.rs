@@ -2,20 +2,29 @@
 //! Counts the tests that passed and that failed, prints both, and says where the minutes went.
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tesserafs_guest::message::Message;
 
-/// The tally of a run.
+use crate::advice;
+
+/// What one thread reports, and the tally of all.
 #[derive(Debug)]
 pub(crate) struct Report {
     filter: Option<String>,
     prefix: &'static str,
+    /// When the last test of this thread ended.
+    last: Instant,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// The tally of a run.
+#[derive(Debug, Default)]
+struct Tally {
     passed: usize,
     failures: Vec<String>,
-    /// When the last test ended.
-    last: Instant,
     /// The time of each group: of its tests, and of what was made before each.
     times: Vec<(String, Duration)>,
 }
@@ -23,7 +32,17 @@ pub(crate) struct Report {
 impl Report {
     /// A tally of the tests whose names begin with `filter`.
     pub(crate) fn new(filter: Option<String>) -> Self {
-        Self { filter, prefix: "", passed: 0, failures: Vec::new(), last: Instant::now(), times: Vec::new() }
+        Self { filter, prefix: "", last: Instant::now(), tally: Arc::default() }
+    }
+
+    /// For another thread, which begins now.
+    pub(crate) fn share(&self) -> Self {
+        let (filter, tally) = (self.filter.clone(), self.tally.clone());
+        Self { filter, prefix: self.prefix, last: Instant::now(), tally }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something whose tests have this prefix before their names; the code that asks and reports leaves
@@ -68,7 +87,7 @@ impl Report {
         let seconds = start.elapsed().as_secs_f64();
         match result {
             Ok(note) => self.passed(name, seconds, &note),
-            Err(error) => self.failed(name, &format!("{error:#}")),
+            Err(error) => self.failed(name, &advice::told(&error)),
         }
     }
 
@@ -79,16 +98,17 @@ impl Report {
         let group = format!("{}{}", self.prefix, in_group.split('/').next().unwrap_or_default());
         let now = Instant::now();
         let time = now - std::mem::replace(&mut self.last, now);
-        match self.times.iter_mut().find(|(known, _)| *known == group) {
+        let mut tally = self.tally();
+        match tally.times.iter_mut().find(|(known, _)| *known == group) {
             Some((_, sum)) => *sum += time,
-            None => self.times.push((group, time)),
+            None => tally.times.push((group, time)),
         }
     }
 
     /// Counts a success.
     pub(crate) fn passed(&mut self, name: &str, seconds: f64, note: &str) {
         self.charge(name);
-        self.passed += 1;
+        self.tally().passed += 1;
         println!("ok    {seconds:7.1} s  {}  {note}", self.full(name));
     }
 
@@ -105,7 +125,7 @@ impl Report {
     /// Counts successes that another program has found.
     pub(crate) fn add_passed(&mut self, name: &str, count: usize) {
         self.charge(name);
-        self.passed += count;
+        self.tally().passed += count;
         println!("ok               {}  {count} passed", self.full(name));
     }
 
@@ -114,25 +134,26 @@ impl Report {
         self.charge(name);
         let name = self.full(name);
         println!("FAIL             {name}\n      {}", error.replace('\n', "\n      "));
-        self.failures.push(name);
+        self.tally().failures.push(name);
     }
 
     /// Prints the last lines of a run.
     pub(crate) fn finish(self) -> ExitCode {
-        if self.times.len() > 1 {
-            println!("Minutes of each group, with what was made for it:");
-            for (group, time) in &self.times {
+        let Tally { passed, failures, times } = std::mem::take(&mut *self.tally());
+        if times.len() > 1 {
+            println!("Minutes of each group, with what was made for it; groups overlap:");
+            for (group, time) in &times {
                 println!("{:8.1}  {group}", time.as_secs_f64() / 60.0);
             }
         }
-        for name in &self.failures {
+        for name in &failures {
             println!("failed: {name}");
         }
-        if self.passed == 0 && self.failures.is_empty() {
+        if passed == 0 && failures.is_empty() {
             println!("no test has this name");
         }
-        println!("{} passed, {} failed", self.passed, self.failures.len());
-        if self.failures.is_empty() && self.passed > 0 {
+        println!("{} passed, {} failed", passed, failures.len());
+        if failures.is_empty() && passed > 0 {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -151,7 +172,8 @@ mod tests {
         report.passed("source/lints", 0.0, "");
         report.under("stock/", |report| report.passed("stores/killed", 0.0, ""));
         report.failed("preparation", "none");
-        let groups: Vec<&str> = report.times.iter().map(|(group, _)| group.as_str()).collect();
+        let tally = report.tally();
+        let groups: Vec<&str> = tally.times.iter().map(|(group, _)| group.as_str()).collect();
         assert_eq!(groups, ["source", "stock/stores", "preparation"]);
     }
 

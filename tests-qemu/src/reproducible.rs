@@ -65,7 +65,7 @@ fn copy(from: &Path, to: &Path, order: Order) -> Result<()> {
     }
     std::fs::create_dir(to).with_context(|| format!("failed to create {}", to.display()))?;
     // One call, so that hard links across folders stay links.
-    run::run(run::command("cp").args(["--archive", "--target-directory"]).arg(to).args(&names))?;
+    run::quiet(run::command("cp").args(["--archive", "--target-directory"]).arg(to).args(&names))?;
     // The root's own attributes, after everything was made in it.
     let stat = std::fs::metadata(from).with_context(|| format!("failed to look at {}", from.display()))?;
     std::os::unix::fs::chown(to, Some(stat.uid()), Some(stat.gid()))

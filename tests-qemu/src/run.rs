@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use rustix::process::{kill_process_group, Pid, Signal};
+
+use crate::advice::advice;
 
 /// A command whose environment does not carry the variables that cargo added for this program.
 ///
@@ -73,12 +75,14 @@ pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<Ou
         .process_group(0)
         .spawn()
         .with_context(|| format!("failed to start `{}`", shown(command)))?;
+    let mut watch = Watch::new(command);
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let deadline = Instant::now() + limit;
     let status = loop {
         if let Some(status) = child.try_wait().context("failed to wait")? {
             break status;
         }
+        watch.look(None);
         if Instant::now() > deadline {
             if let Some(group) =
                 Pid::from_raw(i32::try_from(child.id()).context("a process number out of range")?)
@@ -122,12 +126,7 @@ fn finish(reader: JoinHandle<std::io::Result<Vec<u8>>>) -> Result<Vec<u8>> {
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
-        bail!(
-            "`{}` ended with {}: {}",
-            shown(command),
-            output.status,
-            tail(&String::from_utf8_lossy(&output.stderr))
-        );
+        return Err(failure(command, output.status, &String::from_utf8_lossy(&output.stderr), None));
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("`{}` printed something that is not text", shown(command)))
@@ -145,6 +144,11 @@ pub(crate) fn version(program: &Path, argument: &str, begins: &str) -> Result<St
 
 fn version_in<'s>(said: &'s str, begins: &str) -> Option<&'s str> {
     said.lines().map(str::trim).find(|line| !line.is_empty() && line.starts_with(begins))
+}
+
+/// Runs a command that may take long and prints nothing but complaints.
+pub(crate) fn quiet(command: &mut Command) -> Result<()> {
+    capture(command).map(drop)
 }
 
 /// The resources that a program took.
@@ -189,22 +193,101 @@ pub(crate) fn measured(command: &mut Command) -> Result<Cost> {
 /// Runs a long command with all its output in a log; shows the log's end when it fails.
 pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
     let file = File::create(log).with_context(|| format!("failed to create {}", log.display()))?;
-    let status = command
+    let mut child = command
         .stdin(Stdio::null())
         .stderr(file.try_clone().context("failed to share the log")?)
         .stdout(file)
-        .status()
+        .spawn()
         .with_context(|| format!("failed to start `{}`", shown(command)))?;
+    let mut watch = Watch::new(command);
+    let status = loop {
+        if let Some(status) = child.try_wait().context("failed to wait")? {
+            break status;
+        }
+        watch.look(Some(log));
+        std::thread::sleep(Duration::from_millis(5));
+    };
     if !status.success() {
+        // A full disk has no room for the words that say so.
+        crate::cache::room(log.parent().unwrap_or(Path::new(".")))?;
         let text = std::fs::read(log).unwrap_or_default();
-        bail!(
-            "`{}` ended with {status}; the end of {}:\n{}",
-            shown(command),
-            log.display(),
-            tail(&String::from_utf8_lossy(&text))
-        );
+        return Err(failure(command, status, &String::from_utf8_lossy(&text), Some(log)));
     }
     Ok(())
+}
+
+/// The error about a command that failed: what that means and what to type, where that is known, else its last lines.
+fn failure(command: &Command, status: ExitStatus, said: &str, log: Option<&Path>) -> anyhow::Error {
+    let log = log.map(|log| log.display().to_string());
+    if let Some(advice) = advice(said) {
+        let name = command.get_program().to_string_lossy();
+        let log = log.map_or(String::new(), |log| format!(", its log is {log}"));
+        return anyhow::anyhow!("{advice}: `{name}` ended with {status}{log}");
+    }
+    let end = log.map_or(String::new(), |log| format!("; the end of {log}"));
+    let gap = if end.is_empty() { ' ' } else { '\n' };
+    anyhow::anyhow!("`{}` ended with {status}{end}:{gap}{}", shown(command), tail(said))
+}
+
+/// How long a command may be silent before somebody asks whether it does anything.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Says now and then what a long command does.
+struct Watch {
+    what: String,
+    start: Instant,
+    next: Duration,
+}
+
+impl Watch {
+    fn new(command: &Command) -> Self {
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+        let words = std::iter::once(program).chain(command.get_args());
+        let mut words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        // A script of this program's own says nothing to the reader: what it starts stands behind `--`.
+        if words.iter().any(|word| word.contains('\n')) {
+            let start = words.iter().rposition(|word| word == "--").map_or(0, |place| place + 1);
+            words.drain(..start);
+            words.retain(|word| !word.contains('\n'));
+        }
+        let what = words.join(" ");
+        Self { what: shorter(&what, 60), start: Instant::now(), next: SILENCE }
+    }
+
+    /// Says what the command does, with the end of its log, if it is time for that.
+    fn look(&mut self, log: Option<&Path>) {
+        let elapsed = self.start.elapsed();
+        if elapsed >= self.next {
+            say(self.line(elapsed, log));
+            // Ever rarer, up to once in a minute.
+            self.next = elapsed + elapsed.clamp(SILENCE, Duration::from_secs(60));
+        }
+    }
+
+    fn line(&self, elapsed: Duration, log: Option<&Path>) -> String {
+        let last = log.and_then(last_line).map_or(String::new(), |line| format!(": {}", shorter(&line, 90)));
+        format!("{} s of `{}`{last}", elapsed.as_secs(), self.what)
+    }
+}
+
+/// The last line of a log that says something.
+fn last_line(log: &Path) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(1000))).ok()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    // Progress bars write one line over the other.
+    text.split(['\n', '\r']).map(str::trim).rfind(|line| !line.is_empty()).map(ToOwned::to_owned)
+}
+
+/// The beginning of a text.
+fn shorter(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// The last lines of a text.
@@ -233,6 +316,34 @@ mod tests {
         assert_eq!(version_in(said, "program "), Some("program 1.2"));
         assert_eq!(version_in(&said[19..], ""), Some("program 1.2"));
         assert_eq!(version_in(said, "other "), None);
+    }
+
+    #[test]
+    fn a_long_command_is_seen_to_go_on() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(log.path(), "CC a.o\nCC b.o\n\n").unwrap();
+        let watch = Watch::new(command("make").arg("-j2"));
+        let line = watch.line(Duration::from_secs(30), Some(log.path()));
+        assert_eq!(line, "30 s of `make -j2`: CC b.o");
+        let mut within = command("unshare");
+        within.args(["--mount", "--", "sh", "-c", "set -e\nexec chroot", "sh", "/root", "--", "make", "-j2"]);
+        assert_eq!(Watch::new(&within).line(Duration::from_secs(10), None), "10 s of `make -j2`");
+        assert_eq!(shorter("abcdef", 3), "abc...");
+    }
+
+    #[test]
+    fn a_failure_names_its_log_and_what_to_type_where_that_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("x.log");
+        let fails = |text: &str| {
+            let mut sh = command("sh");
+            logged(sh.args(["-c", "echo \"$1\"; exit 7", "sh", text]), &log).unwrap_err().to_string()
+        };
+        let known = fails("E: Failed to fetch http://x/  404  Not Found");
+        assert!(known.contains("apt-get update") && known.contains("x.log"), "{known}");
+        assert_eq!(known.lines().count(), 1);
+        let unknown = fails("a line that nobody knows");
+        assert!(unknown.contains("the end of") && unknown.ends_with("a line that nobody knows"), "{unknown}");
     }
 
     #[test]

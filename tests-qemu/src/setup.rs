@@ -2,10 +2,11 @@
 //! Installs what the machine lacks, and nothing else.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::Cache;
+use crate::cache::{log_of, Cache};
 use crate::{debian, run};
 
 /// The packages that a verb needs.
@@ -37,21 +38,22 @@ const BINDGEN: &str = "0.71.1";
 /// One whose configuration `deny.toml` is written for.
 const DENY: &str = "0.20.2";
 
+/// To build the project's own programs, which are linked with OpenSSL.
+const PROGRAMS: &[&str] = &["gcc", "libc6-dev", "libssl-dev", "pkg-config"];
+
 /// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
-/// less. And a reader of shell scripts.
-const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
+/// less. What users mount with, and a reader of shell scripts.
+const SOURCE: &[&str] =
+    &["fakeroot", "file", "fuse3", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
 const KERNEL: &[&str] = &[
     "bc",
     "bison",
     "clang-19",
     "cpio",
     "flex",
-    "gcc",
     "kmod",
-    "libc6-dev",
     "libclang-19-dev",
     "libelf-dev",
-    "libssl-dev",
     "lld-19",
     "llvm-19",
     "make",
@@ -78,9 +80,8 @@ const MACHINE: &[&str] = &[
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
-/// For programs that are linked with OpenSSL.
 const FUSE: &[&str] = &["fuse3", "squashfuse", "util-linux"];
-const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git", "libc6-dev", "libssl-dev", "pkg-config"];
+const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git"];
 /// `man` formats the pages.
 const LINT: &[&str] = &["file", "lintian", "man-db"];
 
@@ -102,10 +103,10 @@ fn fuse_packages(codename: &str) -> &'static [&'static str] {
     }
 }
 
-/// Makes sure that everything for `needs` is there.
+/// Makes sure that everything for `needs` is there, and what every verb needs.
 pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
     let codename = debian::codename()?;
-    let mut wanted: Vec<&str> = Vec::new();
+    let mut wanted = PROGRAMS.to_vec();
     for need in needs {
         match need {
             Need::Kernel => {
@@ -125,7 +126,9 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
             Need::Lint => wanted.extend(LINT),
         }
     }
-    install(&wanted)?;
+    wanted.sort_unstable();
+    wanted.dedup();
+    install(cache, &wanted)?;
     if needs.contains(&Need::Kernel) {
         bindgen(cache)?;
     }
@@ -133,22 +136,38 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
 }
 
 /// Installs those of `wanted` that are missing.
-pub(crate) fn install(wanted: &[&str]) -> Result<()> {
+pub(crate) fn install(cache: &Cache, wanted: &[&str]) -> Result<()> {
     let missing = missing(wanted)?;
     if missing.is_empty() {
         return Ok(());
     }
-    run::say(format_args!("installing {}", missing.join(" ")));
+    let names = missing.join(" ");
     if !rustix::process::geteuid().is_root() {
-        bail!("only root can install packages; run `apt-get install {}` first", missing.join(" "));
+        bail!("this machine lacks packages, and only root can install them; type `sudo apt-get install {names}`");
     }
-    let _ = run::output(run::command("apt-get").args(["update", "-qq"]))?;
-    run::run(
-        run::command("apt-get")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&missing),
-    )
+    let log = cache.log("apt-install")?;
+    run::say(format_args!(
+        "installing {} packages, with the log in {}: {names}",
+        missing.len(),
+        log.display()
+    ));
+    // The lists that are here may do, so that a failure counts only if the installation fails.
+    let updated = run::logged(apt().arg("update"), &cache.log("apt-update")?);
+    let mut install = apt();
+    let installed =
+        run::logged(install.args(["install", "-y", "--no-install-recommends"]).args(&missing), &log);
+    match (updated, installed) {
+        (_, Ok(())) => Ok(()),
+        (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
+    }
+}
+
+/// apt for this machine: it asks nothing, and waits for another run of itself.
+fn apt() -> Command {
+    let mut apt = run::command("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+    apt.args(["-q", "-oDpkg::Use-Pty=0", "-oDPkg::Lock::Timeout=600", "-oAPT::Update::Error-Mode=any"]);
+    apt
 }
 
 /// Which packages dpkg does not know as installed.
@@ -188,10 +207,10 @@ fn program(cache: &Cache, name: &str, package: &str, version: &str) -> Result<Pa
             run::command(cargo)
                 // Not in the target folder of this workspace, which `cargo clean` empties.
                 .env_remove("CARGO_TARGET_DIR")
-                .args(["install", "--locked", "--quiet", "--root"])
+                .args(["install", "--locked", "--root"])
                 .arg(folder)
                 .args(["--version", version, package]),
-            &folder.join("build.log"),
+            &log_of(folder),
         )
     })?;
     let program = folder.join("bin").join(name);

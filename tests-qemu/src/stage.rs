@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tesserafs_guest::plan::{Image, Plan, Signed};
 
-use crate::cache::Cache;
+use crate::cache::{key, sha256_of, Cache, Held};
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{answers, cases, disk, labels, layers, rootfs, stores, trees};
+use crate::{answers, cases, disk, labels, layers, rootfs, run, stores, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -20,8 +20,8 @@ const CONTENTS: &str = "contents";
 
 /// The files that a boot needs besides kernel and initramfs.
 pub(crate) struct Stage {
-    /// The folder that the data disk was made from; it goes with the value.
-    folder: tempfile::TempDir,
+    /// The folder that the data disk was made from.
+    folder: Held,
     /// The plan of the guest for it.
     pub(crate) plan: Plan,
     /// Data disk and raw root image: `/dev/vda` and `/dev/vdb`.
@@ -44,7 +44,13 @@ pub(crate) enum Root {
     Signed,
 }
 
-/// Builds all images of a run.
+/// The name of the data disk, in the same folder.
+const DATA: &str = "data.ext4";
+
+/// The name of the plan, on the data disk.
+const PLAN: &str = "plan.json";
+
+/// Builds all images of a run, unless the same programs have built them of the same root and keys before.
 pub(crate) fn prepare(
     cache: &Cache,
     tools: &Tools,
@@ -52,13 +58,40 @@ pub(crate) fn prepare(
     signers: &Signers,
     root: Root,
 ) -> Result<Stage> {
+    let mut inputs = vec![debian.as_os_str().as_encoded_bytes().to_vec(), tools.digest()?.into_bytes()];
+    for signer in [&signers.rsa, &signers.ecdsa, &signers.stranger] {
+        inputs.push(sha256_of(&signer.der)?.into_bytes());
+    }
+    let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+    let prefix = match root {
+        Root::Unsigned => "stage-unsigned-",
+        Root::Signed => "stage-signed-",
+    };
+    let folder = cache.hold(&format!("{prefix}{}", key(&inputs)), |folder| {
+        run::say("building the images of the guest");
+        build(cache, tools, debian, signers, root, folder)
+    })?;
+    cache.forget_others(folder.path(), prefix)?;
+    let contents = folder.path().join(CONTENTS);
+    let text = std::fs::read(contents.join(PLAN)).context("failed to read the plan")?;
+    let plan: Plan = serde_json::from_slice(&text).context("the plan cannot be read")?;
+    let disks = vec![folder.path().join(DATA), trees::path(&contents, &plan.root)];
+    let scratch = stores::empty(folder.path());
+    Ok(Stage { folder, plan, disks, scratch })
+}
+
+/// Builds them in `folder`.
+fn build(
+    cache: &Cache,
+    tools: &Tools,
+    debian: &Path,
+    signers: &Signers,
+    root: Root,
+    folder: &Path,
+) -> Result<()> {
     let scratch = cache.folder("scratch")?;
-    let folder = tempfile::Builder::new()
-        .prefix("stage-")
-        .tempdir_in(&scratch)
-        .context("failed to make a scratch folder")?;
-    // The finished disks lie beside the folder that they are made of, and vanish with it.
-    let (contents, data) = (folder.path().join(CONTENTS), folder.path().join("data.ext4"));
+    // The disk lies beside the folder that it is made of.
+    let contents = folder.join(CONTENTS);
     std::fs::create_dir(&contents).context("failed to create the stage")?;
 
     let rsa = sign::options(&signers.rsa)?;
@@ -100,7 +133,7 @@ pub(crate) fn prepare(
     })?;
 
     let nests = stores::nests(tools, &contents, &small)?;
-    let scratch = stores::empty(folder.path())?;
+    stores::make_empty(folder)?;
 
     let plan = Plan {
         root,
@@ -117,10 +150,8 @@ pub(crate) fn prepare(
         big_directory: rootfs::BIG_DIRECTORY.to_owned(),
     };
     let text = serde_json::to_vec_pretty(&plan).context("the plan cannot be written down")?;
-    std::fs::write(contents.join("plan.json"), text).context("failed to write the plan")?;
-    disk::write(&data, &contents)?;
-    let device = trees::path(&contents, &plan.root);
-    Ok(Stage { folder, plan, disks: vec![data, device], scratch })
+    std::fs::write(contents.join(PLAN), text).context("failed to write the plan")?;
+    disk::write(&folder.join(DATA), &contents)
 }
 
 /// The images of the signature tests, all of the same small tree.

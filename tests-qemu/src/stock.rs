@@ -41,10 +41,18 @@ pub(crate) struct Stock {
 
 /// Finds the kernel, and makes the folder that modules are built against, unless it is in the cache.
 pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
+    prepare_release(cache, &release(cache)?)
+}
+
+/// The same for this release.
+pub(crate) fn prepare_release(cache: &Cache, release: &str) -> Result<Stock> {
     setup::require_root("make a Debian root, and enter it")?;
-    let release = release(cache)?;
+    ensure!(
+        is_supported(release),
+        "the kernel {release} is too old: the driver needs {NEEDS} or a later one"
+    );
     // One waits for the network while the other unpacks.
-    let (packages, root) = run::both(|| Packages::fetch(cache, &release), || root(cache))?;
+    let (packages, root) = run::both(|| Packages::fetch(cache, release), || root(cache))?;
     let (packages, root) = (packages?, root?);
     run::say(format_args!("kernel {release}, packages of version {}", packages.version));
     let builder = Builder::new(cache, root, &packages.config)?;
@@ -55,7 +63,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
         image: packages.modules.join("vmlinuz"),
         build,
         modules: Some(packages.modules),
-        key: release,
+        key: release.to_owned(),
     };
     Ok(Stock { kernel, builder, version: packages.version })
 }
@@ -73,10 +81,11 @@ fn release(cache: &Cache) -> Result<String> {
         newest(&names).with_context(|| format!("{SUITE} has no package {HEADERS}7.*{VARIANT}"))
     };
     find().with_context(|| {
-        let known = cached(cache).unwrap_or_default().join(", ");
-        format!(
-            "the newest kernel of the archive is not known; KERNEL_RELEASE= names one (in the cache: {known})"
-        )
+        let known = cached(cache).unwrap_or_default();
+        let instead = known.last().map_or(String::new(), |release| {
+            format!("; one is in the cache, so type KERNEL_RELEASE={release} cargo xtask ...")
+        });
+        format!("the newest kernel of {SUITE} is not known{instead}")
     })
 }
 
@@ -88,6 +97,18 @@ fn is_release(text: &str) -> bool {
 
 /// The name of the headers' package, before the release.
 const HEADERS: &str = "linux-headers-";
+
+/// What is said of a release that the archive does not have, as its packages' names tell.
+fn gone(release: &str, names: &str) -> String {
+    format!("{SUITE} has no kernel {release} any more; {}", instead(names))
+}
+
+/// What to type for a release that the archive has.
+fn instead(names: &str) -> String {
+    newest(names).map_or("it has none of this kind".to_owned(), |newest| {
+        format!("type KERNEL_RELEASE={newest} cargo xtask ..., or leave KERNEL_RELEASE out")
+    })
+}
 
 /// The newest release among the names of packages.
 fn newest(names: &str) -> Option<String> {
@@ -107,6 +128,28 @@ fn numbers(release: &str) -> Vec<u32> {
 /// The kernel's own version: `7.3.4` of `7.3.4+deb13-cloud-amd64`.
 fn upstream(release: &str) -> &str {
     release.split(['+', '-']).next().unwrap_or_default()
+}
+
+/// The kernels that the driver is for.
+pub(crate) const NEEDS: &str = "Linux 7.3";
+
+/// Whether the driver is for this release.
+pub(crate) fn is_supported(release: &str) -> bool {
+    numbers(release) >= vec![7, 3]
+}
+
+/// The release of the archive that comes before this one, if there is one, and the version of its packages.
+pub(crate) fn before(release: &str) -> Result<Option<(String, String)>> {
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let suite = Suite::fetch(scratch.path(), SUITE, false)?;
+    let names = suite.names(HEADERS)?;
+    let older: Vec<&str> = names
+        .lines()
+        .filter(|name| name.strip_prefix(HEADERS).is_some_and(|name| numbers(name) < numbers(release)))
+        .collect();
+    newest(&older.join("\n"))
+        .map(|older| suite.version(&format!("{HEADERS}{older}")).map(|version| (older, version)))
+        .transpose()
 }
 
 /// The name of a release's folder, before the release.
@@ -145,6 +188,12 @@ impl Packages {
         let folder = cache.once(&format!("stock/{FOLDER}{release}"), |folder| {
             let scratch = tempfile::tempdir_in(folder).context("failed to make a scratch folder")?;
             let suite = Suite::fetch(scratch.path(), SUITE, false)?;
+            let names = suite.names(HEADERS)?;
+            ensure!(
+                names.lines().any(|name| name.strip_prefix(HEADERS) == Some(release)),
+                "{}",
+                gone(release, &names)
+            );
             let version = suite.version(&format!("{HEADERS}{release}"))?;
             let parts =
                 ["binary", "modules", "base", "headers"].map(|part| format!("linux-{part}-{release}"));
@@ -154,13 +203,13 @@ impl Packages {
             }
             let source =
                 suite.download(&format!("linux-source-{series}"), Some(&version)).with_context(|| {
-                    format!("the source of {release} is not in {SUITE} any more; a newer release has its own")
+                    format!("the source of {release} is not in {SUITE} any more; {}", instead(&names))
                 })?;
             unpack(&source, folder)?;
             let archive = folder.join(format!("usr/src/linux-source-{series}.tar.xz"));
             run::say(format_args!("unpacking {}", archive.display()));
             let unused = UNUSED.map(|pattern| format!("--exclude=linux-source-{series}/{pattern}"));
-            run::run(run::command("tar").args(unused).arg("-xf").arg(&archive).arg("-C").arg(folder))?;
+            run::quiet(run::command("tar").args(unused).arg("-xf").arg(&archive).arg("-C").arg(folder))?;
             std::fs::remove_file(&archive)
                 .with_context(|| format!("failed to remove {}", archive.display()))?;
             // As the installation of the packages would do it: the list of which module needs which.
@@ -170,7 +219,11 @@ impl Packages {
         })?;
         let headers = folder.join(format!("usr/src/{HEADERS}{release}"));
         let config = read(&headers.join(".config"))?;
-        ensure!(set(&config, "CONFIG_RUST") == Some("y"), "{release} is built without Rust");
+        ensure!(
+            set(&config, "CONFIG_RUST") == Some("y"),
+            "the kernel {release} has no Rust: found no CONFIG_RUST=y in its configuration; leave KERNEL_RELEASE out \
+             for the newest one, which has it"
+        );
         Ok(Self {
             release: release.to_owned(),
             version: read(&folder.join("version"))?,
@@ -200,7 +253,7 @@ const UNUSED: [&str; 9] = [
 
 /// Unpacks a package.
 fn unpack(package: &Path, folder: &Path) -> Result<()> {
-    run::run(run::command("dpkg-deb").arg("-x").arg(package).arg(folder))
+    run::quiet(run::command("dpkg-deb").arg("-x").arg(package).arg(folder))
 }
 
 /// The root with the compilers, made once.
@@ -431,8 +484,18 @@ mod tests {
         assert_eq!(newest(names).as_deref(), Some("7.3.10+deb13-cloud-amd64"));
         assert_eq!(newest("linux-headers-7.3.4+deb13-amd64\n"), None);
         assert_eq!(upstream("7.3.4+deb13-cloud-amd64"), "7.3.4");
+        assert!(["7.3.4+deb13-cloud-amd64", "7.10.1", "8.0"].iter().all(|release| is_supported(release)));
+        assert!(["7.2.12+deb13-cloud-amd64", "6.12.9"].iter().all(|release| !is_supported(release)));
         assert!(is_release("7.0.4+deb13-cloud-amd64"));
         assert!(!is_release("../7.3.4") && !is_release("7.3.4/x") && !is_release(""));
+    }
+
+    #[test]
+    fn for_a_release_that_is_gone_another_one_is_named() {
+        let names = "linux-headers-7.3.4+deb13-cloud-amd64\nlinux-headers-7.3.10+deb13-cloud-amd64\n";
+        let said = gone("7.0.4+deb13-cloud-amd64", names);
+        assert!(said.contains("no kernel 7.0.4+deb13-cloud-amd64 any more"), "{said}");
+        assert!(said.contains("type KERNEL_RELEASE=7.3.10+deb13-cloud-amd64 cargo"), "{said}");
     }
 
     #[test]

@@ -29,18 +29,27 @@ const EMPTY: [Empty; 3] = [
     Empty { kind: "btrfs", mebibytes: 160, options: &["-q"] },
 ];
 
-/// Makes the empty filesystems in `folder`.
-pub(crate) fn empty(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut disks = Vec::new();
-    for Empty { kind, mebibytes, options } in EMPTY {
-        let disk = folder.join(format!("empty.{kind}"));
+/// The disks with empty filesystems in `folder`.
+pub(crate) fn empty(folder: &Path) -> Vec<PathBuf> {
+    EMPTY.iter().map(|empty| empty.disk(folder)).collect()
+}
+
+impl Empty {
+    fn disk(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("empty.{}", self.kind))
+    }
+}
+
+/// Makes them.
+pub(crate) fn make_empty(folder: &Path) -> Result<()> {
+    for empty in EMPTY {
+        let (disk, Empty { kind, mebibytes, options }) = (empty.disk(folder), empty);
         let file = File::create(&disk).with_context(|| format!("failed to create {}", disk.display()))?;
         file.set_len(mebibytes << 20).with_context(|| format!("failed to extend {}", disk.display()))?;
         run::capture(maker(&format!("mkfs.{kind}")).args(options).arg(&disk))
             .with_context(|| format!("failed to make an empty {kind}"))?;
-        disks.push(disk);
     }
-    Ok(disks)
+    Ok(())
 }
 
 /// Makes, in `contents`, the filesystems that hold an image.

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
+use crate::cache::sha256_of;
 use crate::run;
 
 /// The repository: the folder above this package.
@@ -42,6 +43,12 @@ impl Tools {
     pub(crate) fn build() -> Result<Self> {
         let built = build(&["-p", "mkfs-tesserafs", "-p", "fsck-tesserafs"], &[])?;
         Ok(Self { mkfs: find(&built, "mkfs-tesserafs")?, fsck: find(&built, "fsck-tesserafs")? })
+    }
+
+    /// Identifies all programs that have a part in what the verbs make: these, and this one.
+    pub(crate) fn digest(&self) -> Result<String> {
+        let own = std::env::current_exe().context("this program has no path")?;
+        [&self.mkfs, &self.fsck, &own].into_iter().map(|program| sha256_of(program)).collect()
     }
 
     /// Makes an image; returns mkfs's report.
@@ -135,8 +142,9 @@ fn build(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf
 fn build_with(mut cargo: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
     let output = run::capture(
         cargo
-            .args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"])
+            .args(["build", "--release", "--quiet"])
             .args(arguments)
+            .arg("--message-format=json-render-diagnostics")
             .envs(environment.iter().copied()),
     )?;
     Ok(executables(&output))

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use tesserafs_guest::message::Message;
 
-use crate::cache::{key, log_of, sha256_of, Cache};
+use crate::cache::{key, log_of, sha256_of, Cache, Held};
 use crate::chroot::Chroot;
 use crate::debian::{self, Variant};
 use crate::kernel::{Flavour, Kernel};
@@ -87,7 +87,7 @@ fn machine(cache: &Cache, kernel: &Kernel, module: &Path, certificate: &Path) ->
     let folder = cache.once(&format!("stock/verified-boot-{}", key(&inputs)), |folder| {
         run::say(format_args!("making an initramfs of {release} for verified boot"));
         let root = folder.join("root");
-        run::run(run::command("cp").arg("-a").arg(&base).arg(&root))?;
+        run::quiet(run::command("cp").arg("-a").arg(&base).arg(&root))?;
         install_kernel(&root, kernel, module)?;
         for (path, bytes, mode) in HOOK {
             write(&root.join(path), bytes, mode)?;
@@ -118,7 +118,7 @@ fn install_kernel(root: &Path, kernel: &Kernel, module: &Path) -> Result<()> {
     let to = root.join("usr/lib/modules").join(release);
     std::fs::create_dir_all(to.join("updates"))
         .with_context(|| format!("failed to create {}", to.display()))?;
-    run::run(run::command("cp").arg("-a").arg(from.join("kernel")).arg(&to))?;
+    run::quiet(run::command("cp").arg("-a").arg(from.join("kernel")).arg(&to))?;
     let copy = |from: &Path, to: &Path| {
         std::fs::copy(from, to).with_context(|| format!("failed to copy {}", from.display())).map(|_| ())
     };
@@ -137,6 +137,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).context("failed to set a mode")
 }
 
+/// What `/sys/kernel/security/lockdown` holds on most machines.
+const NO_LOCKDOWN: &str = "[none] integrity confidentiality";
+
 /// Certificates for the hook: name and bytes of each.
 type Certificates<'a> = &'a [(&'a str, &'a [u8])];
 
@@ -150,6 +153,55 @@ pub(crate) struct Stopped {
     words: &'static str,
     /// A part of the sentence that tells why.
     says: &'static str,
+}
+
+/// The beginning of the name of the folder of the images.
+const IMAGES: &str = "images-";
+
+/// The images and disks of the machine, in a folder of their own.
+struct Images {
+    root: PathBuf,
+    unsigned: PathBuf,
+    data: PathBuf,
+    upper: PathBuf,
+    stranger: PathBuf,
+    prefix: PathBuf,
+    tampered: PathBuf,
+}
+
+impl Images {
+    /// The folder that the data disk is made from.
+    const DISK: &'static str = "disk";
+
+    fn at(folder: &Path) -> Self {
+        let disk = folder.join(Self::DISK);
+        Self {
+            root: disk.join("root.tess"),
+            unsigned: disk.join("unsigned.tess"),
+            data: folder.join("data.ext4"),
+            upper: folder.join("upper.ext4"),
+            stranger: folder.join("stranger.tess"),
+            prefix: folder.join("prefix.tess"),
+            tampered: folder.join("tampered.tess"),
+        }
+    }
+
+    fn make(&self, tools: &Tools, root: &Path, vendor: &Vendor) -> Result<()> {
+        let disk = self.root.parent().context("an image in no folder")?;
+        std::fs::create_dir(disk).with_context(|| format!("failed to create {}", disk.display()))?;
+        let image_id = appliance::signed(tools, &self.root, root, &vendor.current, &[])?;
+        // Containers have the root of the machine, too.
+        appliance::write_disk(tools, disk, root, vendor, image_id)?;
+        disk::write(&self.data, disk)?;
+        let empty = tempfile::tempdir().context("failed to make a scratch folder")?;
+        disk::write(&self.upper, empty.path())?;
+        // Another one needs no more than a file.
+        let base = tempfile::tempdir().context("failed to make a scratch folder")?;
+        write(&base.path().join("etc/os-release"), b"ID=base\n", 0o644)?;
+        appliance::signed(tools, &self.stranger, base.path(), &vendor.stranger, &[])?;
+        appliance::changed_prefix(&self.root, &self.prefix)?;
+        appliance::tampered(tools, &self.root, &self.tampered).map(|_| ())
+    }
 }
 
 /// Everything that boots.
@@ -170,7 +222,7 @@ pub(crate) struct VerifiedBoot {
     /// Boots that the initramfs must stop.
     pub(crate) stopped: Vec<Stopped>,
     vendor: Vendor,
-    _folder: tempfile::TempDir,
+    _images: Held,
 }
 
 impl VerifiedBoot {
@@ -178,32 +230,22 @@ impl VerifiedBoot {
     pub(crate) fn prepare(cache: &Cache, tools: &Tools, kernel: &Kernel, module: &Path) -> Result<Self> {
         let vendor = sign::vendor(cache)?;
         let machine = machine(cache, kernel, module, &vendor.current.der)?;
-        let folder = tempfile::Builder::new()
-            .prefix("verified-boot-")
-            .tempdir_in(cache.folder("scratch")?)
-            .context("failed to make a scratch folder")?;
-        let at = |name: &str| folder.path().join(name);
-        run::say("building the images of the verified boot");
-        let disk = at("disk");
-        let base = at("base");
-        let upper = at("upper");
-        for folder in [&disk, &base, &upper] {
-            std::fs::create_dir(folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        }
-        let root = disk.join("root.tess");
-        let image_id = appliance::signed(tools, &root, &machine.root, &vendor.current, &[])?;
-        // Containers have the root of the machine, too.
-        appliance::write_disk(tools, &disk, &machine.root, &vendor, image_id)?;
-        // Another one needs no more than a file.
-        write(&base.join("etc/os-release"), b"ID=base\n", 0o644)?;
-        let (data, changes) = (at("data.ext4"), at("upper.ext4"));
-        disk::write(&data, &disk)?;
-        disk::write(&changes, &upper)?;
-        let stranger = at("stranger.tess");
-        appliance::signed(tools, &stranger, &base, &vendor.stranger, &[])?;
-        let prefix = appliance::changed_prefix(&root, &at("prefix.tess"))?;
-        let tampered = appliance::tampered(tools, &root, &at("tampered.tess"))?;
-        let unsigned = disk.join("unsigned.tess");
+        let inputs = [
+            machine.root.as_os_str().as_encoded_bytes(),
+            // The programs that make them, and the one that is on a disk.
+            &[tools.digest()?, sha256_of(&tools::guest()?)?].concat().into_bytes(),
+            &[sha256_of(&vendor.current.der)?, sha256_of(&vendor.stranger.der)?].concat().into_bytes(),
+        ]
+        .map(<[u8]>::to_vec);
+        let images = cache.hold(
+            &format!("stock/{IMAGES}{}", key(&inputs.each_ref().map(Vec::as_slice))),
+            |folder| {
+                run::say("building the images of the verified boot");
+                Images::at(folder).make(tools, &machine.root, &vendor)
+            },
+        )?;
+        cache.forget_others(images.path(), IMAGES)?;
+        let Images { root, unsigned, data, upper, stranger, prefix, tampered } = Images::at(images.path());
         let device = "root=/dev/vda";
         let stopped = |name, disks: &[&PathBuf], words, says| Stopped {
             name,
@@ -256,11 +298,11 @@ impl VerifiedBoot {
             logs: cache.folder("logs")?,
             root,
             data,
-            upper: changes,
+            upper,
             tampered,
             stopped,
             vendor,
-            _folder: folder,
+            _images: images,
         })
     }
 
@@ -302,7 +344,8 @@ impl VerifiedBoot {
     /// The kernel's command line.
     fn arguments(&self, words: &str) -> String {
         let kernel = self.accelerator.kernel_parameters(Flavour::Stock.slowness());
-        format!("{kernel} {} loglevel=5 systemd.show_status=error {words}", Flavour::Stock.parameters())
+        let flavour = Flavour::Stock.parameters();
+        format!("{kernel} {flavour} loglevel=5 {} {words}", appliance::SYSTEMD)
     }
 
     fn boot<'a>(&'a self, disks: &'a [PathBuf], arguments: &'a str, log: &'a Path) -> Boot<'a> {
@@ -342,11 +385,19 @@ impl VerifiedBoot {
         let release = self.machine.release()?;
         for (settings, certificates, says) in cases {
             let names: Vec<&str> = certificates.iter().map(|(name, _)| *name).collect();
-            self.hook(settings, certificates, &release, says)
+            self.hook(settings, certificates, &release, NO_LOCKDOWN, says)
                 .with_context(|| format!("with {settings:?} and {names:?}"))?;
         }
-        self.hook(on, &[], "6.1.0-none", "W: found no module tesserafs for the kernel 6.1.0-none")?;
-        Ok(format!("{} cases", cases.len() + 1))
+        self.hook(
+            on,
+            &[],
+            "6.1.0-none",
+            NO_LOCKDOWN,
+            "W: found no module tesserafs for the kernel 6.1.0-none",
+        )?;
+        let locked_down = "none [integrity] confidentiality";
+        self.hook(on, &[], &release, locked_down, "W: found no signature on the module tesserafs")?;
+        Ok(format!("{} cases", cases.len() + 2))
     }
 
     /// Signs the driver with a key of the machine's owner, as SIGNING.md says.
@@ -373,11 +424,21 @@ modinfo -F sig_hashalgo ./tesserafs.ko
         Ok(String::new())
     }
 
-    /// Runs the hook by itself with these settings, for this kernel. `says` begins with `E: ` for a failure, with `W: ` for
+    /// Runs the hook by itself with these settings, for this kernel, on a machine that is locked down so. `says` begins with `E: ` for a failure, with `W: ` for
     /// a warning.
-    fn hook(&self, settings: &str, certificates: Certificates<'_>, release: &str, says: &str) -> Result<()> {
+    fn hook(
+        &self,
+        settings: &str,
+        certificates: Certificates<'_>,
+        release: &str,
+        lockdown: &str,
+        says: &str,
+    ) -> Result<()> {
         const RUN: &str = r#"
 set -e
+mount -t tmpfs tmpfs /sys
+mkdir -p /sys/kernel/security
+echo "$4" >/sys/kernel/security/lockdown
 mkdir -p "$1/made/conf/conf.d" /etc/tesserafs
 mount --bind "$1/tesserafs" /etc/tesserafs
 export DESTDIR="$1/made" version="$2" verbose=n __MODULES_TO_ADD="$1/modules"
@@ -392,7 +453,7 @@ exec "/$3"
         }
         let mut command = self.machine.shell(RUN);
         command.arg(folder.path());
-        command.args([release, HOOK_PATH]);
+        command.args([release, HOOK_PATH, lockdown]);
         let output = run::output(&mut command)?;
         let said = String::from_utf8_lossy(&output.stderr);
         let (kind, text) = says.split_at(says.len().min("E: ".len()));

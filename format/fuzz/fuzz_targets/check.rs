@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A whole check by fsck of an image with any tables, whose digests of metadata are right. A short input is changes of
 //! an image in which nothing is wrong.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! zstd frames that are ended early: `frame::shorten`, on any bytes, and on frames that libzstd makes of any bytes.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Writes the first inputs of all fuzz targets, `corpus DIR`: one folder for each target.
 //!

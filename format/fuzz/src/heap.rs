@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! How much memory something takes: libFuzzer looks once a second, and sees only what was written to.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A walk through all tables of an image by what the format crate offers, as the kernel uses it.
 //!

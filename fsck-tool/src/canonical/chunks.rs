@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! In which order the chunks of an image are, and how each is stored, against how a builder does it (`FORMAT.md` 5.1, 5.4, 5.5).
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! How the contents of an image are cut and grouped, against how a builder does it (`FORMAT.md` 5.1).
 

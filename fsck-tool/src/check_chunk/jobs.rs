@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The work: packs, chunks with the contents in them, extents of contents of several, and the chunks that are left.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A JSON object a line for each file; `fsck-tool/JSON.md` says what the fields mean.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A manifest as mtree(5) describes it, with full paths, as bsdtar and mtree read it.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Images that are meant to do harm, and ends that come early: nothing outside of the destination is created or changed,
 //! no file is there by half, nothing that a terminal obeys is printed.

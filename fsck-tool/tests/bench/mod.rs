@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Helpers that the tests of the command share: running the real binary on an image in a directory of its
 //! own.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! `fsck.tesserafs --canonical`: its lines, its exit status, its JSON.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Whether an image is canonical: those that the builder makes are; those in which a freedom is taken that readers
 //! leave are clean and are not, and the report says where and which.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Which chunks are decoded before somebody asks for them.
+//! The chunks that are decoded before a reader asks for them.
 //!
 //! A builder numbers chunks in the order of paths and of bytes. So one rule serves for a reader of a large file and for one who
-//! reads all small files of a directory: whoever has read chunk n and now reads n + 1 will want those behind it.
+//! reads all small files of a directory: a reader of the chunks n, n + 1 and n + 2 will want those behind them. Two neighbours alone
+//! are no sign: among some hundred chunks, a random one is often the neighbour of one of the last.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,7 +22,7 @@ const STEPS: u32 = 2;
 /// Chunks that wait to be decoded, at most.
 const QUEUE: usize = 64;
 
-/// What is to be decoded ahead.
+/// The chunks to decode ahead, and the readers for whom.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     inner: Mutex<Inner>,
@@ -63,7 +64,7 @@ impl Ahead {
         if inner.workers == 0 {
             return;
         }
-        // Whoever wants them is decoding them.
+        // Their reader decodes them now.
         inner.queue.retain(|index| !read.contains(index));
         let more = inner.advance(&read);
         inner.recent.extend(read.clone());

@@ -3,7 +3,7 @@
 //! Decoded chunks that readers share, as many as fit into a number of bytes.
 //!
 //! Readers who want a chunk at the same time decode it once: the first of them gets a [`Claim`], the others wait until that is
-//! settled. A slot may hold the beginning of a chunk only; whoever wants more than that claims it once more.
+//! settled. A slot may hold the beginning of a chunk only; a reader that wants more than that claims the chunk once more.
 //!
 //! A reader never waits while it holds a claim, so that readers do not wait for each other in a circle.
 
@@ -41,7 +41,7 @@ enum Slot {
     Filled { raw: Arc<Vec<u8>>, asked: u64 },
 }
 
-/// What [`ChunkCache::find`] found.
+/// The result of [`ChunkCache::find`].
 pub(super) enum Found<'a> {
     /// The bytes.
     Raw(Arc<Vec<u8>>),

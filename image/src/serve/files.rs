@@ -19,7 +19,7 @@ use crate::error::Broken;
 use crate::metadata::VerifiedMetadata;
 use crate::packs::Packs;
 
-/// What [`Files::seek`] looks for.
+/// The kind of byte that [`Files::seek`] looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
     /// The next byte that is stored.

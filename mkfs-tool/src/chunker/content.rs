@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The digest of a content, and its blocks, while its bytes arrive (`FORMAT.md` 4.3 and 4.7).
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A content cut into holes and chunks while its bytes arrive (`FORMAT.md` 5.1).
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Small contents that share a chunk (`FORMAT.md` 5.1 and 5.2).
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! That contents are cut, digested and grouped as the specification says, however their bytes arrive.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The messages between workers and the sequencer: windows of files, chunks to compress, chunks compressed, events of files.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! How a chunk is stored: as a frame, as a frame of filtered bytes, or plain (`FORMAT.md` 5.4, 5.5).
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The state that the threads share: files, jobs and chunks under one lock, and the bells and the budget.
 

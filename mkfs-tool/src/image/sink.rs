@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Where the bytes of an image go: to a file, to nobody, or to somebody who compares them.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! `--exclude`: patterns in the manner of .gitignore, and which of them matched.
 //!

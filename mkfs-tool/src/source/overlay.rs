@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The marks that overlayfs reads in a layer: directories that hide what lower layers have in them, and whiteouts that hide nothing.
 

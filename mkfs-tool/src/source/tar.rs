@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A tar archive as the source of a tree: ustar, PAX and GNU, plain or compressed (`FORMAT.md` 4.9).
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 use tesserafs_format::limits::{MTIME_MAX, MTIME_MIN};
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Input that is meant to do harm, and ends that come early: an image that keeps all rules, or an error that names the
 //! place; nothing outside of the image, nothing left of one that is not finished, nothing that a terminal obeys.

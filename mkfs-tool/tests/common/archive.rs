@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A tiny writer of tar archives, for tests: entries in, bytes with right checksums out.
 //! The tests of archives and the fuzz targets share it.

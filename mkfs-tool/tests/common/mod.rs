@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Helpers that the tests share: running the real binary in a directory of its own, and reading what it
 //! built.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! A manual page from the definition of a command line.
 //!
@@ -11,9 +11,11 @@ use clap_mangen::roff::{bold, roman, Roff};
 use clap_mangen::Man;
 
 /// The pages to read besides.
-const SEE_ALSO: [(&str, &str); 7] = [
+const SEE_ALSO: [(&str, &str); 9] = [
     ("mkfs.tesserafs", "8"),
     ("fsck.tesserafs", "8"),
+    ("tesserafs-mount", "8"),
+    ("tesserafs-umount", "8"),
     ("tesserafs", "8"),
     ("tesserafs", "5"),
     ("mount", "8"),

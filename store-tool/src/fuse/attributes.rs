@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What `stat` shows of an inode.
+//! The attributes of an inode that `stat` shows.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

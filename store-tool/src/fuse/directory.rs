@@ -72,8 +72,8 @@ impl Names for ReplyDirectoryPlus {
     fn add(&mut self, tree: &Tree<'_>, ino: Ino, entry: &Dirent, name: &[u8], next: u64) -> bool {
         let attr = match tree.entry(ino, entry) {
             Ok(inode) => attributes::of(&inode),
-            // The name is shown, with its number. With a size that no file can have, the kernel takes no attributes from here: whoever
-            // wants them asks for them, and gets the error.
+            // The name is shown, with its number. With a size that no file can have, the kernel takes no attributes from here: a
+            // program that wants them makes the kernel ask for them, and gets the error.
             Err(_) => {
                 FileAttr { kind: attributes::kind(entry.file_type), size: u64::MAX, ..numbered(entry.ino) }
             }

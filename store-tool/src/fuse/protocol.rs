@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What is agreed with the kernel when the mount begins.
+//! The capabilities that daemon and kernel agree on when the mount begins.
 
 use fuser::{InitFlags, KernelConfig};
 

@@ -34,7 +34,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What of an image is shown to whom.
+/// The parts of a tree that not everybody sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown {
     /// Whether POSIX ACLs count, and are listed.
@@ -242,7 +242,7 @@ impl Filesystem for Server {
         }
     }
 
-    // What follows would change something. As long as the mount is read-only, which root can change, the VFS refuses it by itself.
+    // The requests below would change something. The VFS refuses them by itself as long as the mount is read-only; root can change that.
 
     fn setattr(
         &self,

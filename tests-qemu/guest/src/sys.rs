@@ -99,7 +99,11 @@ pub(crate) fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
     const CONFIGURE: libc::Ioctl = 0x4c0a;
     const READ_ONLY: u32 = 1;
     const AUTOCLEAR: u32 = 4;
-    let control = File::open("/dev/loop-control")?;
+    let control = File::open("/dev/loop-control").map_err(|error| {
+        let what =
+            "found no loop devices in this kernel (/dev/loop-control), expected CONFIG_BLK_DEV_LOOP=y or m";
+        io::Error::new(error.kind(), format!("{what}: {error}"))
+    })?;
     // SAFETY: The call takes no memory.
     let number = checked(unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) }.into())?;
     let path = PathBuf::from(format!("/dev/loop{number}"));

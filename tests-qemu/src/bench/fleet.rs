@@ -105,7 +105,7 @@ fn stores(bench: &Bench<'_>, appliance: &Appliance, scratch: &Path, contents: &P
     for (index, layer) in layers.iter().enumerate() {
         let tree = scratch.join("tree");
         copy(&base, &tree)?;
-        run::run(run::command("cp").arg("-al").arg(layer.join(".")).arg(&tree))?;
+        run::quiet(run::command("cp").arg("-al").arg(layer.join(".")).arg(&tree))?;
         let of_tree = bench.of(&tree);
         let (ours, theirs) = (format!("tesserafs-{index}"), format!("erofs-{index}"));
         run::capture(build::tesserafs(&of_tree, LEVEL, &contents.join(&ours)).args(&sign))?;
@@ -130,7 +130,7 @@ fn layer_name(index: usize) -> String {
 
 /// A tree of hard links: all of them are in the cache.
 fn copy(source: &Path, target: &Path) -> Result<()> {
-    run::run(run::command("cp").arg("-al").arg(source).arg(target))
+    run::quiet(run::command("cp").arg("-al").arg(source).arg(target))
 }
 
 /// Deals out the files of [`FROM`] to the images: a layer each.

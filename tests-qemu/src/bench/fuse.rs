@@ -112,7 +112,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     std::fs::create_dir(&target).context("failed to create a folder")?;
 
     run::say(format_args!("serving by FUSE: {} rounds", plan.rounds));
-    let log = bench.cache.folder("logs")?.join("bench-fuse.log");
+    let log = bench.cache.log("bench-fuse")?;
     let mut samples = Vec::new();
     for round in 1..=plan.rounds {
         for measure in MEASURES.iter().filter(|name| name.starts_with(&plan.filter)) {

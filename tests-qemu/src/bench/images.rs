@@ -90,7 +90,7 @@ fn provide(bench: &Bench<'_>, folder: &Path) -> Result<()> {
     let _lock = bench.cache.lock("bench-images")?;
     let kept = bench.cache.once(&format!("bench-images-{}", key(&inputs)), make)?;
     bench.cache.forget_others(&kept, "bench-images-")?;
-    run::run(run::command("cp").arg("-al").arg(kept.join(".")).arg(folder))
+    run::quiet(run::command("cp").arg("-al").arg(kept.join(".")).arg(folder))
 }
 
 /// Builds all images into `folder`.

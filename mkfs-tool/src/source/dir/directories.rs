@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The directories of a tree: where each is, and how what lies in it is opened, beneath the root and through no symlink.
 //!

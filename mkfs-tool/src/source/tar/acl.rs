@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Access control lists as text, as `tar --acls`, star and bsdtar store them, and the xattrs that they stand for.
 //!

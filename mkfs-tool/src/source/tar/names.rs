@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The names of an archive's directories, in little memory: an archive of many files has a name for each.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The tree of an archive, as its entries make it one after the other (`FORMAT.md` 4.9).
 

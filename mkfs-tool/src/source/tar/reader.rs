@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The entries of a tar archive, one after the other (`FORMAT.md` 4.9).
 //!
