@@ -2,7 +2,7 @@
 //! `cargo xtask demo`: from a directory to a signed image that Debian's own kernel mounts, step by step; then a
 //! machine that boots from one, and a container in it. No kernel is compiled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{mpsc, Arc};
 
@@ -52,7 +52,7 @@ pub(crate) fn demo() -> Result<ExitCode> {
         let Ok(driver) = driver.recv() else { return Ok(None) };
         println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
         let outcome = clock.part("mounts", || {
-            let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
+            let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian, None)?;
             lab.run(&images.stage, "demo", None, |message| steps.take(message))
         })?;
         println!("\n  ({} after the start)", clock.elapsed());
@@ -117,9 +117,30 @@ fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     let mut fsck = run::command(&tools.fsck);
     fsck.arg("--cert").arg(&signers.rsa.certificate).arg(&image);
     show(&mut fsck)?;
+    by_fuse(tools, &signers.rsa.certificate, &image, folder.path())?;
     println!();
     let stage = stage::prepare(cache, tools, &debian, &signers, Root::Signed)?;
     Ok(Images { debian, stage })
+}
+
+/// Mounts it here, where no driver is needed.
+fn by_fuse(tools: &Tools, certificate: &Path, image: &Path, folder: &Path) -> Result<()> {
+    if !Path::new("/dev/fuse").exists() {
+        println!("\n(There is no /dev/fuse here: it is not mounted without the driver.)");
+        return Ok(());
+    }
+    println!("\nMounted with no driver:\n");
+    let target = folder.join("mnt");
+    std::fs::create_dir(&target).context("failed to make a folder")?;
+    show(
+        run::command(&tools.store)
+            .args(["mount", "--fuse", "--cert"])
+            .arg(certificate)
+            .arg(image)
+            .arg(&target),
+    )?;
+    let read = show(run::command("head").args(["-n", "2"]).arg(target.join("usr/lib/os-release")));
+    show(run::command(&tools.store).arg("umount").arg(&target)).and(read)
 }
 
 /// Boots from an image; what it shows is kept.

@@ -42,8 +42,14 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Packs the first root and finds out how to run it.
-    pub(crate) fn open(cache: &Cache, kernel: &Kernel, module: &Path, debian: &Path) -> Result<Self> {
+    /// Packs the first root, with the program that mounts by FUSE if there is one, and finds out how to run it.
+    pub(crate) fn open(
+        cache: &Cache,
+        kernel: &Kernel,
+        module: &Path,
+        debian: &Path,
+        store: Option<&Path>,
+    ) -> Result<Self> {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
         let initramfs = scratch.path().join("initramfs.cpio");
         let init = tools::guest()?;
@@ -51,10 +57,12 @@ impl Lab {
             Some(modules) => drivers::unpack(modules, scratch.path())?,
             None => Vec::new(),
         };
-        // Without the lines of its source it has a fifth of the bytes, which each boot unpacks.
-        let store = scratch.path().join("tesserafs");
-        run::capture(run::command("strip").arg("--strip-debug").arg("-o").arg(&store).arg(tools::store()?))?;
-        files.push(("bin/tesserafs".to_owned(), store));
+        if let Some(store) = store {
+            // Without the lines of its source it has a fifth of the bytes, which each boot unpacks.
+            let stripped = scratch.path().join("tesserafs");
+            run::capture(run::command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(store))?;
+            files.push(("bin/tesserafs".to_owned(), stripped));
+        }
         let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &files };
         initramfs::write(&initramfs, &contents)?;
         Ok(Self {

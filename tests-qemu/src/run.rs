@@ -132,6 +132,20 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not text", shown(command)))
 }
 
+/// The line of a program's version: the first one that begins so of what it prints for an argument, be that a failure or not.
+pub(crate) fn version(program: &Path, argument: &str, begins: &str) -> Result<String> {
+    let said = output(command(program).arg(argument))?;
+    let said = [said.stdout, said.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    version_in(&said, begins).map(ToOwned::to_owned).with_context(|| {
+        format!("{} {argument} prints no line that begins with {begins:?}", program.display())
+    })
+}
+
+fn version_in<'s>(said: &'s str, begins: &str) -> Option<&'s str> {
+    said.lines().map(str::trim).find(|line| !line.is_empty() && line.starts_with(begins))
+}
+
 /// Runs a command that may take long and prints nothing but complaints.
 pub(crate) fn quiet(command: &mut Command) -> Result<()> {
     capture(command).map(drop)
@@ -294,6 +308,14 @@ mod tests {
         let error = output_within(&mut command, Duration::from_millis(300)).unwrap_err();
         assert!(error.to_string().contains("begun"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_version_is_found_among_those_of_libraries() {
+        let said = "library version: 3\n\nprogram 1.2\nusage: program\n";
+        assert_eq!(version_in(said, "program "), Some("program 1.2"));
+        assert_eq!(version_in(&said[19..], ""), Some("program 1.2"));
+        assert_eq!(version_in(said, "other "), None);
     }
 
     #[test]

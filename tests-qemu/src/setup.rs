@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Fuzz,
     /// To compare with other file systems' builders.
     Bench,
+    /// To compare with what serves images by FUSE.
+    Fuse,
     /// To build Debian packages.
     Packages,
     /// To judge them.
@@ -78,6 +80,7 @@ const MACHINE: &[&str] = &[
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
+const FUSE: &[&str] = &["fuse3", "squashfuse", "util-linux"];
 const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git"];
 /// `man` formats the pages.
 const LINT: &[&str] = &["file", "lintian", "man-db"];
@@ -89,6 +92,14 @@ fn rust_packages(codename: &str) -> &'static [&'static str] {
     match codename {
         "bookworm" => &["rustc-web", "rust-web-src", "rust-web-clippy"],
         _ => &["rustc", "rust-src", "rust-clippy"],
+    }
+}
+
+/// The servers for FUSE of other file systems. EROFS's of bookworm does not know zstd, and a newer one is built there.
+fn fuse_packages(codename: &str) -> &'static [&'static str] {
+    match codename {
+        "bookworm" => &[],
+        _ => &["erofsfuse"],
     }
 }
 
@@ -107,6 +118,10 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
             Need::Machine => wanted.extend(MACHINE),
             Need::Fuzz => wanted.extend(FUZZ),
             Need::Bench => wanted.extend(BENCH),
+            Need::Fuse => {
+                wanted.extend(FUSE);
+                wanted.extend(fuse_packages(&codename));
+            }
             Need::Packages => wanted.extend(PACKAGES),
             Need::Lint => wanted.extend(LINT),
         }

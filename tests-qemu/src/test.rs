@@ -33,7 +33,7 @@ use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
-use crate::tools::Tools;
+use crate::tools::{self, Tools};
 use crate::verified_boot::VerifiedBoot;
 use crate::{advice, fuzz, package, reproducible, rootfs, run, sign};
 
@@ -244,10 +244,11 @@ fn machine(
         .test("image/fsck-names-every-flipped-bit", || flips::test(&tools, &stage, &signers.rsa.certificate));
 
     let stage = Arc::new(stage);
+    let store = tools::static_store()?;
     let lab = |built: Option<(Kernel, Result<PathBuf>)>| -> Result<Lab> {
         let (kernel, module) = built.context("the guest tests did not run: there is no kernel")?;
         let module = module.context("the guest tests did not run: there is no module")?;
-        Lab::open(cache, &kernel, &module, &debian)
+        Lab::open(cache, &kernel, &module, &debian, Some(&store))
     };
     if wants_guest {
         let mut lab = lab(built)?;
@@ -360,7 +361,7 @@ fn module_for(
             });
             report.test("module/takes-little-stack", || module::check_frames(compilers, existing()?));
             report.test("module/names-no-path-of-its-builder", || {
-                let (all, own) = (cache.folder("")?, crate::tools::repository());
+                let (all, own) = (cache.folder("")?, tools::repository());
                 // Debian's kernel has UBSAN, for which GCC notes the places of checks without any mapping.
                 let folders: &[&Path] =
                     if kernel.flavour == Flavour::Stock { &[&own] } else { &[&all, &own] };

@@ -36,13 +36,17 @@ pub(crate) struct Tools {
     pub(crate) mkfs: PathBuf,
     /// `fsck-tesserafs`.
     pub(crate) fsck: PathBuf,
+    /// `tesserafs`, which mounts images without the driver, too.
+    pub(crate) store: PathBuf,
 }
 
 impl Tools {
-    /// Builds builder and checker in release mode.
+    /// Builds them in release mode.
     pub(crate) fn build() -> Result<Self> {
-        let built = build(&["-p", "mkfs-tesserafs", "-p", "fsck-tesserafs"], &[])?;
-        Ok(Self { mkfs: find(&built, "mkfs-tesserafs")?, fsck: find(&built, "fsck-tesserafs")? })
+        let packages = ["mkfs-tesserafs", "fsck-tesserafs", "tesserafs"];
+        let built = build(&packages.map(|package| ["-p", package]).concat(), &[])?;
+        let [mkfs, fsck, store] = packages.map(|package| find(&built, package));
+        Ok(Self { mkfs: mkfs?, fsck: fsck?, store: store? })
     }
 
     /// Identifies all programs that have a part in what the verbs make: these, and this one.
@@ -126,7 +130,7 @@ pub(crate) fn guest() -> Result<PathBuf> {
 }
 
 /// Builds `tesserafs`, which mounts by FUSE, for the guest.
-pub(crate) fn store() -> Result<PathBuf> {
+pub(crate) fn static_store() -> Result<PathBuf> {
     static_program("tesserafs")
 }
 
