@@ -39,8 +39,8 @@ pub(crate) fn mentioned<'t>(section: &'t str, beginning: &str) -> Vec<&'t str> {
     section.split('`').skip(1).step_by(2).filter(|span| span.starts_with(beginning)).collect()
 }
 
-/// Sections whose commands need no kernel with the driver, but for those of [`is_for_a_kernel`].
-const TYPED: [&str; 2] = ["Five minutes", "Signing"];
+/// Sections whose commands are typed, but for those of [`is_left_out`].
+const TYPED: [&str; 3] = ["Look at it", "Five minutes", "Signing"];
 
 /// Types the commands of these sections in a folder where `rootfs/` is a tree and `*.tar.*` archives of it.
 pub(crate) fn typed(tools: &Tools) -> Result<String> {
@@ -52,6 +52,9 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
     for (program, name) in [(&tools.mkfs, "mkfs.tesserafs"), (&tools.fsck, "fsck.tesserafs")] {
         symlink(program, programs.join(name)).with_context(|| format!("failed to link {name}"))?;
     }
+    let built = tools.mkfs.parent().context("a program in no folder")?;
+    std::fs::create_dir(folder.join("target")).context("failed to create a folder")?;
+    symlink(built, folder.join("target/release")).context("failed to link a folder")?;
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let text = text()?;
     let (mut count, mut left_out) = (0, 0);
@@ -59,7 +62,7 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
         for line in commands(section(&text, heading)?) {
             // The certificate is made for the kernel; whether it takes it, the machine's tests show.
             let command = line.split(" | keyctl ").next().unwrap_or(line);
-            if is_for_a_kernel(command) {
+            if is_left_out(command) {
                 left_out += 1;
                 continue;
             }
@@ -76,15 +79,25 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
             count += 1;
         }
     }
-    for made in ["rootfs.tess", "layer.tess", "box.tess", "copy/etc/os-release", "rootfs.tar", "rootfs.p7s"] {
+    for made in [
+        "docs.tess",
+        "rootfs.tess",
+        "layer.tess",
+        "box.tess",
+        "copy/etc/os-release",
+        "rootfs.tar",
+        "rootfs.p7s",
+    ] {
         ensure!(folder.join(made).exists(), "README.md: no command of it makes {made} any more");
     }
-    Ok(format!("{count} commands, {left_out} left out that need the driver"))
+    Ok(format!("{count} commands, {left_out} left out that need the driver or cargo"))
 }
 
-/// Whether a command asks the driver.
-fn is_for_a_kernel(command: &str) -> bool {
-    command.starts_with("mount ") || command.contains("/sys/module/tesserafs/")
+/// Whether a command asks the driver, or cargo, who has built what is tried here.
+fn is_left_out(command: &str) -> bool {
+    command.starts_with("mount ")
+        || command.starts_with("cargo ")
+        || command.contains("/sys/module/tesserafs/")
 }
 
 /// The tree and the archives that README.md takes for granted.
