@@ -38,7 +38,7 @@ use crate::verified_boot::VerifiedBoot;
 use crate::{advice, fuzz, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 13] = [
+const GROUPS: [&str; 17] = [
     "compare",
     "programs",
     "readers",
@@ -52,6 +52,10 @@ const GROUPS: [&str; 13] = [
     "privilege",
     "flips",
     "mutants",
+    "fuse",
+    "fuse-broken",
+    "fuse-cases",
+    "fuse-root",
 ];
 
 /// Groups that need features that only the debug kernel has.

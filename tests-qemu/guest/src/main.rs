@@ -12,6 +12,7 @@ mod appliance;
 mod backing;
 mod bench;
 mod boot;
+mod by_fuse;
 mod cgroups;
 mod compare;
 mod containers;
@@ -72,6 +73,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         }
         Some((verb, [image, target])) if verb == "mount-in-namespace" => {
             privilege::mount_as_user(Path::new(image), Path::new(target), true)
+        }
+        Some((verb, [image, manifest])) if verb == "mount-by-fuse-in-namespace" => {
+            by_fuse::mount_in_namespace(Path::new(image), Path::new(manifest))
         }
         Some((verb, [layers, target])) if verb == "list-overlay-in-namespace" => {
             privilege::list_overlay(layers, Path::new(target))
