@@ -309,8 +309,9 @@ fn stopped(image: &Image) -> Result<String> {
     let file = File::open(served.path().join(LARGE)).context("failed to open")?;
     drop_caches()?;
     kill_process(served.daemon, Signal::STOP).context("failed to stop the daemon")?;
-    let mut reader = Command::new("/proc/self/exe");
-    let mut reader = reader.arg("drain").stdin(file).spawn().context("failed to start a reader")?;
+    // The command, which has the file, too, is gone after this line.
+    let reader = Command::new("/proc/self/exe").arg("drain").stdin(file).spawn();
+    let mut reader = reader.context("failed to start a reader")?;
     std::thread::sleep(Duration::from_millis(500));
     ensure!(reader.try_wait().context("failed to wait")?.is_none(), "it has read without the daemon");
     reader.kill().context("failed to kill a reader")?;

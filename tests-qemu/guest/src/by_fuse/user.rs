@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A user other than root mounts an image in a user namespace, where no kernel driver would be had.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -24,6 +26,9 @@ const TARGET: &str = "/tmp/by-user";
 pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("a-user-mounts-in-a-namespace", || {
         std::fs::create_dir_all(TARGET).with_context(|| format!("failed to create {TARGET}"))?;
+        // As udev does.
+        std::fs::set_permissions("/dev/fuse", Permissions::from_mode(0o666))
+            .context("failed to let all use /dev/fuse")?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("mount-by-fuse-in-namespace");
         command.arg(on_disk(&plan.small.image)).arg(on_disk(&plan.small.manifest));
