@@ -60,6 +60,9 @@ pub fn mount(image: &Path, dir: &Path, id: Option<Digest>, options: &Options) ->
         Some(false) => fsconfig_set_flag(context.as_fd(), "noacl").map_err(told)?,
         None => (),
     }
+    if options.private_pages {
+        fsconfig_set_flag(context.as_fd(), "private_pages").map_err(told)?;
+    }
     fsconfig_create(context.as_fd()).map_err(told)?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, options.nosuid);
