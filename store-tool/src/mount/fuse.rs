@@ -43,19 +43,19 @@ pub(super) fn run(
         Some(why) => format!("{shown}: not mounted: {why}, and not by FUSE: {error}"),
         None => format!("{shown}: not mounted: {error}"),
     })?;
-    let before = mountinfo::at(dir)?;
+    let before = mountinfo::at(dir);
     let mut daemon = start(request, source, head, dir)
         .map_err(|error| format!("{shown}: cannot start the daemon: {error}"))?;
     if !is_ready(&mut daemon) {
         // It has said why.
         let status = daemon.wait().map_err(|error| error.to_string())?;
         // It may have ended between the mount and its service.
-        if mountinfo::at(dir)?.is_some_and(|mount| Some(&mount) != before.as_ref() && mount.kind == BY_FUSE) {
+        if mountinfo::at(dir).is_some_and(|mount| Some(&mount) != before.as_ref() && mount.kind == BY_FUSE) {
             unmount_at(dir, true, true)?;
         }
         return Err(format!("{shown}: not mounted: the daemon ended: {status}"));
     }
-    let mount = mountinfo::at(dir)?;
+    let mount = mountinfo::at(dir);
     if let Some(mount) = &mount {
         // Root may; for others it is the kernel's 128 KiB.
         let _ = fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.device), READ_AHEAD_KB);
@@ -108,7 +108,7 @@ fn attend(mut daemon: Child, dir: &Path, mount: Option<&Mount>) -> Result<(), St
         drop(sender.shutdown(std::net::Shutdown::Write));
         status
     });
-    let is_ours = || mountinfo::at(dir).ok().flatten().is_some_and(|now| Some(&now) == mount);
+    let is_ours = || mountinfo::at(dir).is_some_and(|now| Some(&now) == mount);
     let mut signals = 0;
     let mut event = [0];
     loop {
