@@ -75,7 +75,7 @@ const WITHOUT_EFFECT: [&str; 37] = [
 ];
 
 /// Their beginnings, where a value follows.
-const WITHOUT_EFFECT_PREFIXES: [&str; 3] = ["x-", "X-", "comment="];
+const WITHOUT_EFFECT_PREFIXES: [&str; 4] = ["x-", "X-", "comment=", "user="];
 
 impl Options {
     /// Takes a list as `-o` has it, with commas between.
@@ -113,6 +113,8 @@ impl Options {
             None if option == "nosuid" || option == "suid" => self.nosuid = option == "nosuid",
             None if option == "nodev" || option == "dev" => self.nodev = option == "nodev",
             None if option == "noexec" || option == "exec" => self.noexec = option == "noexec",
+            // With `sloppy` it would be mounted once more, over itself.
+            None if option == "remount" => return refuse("unmount the image, and mount it again"),
             None if option == "trusted_backing" => {
                 return refuse("only the kernel driver has it; FUSE compares every digest");
             }
@@ -163,9 +165,14 @@ mod tests {
 
     #[test]
     fn sloppiness_drops_no_demand_on_the_image() {
-        for (list, why) in [("digest", "no value"), ("cert", "no value"), ("cert=", "no path")] {
+        for (list, why) in [
+            ("digest", "no value"),
+            ("cert", "no value"),
+            ("cert=", "no path"),
+            ("remount", "unmount the image, and mount it again"),
+        ] {
             let mut options = Options { sloppy: true, ..Options::default() };
-            options.parse("unknown").expect("an option that is ignored");
+            options.parse("unknown,user=nobody").expect("an option that is ignored");
             let refused = options.parse(list).map_err(|error| error.to_string());
             assert_eq!(refused, Err(format!("option {list}: {why}")));
         }
