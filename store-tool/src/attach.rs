@@ -11,8 +11,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -20,6 +22,7 @@ use rustix::process::{getegid, geteuid};
 use tesserafs_image::{text, Error};
 
 use crate::daemon::Job;
+use crate::mountinfo;
 
 /// The device of FUSE.
 const DEVICE: &str = "/dev/fuse";
@@ -43,7 +46,8 @@ pub(crate) fn mount(job: &Job) -> Result<OwnedFd, Error> {
 
 fn directly(job: &Job) -> io::Result<OwnedFd> {
     let device = File::options().read(true).write(true).open(DEVICE)?;
-    let kind = job.dir.metadata()?.mode() & S_IFMT;
+    let dir = open_dir(&job.dir)?;
+    let kind = File::from(dir.try_clone()?).metadata()?.mode() & S_IFMT;
     let mut data = format!(
         "fd={},rootmode={kind:o},user_id={},group_id={},default_permissions,subtype=tesserafs",
         device.as_raw_fd(),
@@ -58,8 +62,25 @@ fn directly(job: &Job) -> io::Result<OwnedFd> {
     flags.set(MountFlags::NODEV, job.flags.nodev);
     flags.set(MountFlags::NOEXEC, job.flags.noexec);
     let data = CString::new(data)?;
-    rustix::mount::mount(text::path(&job.image), &job.dir, "fuse", flags, data.as_c_str())?;
+    // The directory that was looked at: its path may lead elsewhere by now.
+    let place = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    rustix::mount::mount(text::path(&job.image), place, "fuse", flags, data.as_c_str())?;
     Ok(device.into())
+}
+
+/// Opens the directory of that path, which the mounter has found to be without symlinks. If it has any now, somebody who may write to
+/// one of its parents wants root to mount somewhere else.
+pub(crate) fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = rustix::fs::open(dir, flags, Mode::empty())?;
+    let found = mountinfo::path_of(&open)?;
+    if found != dir {
+        let found = text::path(&found);
+        return Err(io::Error::other(format!(
+            "the path leads to {found} now: found a symlink, expected none"
+        )));
+    }
+    Ok(open)
 }
 
 /// fusermount3 sends the connection through a socket, whose number it is told.
@@ -112,4 +133,26 @@ fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
         _ => None,
     });
     received.ok_or_else(|| io::Error::other(format!("{FUSERMOUNT} gave no connection")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_directory_that_was_replaced_by_a_symlink_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().canonicalize().expect("a path");
+        let (dir, elsewhere) = (folder.join("parent/dir"), folder.join("elsewhere"));
+        for made in [&dir, &elsewhere.join("dir")] {
+            fs::create_dir_all(made).expect("a directory");
+        }
+        open_dir(&dir).expect("a directory");
+        fs::rename(folder.join("parent"), folder.join("was")).expect("a directory");
+        symlink(&elsewhere, folder.join("parent")).expect("a symlink");
+        let error = open_dir(&dir).expect_err("a symlink").to_string();
+        assert!(error.contains("elsewhere/dir now"), "{error}");
+    }
 }

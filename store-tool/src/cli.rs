@@ -91,8 +91,8 @@ struct MountArgs {
     #[arg(long, short)]
     foreground: bool,
 
-    /// Threads that serve requests [default: 8]
-    #[arg(long, value_name = "N")]
+    /// Threads that serve requests, 1 to 64 [default: 8]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
 
     /// Do not say by what it is mounted
@@ -188,6 +188,14 @@ impl MountArgs {
             fake: false,
         })
     }
+}
+
+/// Threads that somebody may ask for: each has memory of its own, and one that cannot be started ends the daemon.
+const THREADS: usize = 64;
+
+fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= THREADS);
+    threads.ok_or_else(|| format!("not a number from 1 to {THREADS}"))
 }
 
 /// Parses an image ID: 64 hexadecimal digits, with `sha256:` before them or not (the mount option `digest=` wants it).

@@ -7,7 +7,6 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, FsMountFlags,
@@ -16,6 +15,7 @@ use rustix::mount::{
 use tesserafs_format::Digest;
 use tesserafs_image::text;
 
+use crate::attach::open_dir;
 use crate::mountinfo::BY_KERNEL;
 use crate::options::Options;
 
@@ -49,6 +49,10 @@ pub fn is_loaded() -> bool {
 pub fn mount(image: &Path, dir: &Path, id: Option<Digest>, options: &Options) -> Result<(), Refusal> {
     let plain = |errno: Errno| Refusal { errno, reason: std::io::Error::from(errno).to_string() };
     let context = fsopen(BY_KERNEL, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
+    let dir = open_dir(dir).map_err(|error| Refusal {
+        errno: Errno::from_io_error(&error).unwrap_or(Errno::LOOP),
+        reason: format!("{}: {error}", text::path(dir)),
+    })?;
     let told = |errno: Errno| Refusal { errno, reason: reason(&context, errno) };
     fsconfig_set_string(context.as_fd(), "source", image).map_err(told)?;
     fsconfig_set_flag(context.as_fd(), "ro").map_err(told)?;
@@ -60,14 +64,17 @@ pub fn mount(image: &Path, dir: &Path, id: Option<Digest>, options: &Options) ->
         Some(false) => fsconfig_set_flag(context.as_fd(), "noacl").map_err(told)?,
         None => (),
     }
+    if options.private_pages {
+        fsconfig_set_flag(context.as_fd(), "private_pages").map_err(told)?;
+    }
     fsconfig_create(context.as_fd()).map_err(told)?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, options.nosuid);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, options.nodev);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, options.noexec);
     let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(told)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(mount.as_fd(), "", CWD, dir, flags).map_err(plain)
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount.as_fd(), "", dir.as_fd(), "", flags).map_err(plain)
 }
 
 /// The words of the driver about an error, or the error itself. Each read gives one message: a letter for its kind, a space, and the text.

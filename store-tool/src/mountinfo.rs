@@ -5,9 +5,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use tesserafs_image::text;
 
 /// The type that mounts by the kernel driver have.
@@ -29,12 +31,51 @@ pub(crate) struct Mount {
     pub(crate) kind: String,
 }
 
-/// The uppermost mount at `dir`, which is canonical; `None` where there is none.
-pub(crate) fn at(dir: &Path) -> Result<Option<Mount>, String> {
+/// A directory as a path found it, and what is mounted there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Where it is, without symlinks, as mountinfo has it.
+    pub(crate) dir: PathBuf,
+    /// The mount whose root it is; `None` where it is none.
+    pub(crate) mount: Option<Mount>,
+}
+
+/// Looks what `dir` leads to, even where the filesystem that is mounted there does not answer any more, or not this user: its root is
+/// reached without asking it.
+///
+/// The kernel tells the mount. Order in mountinfo does not tell which of several at one place is uppermost, as mounts can be moved; and
+/// some are listed whose place another mount covers.
+pub(crate) fn seen(dir: &Path) -> Result<Seen, String> {
+    let refuse = |error: io::Error| format!("{}: {error}", text::path(dir));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = rustix::fs::open(dir, flags, Mode::empty()).map_err(|errno| refuse(errno.into()))?;
+    let dir = path_of(&open).map_err(refuse)?;
+    let id = mount_of(&open).map_err(refuse)?;
+    let mount = list()?.into_iter().find(|mount| mount.id == id && mount.dir == dir);
+    Ok(Seen { dir, mount })
+}
+
+/// The mount at `dir`, which is without symlinks; `None` where there is none, or no directory.
+pub(crate) fn at(dir: &Path) -> Option<Mount> {
+    seen(dir).ok().filter(|seen| seen.dir == dir)?.mount
+}
+
+/// The path of an open directory.
+pub(crate) fn path_of(open: &OwnedFd) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd()))
+}
+
+/// The number of the mount on which an open file lies.
+fn mount_of(open: &OwnedFd) -> io::Result<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", open.as_raw_fd()))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other("the kernel does not tell its mount"))
+}
+
+fn list() -> Result<Vec<Mount>, String> {
     let list = "/proc/self/mountinfo";
     let mounts = fs::read(list).map_err(|error| format!("{list}: {error}"))?;
-    // Of several at one place, the last is the one that is seen.
-    Ok(mounts.split(|byte| *byte == b'\n').filter_map(parse).rfind(|mount| mount.dir == dir))
+    Ok(mounts.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 /// Parses a line: `ID PARENT MAJOR:MINOR ROOT DIR OPTIONS... - TYPE SOURCE OPTIONS`.
@@ -63,20 +104,6 @@ fn unescape(name: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `dir` without symlinks, as mountinfo has it, even where the filesystem that is mounted there does not answer any more.
-pub(crate) fn canonical(dir: &Path) -> Result<PathBuf, String> {
-    let refuse = |error: io::Error| format!("{}: {error}", text::path(dir));
-    let error = match dir.canonicalize() {
-        Ok(dir) => return Ok(dir),
-        Err(error) => error,
-    };
-    // The daemon is gone, or the mount is a user's whom root is not to see.
-    let parents = dir.file_name().zip(dir.parent()).filter(|_| error.kind() != io::ErrorKind::NotFound);
-    let Some((name, parent)) = parents else { return Err(refuse(error)) };
-    let parent = if parent.as_os_str().as_bytes().is_empty() { Path::new(".") } else { parent };
-    parent.canonicalize().map(|parent| parent.join(name)).map_err(refuse)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,8 +121,9 @@ mod tests {
 
     #[test]
     fn the_root_is_mounted() {
-        let root = at(Path::new("/")).expect("mounts").expect("a root");
+        let root = at(Path::new("/")).expect("a root");
         assert_eq!(root.dir, Path::new("/"));
-        assert_eq!(at(Path::new("/proc/self/none")), Ok(None));
+        assert_eq!(at(Path::new("/proc/self/none")), None);
+        assert_eq!(seen(Path::new("/proc/self")).map(|seen| seen.mount), Ok(None));
     }
 }

@@ -26,13 +26,15 @@ pub struct Options {
     pub nodev: bool,
     /// Nothing is executed.
     pub noexec: bool,
+    /// The kernel driver shares no page with other mounts; FUSE never does.
+    pub private_pages: bool,
     /// Options that are not known are ignored.
     pub sloppy: bool,
 }
 
 /// Options of mount(8) or fstab that change nothing about a read-only filesystem without access times, or that mount(8) has carried
 /// out.
-const WITHOUT_EFFECT: [&str; 32] = [
+const WITHOUT_EFFECT: [&str; 37] = [
     "ro",
     "rw",
     "defaults",
@@ -45,9 +47,15 @@ const WITHOUT_EFFECT: [&str; 32] = [
     "group",
     "_netdev",
     "nofail",
-    "suid",
-    "dev",
-    "exec",
+    "nousers",
+    "noowner",
+    "nogroup",
+    "iversion",
+    "noiversion",
+    "mand",
+    "nomand",
+    "symfollow",
+    "_rnetdev",
     "atime",
     "noatime",
     "diratime",
@@ -63,12 +71,11 @@ const WITHOUT_EFFECT: [&str; 32] = [
     "dirsync",
     "silent",
     "loud",
-    "private_pages",
     "default_permissions",
 ];
 
 /// Their beginnings, where a value follows.
-const WITHOUT_EFFECT_PREFIXES: [&str; 3] = ["x-", "X-", "comment="];
+const WITHOUT_EFFECT_PREFIXES: [&str; 4] = ["x-", "X-", "comment=", "user="];
 
 impl Options {
     /// Takes a list as `-o` has it, with commas between.
@@ -85,18 +92,29 @@ impl Options {
         match option.split_once('=') {
             Some(("digest", id)) => {
                 match id.strip_prefix("sha256:").map(|hex| Digest::from_hex(hex.as_bytes())) {
+                    // Two demands that no image meets: neither may be dropped.
+                    Some(Some(digest)) if self.digest.is_some_and(|other| other != digest) => {
+                        return refuse("another image ID was asked for before");
+                    }
                     Some(Some(digest)) => self.digest = Some(digest),
                     _ => return refuse("not sha256: and 64 hexadecimal digits"),
                 }
             }
+            Some(("cert" | "packdir", "")) => return refuse("no path"),
             Some(("cert", path)) => self.certs.push(path.into()),
             Some(("packdir", path)) => self.pack_dir = Some(path.into()),
+            // Not for `sloppy` to ignore: without it any image would do.
+            None if option == "digest" || option == "cert" => return refuse("no value"),
             None if option == "acl" => self.acl = Some(true),
             None if option == "noacl" => self.acl = Some(false),
             None if option == "allow_other" => self.allow_other = true,
-            None if option == "nosuid" => self.nosuid = true,
-            None if option == "nodev" => self.nodev = true,
-            None if option == "noexec" => self.noexec = true,
+            None if option == "private_pages" => self.private_pages = true,
+            // As of mount(8), the last of two that contradict each other counts.
+            None if option == "nosuid" || option == "suid" => self.nosuid = option == "nosuid",
+            None if option == "nodev" || option == "dev" => self.nodev = option == "nodev",
+            None if option == "noexec" || option == "exec" => self.noexec = option == "noexec",
+            // With `sloppy` it would be mounted once more, over itself.
+            None if option == "remount" => return refuse("unmount the image, and mount it again"),
             None if option == "trusted_backing" => {
                 return refuse("only the kernel driver has it; FUSE compares every digest");
             }
@@ -130,6 +148,34 @@ mod tests {
             (Some(false), true, true, false)
         );
         assert_eq!(parse(""), Ok(Options::default()));
+    }
+
+    #[test]
+    fn the_last_of_two_counts_except_of_demands_on_the_image() {
+        let options = parse("noexec,nosuid,nodev,exec,suid,private_pages").expect("options");
+        assert_eq!((options.nosuid, options.nodev, options.noexec), (false, true, false));
+        assert!(options.private_pages);
+        let [a, b] = ["a", "b"].map(|digit| format!("digest=sha256:{}", digit.repeat(64)));
+        assert!(parse(&format!("{a},{a}")).is_ok());
+        assert_eq!(
+            parse(&format!("{a},{b}")),
+            Err(format!("option {b}: another image ID was asked for before"))
+        );
+    }
+
+    #[test]
+    fn sloppiness_drops_no_demand_on_the_image() {
+        for (list, why) in [
+            ("digest", "no value"),
+            ("cert", "no value"),
+            ("cert=", "no path"),
+            ("remount", "unmount the image, and mount it again"),
+        ] {
+            let mut options = Options { sloppy: true, ..Options::default() };
+            options.parse("unknown,user=nobody").expect("an option that is ignored");
+            let refused = options.parse(list).map_err(|error| error.to_string());
+            assert_eq!(refused, Err(format!("option {list}: {why}")));
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 //! `tesserafs umount`: of a mount by the kernel driver or by FUSE, whether its daemon lives or not.
 
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,8 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::{unmount, UnmountFlags};
 use tesserafs_image::text;
 
-use crate::attach::FUSERMOUNT;
-use crate::mountinfo::{self, BY_FUSE, BY_KERNEL};
+use crate::attach::{open_dir, FUSERMOUNT};
+use crate::mountinfo::{self, Seen, BY_FUSE, BY_KERNEL};
 
 /// A mount that is to go.
 #[derive(Clone, Debug)]
@@ -23,9 +25,9 @@ pub struct Request {
 
 /// Unmounts the image at a directory. The error names the directory, and why not.
 pub fn run(request: &Request) -> Result<(), String> {
-    let dir = mountinfo::canonical(&request.dir)?;
+    let Seen { dir, mount } = mountinfo::seen(&request.dir)?;
     let shown = text::path(&dir);
-    match mountinfo::at(&dir)? {
+    match mount {
         None => Err(format!("{shown}: nothing is mounted there")),
         Some(mount) if mount.kind == BY_KERNEL || mount.kind == BY_FUSE => {
             unmount_at(&dir, request.lazy, mount.kind == BY_FUSE)
@@ -44,11 +46,35 @@ pub(crate) fn unmount_at(dir: &Path, lazy: bool, by_fuse: bool) -> Result<(), St
     if lazy {
         flags |= UnmountFlags::DETACH;
     }
-    match unmount(dir, flags) {
+    let place = Place::of(dir).map_err(|error| format!("{shown}: {error}"))?;
+    match unmount(place.path(), flags) {
         Ok(()) => Ok(()),
         Err(Errno::PERM) if by_fuse => by_fusermount(dir, lazy),
         Err(Errno::BUSY) => Err(busy(&shown)),
-        Err(error) => Err(format!("{shown}: {}", std::io::Error::from(error))),
+        Err(error) => Err(format!("{shown}: {}", io::Error::from(error))),
+    }
+}
+
+/// A name in an open directory, which stays what it is where its path leads elsewhere by now.
+struct Place {
+    /// `None` of the root.
+    parent: Option<OwnedFd>,
+    name: PathBuf,
+}
+
+impl Place {
+    fn of(dir: &Path) -> io::Result<Self> {
+        let Some((parent, name)) = dir.parent().zip(dir.file_name()) else {
+            return Ok(Self { parent: None, name: dir.to_owned() });
+        };
+        Ok(Self { parent: Some(open_dir(parent)?), name: name.into() })
+    }
+
+    fn path(&self) -> PathBuf {
+        match &self.parent {
+            Some(parent) => Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(&self.name),
+            None => self.name.clone(),
+        }
     }
 }
 

@@ -9,42 +9,10 @@ use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
-use std::time::Instant;
+use std::process::Command;
 
 use rustix::process::{kill_process, Pid, Signal};
-use support::{build, folder, mount_type, Mount, PATIENCE, TESSERAFS};
-
-fn tesserafs(arguments: &[&str]) -> Output {
-    Command::new(TESSERAFS).args(arguments).output().expect("tesserafs")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A folder with an image, and a directory to mount at.
-fn prepared() -> Option<tempfile::TempDir> {
-    let folder = folder()?;
-    fs::create_dir_all(folder.path().join("root/dir")).expect("a directory");
-    fs::create_dir(folder.path().join("mnt")).expect("a directory");
-    fs::write(folder.path().join("root/file"), "bytes\n").expect("a file");
-    build(folder.path());
-    Some(folder)
-}
-
-/// Waits until `is_so`.
-fn wait(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "never: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
+use support::{build, error, mount_type, prepared, tesserafs, text, wait, Mount, PATIENCE, TESSERAFS};
 
 #[test]
 fn a_mount_is_there_when_the_command_ends_and_gone_after_umount() {

@@ -13,6 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// Buffers of evicted chunks that are kept to be filled again: memory that is new costs a page fault for every 4 KiB.
 const SPARE: usize = 8;
 
+/// Memory that a slot takes beside the bytes of its chunk: its places in the map and in the order, two allocations, and what these waste. A
+/// chunk may have one byte, and there are a billion of them in an image that somebody made so.
+const SLOT_BYTES: usize = 256;
+
 /// The cache.
 #[derive(Debug)]
 pub(super) struct ChunkCache {
@@ -28,7 +32,7 @@ struct Inner {
     /// Filled slots by the time when they were asked for last.
     order: BTreeMap<u64, u32>,
     clock: u64,
-    /// Memory of all filled slots.
+    /// Memory of all filled slots, with [`SLOT_BYTES`] for each.
     bytes: usize,
     spare: Vec<Vec<u8>>,
 }
@@ -143,7 +147,7 @@ impl Inner {
 
     fn fill(&mut self, index: u32, raw: Arc<Vec<u8>>) {
         self.clock = self.clock.wrapping_add(1);
-        self.bytes = self.bytes.saturating_add(raw.capacity());
+        self.bytes = self.bytes.saturating_add(memory(&raw));
         self.slots.insert(index, Slot::Filled { raw, asked: self.clock });
         self.order.insert(self.clock, index);
     }
@@ -151,7 +155,7 @@ impl Inner {
     fn remove(&mut self, index: u32) -> Option<Arc<Vec<u8>>> {
         let Some(Slot::Filled { raw, asked }) = self.slots.remove(&index) else { return None };
         self.order.remove(&asked);
-        self.bytes = self.bytes.saturating_sub(raw.capacity());
+        self.bytes = self.bytes.saturating_sub(memory(&raw));
         Some(raw)
     }
 
@@ -163,6 +167,11 @@ impl Inner {
         let (_, index) = self.order.first_key_value()?;
         self.remove(*index)
     }
+}
+
+/// Memory of a filled slot.
+fn memory(raw: &Vec<u8>) -> usize {
+    raw.capacity().saturating_add(SLOT_BYTES)
 }
 
 impl Claim<'_> {
@@ -209,20 +218,30 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_forgets_the_oldest() {
-        let cache = ChunkCache::new(1000);
+        let cache = ChunkCache::new(3 * (300 + SLOT_BYTES));
         for index in 0..10 {
             claim(&cache, index, 300).fill(vec![7; 300]);
             // Asked for again and again, it stays.
             assert!(matches!(cache.find(0, 300), Found::Raw(_)), "{index}");
-            assert!(cache.lock().bytes <= 1000);
+            assert!(cache.lock().bytes <= cache.most);
         }
         assert!(matches!(cache.find(9, 300), Found::Raw(_)));
         assert!(matches!(cache.find(5, 300), Found::Claim(_)));
     }
 
     #[test]
+    fn slots_count_even_where_their_chunks_have_one_byte() {
+        let cache = ChunkCache::new(100 * SLOT_BYTES);
+        for index in 0..1000 {
+            claim(&cache, index, 1).fill(vec![7; 1]);
+        }
+        let inner = cache.lock();
+        assert!(inner.slots.len() <= 100 && inner.order.len() == inner.slots.len(), "{}", inner.slots.len());
+    }
+
+    #[test]
     fn a_chunk_is_decoded_once_for_all_who_want_it() {
-        let cache = ChunkCache::new(1000);
+        let cache = ChunkCache::new(3 * (300 + SLOT_BYTES));
         let decoded = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -244,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_is_given_up_goes_to_the_next_reader() {
-        let cache = ChunkCache::new(1000);
+        let cache = ChunkCache::new(3 * (300 + SLOT_BYTES));
         drop(claim(&cache, 1, 10));
         let again = claim(&cache, 1, 10);
         assert!(!again.is_for_more);

@@ -10,15 +10,17 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use tesserafs_format::limits::{BLOCK_BYTES, NAME_MAX};
 use tesserafs_format::{Directory, FileKind, Inode};
 use tesserafs_image::serve::{Files, Seek, Tree};
 use tesserafs_image::Broken;
 
+use super::protocol::Opening;
 use super::{attributes, directory, errno, protocol};
 use crate::log::Log;
 
@@ -50,12 +52,13 @@ pub struct Server {
     files: &'static Files<'static>,
     pub(super) shown: Shown,
     log: Log,
+    opening: Opening,
 }
 
 impl Server {
     /// Serves an image.
     pub fn new(tree: Tree<'static>, files: &'static Files<'static>, shown: Shown, log: Log) -> Self {
-        Self { tree, files, shown, log }
+        Self { tree, files, shown, log, opening: Opening { file: false, directory: false } }
     }
 
     /// The errno of a failure, which is reported.
@@ -103,7 +106,7 @@ impl Server {
 
 impl Filesystem for Server {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        protocol::configure(config, self.shown.acl);
+        self.opening = protocol::configure(config, self.shown.acl);
         Ok(())
     }
 
@@ -134,11 +137,17 @@ impl Filesystem for Server {
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        if self.opening.file {
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        if self.opening.directory {
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
     }
 
     fn read(

@@ -2,24 +2,24 @@
 
 //! A mount by FUSE: the daemon is started, and in the foreground it is waited for.
 
+mod events;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use rustix::process::geteuid;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tesserafs_image::superblock::Head;
 use tesserafs_image::{text, Source};
 
+use self::events::{Begun, Events};
 use super::Request;
 use crate::attach::FUSERMOUNT;
-use crate::daemon::READY;
 use crate::mountinfo::{self, Mount, BY_FUSE};
 use crate::say;
 use crate::umount::unmount_at;
@@ -44,19 +44,26 @@ pub(super) fn run(
         Some(why) => format!("{shown}: not mounted: {why}, and not by FUSE: {error}"),
         None => format!("{shown}: not mounted: {error}"),
     })?;
-    let before = mountinfo::at(dir)?;
-    let mut daemon = start(request, source, head, dir)
-        .map_err(|error| format!("{shown}: cannot start the daemon: {error}"))?;
-    if !is_ready(&mut daemon) {
-        // It has said why.
+    let before = mountinfo::at(dir);
+    let cannot = |error: io::Error| format!("{shown}: cannot start the daemon: {error}");
+    // A signal must not leave a daemon behind that goes on without its mounter.
+    let mut events = Events::watch().map_err(cannot)?;
+    let mut daemon = start(request, source, head, dir).map_err(cannot)?;
+    let begun = events.wait_for(&mut daemon).map_err(cannot)?;
+    if begun != Begun::Ready {
+        // It has said why, unless it was killed.
         let status = daemon.wait().map_err(|error| error.to_string())?;
-        // It may have ended between the mount and its service.
-        if mountinfo::at(dir)?.is_some_and(|mount| Some(&mount) != before.as_ref() && mount.kind == BY_FUSE) {
+        // It may have ended between the mount and its service. Another process may have mounted here meanwhile: its mount answers.
+        let is_new = |mount: &Mount| Some(mount) != before.as_ref() && mount.kind == BY_FUSE;
+        if mountinfo::at(dir).as_ref().is_some_and(is_new) && is_dead(dir) {
             unmount_at(dir, true, true)?;
         }
-        return Err(format!("{shown}: not mounted: the daemon ended: {status}"));
+        return Err(match begun {
+            Begun::Interrupted => format!("{shown}: not mounted: interrupted"),
+            _ => format!("{shown}: not mounted: the daemon ended: {status}"),
+        });
     }
-    let mount = mountinfo::at(dir)?;
+    let mount = mountinfo::at(dir);
     if let Some(mount) = &mount {
         // Root may; for others it is the kernel's 128 KiB.
         let _ = fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.device), READ_AHEAD_KB);
@@ -69,7 +76,7 @@ pub(super) fn run(
     // Nothing where nobody waits for it.
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::MainPid(main)]);
     if request.foreground {
-        attend(daemon, dir, mount.as_ref()).map_err(|error| format!("{shown}: {error}"))?;
+        attend(daemon, events, dir, mount.as_ref()).map_err(|error| format!("{shown}: {error}"))?;
     }
     Ok(())
 }
@@ -89,27 +96,22 @@ fn check_fuse() -> Result<(), String> {
         .ok_or_else(|| format!("there is no {FUSERMOUNT} (package fuse3), with which users mount"))
 }
 
-/// Whether the daemon has mounted the image.
-fn is_ready(daemon: &mut Child) -> bool {
-    let Some(mut out) = daemon.stdout.take() else { return false };
-    let mut said = [0; READY.len()];
-    out.read_exact(&mut said).is_ok() && said == READY
+/// Whether nobody serves the mount at `dir` any more.
+fn is_dead(dir: &Path) -> bool {
+    let not_connected = rustix::io::Errno::NOTCONN.raw_os_error();
+    dir.metadata().is_err_and(|error| error.raw_os_error() == Some(not_connected))
 }
 
 /// Waits for the daemon to end, because the image was unmounted: by others, or here because of a signal.
-fn attend(mut daemon: Child, dir: &Path, mount: Option<&Mount>) -> Result<(), String> {
-    let (mut events, sender) = UnixStream::pair().map_err(|error| error.to_string())?;
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        let sender = sender.try_clone().map_err(|error| error.to_string())?;
-        signal_hook::low_level::pipe::register(signal, sender).map_err(|error| error.to_string())?;
-    }
+fn attend(mut daemon: Child, events: Events, dir: &Path, mount: Option<&Mount>) -> Result<(), String> {
+    let Events { mut events, sender } = events;
     let pid = rustix::process::Pid::from_child(&daemon);
     let waiter = thread::spawn(move || {
         let status = daemon.wait();
         drop(sender.shutdown(std::net::Shutdown::Write));
         status
     });
-    let is_ours = || mountinfo::at(dir).ok().flatten().is_some_and(|now| Some(&now) == mount);
+    let is_ours = || mountinfo::at(dir).is_some_and(|now| Some(&now) == mount);
     let mut signals = 0;
     let mut event = [0];
     loop {
@@ -142,7 +144,8 @@ fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> io::Res
     let options = &request.options;
     let image = request.image.canonicalize()?;
     let pack_dir = match &options.pack_dir {
-        Some(dir) => dir.clone(),
+        // A relative one may begin with a hyphen.
+        Some(dir) => std::path::absolute(dir)?,
         None => image.parent().map(PathBuf::from).unwrap_or_default(),
     };
     let threads = request.threads.unwrap_or(THREADS);
@@ -175,6 +178,8 @@ fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> io::Res
     }
     // Each arena of the allocator keeps what was freed in it, and there would be one for each thread.
     command.env("MALLOC_ARENA_MAX", "2");
+    // The caller may have locks or pipes whose end somebody waits for: the daemon would hold them for as long as the mount is there.
+    close_fds::set_fds_cloexec(3, &[]);
     let image = source.file().try_clone()?;
     command.stdin(image).stdout(Stdio::piped()).spawn()
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use mkfs_tesserafs::config::{default_profile, Config, SourcePath};
@@ -170,4 +170,38 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
         b'a' + (state % 23) as u8
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// Runs the program.
+pub(crate) fn tesserafs(arguments: &[&str]) -> Output {
+    Command::new(TESSERAFS).args(arguments).output().expect("tesserafs")
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// What a program said on standard error.
+pub(crate) fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with an image, and a directory to mount at.
+pub(crate) fn prepared() -> Option<tempfile::TempDir> {
+    let folder = folder()?;
+    fs::create_dir_all(folder.path().join("root/dir")).expect("a directory");
+    fs::create_dir(folder.path().join("mnt")).expect("a directory");
+    fs::write(folder.path().join("root/file"), "bytes\n").expect("a file");
+    build(folder.path());
+    Some(folder)
+}
+
+/// Waits until `is_so`.
+pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
