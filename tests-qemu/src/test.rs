@@ -2,7 +2,7 @@
 //! `cargo xtask test`: every check of the project, cheap ones first.
 //!
 //! A run says at its end how many minutes each group took. One of 38 minutes, emulated on two processors, with all kernels
-//! and roots in the cache, and other work beside it:
+//! and roots in the cache, and other work beside it, when one group still followed the other and none mounted by FUSE:
 //!
 //! | groups | minutes |
 //! |---|---|

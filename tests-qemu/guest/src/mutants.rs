@@ -73,6 +73,9 @@ pub(crate) trait Driver {
     /// Whether data that was verified in an image that is unmounted can serve the next one.
     const KEEPS_DATA: bool;
 
+    /// The errno of each read that fails, where the kernel passes on no other.
+    const READS_FAIL_WITH: Option<i32>;
+
     /// Mounts [`COPY`], or says why that is refused: with an errno, if it tells one.
     fn mount(&self) -> Result<Result<Self::Mounted, Option<i32>>>;
 
@@ -87,6 +90,7 @@ impl Driver for Kernel {
     type Mounted = Mount;
 
     const KEEPS_DATA: bool = true;
+    const READS_FAIL_WITH: Option<i32> = None;
 
     fn mount(&self) -> Result<Result<Mount, Option<i32>>> {
         Ok(Mount::image(Path::new(COPY), Path::new(TARGET), "").map_err(|errno| Some(errno.raw_os_error())))
@@ -203,7 +207,9 @@ impl<'a, D: Driver> Bench<'a, D> {
         ensure!(expected.refusal.is_none(), "it is mounted, and not refused with {:?}", expected.refusal);
         for (what, errno) in &errors {
             let errno = errno.raw_os_error();
-            ensure!(expected.errors.contains(&errno), "{what} fails with {errno}, not {:?}", expected.errors);
+            let is_any = what.starts_with("read of ") && D::READS_FAIL_WITH == Some(errno);
+            let is_right = is_any || expected.errors.contains(&errno);
+            ensure!(is_right, "{what} fails with {errno}, not {:?}", expected.errors);
         }
         ensure!(
             !errors.is_empty() || !expected.must_fail,

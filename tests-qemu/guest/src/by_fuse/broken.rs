@@ -47,6 +47,8 @@ impl Driver for Daemon {
 
     // Each daemon begins with nothing.
     const KEEPS_DATA: bool = false;
+    // This kernel's FUSE reads pages by iomap, which makes one errno of all: the daemon's log tells them apart.
+    const READS_FAIL_WITH: Option<i32> = Some(libc::EIO);
 
     fn mount(&self) -> Result<Result<ByFuse, Option<i32>>> {
         let (image, target) = (Path::new(COPY), Path::new(TARGET));
@@ -105,8 +107,8 @@ fn errors_of(expected: &Manifest) -> Result<Option<usize>> {
     let scan = tree::scan_damaged(served.path(), 2);
     served.unmount()?;
     for (path, error) in &scan.errors {
-        let is_digest = error.raw_os_error() == Some(libc::EBADMSG);
-        ensure!(is_digest, "/{} cannot be read because of {error}", path.escape_ascii());
+        let is_read = matches!(error.raw_os_error(), Some(libc::EBADMSG | libc::EIO));
+        ensure!(is_read, "/{} cannot be read because of {error}", path.escape_ascii());
     }
     if scan.errors.is_empty() {
         expected.expect_equal(&scan.manifest)?;
