@@ -109,7 +109,7 @@ fn a_flipped_bit_of_metadata_is_an_error_where_it_is_met() {
     assert!(names.end() - names.offset() > 52_000);
     flip(&image, names.offset() + 46_000);
     let mount = Mount::new(&image, &[]);
-    // What is before it can be had, by name and in order.
+    // Entries before it can be had, by name and in order.
     assert!(mount.path("dir/3").exists() && mount.path("file-with-a-long-name-0001").exists());
     assert_eq!(error_of(mount.path("file-with-a-long-name-1780").metadata()), EBADMSG);
     let listed: Vec<_> = fs::read_dir(&mount.dir).expect("a directory").collect();

@@ -80,7 +80,7 @@ fn acl(user: u32) -> Vec<u8> {
     value
 }
 
-/// What `stat` and friends show of each file, by its path.
+/// The answers of `stat` and friends for each file, by its path.
 fn look(top: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut todo = vec![top.to_owned()];

@@ -103,7 +103,7 @@ fn gone(release: &str, names: &str) -> String {
     format!("{SUITE} has no kernel {release} any more; {}", instead(names))
 }
 
-/// What to type for a release that the archive has.
+/// The advice for a release that the archive has.
 fn instead(names: &str) -> String {
     newest(names).map_or("it has none of this kind".to_owned(), |newest| {
         format!("type KERNEL_RELEASE={newest} cargo xtask ..., or leave KERNEL_RELEASE out")

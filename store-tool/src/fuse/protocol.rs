@@ -7,7 +7,7 @@ use fuser::{InitFlags, KernelConfig};
 /// Requests of the kernel that nobody waits for at once, such as readahead.
 const MAX_BACKGROUND: u16 = 64;
 
-/// What a kernel takes as an answer to `open` and `opendir`.
+/// The answer to `open` and `opendir` that a kernel takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opening {
     /// `ENOSYS` to `open`, after which it asks no more; else that is an error for the program.

@@ -105,7 +105,7 @@ impl Mount {
         mount
     }
 
-    /// What the daemon has reported.
+    /// The lines that the daemon has reported.
     pub(crate) fn log(&self) -> String {
         let mut text = String::new();
         File::open(&self.log).and_then(|mut log| log.read_to_string(&mut text)).expect("a log");
@@ -182,7 +182,7 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// What a program said on standard error.
+/// The words of a program on standard error.
 pub(crate) fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

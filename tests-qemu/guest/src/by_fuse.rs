@@ -75,7 +75,7 @@ impl ByFuse {
         Self::adopted(target)
     }
 
-    /// What is mounted there already.
+    /// A mount that is there already.
     fn adopted(target: &Path) -> Result<Self> {
         let mount = Mount::adopted(target);
         let mut serving = daemons()?;
@@ -109,7 +109,7 @@ impl ByFuse {
     }
 }
 
-/// What a program said, on one line.
+/// The words of a program, on one line.
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")
 }

@@ -65,7 +65,7 @@ pub(crate) fn load() -> Result<Mutants> {
     Mutants::load(&on_disk(LIST))
 }
 
-/// What mounts the broken images.
+/// A driver that mounts the broken images.
 pub(crate) trait Driver {
     /// A mount of [`COPY`] at [`TARGET`].
     type Mounted;

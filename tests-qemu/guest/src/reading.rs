@@ -196,7 +196,7 @@ pub const WAITS: &str = "waits";
 /// The name of the helper that reads such a tree: `HELPER PLAN MEASURE ROOT`.
 pub const HELPER: &str = "measure";
 
-/// What such a reader has done.
+/// The work of such a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     /// From the line that it waited for to the end of its work.

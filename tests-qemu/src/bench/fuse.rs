@@ -30,7 +30,7 @@ pub(super) use super::images::OURS;
 pub(super) const EROFS: &str = "erofsfuse";
 pub(super) const SQUASHFS: &str = "squashfuse_ll";
 
-/// What is measured, by the names that the guest has for it.
+/// The measures, by the names that the guest has for them.
 const MEASURES: [&str; 7] = [
     "sequential, all files",
     "random 4 KiB",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the mounter waits for: signals, and its daemon.
+//! The mounter waits for signals and for its daemon.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

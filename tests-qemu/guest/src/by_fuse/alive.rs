@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What befalls a mount while it is used: it is unmounted, others are mounted in it, its daemon is killed or stopped.
+//! A mount while it is used: it is unmounted, others are mounted in it, its daemon is killed or stopped.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -200,7 +200,7 @@ fn killed(image: &Image) -> Result<String> {
         drop_caches()?;
         let gone = [libc::ENOTCONN];
         expect_errno("stat", std::fs::metadata(target.join("special/one")), &gone)?;
-        // What is in use is known still; a name that is not, and the names of a folder, would have to be asked for.
+        // Files in use are known still; a name that is not, and the names of a folder, would have to be asked for.
         expect_errno("open", File::open(target.join("data/noise")), &gone)?;
         let names = std::fs::read_dir(target.join("data"));
         expect_errno("readdir", names.and_then(|mut names| names.next().transpose()), &gone)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What befalls an image while it is mounted: it is cut, removed or written over.
+//! An image while it is mounted: it is cut, removed or written over.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What this process has used so far.
+//! Resources that this process has used so far.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::super::images::LEVEL;
+use super::super::images::{self, LEVEL};
 use super::super::{build, Bench};
 use super::{EROFS, OURS, SQUASHFS};
-use crate::cache::{key, sha256_of};
 use crate::run;
 
 /// One image of each kind, of the same tree.
@@ -38,27 +37,10 @@ impl Images {
     }
 }
 
-/// Puts the images into `folder`, out of the cache if they can be kept for other runs.
+/// Puts the images into `folder`.
 pub(super) fn provide(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
-    // A tree of the user's may change, and the images of a trial are not wanted again.
-    if bench.options.source.is_some() || !bench.options.mkfs.is_empty() {
-        make(bench, folder)?;
-        return Ok(Images::of(folder));
-    }
-    let mkfs = sha256_of(&bench.tools.mkfs)?;
-    let versions: String = build::programs(bench)?.iter().map(|program| program.version.as_str()).collect();
-    let inputs = [
-        bench.source.as_os_str().as_encoded_bytes(),
-        mkfs.as_bytes(),
-        versions.as_bytes(),
-        include_bytes!("images.rs"),
-        include_bytes!("../build.rs"),
-    ];
-    // Another clone may have another mkfs, and forgets these images: this run keeps links of its own.
-    let _lock = bench.cache.lock("fuse-images")?;
-    let kept = bench.cache.once(&format!("fuse-images-{}", key(&inputs)), |folder| make(bench, folder))?;
-    bench.cache.forget_others(&kept, "fuse-images-")?;
-    run::run(run::command("cp").arg("-al").arg(kept.join(".")).arg(folder))?;
+    let sources: [&[u8]; 2] = [include_bytes!("images.rs"), include_bytes!("../build.rs")];
+    images::provide(bench, "fuse-images", &sources, folder, |folder| make(bench, folder))?;
     Ok(Images::of(folder))
 }
 

@@ -48,13 +48,13 @@ const FASTER: [&str; 2] = [EROFS_VERITY, SQUASHFS_VERITY];
 /// The same, as the table of targets names it.
 pub(super) const THE_FASTER: &str = "the faster of EROFS and squashfs on dm-verity";
 
-/// Who has to be beaten by FUSE: whoever is faster.
+/// The rival of FUSE: the faster of the two.
 const FASTER_FUSE: [&str; 2] = [fuse::EROFS, fuse::SQUASHFS];
 
 /// The same, as the table of targets names it.
 pub(super) const THE_FASTER_FUSE: &str = "the faster of erofsfuse and squashfuse_ll";
 
-/// What the server for FUSE may take, besides the page cache.
+/// The memory that the server for FUSE may take, besides the page cache.
 const FUSE_MEMORY: f64 = (64 << 20) as f64;
 
 /// What a page may cost that lies across the border of two chunks: both, of the largest size that
@@ -154,7 +154,7 @@ const fn decoded(measure: &'static str) -> Target {
 }
 
 impl Target {
-    /// What is compared, and which property of it.
+    /// The things that are compared, and which property of them.
     fn what(&self) -> String {
         match self.figure {
             Figure::Own(_) => self.what.to_owned(),
@@ -164,7 +164,7 @@ impl Target {
         }
     }
 
-    /// What was measured.
+    /// The figures.
     fn figure(&self, figures: &Figures<'_>) -> Option<f64> {
         match self.figure {
             Figure::Own(figure) => figure(figures),
@@ -292,7 +292,7 @@ pub(in super::super) fn quoted(text: &str, record: &Record) -> Result<String> {
     let (before, rest) = text.split_once(begin).with_context(|| format!("there is no line {begin}"))?;
     let (_, after) = rest.split_once(end).with_context(|| format!("there is no line {end}"))?;
     let mut out = format!("{before}{begin}\n\n| tesserafs | against | times |\n|---|---|---|\n");
-    // What is decoded says why the times are as they are: it stands in BENCH.md.
+    // The decoded bytes explain the times: they stand in BENCH.md.
     for target in TARGETS.iter().filter(|target| !matches!(target.figure, Figure::Decoded(_))) {
         if let Some(figure) = target.figure(&Figures { record, value: |all| all.median }) {
             writeln!(out, "| {} | {} | {figure:.2} |", target.what(), target.against)?;

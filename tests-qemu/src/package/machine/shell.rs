@@ -29,7 +29,7 @@ const GREETING: Duration = Duration::from_secs(10);
 const STARTED: &str =
     "until systemctl is-system-running --wait 2>/dev/null | grep -qE 'running|degraded'; do sleep 2; done";
 
-/// What a machine is started with.
+/// The things that a machine is started with.
 pub(super) struct Start<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
@@ -45,7 +45,7 @@ pub(super) struct Start<'a> {
 pub(super) struct Machine {
     child: Child,
     shell: UnixStream,
-    /// What the shell has said and nobody has read.
+    /// The words of the shell that nobody has read.
     heard: String,
     limit: Duration,
     log: PathBuf,
@@ -225,7 +225,7 @@ fn read_log(log: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What a command printed, and its status, once both have arrived.
+/// The output of a command, and its status, once both have arrived.
 fn finished(heard: &str) -> Option<(&str, i32)> {
     let end = heard.trim_end().strip_suffix(END)?;
     let (said, status) = end.rsplit_once(END)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What a user types, and what comes of it.
+//! Commands of a user, and their results.
 
 use anyhow::{anyhow, Result};
 
