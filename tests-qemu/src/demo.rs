@@ -35,7 +35,9 @@ pub(crate) fn demo() -> Result<ExitCode> {
     let (tools_are_ready, tools) = mpsc::channel();
     let (machine_is_ready, machine) = mpsc::channel();
     let boot = |tools: mpsc::Receiver<Tools>| -> Result<Option<Steps>> {
-        let driver = Arc::new(clock.part("the driver", || Driver::build(&cache))?);
+        // Nothing is on the screen until there are tools and an image.
+        let driver = clock.part("the driver", || run::after_others(|| Driver::build(&cache)));
+        let driver = Arc::new(driver?);
         let _ = driver_is_ready.send(driver.clone());
         let Ok(tools) = tools.recv() else { return Ok(None) };
         let machine = clock.part("a machine for verified boot", || {
@@ -46,9 +48,13 @@ pub(crate) fn demo() -> Result<ExitCode> {
         clock.part("a verified boot", || verified_boot(&machine)).map(Some)
     };
     let mount = || -> Result<Option<Steps>> {
-        let tools = clock.part("the tools", Tools::build)?;
+        let (tools, debian) = run::both(
+            || clock.part("the tools", Tools::build),
+            || clock.part("a Debian root", || rootfs::debian(&cache)),
+        )?;
+        let tools = tools?;
         let _ = tools_are_ready.send(tools.clone());
-        let images = clock.part("images", || images(&cache, &tools))?;
+        let images = clock.part("images", || images(&cache, &tools, debian?))?;
         let Ok(driver) = driver.recv() else { return Ok(None) };
         println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
         let outcome = clock.part("mounts", || {
@@ -103,8 +109,7 @@ struct Images {
 }
 
 /// Makes them, and shows how.
-fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
-    let debian = rootfs::debian(cache)?;
+fn images(cache: &Cache, tools: &Tools, debian: PathBuf) -> Result<Images> {
     let signers = sign::signers(cache)?;
     println!("\nA Debian root becomes one signed file:\n");
     let scratch = cache.folder("scratch")?;
@@ -113,11 +118,11 @@ fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     let mut mkfs = run::command(&tools.mkfs);
     mkfs.args(sign::options(&signers.rsa)?).arg(&image).arg(&debian);
     show(&mut mkfs)?;
+    by_fuse(tools, &signers.rsa.certificate, &image, folder.path())?;
     println!("\nA checker that needs no kernel:\n");
     let mut fsck = run::command(&tools.fsck);
     fsck.arg("--cert").arg(&signers.rsa.certificate).arg(&image);
     show(&mut fsck)?;
-    by_fuse(tools, &signers.rsa.certificate, &image, folder.path())?;
     println!();
     let stage = stage::prepare(cache, tools, &debian, &signers, Root::Signed)?;
     Ok(Images { debian, stage })

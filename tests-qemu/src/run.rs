@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use rustix::process::{kill_process_group, Pid, Signal};
+use rustix::process::{getpriority_process, kill_process_group, setpriority_process, Pid, Signal};
 
 use crate::advice::advice;
 
@@ -46,6 +46,20 @@ pub(crate) fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnc
         let other = other();
         one.join().map(|one| (one, other)).map_err(|_| anyhow::anyhow!("a thread panicked"))
     })
+}
+
+/// What is taken from the priority of work that others wait less for.
+const LESS: i32 = 10;
+
+/// Does this work, and what it starts, with what other threads leave of the processors.
+pub(crate) fn after_others<T>(work: impl FnOnce() -> T) -> T {
+    // Linux keeps this for each thread; a new process begins with that of the thread that started it. Where a limit forbids
+    // to take it back, the rest comes after others, too.
+    let before = getpriority_process(None).unwrap_or(0);
+    let _ = setpriority_process(None, before + LESS);
+    let done = work();
+    let _ = setpriority_process(None, before);
+    done
 }
 
 /// Runs a command with its output on the terminal.
