@@ -20,11 +20,13 @@ mod source;
 use mkfs_tesserafs::encode::{encode, zstd_version, Map, Resources};
 use mkfs_tesserafs::image::{Annotations, ImageWriter};
 use mkfs_tesserafs::memory_budget;
+use mkfs_tesserafs::packs::Parents;
 use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Place, Rule};
 use tesserafs_image::context::read;
 use tesserafs_image::error::{vec_of, Error};
 use tesserafs_image::parallel::First;
+use tesserafs_image::profile::version;
 use tesserafs_image::walk::{self, Tree};
 use tesserafs_image::{Contents, Context, Finding};
 
@@ -60,7 +62,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &mut Tree) -> Result<Option<Dif
         if own == theirs || map.chunks.is_empty() {
             return Ok(None);
         }
-        let (own, theirs) = (difference::version(own), difference::version(theirs));
+        let (own, theirs) = (version(own), version(theirs));
         return Err(not_compared(&format!(
             "it is what libzstd {own} makes, which is in this program, but by its profile it is made by libzstd {theirs}"
         )));
@@ -87,10 +89,12 @@ fn build(
     let stopped = First::default();
     let source = ImageSource::new(context, tree, contents, &stopped);
     let mut writer = ImageWriter::new(compare.sink(&stopped));
-    let result = encode(&source, profile, resources, &mut writer, &source).and_then(|(walked, map)| {
-        let written = writer.finish(&walked.tree, &map, profile, annotations)?;
-        Ok((map, written.superblock.layout))
-    });
+    let result = encode(&source, profile, resources, &Parents::default(), &mut writer, &source).and_then(
+        |(walked, map)| {
+            let written = writer.finish(&walked.tree, &map, profile, annotations)?;
+            Ok((map, written.superblock.layout))
+        },
+    );
     drop(source);
     stopped.into_result()?;
     result.map_err(|error| not_compared(&format!("it cannot be built again: {error}")))

@@ -116,7 +116,7 @@ impl<S: Sink> ImageWriter<S> {
         tree_region(&mut metadata, tree, map, &layout)?;
         metadata.pad_to(layout.map_offset)?;
         let tree_id = Digest(metadata.tree_id.take().unwrap_or_default().finalize().into());
-        map_region(&mut metadata, map, &pack, annotations, &layout)?;
+        map_region(&mut metadata, map, pack, annotations, &layout)?;
         metadata.pad_to(layout.hash_offset)?;
         let digests = metadata.digests;
         let merkle_root = self.hash_region(digests)?;
@@ -256,12 +256,14 @@ fn tree_region<S: Sink>(
 fn map_region<S: Sink>(
     out: &mut MetadataWriter<'_, S>,
     map: &Map,
-    pack: &Pack,
+    embedded: Pack,
     annotations: &Annotations,
     layout: &Layout,
 ) -> Result<()> {
     out.table(&layout.packs)?;
-    out.write(pack.to_raw().as_bytes())?;
+    for pack in [embedded].iter().chain(&map.packs) {
+        out.write(pack.to_raw().as_bytes())?;
+    }
     out.table(&layout.chunks)?;
     out.write(map.chunks.as_bytes())?;
     out.table(&layout.chunk_digests)?;

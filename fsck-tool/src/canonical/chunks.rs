@@ -7,9 +7,10 @@ use tesserafs_format::raw::RawChunk;
 use tesserafs_format::{chunk_digest, Chunk, ChunkIndex, Codec, Digest, Place};
 use tesserafs_image::context::read;
 use tesserafs_image::packs::{DataError, Decoder};
+use tesserafs_image::profile::version;
 use tesserafs_image::{Contents, Context, Error};
 
-use super::difference::{version, Explanation, Freedom};
+use super::difference::{Explanation, Freedom};
 
 /// The levels that a profile can have.
 const LEVELS: std::ops::RangeInclusive<u32> = 1..=22;

@@ -150,11 +150,6 @@ impl Explanation {
     }
 }
 
-/// A version of libzstd as its releases are named.
-pub(super) fn version(number: u32) -> String {
-    format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,11 +173,5 @@ mod tests {
             let (_, sections) = freedom.text().split_once("(FORMAT.md ").expect("a section");
             assert!(section.contains(&format!("| {} |", sections.trim_end_matches(')'))), "{freedom:?}");
         }
-    }
-
-    #[test]
-    fn versions_are_written_as_releases_are() {
-        assert_eq!(version(10_507), "1.5.7");
-        assert_eq!(version(20_012), "2.0.12");
     }
 }
