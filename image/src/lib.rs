@@ -6,8 +6,10 @@
 //!
 //! - [`source`]: the bytes of an image or a pack, read at positions; nothing is mapped;
 //! - [`superblock`]: what the rest is proven by; [`metadata`]: blocks that the Merkle tree vouches for;
+//! - [`signature`]: whether a trusted signer vouches for that;
 //! - [`walk`]: the tree, and whether its tables say what a builder would; [`lookup`]: from a path to an inode;
 //! - [`packs`]: stored and decoded chunks; [`contents`]: the bytes of files;
+//! - [`serve`]: the tree and ranges of files for many threads at once, of an image that nobody has walked;
 //! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
 //! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
 //! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed, [`profile`] how a profile is
@@ -99,6 +101,8 @@ pub mod parallel;
 pub mod profile;
 pub mod progress;
 pub mod scope;
+pub mod serve;
+pub mod signature;
 pub mod source;
 pub mod superblock;
 pub mod tar;

@@ -28,6 +28,8 @@ pub struct VerifiedMetadata<'a> {
     source: &'a Source,
     sb: &'a SuperBlock,
     slots: Vec<Mutex<Slot>>,
+    /// Whether a block that has not its digest is read once only.
+    keeps_bad: bool,
 }
 
 /// A place of the cache, shared by all blocks of one remainder.
@@ -42,8 +44,14 @@ enum Slot {
 impl<'a> VerifiedMetadata<'a> {
     /// The metadata of the image in `source`, which is as long as `sb` says.
     pub fn new(source: &'a Source, sb: &'a SuperBlock) -> Self {
-        let slots = sb.layout.geometry.total_blocks().clamp(1, CACHED_BLOCKS);
-        Self { source, sb, slots: (0..slots).map(|_| Mutex::default()).collect() }
+        Self { keeps_bad: true, ..Self::with_cache(source, sb, CACHED_BLOCKS) }
+    }
+
+    /// The same with so many blocks in memory, at most; and a block that has not its digest is read again when it is asked for again,
+    /// as the store may recover while the image is in use.
+    pub fn with_cache(source: &'a Source, sb: &'a SuperBlock, blocks: u64) -> Self {
+        let slots = sb.layout.geometry.total_blocks().min(blocks).max(1);
+        Self { source, sb, slots: (0..slots).map(|_| Mutex::default()).collect(), keeps_bad: false }
     }
 
     /// The superblock that the metadata was verified against.
@@ -68,7 +76,9 @@ impl<'a> VerifiedMetadata<'a> {
         let mut block = Box::new([0; BLOCK_SIZE]);
         self.source.read_at(self.offset(number), block.as_mut())?;
         if let Err(error) = self.compare(number, block.as_ref(), &expected) {
-            *self.slot(number) = Slot::Bad(number, error);
+            if self.keeps_bad {
+                *self.slot(number) = Slot::Bad(number, error);
+            }
             return Err(error.into());
         }
         let taken = take(&block);

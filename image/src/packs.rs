@@ -2,6 +2,8 @@
 
 //! Packs and the chunks in them: stored bytes are verified, and decoded from the memory that was verified.
 
+mod random;
+
 use std::fmt;
 use std::path::Path;
 

@@ -34,8 +34,14 @@ impl Source {
         }
         // Nor wait for a writer, should a FIFO be there by now.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let mut file: File =
+        let file: File =
             rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| at(errno.into()))?.into();
+        Self::from_file(file, path)
+    }
+
+    /// A file that is open already; `path` names it in errors.
+    pub fn from_file(mut file: File, path: &Path) -> Result<Self, Error> {
+        let at = |source| Error::Io { what: format!("cannot open {}", text::path(path)), source };
         let metadata = file.metadata().map_err(at)?;
         let is_device = metadata.file_type().is_block_device();
         if !is_device && !metadata.is_file() {
@@ -43,6 +49,11 @@ impl Source {
         }
         let len = if is_device { file.seek(SeekFrom::End(0)).map_err(at)? } else { metadata.len() };
         Ok(Self { file, path: path.to_owned(), len, is_device })
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Where it was opened.

@@ -10,6 +10,7 @@ use tesserafs_format::{Digest, FormatError, Place, Rule, SuperBlock};
 
 use crate::error::Broken;
 use crate::hash::Sha2;
+use crate::metadata::Block;
 use crate::source::Source;
 
 /// The UUID of the image with that ID, as the kernel driver gives it to the mount: the first 16 bytes of the ID, with version 8 (of
@@ -35,19 +36,35 @@ pub fn uuid(image_id: &Digest) -> String {
 ///
 /// This compares no image ID and no signature: who made the image, the caller decides.
 pub fn read(source: &Source) -> Result<SuperBlock, Broken> {
-    let mut block = [0; BLOCK_SIZE];
+    read_head(source).map(|head| head.sb)
+}
+
+/// The first block of an image, which is all of it that needs no other proof.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Its bytes: a signature is over the beginning of them.
+    pub block: Box<Block>,
+    /// The image ID.
+    pub id: Digest,
+    /// The superblock.
+    pub sb: SuperBlock,
+}
+
+/// As [`read`], with the bytes that were read and the image ID.
+pub fn read_head(source: &Source) -> Result<Head, Broken> {
+    let mut block = Box::new([0; BLOCK_SIZE]);
     let len = source.len();
     let too_short = |expected| FormatError::new(Rule::FileLength, Place::Byte(len), len, expected);
     if len < BLOCK_SIZE as u64 {
         return Err(too_short(BLOCK_SIZE as u64).into());
     }
-    source.read_at(0, &mut block)?;
+    source.read_at(0, block.as_mut())?;
     let sb = SuperBlock::parse(&block)?;
-    check_prefix::<Sha2>(&block)?;
+    let id = check_prefix::<Sha2>(&block)?;
     if len < sb.file_bytes() {
         return Err(too_short(sb.file_bytes()).into());
     }
-    Ok(sb)
+    Ok(Head { block, id, sb })
 }
 
 #[cfg(test)]

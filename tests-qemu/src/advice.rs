@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What the failure of another program means, and what to type then: one sentence instead of its last lines.
+//! The meaning of another program's failure, and the words to type then: one sentence instead of its last lines.
 
 use std::io::ErrorKind;
 
-/// What to do where a disk is full.
+/// The advice where a disk is full.
 pub(crate) const ROOM: &str =
     "make room there, or name a folder on another disk: TESSERAFS_CACHE=DIR cargo xtask ...";
 
 /// A cause that many programs run into, each in words of its own.
 struct Cause {
-    /// What they say, in lower case.
+    /// Their words, in lower case.
     said: &'static [&'static str],
-    /// What it means, and what to type. Before it comes the line that was said.
+    /// The meaning, and the words to type. Before it comes the line that was said.
     means: &'static str,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn told(error: &anyhow::Error) -> String {
 mod tests {
     use super::*;
 
-    /// What programs said in such a case.
+    /// Words of programs in such a case.
     const SAID: [(&str, &str); 11] = [
         ("Err:1 http://deb.debian.org/debian bookworm InRelease\n  Temporary failure resolving 'deb.debian.org'\n\
           E: Unable to locate package bc", "no network"),

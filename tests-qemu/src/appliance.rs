@@ -66,9 +66,11 @@ pub(crate) const TOUCHED: &str = "usr/share/tesserafs/touched";
 /// Its bytes.
 const TOUCHED_BYTES: usize = 300_000;
 
-/// What systemd is told of both machines that boot from an image: errors only; and that the root's packages have made the
-/// indexes in `/etc` and `/var`, which it would make anew at each boot, as the changes of the last one are gone.
-pub(crate) const SYSTEMD: &str = "systemd.show_status=error systemd.condition_needs_update=0";
+/// The words for systemd in both machines that boot from an image: to show errors only; that the root's packages have made
+/// the indexes in `/etc` and `/var`, which it would make anew at each boot, as the changes of the last one are gone; and to
+/// wait for devices and services as long as an emulated machine on a busy host needs.
+pub(crate) const SYSTEMD: &str = "systemd.show_status=error systemd.condition_needs_update=0 \
+     systemd.default_device_timeout_sec=900 systemd.default_timeout_start_sec=900";
 
 /// How long a boot may take on a processor.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);

@@ -2,6 +2,7 @@
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
+//! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
 //! Reported are medians, extremes and ratios ([`report`], [`plot`]); every sample is kept ([`record`]).
@@ -9,6 +10,7 @@
 mod build;
 mod faults;
 mod fleet;
+mod fuse;
 mod images;
 mod machine;
 mod plot;
@@ -47,7 +49,8 @@ pub(crate) struct Options {
     /// Rounds of reading, and a quarter of the runs with one and with two processors
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only measures of reading (with `--only fault`, of faults) whose names begin with this; prints, and writes nothing
+    /// Only measures of reading (with `--only fault` of faults, with `--only fuse` by FUSE) whose names begin with this; prints, and
+    /// writes nothing
     #[arg(long, value_name = "NAME", default_value = "")]
     measure: String,
     /// Another argument for mkfs-tesserafs, with --measure: `--mkfs=--chunk-size=8,32,64`
@@ -81,6 +84,8 @@ enum Part {
     Scaling,
     /// A hundred containers from ten images.
     Fleet,
+    /// Servers for FUSE, on this machine without a virtual one.
+    Fuse,
     /// Nothing: write the reports of BENCH.json anew.
     Report,
 }
@@ -119,11 +124,11 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     anyhow::ensure!(options.mkfs.is_empty() || !options.measure.is_empty(), "--mkfs needs --measure");
     anyhow::ensure!(
         options.measure.is_empty()
-            || matches!(options.only, None | Some(Part::Read | Part::Fault | Part::FaultTwo)),
-        "--measure names measures of reading, or with `--only fault` and `--only fault-two` of faults"
+            || matches!(options.only, None | Some(Part::Read | Part::Fault | Part::FaultTwo | Part::Fuse)),
+        "--measure names measures of reading, or with `--only fault`, `fault-two` or `fuse` of that part"
     );
     let cache = Cache::open()?;
-    setup::ensure(&cache, &[Need::Kernel, Need::Machine, Need::Bench])?;
+    setup::ensure(&cache, needs(options.only))?;
     let (mkfs, version) = erofs::mkfs(&cache)?;
     let source = match &options.source {
         Some(folder) => folder.canonicalize().with_context(|| format!("no {}", folder.display()))?,
@@ -160,12 +165,16 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         save(&record)?;
     }
     // With --measure and no part, only reading is meant.
-    let wants_fault = |part| options.only == Some(part) || wants(part) && options.measure.is_empty();
-    if wants_fault(Part::Fault) {
+    let wants_by_name = |part| options.only == Some(part) || wants(part) && options.measure.is_empty();
+    if wants_by_name(Part::Fault) {
         record.fault = Some(read::faults(&bench)?);
         save(&record)?;
     }
-    if wants_fault(Part::FaultTwo) {
+    if wants_by_name(Part::Fuse) {
+        record.fuse = Some(fuse::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants_by_name(Part::FaultTwo) {
         record.fault_two = Some(faults::measure(&bench)?);
         save(&record)?;
     }
@@ -195,6 +204,15 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     }
     println!("{text}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the machine must have for a part. Where nothing is emulated no kernel is built.
+fn needs(part: Option<Part>) -> &'static [Need] {
+    match part {
+        Some(Part::Fuse) => &[Need::Machine, Need::Bench, Need::Fuse],
+        None => &[Need::Kernel, Need::Machine, Need::Bench, Need::Fuse],
+        Some(_) => &[Need::Kernel, Need::Machine, Need::Bench],
+    }
 }
 
 /// Writes the figures into the README, where there is one.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 
-/// What to do without a kernel of one's own.
+/// The advice without a kernel of one's own.
 const INSTEAD: &str = "or leave --build out, and type `cargo xtask module --stock` for Debian's kernel";
 
 /// The folder by its full path, checked.

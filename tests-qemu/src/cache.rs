@@ -250,7 +250,7 @@ mod tests {
         let cache = Cache { root: root.to_path_buf() };
         let left = |name: &str| (root.join(name).exists(), root.join(format!("{name}.done")).exists());
         let write = |folder: &Path| std::fs::write(folder.join("big"), vec![1; 4 << 20]);
-        // What this program writes itself, a program that fails, and one that keeps it to itself.
+        // A write of this program itself, a program that fails, and one that keeps it to itself.
         let error = cache.once("own", |folder| write(folder).context("failed to write")).unwrap_err();
         assert!(crate::advice::told(&error).contains("TESSERAFS_CACHE=DIR"), "{error:#}");
         let log = log_of(&root.join("program"));

@@ -161,10 +161,34 @@ fn checked_module(cache: &Cache, compilers: &dyn Compilers, build: &Path, lint: 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::Verb;
+    use crate::readme;
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn readme_types_nothing_that_this_command_line_refuses() {
+        let text = readme::text().unwrap();
+        let mut count = 0;
+        for heading in ["Look at it", "Install it", "Hack on it", "Five minutes"] {
+            let section = readme::section(&text, heading).unwrap();
+            let mut lines = readme::commands(section);
+            lines.extend(readme::mentioned(section, "cargo xtask "));
+            for line in lines.iter().filter(|line| line.starts_with("cargo xtask ")) {
+                // A number, where the sentence says N.
+                let words = line.split_whitespace().skip(1).map(|word| if word == "N" { "1" } else { word });
+                let cli = super::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+                if let Verb::Test { filter: Some(filter), .. } = cli.verb {
+                    assert!(crate::test::is_group(&filter), "no test is named {filter}: {line}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 10, "{count} commands");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Clock {
     watched: Sender<()>,
 }
 
-/// What came over the network.
+/// The traffic of the network.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Network {
     bytes: u64,

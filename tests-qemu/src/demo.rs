@@ -2,7 +2,7 @@
 //! `cargo xtask demo`: from a directory to a signed image that Debian's own kernel mounts, step by step; then a
 //! machine that boots from one, and a container in it. No kernel is compiled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{mpsc, Arc};
 
@@ -28,34 +28,48 @@ pub(crate) fn demo() -> Result<ExitCode> {
     let clock = Clock::start()?;
     let mut steps = Steps::default();
     clock.part("packages of this machine", || setup::ensure(&cache, &[Need::Stock, Need::Machine]))?;
-    // The driver leads to a boot, the tools to images and mounts: one waits for the network where the other computes. What
-    // does not come, because it failed, is nothing to wait for.
+    // The driver leads to a boot, the tools to images and mounts: one waits for the network where the other computes. A boot
+    // is long, so that all that is short follows in the other thread. What does not come, because it failed, is nothing to
+    // wait for.
     let (driver_is_ready, driver) = mpsc::channel();
     let (tools_are_ready, tools) = mpsc::channel();
+    let (machine_is_ready, machine) = mpsc::channel();
     let boot = |tools: mpsc::Receiver<Tools>| -> Result<Option<Steps>> {
-        let driver = Arc::new(clock.part("the driver", || Driver::build(&cache))?);
+        // Nothing is on the screen until there are tools and an image.
+        let driver = clock.part("the driver", || run::after_others(|| Driver::build(&cache)));
+        let driver = Arc::new(driver?);
         let _ = driver_is_ready.send(driver.clone());
         let Ok(tools) = tools.recv() else { return Ok(None) };
-        clock.part("a verified boot, and a refused one", || verified_boot(&cache, &tools, &driver)).map(Some)
+        let machine = clock.part("a machine for verified boot", || {
+            VerifiedBoot::prepare(&cache, &tools, &driver.kernel, &driver.module)
+        });
+        let machine = Arc::new(machine?);
+        let _ = machine_is_ready.send(machine.clone());
+        clock.part("a verified boot", || verified_boot(&machine)).map(Some)
     };
-    let mount = || -> Result<()> {
-        let tools = clock.part("the tools", Tools::build)?;
+    let mount = || -> Result<Option<Steps>> {
+        let (tools, debian) = run::both(
+            || clock.part("the tools", Tools::build),
+            || clock.part("a Debian root", || rootfs::debian(&cache)),
+        )?;
+        let tools = tools?;
         let _ = tools_are_ready.send(tools.clone());
-        let images = clock.part("images", || images(&cache, &tools))?;
-        let Ok(driver) = driver.recv() else { return Ok(()) };
+        let images = clock.part("images", || images(&cache, &tools, debian?))?;
+        let Ok(driver) = driver.recv() else { return Ok(None) };
         println!("\nIn a virtual machine with Linux {}:\n", driver.kernel.key);
         let outcome = clock.part("mounts", || {
-            let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian)?;
+            let lab = Lab::open(&cache, &driver.kernel, &driver.module, &images.debian, None)?;
             lab.run(&images.stage, "demo", None, |message| steps.take(message))
         })?;
-        println!("\n  (all of this {} after the start)", clock.elapsed());
+        println!("\n  ({} after the start)", clock.elapsed());
         steps.end(outcome);
-        Ok(())
+        let Ok(machine) = machine.recv() else { return Ok(None) };
+        clock.part("a boot that is refused", || refused_boot(&machine)).map(Some)
     };
-    let (booted, mounted) = run::both(|| boot(tools), mount)?;
-    mounted?;
-    if let Some(booted) = booted? {
-        steps.append(booted);
+    let (booted, refused) = run::both(|| boot(tools), mount)?;
+    let refused = refused?;
+    for later in [booted?, refused].into_iter().flatten() {
+        steps.append(later);
     }
 
     println!("\nTimes, of which some overlap:\n");
@@ -95,8 +109,7 @@ struct Images {
 }
 
 /// Makes them, and shows how.
-fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
-    let debian = rootfs::debian(cache)?;
+fn images(cache: &Cache, tools: &Tools, debian: PathBuf) -> Result<Images> {
     let signers = sign::signers(cache)?;
     println!("\nA Debian root becomes one signed file:\n");
     let scratch = cache.folder("scratch")?;
@@ -105,6 +118,7 @@ fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     let mut mkfs = run::command(&tools.mkfs);
     mkfs.args(sign::options(&signers.rsa)?).arg(&image).arg(&debian);
     show(&mut mkfs)?;
+    by_fuse(tools, &signers.rsa.certificate, &image, folder.path())?;
     println!("\nA checker that needs no kernel:\n");
     let mut fsck = run::command(&tools.fsck);
     fsck.arg("--cert").arg(&signers.rsa.certificate).arg(&image);
@@ -114,29 +128,49 @@ fn images(cache: &Cache, tools: &Tools) -> Result<Images> {
     Ok(Images { debian, stage })
 }
 
-/// Boots from an image, and from one that is refused; they are shown later.
-fn verified_boot(cache: &Cache, tools: &Tools, driver: &Driver) -> Result<Steps> {
-    let machine = VerifiedBoot::prepare(cache, tools, &driver.kernel, &driver.module)?;
-    let (mut good, mut bad) = (Steps::kept(), Steps::kept());
-    good.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
-    bad.show("\nIt does not boot from another disk:\n");
-    let (booted, refused) = run::both(
-        || machine.run("demo", None, |message| good.take(message)),
-        || -> Result<()> {
-            let stopped = machine.stopped.first().context("there is no disk that is refused")?;
-            bad.show(&format!("  {}:", stopped.name.replace('-', " ")));
-            let said = machine.stop(stopped)?;
-            bad.show(&format!("    {said}"));
-            bad.well += 1;
-            Ok(())
-        },
-    )?;
-    good.end(booted?);
-    if let Err(error) = refused {
-        bad.failures.push(advice::told(&error));
+/// Mounts it here, where no driver is needed.
+fn by_fuse(tools: &Tools, certificate: &Path, image: &Path, folder: &Path) -> Result<()> {
+    if !Path::new("/dev/fuse").exists() {
+        println!("\n(There is no /dev/fuse here: it is not mounted without the driver.)");
+        return Ok(());
     }
-    good.append(bad);
-    Ok(good)
+    println!("\nMounted with no driver:\n");
+    let target = folder.join("mnt");
+    std::fs::create_dir(&target).context("failed to make a folder")?;
+    show(
+        run::command(&tools.store)
+            .args(["mount", "--fuse", "--cert"])
+            .arg(certificate)
+            .arg(image)
+            .arg(&target),
+    )?;
+    let read = show(run::command("head").args(["-n", "2"]).arg(target.join("usr/lib/os-release")));
+    show(run::command(&tools.store).arg("umount").arg(&target)).and(read)
+}
+
+/// Boots from an image; what it shows is kept.
+fn verified_boot(machine: &VerifiedBoot) -> Result<Steps> {
+    let mut steps = Steps::kept();
+    steps.show("\nA machine whose initramfs has the vendor's certificate boots from an image:\n");
+    let outcome = machine.run("demo", None, |message| steps.take(message))?;
+    steps.end(outcome);
+    Ok(steps)
+}
+
+/// Does not boot from another image; what it shows is kept.
+fn refused_boot(machine: &VerifiedBoot) -> Result<Steps> {
+    let mut steps = Steps::kept();
+    steps.show("\nIt does not boot from another disk:\n");
+    let stopped = machine.stopped.first().context("there is no disk that is refused")?;
+    steps.show(&format!("  {}:", stopped.name.replace('-', " ")));
+    match machine.stop(stopped) {
+        Ok(said) => {
+            steps.show(&format!("    {said}"));
+            steps.well += 1;
+        }
+        Err(error) => steps.failures.push(advice::told(&error)),
+    }
+    Ok(steps)
 }
 
 /// The steps that went well, and those that did not.

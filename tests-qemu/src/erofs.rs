@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A `mkfs.erofs` that knows zstd: the installed one, else the newest of Debian's archive, built here.
+//! A `mkfs.erofs` and an `erofsfuse` that know zstd: the installed ones, else the newest of Debian's archive, built here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
@@ -16,15 +16,43 @@ const SUITE: &str = "sid";
 const PACKAGES: &[&str] =
     &["autoconf", "automake", "dpkg-dev", "gcc", "libtool", "libzstd-dev", "make", "pkg-config", "uuid-dev"];
 
-/// The program, and its version as it says it.
+/// To build `erofsfuse`, too.
+const FUSE_PACKAGES: &[&str] = &["libfuse3-dev"];
+
+/// The first release that reads zstd.
+const ZSTD_SINCE: (u32, u32) = (1, 8);
+
+/// The builder, and its version as it says it.
 pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
     let installed = PathBuf::from("mkfs.erofs");
     if let Ok(version) = zstd_version(&installed) {
         return Ok((installed, version));
     }
-    let folder = cache.once("erofs-utils", |folder| {
-        setup::install(cache, PACKAGES)?;
-        run::say("building a mkfs.erofs that knows zstd");
+    let program = build(cache, "erofs-utils", "--disable-fuse", &[])?.join("mkfs/mkfs.erofs");
+    let version = zstd_version(&program)?;
+    Ok((program, version))
+}
+
+/// The server for FUSE, and its version.
+pub(crate) fn fuse(cache: &Cache) -> Result<(PathBuf, String)> {
+    let installed = PathBuf::from("erofsfuse");
+    // It does not say what it decompresses, only what it is.
+    if let Ok(version) = run::version(&installed, "--help", "erofsfuse ") {
+        if release(&version).is_some_and(|release| release >= ZSTD_SINCE) {
+            return Ok((installed, version));
+        }
+    }
+    // A folder of its own: that of the builder is made without the library of FUSE.
+    let program = build(cache, "erofs-utils-fuse", "--enable-fuse", FUSE_PACKAGES)?.join("fuse/erofsfuse");
+    let version = run::version(&program, "--help", "erofsfuse ")?;
+    Ok((program, version))
+}
+
+/// Builds the newest source package, once, in a folder of the cache; returns its source tree.
+fn build(cache: &Cache, name: &str, fuse: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = cache.once(name, |folder| {
+        setup::install(cache, &[PACKAGES, packages].concat())?;
+        run::say("building programs of EROFS that know zstd");
         let suite = Suite::fetch(folder, SUITE, true)?;
         run::logged(
             suite.apt("apt-get").args(["source", "--download-only", "erofs-utils"]),
@@ -43,7 +71,7 @@ pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
         )?;
         let steps: [&[&str]; 3] = [
             &["./autogen.sh"],
-            &["./configure", "--with-libzstd", "--disable-fuse", "--without-selinux"],
+            &["./configure", "--with-libzstd", fuse, "--without-selinux"],
             &["make", &format!("-j{}", kernel::processors())],
         ];
         for step in steps {
@@ -54,20 +82,34 @@ pub(crate) fn mkfs(cache: &Cache) -> Result<(PathBuf, String)> {
         }
         Ok(())
     })?;
-    let program = folder.join("source/mkfs/mkfs.erofs");
-    let version = zstd_version(&program)?;
-    Ok((program, version))
+    Ok(folder.join("source"))
 }
 
 /// The version of a program that can compress with zstd.
-fn zstd_version(program: &PathBuf) -> Result<String> {
+fn zstd_version(program: &Path) -> Result<String> {
     let help = run::output(run::command(program).arg("--help"))?;
     let help = [help.stdout, help.stderr].concat();
     if !String::from_utf8_lossy(&help).contains("zstd") {
         bail!("{} knows no zstd", program.display());
     }
-    let version = run::output(run::command(program).arg("-V"))?;
-    let version = [version.stdout, version.stderr].concat();
-    let version = String::from_utf8_lossy(&version);
-    Ok(version.lines().next().unwrap_or_default().trim().to_owned())
+    run::version(program, "-V", "")
+}
+
+/// The first two numbers of a version: `erofsfuse 1.9.4` is 1.9.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(' ').nth(1)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_for_zstd_is_not_used() {
+        assert!(release("erofsfuse 1.9.4").is_some_and(|release| release >= ZSTD_SINCE));
+        assert!(release("erofsfuse 1.8.6-1").is_some_and(|release| release >= ZSTD_SINCE));
+        assert!(release("erofsfuse 1.5").is_some_and(|release| release < ZSTD_SINCE));
+        assert_eq!(release("usage:"), None);
+    }
 }

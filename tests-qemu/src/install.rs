@@ -34,7 +34,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn install(options: &Options) -> Result<ExitCode> {
-    // What cannot be built is said before anything is installed.
+    // A driver that cannot be built is refused before anything is installed.
     let module = options.build.as_deref().map(module_for).transpose()?;
     let tools = Tools::build()?;
     let programs = below(&options.destdir, &options.prefix.join("sbin"));

@@ -13,7 +13,7 @@ use crate::initramfs::{self, Contents};
 use crate::kernel::{Flavour, Kernel};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
 use crate::stage::Stage;
-use crate::{drivers, tools};
+use crate::{drivers, run, tools};
 
 /// How long one boot may take on a processor; emulation gets more, and so does a kernel that checks more.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -43,16 +43,28 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Packs the first root and finds out how to run it.
-    pub(crate) fn open(cache: &Cache, kernel: &Kernel, module: &Path, debian: &Path) -> Result<Self> {
+    /// Packs the first root, with the program that mounts by FUSE if there is one, and finds out how to run it.
+    pub(crate) fn open(
+        cache: &Cache,
+        kernel: &Kernel,
+        module: &Path,
+        debian: &Path,
+        store: Option<&Path>,
+    ) -> Result<Self> {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
         let initramfs = scratch.path().join("initramfs.cpio");
         let init = tools::guest()?;
-        let drivers = match &kernel.modules {
+        let mut files = match &kernel.modules {
             Some(modules) => drivers::unpack(modules, scratch.path())?,
             None => Vec::new(),
         };
-        let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &drivers };
+        if let Some(store) = store {
+            // Without the lines of its source it has a fifth of the bytes, which each boot unpacks.
+            let stripped = scratch.path().join("tesserafs");
+            run::capture(run::command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(store))?;
+            files.push(("bin/tesserafs".to_owned(), stripped));
+        }
+        let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &files };
         initramfs::write(&initramfs, &contents)?;
         Ok(Self {
             accelerator: qemu::accelerator(&kernel.image, &init)?,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What cargo-deny cannot know of licences: which of them go together, and what the files of a package say.
+//! Checks of licences that cargo-deny cannot make: which of them go together, and what the files of a package say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

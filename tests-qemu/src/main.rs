@@ -38,6 +38,7 @@ mod module;
 mod mutate;
 mod package;
 mod qemu;
+mod readme;
 mod releases;
 mod report;
 mod reproducible;

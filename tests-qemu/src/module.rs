@@ -237,9 +237,9 @@ mod tests {
     #[test]
     fn bytes_are_read_from_a_dump() {
         let dump = "\nx.ko:     file format elf64-x86-64\n\nContents of section .rodata.str1.8:\n \
-                    0000 2f726f6f 742f612f 696e636c 7564652f  /root/a/include/\n 0010 66732e68 00                          fs.h.\n\
+                    0000 2f686f6d 652f612f 696e636c 7564652f  /home/a/include/\n 0010 66732e68 00                          fs.h.\n\
                     Contents of section .debug_str:\n 0000 2f746d70                             /tmp\n";
-        assert_eq!(contents(dump), b"/root/a/include/fs.h\0");
+        assert_eq!(contents(dump), b"/home/a/include/fs.h\0");
     }
 
     #[test]

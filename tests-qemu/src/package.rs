@@ -5,6 +5,7 @@
 //! it, fills in version and kernel release, builds the driver, and lets it be signed.
 
 pub(crate) mod checks;
+mod machine;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{symlink, OpenOptionsExt};

@@ -176,6 +176,16 @@ fn is_of_emulation(heard: &Heard) -> bool {
     heard.line.contains("Oops: int3")
 }
 
+/// Whether the console of a machine shows that its emulation failed; then says that the machine is started once more.
+pub(crate) fn is_misled(accelerator: Accelerator, console: &str) -> bool {
+    let first = console.lines().find_map(console::hear);
+    let misled = accelerator == Accelerator::Tcg && first.is_some_and(|heard| is_of_emulation(&heard));
+    if misled {
+        run::say(HALF_REPLACED);
+    }
+    misled
+}
+
 /// Starts a machine that is to end by itself, and gives the whole console: for a machine that refuses to
 /// boot. It is started once more where [`boot`] does so.
 pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
@@ -184,9 +194,7 @@ pub(crate) fn console_of(boot: &Boot<'_>) -> Result<String> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let mut text = console()?;
-    let first = text.lines().find_map(console::hear);
-    if boot.accelerator == Accelerator::Tcg && first.is_some_and(|heard| is_of_emulation(&heard)) {
-        run::say(HALF_REPLACED);
+    if is_misled(boot.accelerator, &text) {
         text = console()?;
     }
     let console = text;

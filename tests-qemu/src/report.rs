@@ -10,7 +10,7 @@ use tesserafs_guest::message::Message;
 
 use crate::advice;
 
-/// What one thread reports, and the tally of all.
+/// The reports of one thread, and the tally of all.
 #[derive(Debug)]
 pub(crate) struct Report {
     filter: Option<String>,

@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Fuzz,
     /// To compare with other file systems' builders.
     Bench,
+    /// To compare with what serves images by FUSE.
+    Fuse,
     /// To build Debian packages.
     Packages,
     /// To judge them.
@@ -42,8 +44,9 @@ const DENY: &str = "0.20.2";
 const PROGRAMS: &[&str] = &["gcc", "libc6-dev", "libssl-dev", "pkg-config"];
 
 /// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
-/// less. And a reader of shell scripts.
-const SOURCE: &[&str] = &["fakeroot", "file", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
+/// less. What users mount with, and a reader of shell scripts.
+const SOURCE: &[&str] =
+    &["fakeroot", "file", "fuse3", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
 const KERNEL: &[&str] = &[
     "bc",
     "bison",
@@ -81,6 +84,7 @@ const ARM64: &[&str] = &["qemu-system-arm"];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
+const FUSE: &[&str] = &["fuse3", "squashfuse", "util-linux"];
 const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git"];
 /// `man` formats the pages.
 const LINT: &[&str] = &["file", "lintian", "man-db"];
@@ -103,6 +107,14 @@ pub(crate) fn rust_library() -> Result<&'static str> {
     })
 }
 
+/// The servers for FUSE of other file systems. EROFS's of bookworm does not know zstd, and a newer one is built there.
+fn fuse_packages(codename: &str) -> &'static [&'static str] {
+    match codename {
+        "bookworm" => &[],
+        _ => &["erofsfuse"],
+    }
+}
+
 /// Makes sure that everything for `needs` is there, and what every verb needs.
 pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
     let codename = debian::codename()?;
@@ -119,6 +131,10 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
             Need::Arm64 => wanted.extend(ARM64),
             Need::Fuzz => wanted.extend(FUZZ),
             Need::Bench => wanted.extend(BENCH),
+            Need::Fuse => {
+                wanted.extend(FUSE);
+                wanted.extend(fuse_packages(&codename));
+            }
             Need::Packages => wanted.extend(PACKAGES),
             Need::Lint => wanted.extend(LINT),
         }

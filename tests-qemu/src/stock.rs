@@ -41,10 +41,18 @@ pub(crate) struct Stock {
 
 /// Finds the kernel, and makes the folder that modules are built against, unless it is in the cache.
 pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
+    prepare_release(cache, &release(cache)?)
+}
+
+/// The same for this release.
+pub(crate) fn prepare_release(cache: &Cache, release: &str) -> Result<Stock> {
     setup::require_root("make a Debian root, and enter it")?;
-    let release = release(cache)?;
+    ensure!(
+        is_supported(release),
+        "the kernel {release} is too old: the driver needs {NEEDS} or a later one"
+    );
     // One waits for the network while the other unpacks.
-    let (packages, root) = run::both(|| Packages::fetch(cache, &release), || root(cache))?;
+    let (packages, root) = run::both(|| Packages::fetch(cache, release), || root(cache))?;
     let (packages, root) = (packages?, root?);
     run::say(format_args!("kernel {release}, packages of version {}", packages.version));
     let builder = Builder::new(cache, root, &packages.config)?;
@@ -55,7 +63,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<Stock> {
         image: packages.modules.join("vmlinuz"),
         build,
         modules: Some(packages.modules),
-        key: release,
+        key: release.to_owned(),
     };
     Ok(Stock { kernel, builder, version: packages.version })
 }
@@ -95,7 +103,7 @@ fn gone(release: &str, names: &str) -> String {
     format!("{SUITE} has no kernel {release} any more; {}", instead(names))
 }
 
-/// What to type for a release that the archive has.
+/// The advice for a release that the archive has.
 fn instead(names: &str) -> String {
     newest(names).map_or("it has none of this kind".to_owned(), |newest| {
         format!("type KERNEL_RELEASE={newest} cargo xtask ..., or leave KERNEL_RELEASE out")
@@ -120,6 +128,28 @@ fn numbers(release: &str) -> Vec<u32> {
 /// The kernel's own version: `7.3.4` of `7.3.4+deb13-cloud-amd64`.
 fn upstream(release: &str) -> &str {
     release.split(['+', '-']).next().unwrap_or_default()
+}
+
+/// The kernels that the driver is for.
+pub(crate) const NEEDS: &str = "Linux 7.3";
+
+/// Whether the driver is for this release.
+pub(crate) fn is_supported(release: &str) -> bool {
+    numbers(release) >= vec![7, 3]
+}
+
+/// The release of the archive that comes before this one, if there is one, and the version of its packages.
+pub(crate) fn before(release: &str) -> Result<Option<(String, String)>> {
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let suite = Suite::fetch(scratch.path(), SUITE, false)?;
+    let names = suite.names(HEADERS)?;
+    let older: Vec<&str> = names
+        .lines()
+        .filter(|name| name.strip_prefix(HEADERS).is_some_and(|name| numbers(name) < numbers(release)))
+        .collect();
+    newest(&older.join("\n"))
+        .map(|older| suite.version(&format!("{HEADERS}{older}")).map(|version| (older, version)))
+        .transpose()
 }
 
 /// The name of a release's folder, before the release.
@@ -454,6 +484,8 @@ mod tests {
         assert_eq!(newest(names).as_deref(), Some("7.3.10+deb13-cloud-amd64"));
         assert_eq!(newest("linux-headers-7.3.4+deb13-amd64\n"), None);
         assert_eq!(upstream("7.3.4+deb13-cloud-amd64"), "7.3.4");
+        assert!(["7.3.4+deb13-cloud-amd64", "7.10.1", "8.0"].iter().all(|release| is_supported(release)));
+        assert!(["7.2.12+deb13-cloud-amd64", "6.12.9"].iter().all(|release| !is_supported(release)));
         assert!(is_release("7.0.4+deb13-cloud-amd64"));
         assert!(!is_release("../7.3.4") && !is_release("7.3.4/x") && !is_release(""));
     }

@@ -22,6 +22,9 @@ pub(crate) fn repository() -> PathBuf {
 /// The target that a static guest program is built for.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The running program: its path may lead to another by now, as `cargo test --workspace` builds this one, too.
+const OWN: &str = "/proc/self/exe";
+
 /// Cargo, in the repository.
 pub(crate) fn cargo() -> Command {
     let mut command = run::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -36,19 +39,22 @@ pub(crate) struct Tools {
     pub(crate) mkfs: PathBuf,
     /// `fsck-tesserafs`.
     pub(crate) fsck: PathBuf,
+    /// `tesserafs`, which mounts images without the driver, too.
+    pub(crate) store: PathBuf,
 }
 
 impl Tools {
-    /// Builds builder and checker in release mode.
+    /// Builds them in release mode.
     pub(crate) fn build() -> Result<Self> {
-        let built = build(&["-p", "mkfs-tesserafs", "-p", "fsck-tesserafs"], &[])?;
-        Ok(Self { mkfs: find(&built, "mkfs-tesserafs")?, fsck: find(&built, "fsck-tesserafs")? })
+        let packages = ["mkfs-tesserafs", "fsck-tesserafs", "tesserafs"];
+        let built = build(&packages.map(|package| ["-p", package]).concat(), &[])?;
+        let [mkfs, fsck, store] = packages.map(|package| find(&built, package));
+        Ok(Self { mkfs: mkfs?, fsck: fsck?, store: store? })
     }
 
     /// Identifies all programs that have a part in what the verbs make: these, and this one.
     pub(crate) fn digest(&self) -> Result<String> {
-        let own = std::env::current_exe().context("this program has no path")?;
-        [&self.mkfs, &self.fsck, &own].into_iter().map(|program| sha256_of(program)).collect()
+        [&self.mkfs, &self.fsck, Path::new(OWN)].into_iter().map(sha256_of).collect()
     }
 
     /// Makes an image; returns mkfs's report.
@@ -120,13 +126,26 @@ pub(crate) fn fuzz() -> Result<Vec<PathBuf>> {
     build_with(fuzz_cargo(), &[], &[])
 }
 
-/// Builds the guest's init, statically linked: the initramfs holds no C library for it.
+/// Builds the guest's init.
 pub(crate) fn guest() -> Result<PathBuf> {
+    static_program("tesserafs-guest")
+}
+
+/// Builds `tesserafs`, which mounts by FUSE, for the guest.
+pub(crate) fn static_store() -> Result<PathBuf> {
+    static_program("tesserafs")
+}
+
+/// Builds the program of a package, statically linked: the initramfs holds no C library for it.
+fn static_program(package: &str) -> Result<PathBuf> {
     let built = build(
-        &["-p", "tesserafs-guest", "--target", GUEST_TARGET],
-        &[("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")],
+        &["-p", package, "--target", GUEST_TARGET],
+        &[
+            ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static"),
+            ("OPENSSL_STATIC", "1"),
+        ],
     )?;
-    find(&built, "tesserafs-guest")
+    find(&built, package)
 }
 
 /// Runs `cargo build --release` and returns the programs that it made.
@@ -177,6 +196,26 @@ pub(crate) fn find(built: &[PathBuf], name: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where this test finds itself deleted.
+    const DELETED: &str = "TESSERAFS_TEST_DELETED";
+
+    #[test]
+    fn a_program_that_was_replaced_knows_its_digest() {
+        let expected = sha256_of(Path::new(OWN)).unwrap();
+        if let Some(path) = std::env::var_os(DELETED) {
+            std::fs::remove_file(path).unwrap();
+            return println!("digest {}", sha256_of(Path::new(OWN)).unwrap());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("copy");
+        std::fs::copy(OWN, &copy).unwrap();
+        let mut again = run::command(&copy);
+        again.args(["--exact", "--nocapture", "tools::tests::a_program_that_was_replaced_knows_its_digest"]);
+        let said = run::capture(again.env(DELETED, &copy)).unwrap();
+        assert!(said.contains(&format!("digest {expected}")), "{said}");
+        assert!(!copy.exists());
+    }
 
     #[test]
     fn programs_are_found_among_cargos_messages() {

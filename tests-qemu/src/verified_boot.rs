@@ -137,7 +137,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).context("failed to set a mode")
 }
 
-/// What `/sys/kernel/security/lockdown` holds on most machines.
+/// The words of `/sys/kernel/security/lockdown` on most machines.
 const NO_LOCKDOWN: &str = "[none] integrity confidentiality";
 
 /// Certificates for the hook: name and bytes of each.

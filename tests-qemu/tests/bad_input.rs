@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What the verbs say of a machine that lacks something: one sentence with what to type, and nothing half done.
+//! The words of the verbs on a machine that lacks something: one sentence with what to type, and nothing half done.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -42,7 +42,7 @@ fn without_a_network_the_missing_network_is_named() {
         let mut unshare = Command::new("unshare");
         unshare.args(["--net", "--"]).arg(env!("CARGO_BIN_EXE_xtask")).args(verb);
         unshare.env("TESSERAFS_CACHE", cache.path()).env_remove("KERNEL_RELEASE");
-        // What apt does on a machine whose archive is on the network.
+        // As apt does on a machine whose archive is on the network.
         unshare.env("TESSERAFS_DEBIAN_MIRROR", "http://deb.debian.org/debian");
         let said = sentence(&unshare.output().unwrap());
         assert!(said.contains("there is no network, or the server does not answer"), "{verb:?}: {said}");

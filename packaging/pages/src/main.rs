@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Writes the manual pages and the completions of `mkfs.tesserafs` and `fsck.tesserafs`, from what defines their
+//! Writes the manual pages and the completions of `mkfs.tesserafs`, `fsck.tesserafs` and `tesserafs`, from what defines their
 //! command lines, into the folder that its first argument names (`man/`, `bash/`, `zsh/`, `fish/`); the second is the date of the pages.
 
 #![forbid(unsafe_code)]
@@ -15,8 +15,28 @@ use clap::Command;
 use clap_complete::Shell;
 
 /// The programs, as they are installed.
-fn programs() -> [Command; 2] {
-    [mkfs_tesserafs::cli::command(), fsck_tesserafs::cli::command()]
+fn programs() -> [Command; 3] {
+    [mkfs_tesserafs::cli::command(), fsck_tesserafs::cli::command(), tesserafs_store::cli::command()]
+}
+
+/// The commands that have a page: each program, but of one with verbs each verb, as `tesserafs-mount`; `tesserafs(8)` is about the driver.
+fn pages() -> Vec<Command> {
+    let mut pages = Vec::new();
+    for program in programs() {
+        let name = program.get_name().to_owned();
+        if !program.has_subcommands() {
+            pages.push(program);
+            continue;
+        }
+        let verbs = program.get_subcommands().filter(|verb| !verb.is_hide_set());
+        pages.extend(verbs.map(|verb| {
+            let (page, typed) =
+                (format!("{name}-{}", verb.get_name()), format!("{name} {}", verb.get_name()));
+            // The process ends at once, and with it what is leaked; the programs and this one have one version.
+            verb.clone().name(&*page.leak()).bin_name(typed).version(env!("CARGO_PKG_VERSION"))
+        }));
+    }
+    pages
 }
 
 /// Each shell, and the folder of its completions.
@@ -32,9 +52,9 @@ fn main() -> Result<()> {
 
 /// Writes all files.
 fn write(folder: &Path, date: &str) -> Result<()> {
-    let pages = make(&folder.join("man"))?;
-    for program in programs() {
-        let path = pages.join(format!("{}.8", program.get_name()));
+    let man = make(&folder.join("man"))?;
+    for program in pages() {
+        let path = man.join(format!("{}.8", program.get_name()));
         fs::write(&path, page::page(&program, date)?)
             .with_context(|| format!("failed to write {}", path.display()))?;
     }

@@ -65,7 +65,6 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan, debug_kernel: bool) {
         suite.test(name, || compare(plan, questions));
     }
     suite.test("no-answer-is-expected-in-vain", || {
-        let all = || groups.iter().flat_map(|(_, questions)| *questions);
         for different in DIFFERENT {
             let asked = all().filter(|(question, _)| *question == different.question).count();
             ensure!(asked == 1, "`{}` is asked {asked} times", different.question);
@@ -107,6 +106,16 @@ fn shown(answer: Answer) -> String {
         Err(Errno::ROFS) => "EROFS".to_owned(),
         Err(errno) => format!("error {}", errno.raw_os_error()),
     }
+}
+
+/// All questions.
+fn all() -> impl Iterator<Item = &'static Question> {
+    [files::QUESTIONS, folders::QUESTIONS, memory::QUESTIONS, names::QUESTIONS].into_iter().flatten()
+}
+
+/// The answers to all questions about the tree of the image, which is mounted there, in words.
+pub(crate) fn about(mount: &Path) -> Vec<(&'static str, String)> {
+    all().map(|(question, ask)| (*question, shown(ask(&At(mount.to_path_buf()))))).collect()
 }
 
 /// Asks all three, and fails where tesserafs answers neither as ext4 nor as is expected.

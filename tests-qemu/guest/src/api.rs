@@ -249,7 +249,7 @@ fn quietly_refused(image: &Path, options: &str, allowed: &[Errno]) -> Result<Str
     }
 }
 
-fn refused_writes(mount: &Mount) -> Result<()> {
+pub(crate) fn refused_writes(mount: &Mount) -> Result<()> {
     let at = |name: &str| mount.path().join(name);
     let read_only = |what: &str, result: std::io::Result<()>| match result {
         Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(()),
@@ -269,7 +269,7 @@ fn refused_writes(mount: &Mount) -> Result<()> {
 }
 
 /// Positions of a directory stay valid: read on from any of them gives the same names.
-fn telldir(plan: &Plan, mount: &Mount) -> Result<String> {
+pub(crate) fn telldir(plan: &Plan, mount: &Mount) -> Result<String> {
     let mut directory =
         Directory::open(&mount.path().join(&plan.big_directory)).context("failed to open the directory")?;
     let mut names = Vec::new();
@@ -305,7 +305,7 @@ fn telldir(plan: &Plan, mount: &Mount) -> Result<String> {
 }
 
 /// Names that are there are found, others are not; before and after the caches are dropped.
-fn lookups(plan: &Plan, mount: &Mount) -> Result<String> {
+pub(crate) fn lookups(plan: &Plan, mount: &Mount) -> Result<String> {
     let folder = mount.path().join(&plan.big_directory);
     for _ in 0..2 {
         drop_caches()?;
@@ -432,7 +432,7 @@ pub(crate) fn namespace_helper() -> Result<()> {
 }
 
 /// Mapped bytes are the bytes that are read; beyond the end of the file a page is zero.
-fn mapping(plan: &Plan, mount: &Mount) -> Result<String> {
+pub(crate) fn mapping(plan: &Plan, mount: &Mount) -> Result<String> {
     let manifest = Manifest::load(&on_disk(&plan.small.manifest))?;
     let mut bytes = 0;
     for entry in manifest.entries.iter().filter(|e| e.size > 0 && e.mode & 0o170_000 == 0o100_000) {
@@ -470,7 +470,7 @@ fn drop_caches_seldom(done: usize) -> Result<()> {
 }
 
 /// `SEEK_DATA` and `SEEK_HOLE` where the source has 35 MiB of nothing.
-fn seek(mount: &Mount) -> Result<String> {
+pub(crate) fn seek(mount: &Mount) -> Result<String> {
     let file = File::open(mount.path().join("srv/cases/sparse/holes")).context("failed to open")?;
     let size = file.metadata().context("failed to stat")?.len();
     let at = |whence| rustix::fs::seek(&file, whence);
@@ -489,7 +489,7 @@ fn seek(mount: &Mount) -> Result<String> {
 }
 
 /// Reads of all sizes at all offsets give the bytes of one read from end to end.
-fn random_reads(mount: &Mount) -> Result<String> {
+pub(crate) fn random_reads(mount: &Mount) -> Result<String> {
     let path = mount.path().join("srv/cases/data/shifted");
     let whole = std::fs::read(&path).context("failed to read")?;
     drop_caches()?;
@@ -516,7 +516,7 @@ fn random_reads(mount: &Mount) -> Result<String> {
 }
 
 /// `sendfile`, and reading through a pipe, as `cp` and web servers do.
-fn direct(mount: &Mount) -> Result<String> {
+pub(crate) fn direct(mount: &Mount) -> Result<String> {
     let path = mount.path().join("data/prose");
     let expected = std::fs::read(&path).context("failed to read")?;
     drop_caches()?;

@@ -4,6 +4,7 @@
 mod decoded;
 mod faults;
 mod fleet;
+mod helper;
 mod loops;
 mod measures;
 mod memory;
@@ -20,6 +21,8 @@ use tesserafs_guest::reading::{Line, Plan, Sample, System, Task, IMAGES, MARK, P
 
 use crate::boot;
 use crate::mounts::{drop_caches, Mount};
+
+pub(crate) use self::helper::helper;
 
 use self::decoded::Decoded;
 use self::faults::FAULTS;

@@ -15,8 +15,8 @@ use tesserafs_guest::plan::Plan;
 use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
-    answers, api, backing, bench, compare, demo, faults, flips, fstests, leaks, mutants, observe, paging,
-    privilege, programs, races, readers, security, sharing, signatures, stores, tools, waits,
+    answers, api, backing, bench, by_fuse, compare, demo, faults, flips, fstests, leaks, mutants, observe,
+    paging, privilege, programs, races, readers, security, sharing, signatures, stores, tools, waits,
 };
 
 /// Everything; does not return.
@@ -83,6 +83,7 @@ fn run() -> Result<()> {
         "stores" => stores::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),
         "tools" => tools::tests(&mut suite, &plan),
+        fuse if fuse.starts_with("fuse") => by_fuse::tests(&mut suite, &plan, fuse)?,
         "faults" => faults::tests(&mut suite, &plan),
         "demo" => demo::run(&mut suite, &plan),
         other => bail!("there is no group {other}"),

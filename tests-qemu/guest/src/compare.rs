@@ -43,7 +43,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         mount.unmount()?;
         Ok(note)
     });
-    suite.test("overlay-on-top", || overlay_on_top(&plan.root));
+    suite.test("overlay-on-top", || overlay_on_top(&plan.root, mounted(&on_disk(&plan.root.image))?));
     suite.test("image-on-overlay", || image_on_overlay(&plan.small));
     suite.test("file-of-2^63-1-bytes", || {
         let mount = mounted(&on_disk(&plan.sparse.image))?;
@@ -79,8 +79,7 @@ pub(crate) fn compare(image: &Image, root: &Path) -> Result<String> {
 }
 
 /// overlayfs shows the image without its whiteouts, and takes changes that the image does not see.
-fn overlay_on_top(image: &Image) -> Result<String> {
-    let lower = mounted(&on_disk(&image.image))?;
+pub(crate) fn overlay_on_top(image: &Image, lower: Mount) -> Result<String> {
     let tmpfs = Mount::new(Path::new("tmpfs"), Path::new("/mnt/layers"), "tmpfs", MountFlags::empty(), "")
         .context("failed to mount a tmpfs")?;
     let overlay = Mount::overlay(lower.path(), tmpfs.path(), Path::new("/mnt/overlay"), "")?;

@@ -23,7 +23,7 @@ use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::signatures::{require, trust};
 use crate::suite::Suite;
 
-const COPY: &str = "/tmp/flipped.tess";
+pub(crate) const COPY: &str = "/tmp/flipped.tess";
 
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     let mut regions: BTreeMap<&str, Vec<&Flip>> = BTreeMap::new();
@@ -97,13 +97,13 @@ fn run(plan: &Plan, region: &str, flips: &[&Flip], options: &str) -> Result<Stri
 }
 
 /// A copy of the image, open to be changed.
-fn copy(plan: &Plan, to: &Path) -> Result<File> {
+pub(crate) fn copy(plan: &Plan, to: &Path) -> Result<File> {
     std::fs::copy(on_disk(&plan.signed.good[0].image), to)
         .and_then(|_| File::options().read(true).write(true).open(to))
         .with_context(|| format!("failed to copy the image to {}", to.display()))
 }
 
-fn toggle(file: &File, flip: &Flip) -> Result<()> {
+pub(crate) fn toggle(file: &File, flip: &Flip) -> Result<()> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, flip.offset)
         .and_then(|()| file.write_all_at(&[byte[0] ^ (1 << flip.bit)], flip.offset))

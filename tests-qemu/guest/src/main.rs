@@ -3,8 +3,8 @@
 //!
 //! Started by the kernel it mounts the pseudo file systems, runs the group of tests that the command
 //! line names (`guest.group=`), sends one verdict and powers off; with `guest.bench` it measures
-//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`waits`], [`stores`], [`privilege`] and [`fstests`], `chroot` (run something in a root) and
-//! `user-namespace` (hold one open).
+//! instead. In a machine that boots from an image systemd starts it (`appliance`). The same program is the helper that the tests start: `read` (one of several readers at once), `drain` (read the standard input to its end), those of [`races`], [`waits`], [`stores`], [`privilege`] and [`fstests`], `chroot` (run something in a root),
+//! `user-namespace` (hold one open), and `measure` (one reader of a mounted tree, for the benchmark of servers on the host).
 
 mod answers;
 mod api;
@@ -12,6 +12,7 @@ mod appliance;
 mod backing;
 mod bench;
 mod boot;
+mod by_fuse;
 mod cgroups;
 mod compare;
 mod containers;
@@ -46,6 +47,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use tesserafs_guest::reading::HELPER;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
@@ -74,6 +76,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [image, target])) if verb == "mount-in-namespace" => {
             privilege::mount_as_user(Path::new(image), Path::new(target), true)
         }
+        Some((verb, [image, manifest])) if verb == "mount-by-fuse-in-namespace" => {
+            by_fuse::mount_in_namespace(Path::new(image), Path::new(manifest))
+        }
         Some((verb, [layers, target])) if verb == "list-overlay-in-namespace" => {
             privilege::list_overlay(layers, Path::new(target))
         }
@@ -100,6 +105,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, rest)) if verb == "chroot" => programs::helper(rest),
         Some((verb, [])) if verb == "user-namespace" => api::namespace_helper(),
         Some((verb, [])) if verb == "appliance" => appliance::run(),
+        Some((verb, [plan, measure, root])) if verb == HELPER => {
+            bench::helper(Path::new(plan), measure, Path::new(root))
+        }
         _ => anyhow::bail!("this is the init of a test machine, not a program of its own"),
     }
 }

@@ -105,6 +105,16 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     });
 }
 
+/// Runs all of them in the root that is mounted there, with other filesystems in it.
+pub(crate) fn run_all(mount: &Path) -> Result<String> {
+    let root = Root::new(mount, true)?;
+    for program in &PROGRAMS {
+        root.run(program)?;
+    }
+    root.end()?;
+    Ok(format!("{} programs", PROGRAMS.len()))
+}
+
 /// Changes to files of the image, through programs of the image.
 const WRITES: Program = Program {
     name: "writes",

@@ -190,6 +190,27 @@ pub enum Line {
     Done,
 }
 
+/// What a reader of a tree that is mounted already says when everything is open, and it waits for a line.
+pub const WAITS: &str = "waits";
+
+/// The name of the helper that reads such a tree: `HELPER PLAN MEASURE ROOT`.
+pub const HELPER: &str = "measure";
+
+/// The work of such a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// From the line that it waited for to the end of its work.
+    pub seconds: f64,
+    /// Seconds of processors that it took for it, and the programs that it started.
+    pub processor: f64,
+    /// How many things were done, how many bytes were read, and how much was found in them.
+    pub count: u64,
+    /// See `count`.
+    pub bytes: u64,
+    /// See `count`.
+    pub found: u64,
+}
+
 /// One measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {

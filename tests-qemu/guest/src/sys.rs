@@ -3,6 +3,7 @@
 
 pub(crate) mod fanotify;
 pub(crate) mod mapper;
+mod usage;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+pub(crate) use self::usage::{major_faults, processor_seconds};
 
 fn path_of(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
@@ -430,17 +433,6 @@ impl Drop for Directory {
         // SAFETY: The stream is open and is not used after this.
         unsafe { libc::closedir(self.stream) };
     }
-}
-
-/// Page faults of this process so far that had to wait for something to be read.
-pub(crate) fn major_faults() -> io::Result<u64> {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: The call writes a `struct rusage`, for which there is room; zeros are one, too.
-    let usage = unsafe {
-        checked(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()).into())?;
-        usage.assume_init()
-    };
-    Ok(usage.ru_majflt.unsigned_abs())
 }
 
 /// A file mapped for reading.

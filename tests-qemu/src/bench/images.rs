@@ -67,30 +67,36 @@ const SQUASHFS: &str = "squashfs";
 const SQUASHFS_HASHES: &str = "squashfs-hashes";
 const DISK: &str = "disk";
 
-/// Puts all images into `folder`, out of the cache if they can be kept for other runs.
-fn provide(bench: &Bench<'_>, folder: &Path) -> Result<()> {
-    let make = |folder: &Path| {
-        run::say("building the images to read");
-        make(bench, folder)
-    };
+/// Puts images into `folder` by `make`, out of the cache if they can be kept for other runs: there they are called `name`, and
+/// are made again where `sources`, the code that makes them, have changed.
+pub(super) fn provide(
+    bench: &Bench<'_>,
+    name: &str,
+    sources: &[&[u8]],
+    folder: &Path,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     // A tree of the user's may change, and the images of a trial are not wanted again.
     if bench.options.source.is_some() || !bench.options.mkfs.is_empty() {
         return make(folder);
     }
     let mkfs = sha256_of(&bench.tools.mkfs)?;
     let versions: String = build::programs(bench)?.iter().map(|program| program.version.as_str()).collect();
-    let inputs = [
-        bench.source.as_os_str().as_encoded_bytes(),
-        mkfs.as_bytes(),
-        versions.as_bytes(),
-        include_bytes!("images.rs"),
-        include_bytes!("build.rs"),
-    ];
+    let inputs = [bench.source.as_os_str().as_encoded_bytes(), mkfs.as_bytes(), versions.as_bytes()];
     // Another clone may have another mkfs, and forgets these images: this run keeps links of its own.
-    let _lock = bench.cache.lock("bench-images")?;
-    let kept = bench.cache.once(&format!("bench-images-{}", key(&inputs)), make)?;
-    bench.cache.forget_others(&kept, "bench-images-")?;
+    let _lock = bench.cache.lock(name)?;
+    let kept = bench.cache.once(&format!("{name}-{}", key(&[&inputs, sources].concat())), make)?;
+    bench.cache.forget_others(&kept, &format!("{name}-"))?;
     run::quiet(run::command("cp").arg("-al").arg(kept.join(".")).arg(folder))
+}
+
+/// The images of the driver's measures.
+fn images_to_read(bench: &Bench<'_>, folder: &Path) -> Result<()> {
+    let sources: [&[u8]; 2] = [include_bytes!("images.rs"), include_bytes!("build.rs")];
+    provide(bench, "bench-images", &sources, folder, |folder| {
+        run::say("building the images to read");
+        make(bench, folder)
+    })
 }
 
 /// Builds all images into `folder`.
@@ -128,7 +134,7 @@ fn trusted(source: String) -> System {
 
 /// Provides everything that the user-mode kernel reads.
 pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
-    provide(bench, folder)?;
+    images_to_read(bench, folder)?;
     let image = |name: &str| folder.join(name);
     let file = |name: &str| format!("{IMAGES}/{name}");
     let systems = vec![
@@ -167,7 +173,7 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
 
 /// Provides everything that the machine with two processors reads.
 pub(super) fn prepare_loops(bench: &Bench<'_>, folder: &Path) -> Result<Loops> {
-    provide(bench, folder)?;
+    images_to_read(bench, folder)?;
     let device = |name: &str| format!("{LOOPS}/{name}");
     let systems = vec![
         system(OURS, "tesserafs", device(TESSERAFS)),

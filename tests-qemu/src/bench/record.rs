@@ -58,6 +58,8 @@ pub(super) struct Record {
     pub(super) scaling: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) fleet: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) fuse: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

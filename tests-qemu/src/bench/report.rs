@@ -1,215 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 //! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
 
+mod targets;
+
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
-use super::build::{MKSQUASHFS, OURS as MKFS};
-use super::images::{EROFS_VERITY, OURS, OURS_FILE, OURS_TRUSTED, SQUASHFS_VERITY};
+use super::build::OURS as MKFS;
+use super::fuse::{MEMORY, PROCESSOR};
+use super::images::{OURS, OURS_FILE};
 use super::record::{summary, Built, Measured, Record, Summary};
-use super::releases::EROFS_SHARED;
-use super::scaling::PROGRAM;
 
-/// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
-struct Target {
-    what: &'static str,
-    against: &'static str,
-    wanted: Wanted,
-    figure: Figure,
-}
+use self::targets::targets;
 
-/// How a target's figure is found.
-#[derive(Clone, Copy)]
-enum Figure {
-    /// In its own way.
-    Own(fn(&Figures<'_>) -> Option<f64>),
-    /// The time of a measure, as a multiple of that of the faster one of [`FASTER`].
-    Fault(&'static str),
-    /// Bytes that are decoded for each page of a measure, as a multiple of [`TWO_CHUNKS`].
-    Decoded(&'static str),
-}
-
-/// Which side of a number is the good one.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-/// Who has to be beaten in page faults and in starts of programs: whoever is faster.
-const FASTER: [&str; 2] = [EROFS_VERITY, SQUASHFS_VERITY];
-
-/// The same, as the table of targets names it.
-const THE_FASTER: &str = "the faster of EROFS and squashfs on dm-verity";
-
-/// What a page may cost that lies across the border of two chunks: both, of the largest size that
-/// mkfs.tesserafs makes by default.
-const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
-
-const TARGETS: [Target; 34] = [
-    target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
-        f.time("mount to first stat", "EROFS")
-    }),
-    target("stat of all, cold, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("stat of all", "EROFS")),
-    target("stat of all, warm, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("stat of all, warm", "EROFS")),
-    target("sequential, all files, verified, throughput", EROFS_VERITY, Wanted::AtLeast(1.3), |f| {
-        f.throughput("sequential, all files", EROFS_VERITY)
-    }),
-    target("sequential, all files, trusted backing, throughput", "EROFS", Wanted::AtLeast(1.1), |f| {
-        Some(1.0 / f.ratio("sequential, all files", OURS_TRUSTED, "EROFS")?)
-    }),
-    target("random 4 KiB, verified, time", EROFS_VERITY, Wanted::AtMost(0.6), |f| {
-        f.time("random 4 KiB", EROFS_VERITY)
-    }),
-    target("random 4 KiB, verified, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("random 4 KiB", "EROFS")),
-    target("small files, verified, time", EROFS_VERITY, Wanted::AtMost(0.8), |f| {
-        f.time("small files", EROFS_VERITY)
-    }),
-    target("small files, verified, time", "squashfs", Wanted::AtMost(0.3), |f| {
-        f.time("small files", "squashfs")
-    }),
-    target("image size", "squashfs", Wanted::AtMost(0.97), |f| f.size(MKSQUASHFS)),
-    target("image size", "EROFS", Wanted::AtMost(0.88), |f| f.size("mkfs.erofs")),
-    target("mkfs, time", MKSQUASHFS, Wanted::AtMost(0.5), |f| f.building(MKSQUASHFS)),
-    target("memory, one release read", "EROFS", Wanted::AtMost(1.0), |f| f.time("memory: all", "EROFS")),
-    target("memory, two releases read", EROFS_SHARED, Wanted::AtMost(0.8), |f| {
-        f.of(&f.record.releases, "memory: all", OURS, EROFS_SHARED)
-    }),
-    target("two CPUs, one sequential reader, throughput", "itself on one", Wanted::AtLeast(1.6), |f| {
-        f.of(&f.record.scaling, PROGRAM, ONE_CPU, TWO_CPUS)
-    }),
-    target("cold start of python3, time", EROFS_VERITY, Wanted::AtMost(1.0), |f| {
-        f.of(&f.record.fault, "start of python3", OURS, EROFS_VERITY)
-    }),
-    fault("fault: 1 page of a large program"),
-    fault("fault: 8 pages of a large program"),
-    fault("fault: 32 pages of a large program"),
-    fault("fault: 200 pages of all files"),
-    fault("fault: 2000 pages of all files"),
-    fault("fault: a large program, in order"),
-    fault("start of cc1 --version"),
-    fault("start of bash"),
-    fault("start of python3"),
-    fault("start of python3, ssl and json"),
-    fault("start of perl"),
-    fault("start of gcc, compiling a file"),
-    fault("start of apt-get --version"),
-    target(
-        "faults and starts with two CPUs, the worst of all rows, time",
-        THE_FASTER,
-        Wanted::AtMost(1.0),
-        |f| f.worst(&f.record.fault_two),
-    ),
-    decoded("fault: 1 page of a large program"),
-    decoded("fault: 8 pages of a large program"),
-    decoded("fault: 32 pages of a large program"),
-    decoded("fault: 200 pages of all files"),
-];
-
-const fn target(
-    what: &'static str,
-    against: &'static str,
-    wanted: Wanted,
-    figure: fn(&Figures<'_>) -> Option<f64>,
-) -> Target {
-    Target { what, against, wanted, figure: Figure::Own(figure) }
-}
-
-const fn fault(measure: &'static str) -> Target {
-    let (against, wanted) = (THE_FASTER, Wanted::AtMost(1.0));
-    Target { what: measure, against, wanted, figure: Figure::Fault(measure) }
-}
-
-const fn decoded(measure: &'static str) -> Target {
-    let (against, wanted) = ("two chunks of 128 KiB", Wanted::AtMost(1.0));
-    Target { what: measure, against, wanted, figure: Figure::Decoded(measure) }
-}
-
-impl Target {
-    /// What is compared, and which property of it.
-    fn what(&self) -> String {
-        match self.figure {
-            Figure::Own(_) => self.what.to_owned(),
-            Figure::Fault(measure) => format!("{measure}, time"),
-            Figure::Decoded(measure) => format!("{measure}, bytes decoded for each"),
-        }
-    }
-
-    /// What was measured.
-    fn figure(&self, figures: &Figures<'_>) -> Option<f64> {
-        match self.figure {
-            Figure::Own(figure) => figure(figures),
-            Figure::Fault(measure) => figures.of_faster(&figures.record.fault, measure),
-            Figure::Decoded(measure) => figures.decoded(measure),
-        }
-    }
-}
-
-/// Level of the targets.
-const LEVEL: u32 = 3;
-
-/// Ratios of medians; or of minima, which other work on the machine disturbs least.
-struct Figures<'r> {
-    record: &'r Record,
-    value: fn(&Summary) -> f64,
-}
-
-impl Figures<'_> {
-    /// Of the driver against another system, where less is better.
-    fn time(&self, measure: &str, other: &str) -> Option<f64> {
-        self.ratio(measure, OURS, other)
-    }
-
-    fn ratio(&self, measure: &str, ours: &str, other: &str) -> Option<f64> {
-        self.of(&self.record.read, measure, ours, other)
-    }
-
-    /// How many times that of `other` something is in a part.
-    fn of(&self, part: &Option<Measured<Sample>>, measure: &str, one: &str, other: &str) -> Option<f64> {
-        let samples = &part.as_ref()?.samples;
-        Some((self.value)(&of(samples, measure, one)?) / (self.value)(&of(samples, measure, other)?))
-    }
-
-    /// How many times that of the faster one of [`FASTER`] something is; both must have been measured.
-    fn of_faster(&self, part: &Option<Measured<Sample>>, measure: &str) -> Option<f64> {
-        let [one, other] = FASTER.map(|system| self.of(part, measure, OURS, system));
-        Some(one?.max(other?))
-    }
-
-    /// The largest of these figures of a part.
-    fn worst(&self, part: &Option<Measured<Sample>>) -> Option<f64> {
-        let measures = names(&part.as_ref()?.samples, |sample| &sample.measure);
-        measures.into_iter().filter_map(|measure| self.of_faster(part, measure)).reduce(f64::max)
-    }
-
-    /// Bytes that were decoded for each page, in pairs of chunks.
-    fn decoded(&self, measure: &str) -> Option<f64> {
-        let samples = &self.record.fault.as_ref()?.samples;
-        Some((self.value)(&decoded_of(samples, measure, OURS)?) / TWO_CHUNKS)
-    }
-
-    fn throughput(&self, measure: &str, other: &str) -> Option<f64> {
-        Some(1.0 / self.time(measure, other)?)
-    }
-
-    fn size(&self, other: &str) -> Option<f64> {
-        self.built(other, |built| built.bytes as f64)
-    }
-
-    fn building(&self, other: &str) -> Option<f64> {
-        self.built(other, |built| built.seconds)
-    }
-
-    fn built(&self, other: &str, value: fn(&Built) -> f64) -> Option<f64> {
-        let samples = &self.record.build.as_ref()?.samples;
-        Some(
-            of_builder(samples, LEVEL, MKFS, value)?.median
-                / of_builder(samples, LEVEL, other, value)?.median,
-        )
-    }
-}
+pub(super) use self::targets::quoted;
 
 /// The samples of a measure on a system.
 pub(super) fn of(samples: &[Sample], measure: &str, system: &str) -> Option<Summary> {
@@ -280,62 +86,12 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
         let title = "containers with an overlay each";
         comparison(&mut out, "A hundred containers from ten images", title, fleet)?;
     }
+    if let Some(fuse) = &record.fuse {
+        by_fuse(&mut out, fuse)?;
+    }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
     }
-    Ok(out)
-}
-
-fn targets(out: &mut String, record: &Record) -> Result<()> {
-    writeln!(out, "\n## Targets\n")?;
-    writeln!(
-        out,
-        "| tesserafs | against | wanted | of medians | met | of minima |\n|---|---|---|---|---|---|"
-    )?;
-    for target in &TARGETS {
-        let (sign, limit) = match target.wanted {
-            Wanted::AtMost(limit) => ("≤", limit),
-            Wanted::AtLeast(limit) => ("≥", limit),
-        };
-        let minima = target
-            .figure(&Figures { record, value: |all| all.min })
-            .map_or_else(String::new, |figure| format!("{figure:.3}"));
-        let (figure, met) = match target.figure(&Figures { record, value: |all| all.median }) {
-            None => ("not measured".to_owned(), ""),
-            Some(figure) => {
-                let met = match target.wanted {
-                    Wanted::AtMost(limit) => figure <= limit,
-                    Wanted::AtLeast(limit) => figure >= limit,
-                };
-                (format!("{figure:.3}"), if met { "yes" } else { "**no**" })
-            }
-        };
-        writeln!(
-            out,
-            "| {} | {} | {sign} {limit} | {figure} | {met} | {minima} |",
-            target.what(),
-            target.against
-        )?;
-    }
-    Ok(())
-}
-
-/// Lines of the README between which the figures stand.
-const QUOTED: [&str; 2] = ["<!-- Written by `cargo xtask bench`: -->", "<!-- (end of what it writes) -->"];
-
-/// The text with the figures of the targets between its marks.
-pub(super) fn quoted(text: &str, record: &Record) -> Result<String> {
-    let [begin, end] = QUOTED;
-    let (before, rest) = text.split_once(begin).with_context(|| format!("there is no line {begin}"))?;
-    let (_, after) = rest.split_once(end).with_context(|| format!("there is no line {end}"))?;
-    let mut out = format!("{before}{begin}\n\n| tesserafs | against | times |\n|---|---|---|\n");
-    // What is decoded says why the times are as they are: it stands in BENCH.md.
-    for target in TARGETS.iter().filter(|target| !matches!(target.figure, Figure::Decoded(_))) {
-        if let Some(figure) = target.figure(&Figures { record, value: |all| all.median }) {
-            writeln!(out, "| {} | {} | {figure:.2} |", target.what(), target.against)?;
-        }
-    }
-    write!(out, "\n{end}{after}")?;
     Ok(out)
 }
 
@@ -458,6 +214,29 @@ fn comparison(out: &mut String, heading: &str, title: &str, part: &Measured<Samp
     circumstances(out, part)
 }
 
+/// Servers for FUSE: times, processors' times and memory, a table each.
+fn by_fuse(out: &mut String, part: &Measured<Sample>) -> Result<()> {
+    writeln!(out, "\n## By FUSE, on the machine itself\n")?;
+    writeln!(
+        out,
+        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
+    )?;
+    let (other, times): (Vec<Sample>, Vec<Sample>) = part
+        .samples
+        .iter()
+        .cloned()
+        .partition(|sample| [PROCESSOR, MEMORY].iter().any(|kind| sample.measure.starts_with(kind)));
+    let (memory, processors): (Vec<Sample>, Vec<Sample>) =
+        other.into_iter().partition(|sample| sample.measure.starts_with(MEMORY));
+    medians(out, "cold, time", &times)?;
+    writeln!(out)?;
+    medians(out, "server and reader, seconds of processors", &processors)?;
+    writeln!(out)?;
+    medians(out, "server, memory at most", &memory)?;
+    extremes(out, &times)?;
+    circumstances(out, part)
+}
+
 fn two_cpus(out: &mut String, scaling: &Measured<Sample>) -> Result<()> {
     writeln!(out, "\n## Two processors\n")?;
     writeln!(
@@ -533,98 +312,4 @@ fn circumstances<S>(out: &mut String, part: &Measured<S>) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample(measure: &str, system: &str, value: f64) -> Sample {
-        let (measure, system) = (measure.to_owned(), system.to_owned());
-        Sample { measure, system, round: 1, value, count: 1, bytes: 0, decoded: None }
-    }
-
-    fn measured(samples: Vec<Sample>) -> Measured<Sample> {
-        Measured {
-            commit: String::new(),
-            command: String::new(),
-            machine: String::new(),
-            programs: Vec::new(),
-            notes: Vec::new(),
-            samples,
-        }
-    }
-
-    #[test]
-    fn each_part_has_its_table_and_its_target() {
-        let releases = vec![sample("memory: all", OURS, 3e6), sample("memory: all", EROFS_SHARED, 4e6)];
-        let scaling = vec![sample(PROGRAM, ONE_CPU, 0.9), sample(PROGRAM, TWO_CPUS, 0.5)];
-        let text = markdown(&Record {
-            releases: Some(measured(releases)),
-            scaling: Some(measured(scaling)),
-            ..Record::default()
-        })
-        .unwrap();
-        assert!(
-            text.contains("two releases read | EROFS with inode_share | ≤ 0.8 | 0.750 | yes |"),
-            "{text}"
-        );
-        assert!(text.contains("| memory: all | 3.0 MB | 4.0 MB (1.33) |"), "{text}");
-        assert!(text.contains("itself on one | ≥ 1.6 | 1.800 | yes |"), "{text}");
-        assert!(text.contains("one large program | 0.900 s (0.900 s – 0.900 s) | 0.500 s"), "{text}");
-        assert!(text.contains("stat of all, cold, time | EROFS | ≤ 1 | not measured |"), "{text}");
-    }
-
-    #[test]
-    fn the_readme_quotes_what_was_measured() {
-        let samples = vec![sample("random 4 KiB", OURS, 3.0), sample("random 4 KiB", "EROFS", 4.0)];
-        let record = Record { read: Some(measured(samples)), ..Record::default() };
-        let [begin, end] = QUOTED;
-        let readme = format!("# Before\n\n{begin}\nold\n{end}\n\nAfter\n");
-        let text = quoted(&readme, &record).unwrap();
-        assert!(text.starts_with("# Before\n") && text.ends_with(&format!("{end}\n\nAfter\n")), "{text}");
-        assert!(text.contains("| random 4 KiB, verified, time | EROFS | 0.75 |"), "{text}");
-        assert!(!text.contains("old") && !text.contains("not measured"), "{text}");
-        assert_eq!(quoted(&text, &record).unwrap(), text);
-    }
-
-    #[test]
-    fn a_fault_is_measured_against_the_faster_system() {
-        let measure = "fault: 8 pages of a large program";
-        let bytes = Sample { decoded: Some(10 * 131_072), count: 8, ..sample(measure, OURS, 2.0) };
-        let others = [sample(measure, EROFS_VERITY, 4.0), sample(measure, SQUASHFS_VERITY, 2.5)];
-        let fault = Some(measured([vec![bytes], others.to_vec()].concat()));
-        let row = |measure, [ours, erofs, squashfs]: [f64; 3]| {
-            let all = [(OURS, ours), (EROFS_VERITY, erofs), (SQUASHFS_VERITY, squashfs)];
-            all.map(|(system, value)| sample(measure, system, value)).to_vec()
-        };
-        let rows = [row("start of bash", [1.0, 2.0, 4.0]), row("start of perl", [1.8, 3.0, 2.0])];
-        let fault_two = Some(measured(rows.concat()));
-        let text = markdown(&Record { fault, fault_two, ..Record::default() }).unwrap();
-        let target = format!("| {measure}, time | {THE_FASTER} | ≤ 1 | 0.800 | yes | 0.800 |");
-        assert!(text.contains(&target), "{text}");
-        let target = format!("| {measure}, bytes decoded for each | two chunks of 128 KiB | ≤ 1 | 0.625 |");
-        assert!(text.contains(&target), "{text}");
-        assert!(text.contains(&format!("| {measure} | 160 |")), "{text}");
-        assert!(text.contains(&format!("of all rows, time | {THE_FASTER} | ≤ 1 | 0.900 | yes |")), "{text}");
-    }
-
-    #[test]
-    fn the_faster_system_is_not_known_before_both_are_measured() {
-        let measure = "start of bash";
-        let fault = measured(vec![sample(measure, OURS, 2.0), sample(measure, EROFS_VERITY, 4.0)]);
-        let text = markdown(&Record { fault: Some(fault), ..Record::default() }).unwrap();
-        assert!(text.contains(&format!("| {measure}, time | {THE_FASTER} | ≤ 1 | not measured |")), "{text}");
-    }
-
-    #[test]
-    fn a_target_is_judged_by_its_side() {
-        let samples = vec![
-            sample("sequential, all files", OURS, 1.0),
-            sample("sequential, all files", EROFS_VERITY, 1.5),
-            sample("random 4 KiB", OURS, 3.0),
-            sample("random 4 KiB", EROFS_VERITY, 1.5),
-        ];
-        let text = markdown(&Record { read: Some(measured(samples)), ..Record::default() }).unwrap();
-        assert!(text.contains("throughput | EROFS on dm-verity | ≥ 1.3 | 1.500 | yes | 1.500 |"), "{text}");
-        assert!(text.contains("time | EROFS on dm-verity | ≤ 0.6 | 2.000 | **no** | 2.000 |"), "{text}");
-        assert!(text.contains("| random 4 KiB | 3.000 s | 1.500 s (0.50) |"), "{text}");
-    }
-}
+mod tests;

@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The tests of the packages: what is in them, and what they do where they are installed.
 
+mod dkms;
+mod roots;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 
-use super::{driver, kernel, list, read, Part, Signer, Source, FOLDER};
-use crate::cache::{key, log_of, Cache};
-use crate::debian::{self, Variant};
+use super::{driver, kernel, list, machine, read, Part, Signer, Source, FOLDER};
+use crate::cache::Cache;
 use crate::report::Report;
 use crate::setup::{self, Need};
 use crate::stock::Stock;
-use crate::{rootfs, run, sign, stock, tools};
+use crate::{readme, run, sign, tools};
 
 /// The group of these tests.
 const GROUP: &str = "packages";
 
 /// The files that the package of the programs must hold, but for documents.
-const TOOLS: [&str; 20] = [
+const TOOLS: [&str; 27] = [
     "./usr/sbin/mkfs.tesserafs",
     "./usr/sbin/fsck.tesserafs",
+    "./usr/bin/tesserafs",
+    "./usr/sbin/mount.fuse.tesserafs",
     "./usr/share/tesserafs/tesserafs.magic",
     "./usr/lib/udev/rules.d/61-tesserafs.rules",
     "./usr/share/initramfs-tools/hooks/tesserafs",
@@ -30,14 +35,19 @@ const TOOLS: [&str; 20] = [
     "./etc/tesserafs/initramfs.conf",
     "./usr/share/man/man8/mkfs.tesserafs.8.gz",
     "./usr/share/man/man8/fsck.tesserafs.8.gz",
+    "./usr/share/man/man8/tesserafs-mount.8.gz",
+    "./usr/share/man/man8/tesserafs-umount.8.gz",
     "./usr/share/man/man8/tesserafs.8.gz",
     "./usr/share/man/man5/tesserafs.5.gz",
     "./usr/share/bash-completion/completions/mkfs.tesserafs",
     "./usr/share/bash-completion/completions/fsck.tesserafs",
+    "./usr/share/bash-completion/completions/tesserafs",
     "./usr/share/zsh/vendor-completions/_mkfs.tesserafs",
     "./usr/share/zsh/vendor-completions/_fsck.tesserafs",
+    "./usr/share/zsh/vendor-completions/_tesserafs",
     "./usr/share/fish/vendor_completions.d/mkfs.tesserafs.fish",
     "./usr/share/fish/vendor_completions.d/fsck.tesserafs.fish",
+    "./usr/share/fish/vendor_completions.d/tesserafs.fish",
     "./usr/share/doc/tesserafs-tools/examples/fstab",
     "./usr/share/doc/tesserafs-tools/examples/srv-app.mount",
 ];
@@ -70,13 +80,13 @@ impl Packages {
 /// Builds the packages, and tests them.
 pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     let names = |name: &str| format!("{GROUP}/{name}");
-    report.test(&names("dkms-says-why-not"), dkms_says_why_not);
+    report.test(&names("dkms-says-why-not"), dkms::says_why_not);
     setup::ensure(cache, &[Need::Packages, Need::Lint])?;
     report.test(&names("cargo-installs-the-tools"), cargo_install);
     let stock = kernel(cache)?;
     let source = Source::find(&tools::repository())?;
     let packages = Packages {
-        all: source.build(cache, FOLDER, &Part::ALL, Some(&stock), None)?,
+        all: built_as_readme_says(cache, &source)?,
         release: stock.kernel.key.clone(),
         kernel_version: stock.version.clone(),
     };
@@ -89,21 +99,53 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     report.test(&names("page-of-the-driver-names-all-options"), || options(unpacked.path()));
     report.test(&names("completions-complete"), || completions(unpacked.path()));
     report.test(&names("are-reproducible"), || reproducible(cache, &source, &packages, &stock));
-    report.test(&names("tools-run-on-debian-12"), || on_debian_12(cache, &packages));
-    report.test(&names("dkms-builds-and-never-blocks"), || dkms(cache, &packages, &stock));
-    Ok(())
+    report.test(&names("tools-run-on-debian-12"), || roots::on_debian_12(cache, &packages));
+    report.test(&names("dkms-builds-and-never-blocks"), || roots::dkms(cache, &packages, &stock));
+    report.test(&names("make-an-initramfs-where-it-is-booted"), || roots::initramfs(cache, &packages));
+    machine::test(cache, report, &packages, &stock)?;
+    machine::upgrade::test(cache, report, &source, &packages, &stock)
 }
 
 /// What the README says for those who want no packages.
 fn cargo_install() -> Result<String> {
     let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
-    for (path, program) in [("mkfs-tool", "mkfs-tesserafs"), ("fsck-tool", "fsck-tesserafs")] {
-        let mut install = tools::cargo();
-        install.args(["install", "--quiet", "--locked", "--path", path, "--root"]).arg(folder.path());
-        run::run(&mut install)?;
-        run::capture(run::command(folder.path().join("bin").join(program)).arg("--version"))?;
+    let text = readme::text()?;
+    let commands = readme::commands(readme::section(&text, "Install it")?);
+    let installs: Vec<&&str> = commands.iter().filter(|line| line.starts_with("cargo install ")).collect();
+    for line in &installs {
+        run::capture(typed(line).env("CARGO_INSTALL_ROOT", folder.path()))?;
     }
-    Ok(String::new())
+    for program in ["mkfs-tesserafs", "fsck-tesserafs", "tesserafs"] {
+        run::capture(run::command(folder.path().join("bin").join(program)).arg("--version"))
+            .with_context(|| format!("README.md has no line that installs {program}"))?;
+    }
+    Ok(format!("{} commands", installs.len()))
+}
+
+/// A command of README.md, in the repository.
+fn typed(line: &str) -> Command {
+    let mut bash = run::command("bash");
+    bash.current_dir(tools::repository()).args(["-euo", "pipefail", "-c", line]);
+    bash
+}
+
+/// Builds all packages by what README.md says, and finds them where it installs them from.
+fn built_as_readme_says(cache: &Cache, source: &Source) -> Result<Vec<PathBuf>> {
+    let text = readme::text()?;
+    let commands = readme::commands(readme::section(&text, "Install it")?);
+    let line = |start: &str| {
+        let line = commands.iter().copied().find(|line| line.starts_with(start));
+        line.with_context(|| format!("README.md, section `Install it`, has no line `{start}...`"))
+    };
+    run::logged(&mut typed(line("cargo xtask package")?), &cache.log("package")?)?;
+    let pattern = line("apt install ")?.trim_start_matches("apt install ");
+    let found = run::capture(&mut typed(&format!("ls -- {pattern}")))?;
+    let mut packages: Vec<PathBuf> = found.lines().map(|name| tools::repository().join(name)).collect();
+    // One of another kernel may be there as well.
+    packages.retain(|path| path.to_string_lossy().contains(&format!("_{}_", source.version)));
+    packages.sort();
+    ensure!(packages.len() == Part::ALL.len(), "README.md installs {packages:?}, expected three packages");
+    Ok(packages)
 }
 
 /// The paths in a package.
@@ -247,9 +289,11 @@ printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
 fn completions(root: &Path) -> Result<String> {
-    for (program, beginning, option) in
-        [("mkfs.tesserafs", "--sign-k", "--sign-key"), ("fsck.tesserafs", "--metadata", "--metadata-only")]
-    {
+    for (program, beginning, option) in [
+        ("mkfs.tesserafs", "--sign-k", "--sign-key"),
+        ("fsck.tesserafs", "--metadata", "--metadata-only"),
+        ("tesserafs", "umo", "umount"),
+    ] {
         let file = root.join("usr/share/bash-completion/completions").join(program);
         let replies = run::capture(
             run::command("bash").args(["-euc", COMPLETE, "bash"]).arg(file).args([program, beginning]),
@@ -279,174 +323,6 @@ fn reproducible(cache: &Cache, source: &Source, packages: &Packages, stock: &Sto
         bytes += one_bytes.len();
     }
     Ok(format!("{} packages, {bytes} bytes", again.len()))
-}
-
-/// Runs a script in a root that stays as it is, its arguments: root, scratch folder, folder that the script sees as
-/// `/given`, script, folders that it sees where they are. Everything that it makes elsewhere goes with it.
-const WITHIN: &str = r#"
-root=$1 scratch=$2 given=$3 script=$4
-shift 4
-mount -t tmpfs tmpfs "$scratch"
-mkdir "$scratch/upper" "$scratch/work" "$scratch/tree"
-mount -t overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/tree"
-mount -t proc proc "$scratch/tree/proc"
-mount --rbind /dev "$scratch/tree/dev"
-for folder in "$@"; do
-    mkdir -p "$scratch/tree$folder"
-    mount --bind -o ro "$folder" "$scratch/tree$folder"
-done
-mkdir "$scratch/tree/given"
-mount --bind "$given" "$scratch/tree/given"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-    chroot "$scratch/tree" sh -euc "$script"
-"#;
-
-/// Runs a script in a root; gives what it printed.
-fn within(root: &Path, given: &Path, script: &str, shared: &[&Path]) -> Result<String> {
-    setup::require_root("enter a Debian root")?;
-    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
-    let mut command = run::command("unshare");
-    command.args(["--mount", "--", "sh", "-euc", WITHIN, "sh"]);
-    let output = run::output(command.args([root, scratch.path(), given]).arg(script).args(shared))?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    ensure!(
-        output.status.success(),
-        "a script in {} ended with {}:\n{}",
-        root.display(),
-        output.status,
-        run::tail(&said)
-    );
-    Ok(said)
-}
-
-/// Installs the tools, uses them as mkfs(8) and fsck(8) find them, and removes them.
-const ON_DEBIAN_12: &str = "
-apt-get install -y -q /given/tesserafs-tools_*.deb
-mkfs -t tesserafs /root.tess /usr/share/doc/tesserafs-tools
-fsck -t tesserafs -p /root.tess
-fsck.tesserafs --cat examples/fstab /root.tess | cmp - /usr/share/doc/tesserafs-tools/examples/fstab
-apt-get remove -y -q tesserafs-tools
-! command -v mkfs.tesserafs fsck.tesserafs
-";
-
-fn on_debian_12(cache: &Cache, packages: &Packages) -> Result<String> {
-    let here = debian::codename()?;
-    if here != rootfs::SUITE {
-        return Ok(format!("not tried: they are built for {here}, whose libraries are newer"));
-    }
-    let root = rootfs::debian(cache)?;
-    let given = packages.tools()?.parent().context("a package lies in no folder")?;
-    within(&root, given, ON_DEBIAN_12, &[]).map(|_| String::new())
-}
-
-/// Downloads dkms, with what the root lacks of it.
-const FETCH_DKMS: &str = "
-apt-get clean
-apt-get update -q
-apt-get install -y -q --no-install-recommends --download-only dkms
-cp /var/cache/apt/archives/*.deb /given/
-";
-
-/// Installs the source beside a kernel that was built here, and one without Rust; then breaks the source, and installs
-/// the first kernel anew.
-const DKMS: &str = r##"
-mkdir -p "/lib/modules/$release" /lib/modules/6.1.0/build
-ln -s "$build" "/lib/modules/$release/build"
-echo "# CONFIG_RUST is not set" >/lib/modules/6.1.0/build/.config
-apt-get install -y -q --no-install-recommends /given/*.deb
-dkms status | grep ': installed'
-modinfo "/lib/modules/$release/updates/dkms/tesserafs.ko" | grep "vermagic:  *$release "
-version=$(dpkg-query -W -f '${Version}' tesserafs-dkms)
-echo 'This is not Rust.' >>"/usr/src/tesserafs-$version/kernel-module/main.rs"
-dkms unbuild "tesserafs/$version" -k "$release"
-run-parts --exit-on-error --arg="$release" /etc/kernel/postinst.d
-apt-get remove -y -q tesserafs-dkms
-! dkms status | grep tesserafs
-"##;
-
-fn dkms(cache: &Cache, packages: &Packages, stock: &Stock) -> Result<String> {
-    // That of the compilers has no apt, and packages that are only unpacked.
-    let key = key(&[stock::PACKAGES.as_bytes()]);
-    let root = cache.once(&format!("package-dkms-root-{key}"), |folder| {
-        run::say(format_args!("making a Debian {} root with {}", stock::COMPILED_IN, stock::PACKAGES));
-        let log = log_of(folder);
-        debian::bootstrap(folder, stock::COMPILED_IN, Variant::Minimal, stock::PACKAGES, &log)
-    })?;
-    let fetched = cache.once("package-dkms", |folder| within(&root, folder, FETCH_DKMS, &[]).map(|_| ()))?;
-    let given = tempfile::tempdir().context("failed to make a scratch folder")?;
-    let mut files = list(&fetched)?;
-    files.push(packages.named("tesserafs-dkms_")?.to_path_buf());
-    for file in files {
-        let to = given.path().join(file.file_name().context("a package without a name")?);
-        fs::copy(&file, &to).with_context(|| format!("failed to copy {}", file.display()))?;
-    }
-    let release = &packages.release;
-    let script = format!("release={release}\nbuild={}\n{DKMS}", stock.kernel.build.display());
-    let said = within(&root, given.path(), &script, &[&cache.folder("stock")?])?;
-    for sentence in [
-        "not built for 6.1.0: that kernel has no Rust (CONFIG_RUST)".to_owned(),
-        format!("the driver could not be built for {release}"),
-    ] {
-        ensure!(said.contains(&sentence), "nobody said {sentence:?}:\n{}", run::tail(&said));
-    }
-    Ok(String::new())
-}
-
-/// A kernel folder for which the driver cannot be built, and what is said of it.
-struct Unfit {
-    /// Files: name, text.
-    files: &'static [(&'static str, &'static str)],
-    rustc: &'static str,
-    says: &'static str,
-}
-
-const WITH_RUST: (&str, &str) =
-    (".config", "CONFIG_RUST=y\nCONFIG_RUSTC_VERSION_TEXT=\"rustc 1.85.1 (4eb161250)\"\n");
-const METADATA: (&str, &str) = ("rust/libkernel.rmeta", "");
-
-const UNFIT: [Unfit; 5] = [
-    Unfit { files: &[], rustc: "true", says: "install linux-headers-7.0.0" },
-    Unfit {
-        files: &[(".config", "# CONFIG_RUST is not set\n"), METADATA],
-        rustc: "true",
-        says: "has no Rust (CONFIG_RUST)",
-    },
-    Unfit { files: &[WITH_RUST], rustc: "true", says: "install tesserafs-modules-7.0.0" },
-    Unfit {
-        files: &[WITH_RUST, METADATA],
-        rustc: "echo rustc 1.90.0",
-        says: "rustc on this machine is rustc 1.90.0 --version, and the kernel was built by rustc 1.85.1 (4eb161250)",
-    },
-    Unfit { files: &[WITH_RUST, METADATA], rustc: "false", says: "there is no rustc on this machine" },
-];
-
-fn dkms_says_why_not() -> Result<String> {
-    let check = tools::repository().join("packaging/dkms/check");
-    let said = |files: &[(&str, &str)], rustc: &str, bindgen: &str| -> Result<(bool, String)> {
-        let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
-        for (name, text) in files {
-            super::write(&folder.path().join(name), text.as_bytes(), 0o644)?;
-        }
-        let mut command = run::command("sh");
-        command.arg(&check).arg("7.0.0").arg(folder.path()).env("RUSTC", rustc).env("BINDGEN", bindgen);
-        let output = run::output(&mut command)?;
-        Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    };
-    for unfit in &UNFIT {
-        let (fits, said) = said(unfit.files, unfit.rustc, "true")?;
-        if fits || !said.contains(unfit.says) || said.lines().count() != 1 {
-            bail!("of {:?} it says {said:?}, not {:?}", unfit.files, unfit.says);
-        }
-    }
-    // `echo` prints its arguments: the version, and the option that asks for it.
-    let exact = (".config", "CONFIG_RUST=y\nCONFIG_RUSTC_VERSION_TEXT=\"rustc --version\"\n");
-    let files = [exact, METADATA];
-    let (fits, nothing) = said(&files, "echo rustc", "true")?;
-    ensure!(fits && nothing.is_empty(), "it refuses a kernel that fits: {nothing}");
-    let (fits, nothing) = said(&files, "echo rustc", "false")?;
-    ensure!(!fits && nothing.contains("install the package bindgen"), "without bindgen it says {nothing:?}");
-    Ok(format!("{} reasons", UNFIT.len() + 1))
 }
 
 #[cfg(test)]

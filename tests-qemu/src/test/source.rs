@@ -5,8 +5,8 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::cache::Cache;
 use crate::report::Report;
-use crate::tools::{self, cargo};
-use crate::{advice, audit, licences, run, setup};
+use crate::tools::{self, cargo, Tools};
+use crate::{advice, audit, licences, readme, run, setup};
 
 /// Runs them.
 pub(super) fn test(cache: &Cache, report: &mut Report) {
@@ -44,6 +44,7 @@ pub(super) fn test(cache: &Cache, report: &mut Report) {
         ]))
         .map(|_| format!("{packages} packages of this project"))
     });
+    report.test("source/readme-is-typed", || readme::typed(&Tools::build()?));
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
             report.failed("source/tests", &advice::told(&error));

@@ -153,10 +153,11 @@ impl Measure {
     }
 }
 
-/// Lets this process hold as many files open as the measures want.
+/// Lets this process hold as many files open as it may: the measures want a few thousand, and by default it may hold as many, but does
+/// not.
 pub(super) fn allow_open_files() -> Result<()> {
-    let limit = Some(1 << 16);
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
         .context("failed to raise the limit of open files")
 }
 

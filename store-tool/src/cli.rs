@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The command line.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use tesserafs_format::Digest;
+use tesserafs_image::{text, Error};
+
+use crate::daemon::{self, Flags, Job};
+use crate::mount::{self, Driver, Request};
+use crate::options::Options;
+use crate::{chain, say, umount, NAME};
+
+const AFTER_HELP: &str = "\
+Examples:
+  tesserafs mount root.tess mnt/
+  tesserafs umount mnt/
+  tesserafs mount --help          options, more examples and the exit status of a verb
+
+Exit status of each verb: 0 done; 1 not done, and standard error says why; 2 usage error.";
+
+/// Works with images of tesserafs.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version, after_help = AFTER_HELP, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Mount(MountArgs),
+    Umount(UmountArgs),
+    #[command(hide = true)]
+    Serve(ServeArgs),
+}
+
+const MOUNT_HELP: &str = "\
+Examples:
+  tesserafs mount root.tess mnt/                     by the kernel driver if it is loaded and you are root, else by FUSE
+  tesserafs mount --fuse --foreground root.tess mnt/
+  tesserafs mount --cert signer.pem root.tess mnt/   signed by this signer, or not at all
+  tesserafs mount --digest sha256:... root.tess mnt/ this image and no other
+
+Exit status: 0 mounted; 1 not mounted, and standard error says why; 2 usage error.";
+
+/// Mounts an image at a directory; one line says by what
+#[derive(Args, Debug)]
+#[command(after_help = MOUNT_HELP)]
+struct MountArgs {
+    /// The image: a regular file or a block device
+    image: PathBuf,
+
+    /// The directory
+    dir: PathBuf,
+
+    /// By FUSE, even where the kernel driver is loaded
+    #[arg(long, conflicts_with = "kernel")]
+    fuse: bool,
+
+    /// By the kernel driver, or not at all
+    #[arg(long, conflicts_with_all = ["foreground", "threads"])]
+    kernel: bool,
+
+    /// Ask for a signature by one of the certificates in this file, and by no other signer; repeatable
+    #[arg(long, value_name = "PEM")]
+    cert: Vec<PathBuf>,
+
+    /// Ask for this image ID
+    #[arg(long, value_name = "sha256:HEX", value_parser = parse_image_id)]
+    digest: Option<Digest>,
+
+    /// Where packs beside the embedded one are [default: beside IMAGE]
+    #[arg(long, value_name = "DIR")]
+    packdir: Option<PathBuf>,
+
+    /// Let other users see the mount, as those of root's mounts do; it takes user_allow_other in /etc/fuse.conf
+    #[arg(long)]
+    allow_other: bool,
+
+    /// Options as in fstab, with commas between
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+
+    /// Stay here until it is unmounted; SIGINT and SIGTERM unmount it
+    #[arg(long, short)]
+    foreground: bool,
+
+    /// Threads that serve requests, 1 to 64 [default: 8]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<NonZeroUsize>,
+
+    /// Do not say by what it is mounted
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const UMOUNT_HELP: &str = "\
+Examples:
+  tesserafs umount mnt/
+  tesserafs umount --lazy mnt/      files that are open stay readable
+
+It unmounts images only, whether the kernel driver serves them, FUSE, or nobody any more.
+
+Exit status: 0 unmounted; 1 not unmounted, and standard error says why; 2 usage error.";
+
+/// Unmounts an image
+#[derive(Args, Debug)]
+#[command(after_help = UMOUNT_HELP)]
+struct UmountArgs {
+    /// The directory at which it is mounted
+    dir: PathBuf,
+
+    /// Take it out of the tree now, even if it is in use
+    #[arg(long, short)]
+    lazy: bool,
+}
+
+/// The daemon, which `tesserafs mount` starts.
+#[derive(Args, Debug)]
+struct ServeArgs {
+    #[arg(long)]
+    image: PathBuf,
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long, value_parser = parse_image_id)]
+    digest: Digest,
+    #[arg(long)]
+    packdir: PathBuf,
+    #[arg(long)]
+    noacl: bool,
+    #[arg(long)]
+    allow_other: bool,
+    #[arg(long)]
+    nosuid: bool,
+    #[arg(long)]
+    nodev: bool,
+    #[arg(long)]
+    noexec: bool,
+    #[arg(long)]
+    threads: NonZeroUsize,
+    #[arg(long)]
+    foreground: bool,
+}
+
+impl ServeArgs {
+    fn into_job(self) -> Job {
+        Job {
+            image: self.image,
+            id: self.digest,
+            dir: self.dir,
+            pack_dir: self.packdir,
+            acl: !self.noacl,
+            allow_other: self.allow_other,
+            flags: Flags { nosuid: self.nosuid, nodev: self.nodev, noexec: self.noexec },
+            threads: self.threads.get(),
+            foreground: self.foreground,
+        }
+    }
+}
+
+impl MountArgs {
+    fn into_request(self) -> Result<Request, Error> {
+        let mut options =
+            Options { digest: self.digest, certs: self.cert, pack_dir: self.packdir, ..Options::default() };
+        options.allow_other = self.allow_other;
+        for list in &self.options {
+            options.parse(list)?;
+        }
+        let driver = match (self.fuse, self.kernel) {
+            (true, _) => Driver::Fuse,
+            (_, true) => Driver::Kernel,
+            _ => Driver::Any,
+        };
+        Ok(Request {
+            image: self.image,
+            dir: self.dir,
+            driver,
+            options,
+            foreground: self.foreground,
+            threads: self.threads.map(NonZeroUsize::get),
+            quiet: self.quiet,
+            fake: false,
+        })
+    }
+}
+
+/// Threads that somebody may ask for: each has memory of its own, and one that cannot be started ends the daemon.
+const THREADS: usize = 64;
+
+fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= THREADS);
+    threads.ok_or_else(|| format!("not a number from 1 to {THREADS}"))
+}
+
+/// Parses an image ID: 64 hexadecimal digits, with `sha256:` before them or not (the mount option `digest=` wants it).
+fn parse_image_id(text: &str) -> Result<Digest, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    Digest::from_hex(hex.as_bytes()).ok_or_else(|| "not sha256: and 64 hexadecimal digits".to_owned())
+}
+
+/// The definition of the command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The name under which mount(8) calls the program for `mount -t fuse.tesserafs`, and so for a line of fstab.
+const HELPER: &str = "mount.fuse.tesserafs";
+
+/// Mounts an image for mount(8), by FUSE; in fstab: IMAGE DIR fuse.tesserafs OPTIONS 0 0
+#[derive(Debug, Parser)]
+#[command(name = HELPER, version, max_term_width = 110)]
+struct HelperArgs {
+    /// The image
+    image: PathBuf,
+
+    /// The directory
+    dir: PathBuf,
+
+    /// Options, with commas between
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+
+    /// Only look whether it could be mounted
+    #[arg(short)]
+    fake: bool,
+
+    /// Say by what it is mounted
+    #[arg(short)]
+    verbose: bool,
+
+    /// Ignore options that are not known
+    #[arg(short)]
+    sloppy: bool,
+
+    /// For mount(8); no difference
+    #[arg(short = 'n')]
+    no_mtab: bool,
+
+    /// For mount(8); the type
+    #[arg(short = 't', value_name = "TYPE")]
+    kind: Option<String>,
+}
+
+impl HelperArgs {
+    fn into_request(self) -> Result<Request, Error> {
+        let mut options = Options { sloppy: self.sloppy, ..Options::default() };
+        for list in &self.options {
+            options.parse(list)?;
+        }
+        Ok(Request {
+            image: self.image,
+            dir: self.dir,
+            driver: Driver::Fuse,
+            options,
+            foreground: false,
+            threads: None,
+            quiet: !self.verbose,
+            fake: self.fake,
+        })
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    if name.as_ref().and_then(|name| name.file_name()).is_some_and(|name| name == HELPER) {
+        return match HelperArgs::try_parse() {
+            Ok(args) => exit(
+                args.into_request().map_err(|error| chain(&error)).and_then(|request| mount::run(&request)),
+            ),
+            Err(error) => usage(&error),
+        };
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = match cli.verb {
+        Verb::Mount(args) => {
+            args.into_request().map_err(|error| chain(&error)).and_then(|request| mount::run(&request))
+        }
+        Verb::Umount(args) => umount::run(&umount::Request { dir: args.dir, lazy: args.lazy }),
+        Verb::Serve(args) => {
+            let job = args.into_job();
+            daemon::run(&job).map_err(|error| format!("{}: {}", text::path(&job.image), chain(&error)))
+        }
+    };
+    exit(result)
+}
+
+fn exit(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let shown = error.render().to_string();
+    // A closed pipe while help is printed is nobody's error.
+    let _ = if text::is_plain(&shown) {
+        error.print()
+    } else {
+        // It quotes an argument, which a shell may have made of the name of a file.
+        shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", text::escape(line.as_bytes())))
+    };
+    if error.use_stderr() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

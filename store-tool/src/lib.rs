@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Mounts tesserafs images: by the kernel driver, or by a daemon that serves them with FUSE.
+//!
+//! Modules, in the order in which a mount meets them:
+//!
+//! - [`cli`]: the command line; [`options`]: what of it, or of `-o`, makes a mount;
+//! - [`head`]: the image is opened, and refused or not by its ID and its signature;
+//! - [`mount`]: by the [`kernel`] driver, or by
+//! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
+//! - [`umount`]: the end of either.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+pub mod cli;
+mod confine;
+pub mod daemon;
+pub mod fuse;
+pub mod head;
+pub mod kernel;
+pub mod log;
+pub mod mount;
+mod mountinfo;
+pub mod options;
+pub mod umount;
+
+/// The name of the program in its messages.
+pub const NAME: &str = "tesserafs";
+
+use std::io::{self, Write};
+
+/// Prints a line on standard error.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{NAME}: {line}");
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

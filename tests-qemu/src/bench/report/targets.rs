@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The targets: what is compared with what, what is wanted, and what was found.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
+
+use super::super::build::{MKSQUASHFS, OURS as MKFS};
+use super::super::fuse;
+use super::super::images::{EROFS_VERITY, OURS, OURS_TRUSTED, SQUASHFS_VERITY};
+use super::super::record::{Built, Measured, Record, Summary};
+use super::super::releases::EROFS_SHARED;
+use super::super::scaling::PROGRAM;
+use super::{decoded_of, names, of, of_builder};
+
+/// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
+struct Target {
+    what: &'static str,
+    against: &'static str,
+    wanted: Wanted,
+    figure: Figure,
+}
+
+/// How a target's figure is found.
+#[derive(Clone, Copy)]
+enum Figure {
+    /// In its own way.
+    Own(fn(&Figures<'_>) -> Option<f64>),
+    /// The time of a measure, as a multiple of that of the faster one of [`FASTER`].
+    Fault(&'static str),
+    /// The time of a measure by FUSE, as a multiple of that of the faster one of [`FASTER_FUSE`].
+    Fuse(&'static str),
+    /// Bytes that are decoded for each page of a measure, as a multiple of [`TWO_CHUNKS`].
+    Decoded(&'static str),
+}
+
+/// Which side of a number is the good one.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// Who has to be beaten in page faults and in starts of programs: whoever is faster.
+const FASTER: [&str; 2] = [EROFS_VERITY, SQUASHFS_VERITY];
+
+/// The same, as the table of targets names it.
+pub(super) const THE_FASTER: &str = "the faster of EROFS and squashfs on dm-verity";
+
+/// The rival of FUSE: the faster of the two.
+const FASTER_FUSE: [&str; 2] = [fuse::EROFS, fuse::SQUASHFS];
+
+/// The same, as the table of targets names it.
+pub(super) const THE_FASTER_FUSE: &str = "the faster of erofsfuse and squashfuse_ll";
+
+/// The memory that the server for FUSE may take, besides the page cache.
+const FUSE_MEMORY: f64 = (64 << 20) as f64;
+
+/// What a page may cost that lies across the border of two chunks: both, of the largest size that
+/// mkfs.tesserafs makes by default.
+const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
+
+const TARGETS: [Target; 42] = [
+    target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
+        f.time("mount to first stat", "EROFS")
+    }),
+    target("stat of all, cold, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("stat of all", "EROFS")),
+    target("stat of all, warm, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("stat of all, warm", "EROFS")),
+    target("sequential, all files, verified, throughput", EROFS_VERITY, Wanted::AtLeast(1.3), |f| {
+        f.throughput("sequential, all files", EROFS_VERITY)
+    }),
+    target("sequential, all files, trusted backing, throughput", "EROFS", Wanted::AtLeast(1.1), |f| {
+        Some(1.0 / f.ratio("sequential, all files", OURS_TRUSTED, "EROFS")?)
+    }),
+    target("random 4 KiB, verified, time", EROFS_VERITY, Wanted::AtMost(0.6), |f| {
+        f.time("random 4 KiB", EROFS_VERITY)
+    }),
+    target("random 4 KiB, verified, time", "EROFS", Wanted::AtMost(1.0), |f| f.time("random 4 KiB", "EROFS")),
+    target("small files, verified, time", EROFS_VERITY, Wanted::AtMost(0.8), |f| {
+        f.time("small files", EROFS_VERITY)
+    }),
+    target("small files, verified, time", "squashfs", Wanted::AtMost(0.3), |f| {
+        f.time("small files", "squashfs")
+    }),
+    target("image size", "squashfs", Wanted::AtMost(0.97), |f| f.size(MKSQUASHFS)),
+    target("image size", "EROFS", Wanted::AtMost(0.88), |f| f.size("mkfs.erofs")),
+    target("mkfs, time", MKSQUASHFS, Wanted::AtMost(0.5), |f| f.building(MKSQUASHFS)),
+    target("memory, one release read", "EROFS", Wanted::AtMost(1.0), |f| f.time("memory: all", "EROFS")),
+    target("memory, two releases read", EROFS_SHARED, Wanted::AtMost(0.8), |f| {
+        f.of(&f.record.releases, "memory: all", OURS, EROFS_SHARED)
+    }),
+    target("two CPUs, one sequential reader, throughput", "itself on one", Wanted::AtLeast(1.6), |f| {
+        f.of(&f.record.scaling, PROGRAM, ONE_CPU, TWO_CPUS)
+    }),
+    target("cold start of python3, time", EROFS_VERITY, Wanted::AtMost(1.0), |f| {
+        f.of(&f.record.fault, "start of python3", OURS, EROFS_VERITY)
+    }),
+    fault("fault: 1 page of a large program"),
+    fault("fault: 8 pages of a large program"),
+    fault("fault: 32 pages of a large program"),
+    fault("fault: 200 pages of all files"),
+    fault("fault: 2000 pages of all files"),
+    fault("fault: a large program, in order"),
+    fault("start of cc1 --version"),
+    fault("start of bash"),
+    fault("start of python3"),
+    fault("start of python3, ssl and json"),
+    fault("start of perl"),
+    fault("start of gcc, compiling a file"),
+    fault("start of apt-get --version"),
+    target(
+        "faults and starts with two CPUs, the worst of all rows, time",
+        THE_FASTER,
+        Wanted::AtMost(1.0),
+        |f| f.worst(&f.record.fault_two),
+    ),
+    fuse("sequential, all files"),
+    fuse("random 4 KiB"),
+    fuse("random 4 KiB, four readers"),
+    fuse("small files"),
+    fuse("small files, four readers"),
+    fuse("stat of all"),
+    fuse("start of python3"),
+    target("FUSE: memory of the server at most", "64 MiB", Wanted::AtMost(1.0), |f| f.fuse_memory()),
+    decoded("fault: 1 page of a large program"),
+    decoded("fault: 8 pages of a large program"),
+    decoded("fault: 32 pages of a large program"),
+    decoded("fault: 200 pages of all files"),
+];
+
+const fn target(
+    what: &'static str,
+    against: &'static str,
+    wanted: Wanted,
+    figure: fn(&Figures<'_>) -> Option<f64>,
+) -> Target {
+    Target { what, against, wanted, figure: Figure::Own(figure) }
+}
+
+const fn fault(measure: &'static str) -> Target {
+    let (against, wanted) = (THE_FASTER, Wanted::AtMost(1.0));
+    Target { what: measure, against, wanted, figure: Figure::Fault(measure) }
+}
+
+const fn fuse(measure: &'static str) -> Target {
+    let (against, wanted) = (THE_FASTER_FUSE, Wanted::AtMost(1.0));
+    Target { what: measure, against, wanted, figure: Figure::Fuse(measure) }
+}
+
+const fn decoded(measure: &'static str) -> Target {
+    let (against, wanted) = ("two chunks of 128 KiB", Wanted::AtMost(1.0));
+    Target { what: measure, against, wanted, figure: Figure::Decoded(measure) }
+}
+
+impl Target {
+    /// The things that are compared, and which property of them.
+    fn what(&self) -> String {
+        match self.figure {
+            Figure::Own(_) => self.what.to_owned(),
+            Figure::Fault(measure) => format!("{measure}, time"),
+            Figure::Fuse(measure) => format!("FUSE: {measure}, time"),
+            Figure::Decoded(measure) => format!("{measure}, bytes decoded for each"),
+        }
+    }
+
+    /// The figures.
+    fn figure(&self, figures: &Figures<'_>) -> Option<f64> {
+        match self.figure {
+            Figure::Own(figure) => figure(figures),
+            Figure::Fault(measure) => figures.of_faster(&figures.record.fault, measure, FASTER),
+            Figure::Fuse(measure) => figures.of_faster(&figures.record.fuse, measure, FASTER_FUSE),
+            Figure::Decoded(measure) => figures.decoded(measure),
+        }
+    }
+}
+
+/// Level of the targets.
+const LEVEL: u32 = 3;
+
+/// Ratios of medians; or of minima, which other work on the machine disturbs least.
+struct Figures<'r> {
+    record: &'r Record,
+    value: fn(&Summary) -> f64,
+}
+
+impl Figures<'_> {
+    /// Of the driver against another system, where less is better.
+    fn time(&self, measure: &str, other: &str) -> Option<f64> {
+        self.ratio(measure, OURS, other)
+    }
+
+    fn ratio(&self, measure: &str, ours: &str, other: &str) -> Option<f64> {
+        self.of(&self.record.read, measure, ours, other)
+    }
+
+    /// How many times that of `other` something is in a part.
+    fn of(&self, part: &Option<Measured<Sample>>, measure: &str, one: &str, other: &str) -> Option<f64> {
+        let samples = &part.as_ref()?.samples;
+        Some((self.value)(&of(samples, measure, one)?) / (self.value)(&of(samples, measure, other)?))
+    }
+
+    /// How many times that of the faster one of two others something is; both must have been measured.
+    fn of_faster(&self, part: &Option<Measured<Sample>>, measure: &str, others: [&str; 2]) -> Option<f64> {
+        let [one, other] = others.map(|system| self.of(part, measure, OURS, system));
+        Some(one?.max(other?))
+    }
+
+    /// The largest of these figures of a part.
+    fn worst(&self, part: &Option<Measured<Sample>>) -> Option<f64> {
+        let measures = names(&part.as_ref()?.samples, |sample| &sample.measure);
+        measures.into_iter().filter_map(|measure| self.of_faster(part, measure, FASTER)).reduce(f64::max)
+    }
+
+    /// Memory of the server for FUSE in the measure in which it takes most, as a part of what it may take.
+    fn fuse_memory(&self) -> Option<f64> {
+        let samples = &self.record.fuse.as_ref()?.samples;
+        let measures = names(samples, |sample| &sample.measure);
+        let memory = measures.into_iter().filter(|measure| measure.starts_with(fuse::MEMORY));
+        let most = memory.filter_map(|measure| of(samples, measure, OURS)).map(|all| (self.value)(&all));
+        Some(most.reduce(f64::max)? / FUSE_MEMORY)
+    }
+
+    /// Bytes that were decoded for each page, in pairs of chunks.
+    fn decoded(&self, measure: &str) -> Option<f64> {
+        let samples = &self.record.fault.as_ref()?.samples;
+        Some((self.value)(&decoded_of(samples, measure, OURS)?) / TWO_CHUNKS)
+    }
+
+    fn throughput(&self, measure: &str, other: &str) -> Option<f64> {
+        Some(1.0 / self.time(measure, other)?)
+    }
+
+    fn size(&self, other: &str) -> Option<f64> {
+        self.built(other, |built| built.bytes as f64)
+    }
+
+    fn building(&self, other: &str) -> Option<f64> {
+        self.built(other, |built| built.seconds)
+    }
+
+    fn built(&self, other: &str, value: fn(&Built) -> f64) -> Option<f64> {
+        let samples = &self.record.build.as_ref()?.samples;
+        Some(
+            of_builder(samples, LEVEL, MKFS, value)?.median
+                / of_builder(samples, LEVEL, other, value)?.median,
+        )
+    }
+}
+
+pub(super) fn targets(out: &mut String, record: &Record) -> Result<()> {
+    writeln!(out, "\n## Targets\n")?;
+    writeln!(
+        out,
+        "| tesserafs | against | wanted | of medians | met | of minima |\n|---|---|---|---|---|---|"
+    )?;
+    for target in &TARGETS {
+        let (sign, limit) = match target.wanted {
+            Wanted::AtMost(limit) => ("≤", limit),
+            Wanted::AtLeast(limit) => ("≥", limit),
+        };
+        let minima = target
+            .figure(&Figures { record, value: |all| all.min })
+            .map_or_else(String::new, |figure| format!("{figure:.3}"));
+        let (figure, met) = match target.figure(&Figures { record, value: |all| all.median }) {
+            None => ("not measured".to_owned(), ""),
+            Some(figure) => {
+                let met = match target.wanted {
+                    Wanted::AtMost(limit) => figure <= limit,
+                    Wanted::AtLeast(limit) => figure >= limit,
+                };
+                (format!("{figure:.3}"), if met { "yes" } else { "**no**" })
+            }
+        };
+        writeln!(
+            out,
+            "| {} | {} | {sign} {limit} | {figure} | {met} | {minima} |",
+            target.what(),
+            target.against
+        )?;
+    }
+    Ok(())
+}
+
+/// Lines of the README between which the figures stand.
+pub(super) const QUOTED: [&str; 2] =
+    ["<!-- Written by `cargo xtask bench`: -->", "<!-- (end of what it writes) -->"];
+
+/// The text with the figures of the targets between its marks.
+pub(in super::super) fn quoted(text: &str, record: &Record) -> Result<String> {
+    let [begin, end] = QUOTED;
+    let (before, rest) = text.split_once(begin).with_context(|| format!("there is no line {begin}"))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("there is no line {end}"))?;
+    let mut out = format!("{before}{begin}\n\n| tesserafs | against | times |\n|---|---|---|\n");
+    // The decoded bytes explain the times: they stand in BENCH.md.
+    for target in TARGETS.iter().filter(|target| !matches!(target.figure, Figure::Decoded(_))) {
+        if let Some(figure) = target.figure(&Figures { record, value: |all| all.median }) {
+            writeln!(out, "| {} | {} | {figure:.2} |", target.what(), target.against)?;
+        }
+    }
+    write!(out, "\n{end}{after}")?;
+    Ok(out)
+}
