@@ -36,7 +36,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
         ensure!(place.is_none(), "the images differ from byte {} on", place.unwrap_or_default());
         ensure!(made.len() == expected.len(), "{} bytes, expected {}", made.len(), expected.len());
         std::fs::remove_file(MADE).with_context(|| format!("failed to remove {MADE}"))?;
-        Ok(format!("{} bytes", made.len()))
+        Ok(format!("{} bytes, image ID {}", made.len(), plan.small.image_id))
     });
 }
 
