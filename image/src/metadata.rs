@@ -2,6 +2,7 @@
 
 //! The verified metadata of an image: each block that is handed out has the digest that the Merkle tree holds for it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tesserafs_format::image::Metadata;
@@ -14,6 +15,10 @@ use crate::source::Source;
 
 /// Blocks that are kept, once verified: 64 MiB.
 const CACHED_BLOCKS: u64 = 1 << 14;
+
+/// Blocks that the store is asked for at once, 128 KiB: what a file is found by lies in some blocks of each table, so that a reader of
+/// many files comes by all of them, and would wait for each.
+const WINDOW: u64 = 32;
 
 /// A block of metadata or hashes.
 pub type Block = [u8; BLOCK_SIZE];
@@ -28,6 +33,8 @@ pub struct VerifiedMetadata<'a> {
     source: &'a Source,
     sb: &'a SuperBlock,
     slots: Vec<Mutex<Slot>>,
+    /// The window that the store was asked for last.
+    window: AtomicU64,
     /// Whether a block that has not its digest is read once only.
     keeps_bad: bool,
 }
@@ -51,7 +58,8 @@ impl<'a> VerifiedMetadata<'a> {
     /// as the store may recover while the image is in use.
     pub fn with_cache(source: &'a Source, sb: &'a SuperBlock, blocks: u64) -> Self {
         let slots = sb.layout.geometry.total_blocks().min(blocks).max(1);
-        Self { source, sb, slots: (0..slots).map(|_| Mutex::default()).collect(), keeps_bad: false }
+        let slots = (0..slots).map(|_| Mutex::default()).collect();
+        Self { source, sb, slots, window: AtomicU64::new(u64::MAX), keeps_bad: false }
     }
 
     /// The superblock that the metadata was verified against.
@@ -74,6 +82,7 @@ impl<'a> VerifiedMetadata<'a> {
         // The slot is free meanwhile: the parent may have the same one.
         let expected = self.expected(number)?;
         let mut block = Box::new([0; BLOCK_SIZE]);
+        self.look_around(number);
         self.source.read_at(self.offset(number), block.as_mut())?;
         if let Err(error) = self.compare(number, block.as_ref(), &expected) {
             if self.keeps_bad {
@@ -85,6 +94,15 @@ impl<'a> VerifiedMetadata<'a> {
         // INVARIANT: compared above, and the box was not handed out for writing.
         *self.slot(number) = Slot::Good(number, block);
         Ok(taken)
+    }
+
+    /// Lets the store fetch the neighbours of block `number`, too.
+    fn look_around(&self, number: u64) {
+        let window = number / WINDOW;
+        if self.window.swap(window, Ordering::Relaxed) != window {
+            let range = self.offset(window * WINDOW)..self.offset((window + 1) * WINDOW);
+            self.source.will_need(range);
+        }
     }
 
     /// Where block `number` begins in the image.

@@ -6,10 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 
 use crate::error::Error;
 use crate::text;
@@ -74,6 +76,14 @@ impl Source {
     /// Whether it is a block device, which may be longer than the image on it.
     pub fn is_device(&self) -> bool {
         self.is_device
+    }
+
+    /// Lets the system fetch these bytes while other work goes on. It is advice: where it cannot be taken, they are read later.
+    pub fn will_need(&self, range: Range<u64>) {
+        let len = NonZeroU64::new(range.end.saturating_sub(range.start));
+        if len.is_some() {
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::WillNeed);
+        }
     }
 
     /// Fills `buf` with the bytes from `offset`.

@@ -22,7 +22,7 @@ use crate::{chain, say};
 const LANDLOCK: ABI = ABI::V6;
 
 /// System calls with any arguments.
-const ALLOWED: [i64; 41] = [
+const ALLOWED: [i64; 42] = [
     // Requests and answers, and the image.
     libc::SYS_read,
     libc::SYS_readv,
@@ -31,6 +31,7 @@ const ALLOWED: [i64; 41] = [
     libc::SYS_writev,
     libc::SYS_close,
     libc::SYS_lseek,
+    libc::SYS_fadvise64,
     libc::SYS_fcntl,
     libc::SYS_ppoll,
     // Memory.

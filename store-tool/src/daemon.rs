@@ -27,7 +27,7 @@ use crate::log::{Log, Sink};
 const METADATA_BLOCKS: u64 = 2560;
 
 /// Bytes of decoded chunks in memory.
-const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_BYTES: usize = 24 << 20;
 
 /// The message to the mounter: the mount is there.
 pub(crate) const READY: &[u8] = b"mounted\n";

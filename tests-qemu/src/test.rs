@@ -102,8 +102,8 @@ pub(crate) fn is_group(filter: &str) -> bool {
 
 /// Groups that every run has on Debian's own kernel, too: kernels differ in how files are read, and in the
 /// filesystems that they lie on.
-const STOCK_GROUPS: [&str; 8] =
-    ["compare", "programs", "readers", "signatures", "backing", "stores", "security", "locked-down"];
+const STOCK_GROUPS: [&str; 9] =
+    ["compare", "programs", "readers", "signatures", "backing", "stores", "fuse", "security", "locked-down"];
 
 /// Groups of tests in a machine that boots Debian's own kernel from an image; each is one boot.
 const STOCK_BOOT_GROUPS: [&str; 3] = ["boot", "boot-from-file", "tampered"];

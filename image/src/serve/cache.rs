@@ -7,11 +7,14 @@
 //!
 //! A reader never waits while it holds a claim, so that readers do not wait for each other in a circle.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Buffers of evicted chunks that are kept to be filled again: memory that is new costs a page fault for every 4 KiB.
 const SPARE: usize = 8;
+
+/// Chunks that are kept for a while though their end was read: threads that serve one reader may get to its requests in another order.
+const DONE: usize = 16;
 
 /// Memory that a slot takes beside the bytes of its chunk: its places in the map and in the order, two allocations, and what these waste. A
 /// chunk may have one byte, and there are a billion of them in an image that somebody made so.
@@ -35,6 +38,8 @@ struct Inner {
     /// Memory of all filled slots, with [`SLOT_BYTES`] for each.
     bytes: usize,
     spare: Vec<Vec<u8>>,
+    /// Chunks whose end was read, the oldest first.
+    done: VecDeque<u32>,
 }
 
 #[derive(Debug)]
@@ -111,14 +116,18 @@ impl ChunkCache {
         }
     }
 
-    /// Does not keep a chunk that nobody is expected to ask for.
-    pub(super) fn forget(&self, index: u32) {
+    /// Does not keep a chunk for long that nobody is expected to ask for.
+    pub(super) fn let_go(&self, index: u32) {
         let mut inner = self.lock();
-        if matches!(inner.slots.get(&index), Some(Slot::Filled { .. })) {
-            let gone = inner.remove(index);
-            drop(inner);
-            self.recycle(gone);
+        inner.done.push_back(index);
+        if inner.done.len() <= DONE {
+            return;
         }
+        let oldest = inner.done.pop_front().filter(|oldest| !inner.done.contains(oldest));
+        let is_filled = |index: &u32| matches!(inner.slots.get(index), Some(Slot::Filled { .. }));
+        let gone = oldest.filter(is_filled).and_then(|oldest| inner.remove(oldest));
+        drop(inner);
+        self.recycle(gone);
     }
 
     /// An empty buffer.

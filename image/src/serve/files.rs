@@ -168,7 +168,7 @@ impl<'a> Files<'a> {
 
     fn let_go(&self, piece: &Piece, chunk: &Chunk) {
         if piece.is_end_of_chunk() {
-            self.cache.forget(chunk.index.0);
+            self.cache.let_go(chunk.index.0);
         }
     }
 

@@ -95,13 +95,15 @@ impl Piece {
     /// Raw bytes from the start of its chunk that are wanted: those up to its end, or all.
     pub(super) fn wanted(&self) -> u32 {
         let Some(chunk) = self.chunk else { return 0 };
-        // The kernel reads ahead, or the program reads much: the rest of the chunk is wanted next.
-        if !self.is_page {
-            return chunk.raw_len;
-        }
-        // A reader of the first file of a group may well go on with the next ones.
         let is_group = self.extent.len() < chunk.raw_len.into();
-        if is_group && self.raw(self.start) < BLOCK_BYTES {
+        let is_wanted_whole = if is_group {
+            // A reader of the first file of a group may well go on with the next ones.
+            self.raw(self.start) < BLOCK_BYTES
+        } else {
+            // The kernel reads ahead, or the program reads much: the rest of the chunk is wanted next.
+            !self.is_page
+        };
+        if is_wanted_whole {
             return chunk.raw_len;
         }
         u32::try_from(self.raw(self.end)).unwrap_or(u32::MAX)

@@ -32,6 +32,7 @@ pub(super) fn configure(config: &mut KernelConfig, acl: bool) -> Opening {
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
         | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+        | InitFlags::FUSE_EXPORT_SUPPORT
         | InitFlags::FUSE_NO_OPEN_SUPPORT
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT
         | InitFlags::FUSE_PARALLEL_DIROPS;

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use tesserafs_format::limits::{BLOCK_BYTES, NAME_MAX};
 use tesserafs_format::{Directory, FileKind, Inode};
@@ -26,6 +26,11 @@ use crate::log::Log;
 
 /// How long the kernel may keep what it was told: an image never changes.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The requests of ioctl(2) for flags and for extended flags, as x86 and arm64 number them: there is one answer to each, no
+/// flag of chattr(1) and no project.
+const GET_FLAGS: (u32, &[u8]) = (0x8008_6601, &[0; 4]);
+const GET_EXTENDED_FLAGS: (u32, &[u8]) = (0x801c_581f, &[0; 28]);
 
 /// `whence` of lseek(2), the same on all architectures of Linux.
 const SEEK_DATA: i32 = 3;
@@ -86,7 +91,14 @@ impl Server {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
+        // The kernel asks for these two where it has a file handle, and no path: the first is asked of files, too.
+        if name == "." {
+            return self.inode(parent).map(Some);
+        }
         let (inode, directory) = self.directory(parent)?;
+        if name == ".." {
+            return self.inode(INodeNo(directory.parent.get().into())).map(Some);
+        }
         let found = self.tree.lookup(inode.ino, &directory, name.as_bytes());
         found.map_err(|failure| self.report(&failure))
     }
@@ -248,6 +260,23 @@ impl Filesystem for Server {
         match self.seek(ino, offset, whence) {
             Ok(offset) => reply.offset(offset),
             Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        _in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        match [GET_FLAGS, GET_EXTENDED_FLAGS].into_iter().find(|(request, _)| *request == cmd) {
+            Some((_, answer)) if answer.len() <= out_size as usize => reply.ioctl(0, answer),
+            _ => reply.error(Errno::ENOTTY),
         }
     }
 

@@ -6,6 +6,7 @@ mod alive;
 mod broken;
 mod damaged;
 mod different;
+mod driver;
 mod pair;
 mod requests;
 mod user;
@@ -37,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan, group: &str) -> Result<()> {
     match group {
         "fuse" => {
+            driver::tests(suite, plan);
             alive::tests(suite, plan);
             damaged::tests(suite, plan);
             user::tests(suite, plan);

@@ -5,24 +5,14 @@
 
 use crate::fstests::Exception;
 
-const NO_IOCTL: &str = "the daemon answers no ioctl";
+const NO_IOCTL: &str = "the daemon answers for flags only";
 const NO_WAIT: &str = "the kernel's FUSE knows no read that must not wait, or must leave nothing in memory";
 const HUGE: &str = "the kernel's FUSE makes no huge pages";
 const STATX: &str = "attributes of statx cannot be told by FUSE, nor that there is no time of access";
-const HANDLE: &str = "a handle of FUSE is longer, and is good as long as the kernel knows the inode";
+const HANDLE: &str = "a handle of FUSE is longer";
 
 /// Cases on the image that must fail.
-pub(super) const ON_IMAGE: &[Exception] = &[
-    ("generic-079-flags-cannot-be-set", NO_IOCTL),
-    ("generic-423-statx", STATX),
-    ("generic-467-handles-give-the-bytes", HANDLE),
-];
-
-/// Cases on an overlay over the image that must fail.
-pub(super) const ON_OVERLAY: &[Exception] = &[
-    ("generic-079-on-overlay-immutable", NO_IOCTL),
-    ("generic-426-on-overlay-handles-and-hard-links-with-an-index", HANDLE),
-];
+pub(super) const ON_IMAGE: &[Exception] = &[("generic-423-statx", STATX)];
 
 /// Questions with the answers of FUSE.
 pub(super) const ANSWERS: &[(&str, &str, &str)] = &[
@@ -30,15 +20,11 @@ pub(super) const ANSWERS: &[(&str, &str, &str)] = &[
     ("preadv2 DONTCACHE", "EOPNOTSUPP", NO_WAIT),
     ("epoll_ctl", "0", "any file of FUSE can be polled"),
     ("FIBMAP", "0", "0 is said where there is no block device"),
-    ("FS_IOC_GETFLAGS", "ENOTTY", NO_IOCTL),
-    ("FS_IOC_FSGETXATTR", "ENOTTY", NO_IOCTL),
     ("FS_IOC_GETVERSION", "ENOTTY", NO_IOCTL),
     ("FS_IOC_GETFSLABEL", "ENOTTY", NO_IOCTL),
     ("FS_IOC_GETFSUUID", "ENOTTY", NO_IOCTL),
     ("FS_IOC_GETFSSYSFSPATH", "ENOTTY", NO_IOCTL),
     ("folder: SEEK_END", "2", "the size of a folder, which is the number of its names, is taken for its end"),
-    ("folder: FS_IOC_GETFLAGS", "ENOTTY", NO_IOCTL),
-    ("folder: FS_IOC_FSGETXATTR", "ENOTTY", NO_IOCTL),
     ("folder: FS_IOC_GETVERSION", "ENOTTY", NO_IOCTL),
     ("folder: FS_IOC_GETFSLABEL", "ENOTTY", NO_IOCTL),
     ("folder: FS_IOC_GETFSUUID", "ENOTTY", NO_IOCTL),

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{bail, ensure, Context, Result};
 use tesserafs_guest::plan::{Image, Plan};
 
-use super::different::{ANSWERS, ON_IMAGE, ON_OVERLAY};
+use super::different::{ANSWERS, ON_IMAGE};
 use super::{ByFuse, TARGET};
 use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::suite::Suite;
@@ -27,7 +27,7 @@ pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
     let cases = on_disk(&plan.cases.image);
     let mounted = || Ok(ByFuse::new(&cases)?.mount);
     fstests::on_image(suite, mounted, ON_IMAGE);
-    fstests::on_overlay(suite, mounted, ON_OVERLAY);
+    fstests::on_overlay(suite, mounted);
 }
 
 /// The tests that need the Debian root.
