@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tesserafs_guest::message::Message;
 
 use crate::cache::Cache;
+use crate::cross::Userland;
 use crate::initramfs::{self, Contents};
 use crate::kernel::{Flavour, Kernel};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
@@ -67,6 +68,29 @@ impl Lab {
         initramfs::write(&initramfs, &contents)?;
         Ok(Self {
             accelerator: qemu::accelerator(&kernel.image, &init)?,
+            kernel: kernel.image.clone(),
+            flavour: kernel.flavour,
+            initramfs,
+            logs: cache.folder("logs")?,
+            period: PERIOD,
+            _scratch: scratch,
+        })
+    }
+
+    /// The same for arm64, with programs from another root than the one that is made into images.
+    pub(crate) fn open_arm64(
+        cache: &Cache,
+        kernel: &Kernel,
+        module: &Path,
+        userland: &Userland,
+    ) -> Result<Self> {
+        let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+        let initramfs = scratch.path().join("initramfs.cpio");
+        let contents =
+            Contents { init: &userland.init, module: Some(module), debian: None, files: &userland.files };
+        initramfs::write(&initramfs, &contents)?;
+        Ok(Self {
+            accelerator: Accelerator::TcgArm64,
             kernel: kernel.image.clone(),
             flavour: kernel.flavour,
             initramfs,

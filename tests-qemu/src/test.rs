@@ -12,6 +12,7 @@
 //! | on Debian's kernel: `stock/backing` 2.2, `stock/compare` 1.6, `stock/stores` 1.6, five others 2.2 | 7.6 |
 //! | booting from an image: `stock/boot` 3.1, `boot` 1.6, six others 3.5 | 8.2 |
 
+pub(crate) mod arm64;
 mod flips;
 mod source;
 
@@ -78,6 +79,7 @@ fn groups(flavour: Flavour) -> impl Iterator<Item = &'static str> {
         Flavour::Stock => (&GROUPS, &STOCK_ONLY_GROUPS),
         Flavour::Debug => (&GROUPS, &DEBUG_GROUPS),
         Flavour::Appliance => (&APPLIANCE_GROUPS, &[]),
+        Flavour::Arm64 => (&arm64::GROUPS, &[]),
     };
     groups.iter().chain(more).copied()
 }
@@ -373,6 +375,10 @@ fn module_for(
                 module::check_paths(compilers, existing()?, folders)
             });
         }
+        // What the stack takes is read from machine code, and only that of x86 can be read here.
+        Flavour::Arm64 => report.test("module/cannot-panic", || {
+            module::check_panic_free(compilers, existing()?).map(|()| String::new())
+        }),
         // With debug assertions it can, and shall. But it must not lack the instrumentation that this kernel
         // is for.
         Flavour::Debug => report.test("module/is-instrumented", || {
