@@ -44,7 +44,7 @@ const FILES: [(&str, &[u8], u32); 5] = [
 /// What multi-user.target wants besides.
 const WANTED: [&str; 2] = ["srv-app.mount", "tesserafs-guest.service"];
 
-/// What a machine without a network and with a root in memory has no use for: a quarter of the time of an emulated boot.
+/// Units that a machine without a network and with a root in memory has no use for: they take a quarter of an emulated boot.
 const MASKED: [&str; 25] = [
     "serial-getty@ttyS0.service",
     "apt-daily.timer",

@@ -23,7 +23,7 @@ const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// The name that C compilers and Debian's library folders have for it.
 const TRIPLE: &str = "aarch64-linux-gnu";
 
-/// What the programs are linked with, and the `mount` of the guest.
+/// The libraries that the programs are linked with, and the `mount` of the guest.
 const PACKAGES: &str = "libc6-dev,libgcc-12-dev,libssl-dev,mount";
 
 /// Programs of the root that the guest has.
@@ -130,7 +130,7 @@ fn find(root: &Path, library: &str) -> Result<String> {
         .with_context(|| format!("found no {library} in {}, neither in lib nor in usr/lib", root.display()))
 }
 
-/// What the loader loads with a program, as `readelf` lists it: libraries by their names, the loader itself by its path.
+/// The files that the loader loads with a program, as `readelf` lists it: libraries by their names, the loader itself by its path.
 fn needed(listing: &str) -> impl Iterator<Item = &str> {
     listing.lines().filter_map(|line| {
         let library =

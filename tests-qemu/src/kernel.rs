@@ -57,7 +57,7 @@ pub(crate) struct Toolchain {
     arch: Arch,
 }
 
-/// What a kernel is compiled for.
+/// The architecture that a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arch {
     /// The architecture of this machine.

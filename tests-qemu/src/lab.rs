@@ -52,7 +52,6 @@ impl Lab {
         store: Option<&Path>,
     ) -> Result<Self> {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
-        let initramfs = scratch.path().join("initramfs.cpio");
         let init = tools::guest()?;
         let mut files = match &kernel.modules {
             Some(modules) => drivers::unpack(modules, scratch.path())?,
@@ -65,16 +64,8 @@ impl Lab {
             files.push(("bin/tesserafs".to_owned(), stripped));
         }
         let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &files };
-        initramfs::write(&initramfs, &contents)?;
-        Ok(Self {
-            accelerator: qemu::accelerator(&kernel.image, &init)?,
-            kernel: kernel.image.clone(),
-            flavour: kernel.flavour,
-            initramfs,
-            logs: cache.folder("logs")?,
-            period: PERIOD,
-            _scratch: scratch,
-        })
+        let accelerator = qemu::accelerator(&kernel.image, &init)?;
+        Self::with(cache, kernel, accelerator, &contents, scratch)
     }
 
     /// The same for arm64, with programs from another root than the one that is made into images.
@@ -85,12 +76,23 @@ impl Lab {
         userland: &Userland,
     ) -> Result<Self> {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
-        let initramfs = scratch.path().join("initramfs.cpio");
         let contents =
             Contents { init: &userland.init, module: Some(module), debian: None, files: &userland.files };
-        initramfs::write(&initramfs, &contents)?;
+        Self::with(cache, kernel, Accelerator::TcgArm64, &contents, scratch)
+    }
+
+    /// Writes the first root into a scratch folder, which goes with the result.
+    fn with(
+        cache: &Cache,
+        kernel: &Kernel,
+        accelerator: Accelerator,
+        contents: &Contents<'_>,
+        scratch: tempfile::TempDir,
+    ) -> Result<Self> {
+        let initramfs = scratch.path().join("initramfs.cpio");
+        initramfs::write(&initramfs, contents)?;
         Ok(Self {
-            accelerator: Accelerator::TcgArm64,
+            accelerator,
             kernel: kernel.image.clone(),
             flavour: kernel.flavour,
             initramfs,

@@ -79,7 +79,7 @@ const MACHINE: &[&str] = &[
     "squashfs-tools",
     "xfsprogs",
 ];
-/// What is compiled for it is linked with libraries that are in a root of their own.
+/// Programs for it are linked with libraries that are in a root of their own.
 const ARM64: &[&str] = &["qemu-system-arm"];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];

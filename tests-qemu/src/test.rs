@@ -375,7 +375,7 @@ fn module_for(
                 module::check_paths(compilers, existing()?, folders)
             });
         }
-        // What the stack takes is read from machine code, and only that of x86 can be read here.
+        // The use of the stack is read from machine code, and only that of x86 can be read here.
         Flavour::Arm64 => report.test("module/cannot-panic", || {
             module::check_panic_free(compilers, existing()?).map(|()| String::new())
         }),
