@@ -44,15 +44,31 @@ const FILES: [(&str, &[u8], u32); 5] = [
 /// What multi-user.target wants besides.
 const WANTED: [&str; 2] = ["srv-app.mount", "tesserafs-guest.service"];
 
-/// What a machine without a network and with a root in memory has no use for.
-const MASKED: [&str; 9] = [
+/// Units that a machine without a network and with a root in memory has no use for: they take a quarter of an emulated boot.
+const MASKED: [&str; 25] = [
     "serial-getty@ttyS0.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "modprobe@configfs.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
     "systemd-firstboot.service",
+    "systemd-network-generator.service",
+    "systemd-networkd-persistent-storage.service",
+    "systemd-networkd.service",
+    "systemd-random-seed.service",
     "podman-restart.service",
     "podman-auto-update.timer",
 ];

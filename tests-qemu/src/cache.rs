@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{ensure, Context, Result};
 use rustix::fs::{flock, FlockOperation};
@@ -14,6 +15,8 @@ use crate::advice::ROOM;
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     root: PathBuf,
+    /// The locks of the folders in use.
+    held: Arc<Mutex<Vec<File>>>,
 }
 
 impl Cache {
@@ -35,7 +38,7 @@ impl Cache {
             )
         })?;
         let root = root.canonicalize().with_context(|| format!("failed to resolve {}", root.display()))?;
-        Ok(Self { root })
+        Ok(Self { root, held: Arc::default() })
     }
 
     /// A folder in the cache, made if it is not there.
@@ -48,15 +51,43 @@ impl Cache {
     /// The folder `name`, filled by `make` unless an earlier run has done so to the end.
     ///
     /// Nothing is left of a run that fails, and the leftovers of an interrupted one are removed first. Two runs at once
-    /// wait for each other.
+    /// wait for each other, and no other run forgets the folder before this one ends.
     pub(crate) fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let folder = self.root.join(name);
-        let done = self.root.join(format!("{name}.done"));
+        if self.hold(name)? {
+            return Ok(folder);
+        }
+        self.make(name, make)?;
+        // Between the two locks somebody may forget it, who does so once, for another input.
+        ensure!(self.hold(name)?, "another run has removed {} at once", folder.display());
+        Ok(folder)
+    }
+
+    /// Keeps others from forgetting the folder `name`, if it is there.
+    fn hold(&self, name: &str) -> Result<bool> {
+        let lock = self.lock_file(name)?;
+        flock(&lock, FlockOperation::LockShared).with_context(|| format!("failed to lock {name}"))?;
+        let is_done = self.done(name).exists();
+        if is_done {
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+        }
+        Ok(is_done)
+    }
+
+    /// The mark that the folder `name` is complete.
+    fn done(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}.done"))
+    }
+
+    /// Fills the folder `name`, unless another run has just done so.
+    fn make(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let folder = self.root.join(name);
+        let done = self.done(name);
         let parent = folder.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(parent).with_context(|| format!("failed to create {}", parent.display()))?;
         let _lock = self.lock(name)?;
         if done.exists() {
-            return Ok(folder);
+            return Ok(());
         }
         if folder.exists() {
             std::fs::remove_dir_all(&folder)
@@ -68,31 +99,13 @@ impl Cache {
         let made = make(&folder).and_then(|()| room(&folder)).and_then(|()| {
             File::create(&done).map(drop).with_context(|| format!("failed to create {}", done.display()))
         });
-        if let Err(error) = made {
+        if made.is_err() {
             // On a full disk half a root is gigabytes that nothing uses. The next run removes what stays here.
             if let Err(kept) = std::fs::remove_dir_all(&folder) {
                 crate::run::say(format_args!("{} is left, unfinished: {kept}", folder.display()));
             }
-            return Err(error);
         }
-        Ok(folder)
-    }
-
-    /// As [`Self::once`], and nobody forgets the folder as long as the value lives.
-    pub(crate) fn hold(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Held> {
-        let mut make = Some(make);
-        loop {
-            let lock = self.lock_file(name)?;
-            flock(&lock, FlockOperation::LockShared).with_context(|| format!("failed to lock {name}"))?;
-            let folder = self.root.join(name);
-            if self.root.join(format!("{name}.done")).exists() {
-                return Ok(Held { folder, _lock: lock });
-            }
-            drop(lock);
-            // Between the two locks somebody may forget it, who does so once, for another input.
-            let make = make.take().with_context(|| format!("{} vanishes at once", folder.display()))?;
-            self.once(name, make)?;
-        }
+        made
     }
 
     /// The log of a program that serves no folder of the cache.
@@ -100,8 +113,7 @@ impl Cache {
         Ok(self.folder("logs")?.join(format!("{name}.log")))
     }
 
-    /// Removes the folders beside `keep` whose names begin with `prefix`: they are of an older input. Those that another run
-    /// holds stay.
+    /// Removes the folders beside `keep` whose names begin with `prefix`: they are of an older input. Those in use stay.
     pub(crate) fn forget_others(&self, keep: &Path, prefix: &str) -> Result<()> {
         let parent = keep.parent().unwrap_or(&self.root);
         for entry in parent.read_dir().with_context(|| format!("failed to list {}", parent.display()))? {
@@ -141,19 +153,6 @@ impl Cache {
     fn lock_file(&self, name: &str) -> Result<File> {
         let path = self.root.join(format!("{}.lock", name.replace('/', "-")));
         File::create(&path).with_context(|| format!("failed to create {}", path.display()))
-    }
-}
-
-/// A folder of the cache that is in use.
-#[derive(Debug)]
-pub(crate) struct Held {
-    folder: PathBuf,
-    _lock: File,
-}
-
-impl Held {
-    pub(crate) fn path(&self) -> &Path {
-        &self.folder
     }
 }
 
@@ -202,10 +201,14 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn at(root: &Path) -> Cache {
+        Cache { root: root.to_path_buf(), held: Arc::default() }
+    }
+
     #[test]
     fn what_was_made_is_kept_and_what_was_not_finished_is_made_again() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache { root: dir.path().to_path_buf() };
+        let cache = at(dir.path());
         let failed = cache.once("a/b", |folder| {
             std::fs::write(folder.join("half"), "x")?;
             anyhow::bail!("interrupted")
@@ -247,7 +250,7 @@ mod tests {
     }
 
     fn on_a_full_disk(root: &Path) {
-        let cache = Cache { root: root.to_path_buf() };
+        let cache = at(root);
         let left = |name: &str| (root.join(name).exists(), root.join(format!("{name}.done")).exists());
         let write = |folder: &Path| std::fs::write(folder.join("big"), vec![1; 4 << 20]);
         // A write of this program itself, a program that fails, and one that keeps it to itself.
@@ -276,20 +279,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_not_forgotten() {
+    fn what_is_in_use_is_not_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache { root: dir.path().to_path_buf() };
-        let held = cache.hold("a/of-1", |folder| Ok(std::fs::write(folder.join("whole"), "x")?)).unwrap();
-        let again = cache.hold("a/of-1", |_| panic!("made twice")).unwrap();
-        let other = cache.hold("a/of-2", |_| Ok(())).unwrap();
-        cache.forget_others(other.path(), "of-").unwrap();
-        assert!(held.path().join("whole").exists());
-        drop(held);
-        cache.forget_others(other.path(), "of-").unwrap();
-        assert!(again.path().join("whole").exists());
-        drop(again);
-        cache.forget_others(other.path(), "of-").unwrap();
-        assert!(!dir.path().join("a/of-1").exists());
+        let (one, two, other) = (at(dir.path()), at(dir.path()), at(dir.path()));
+        let whole = |folder: &Path| Ok(std::fs::write(folder.join("whole"), "x")?);
+        let old = one.once("a/of-1", whole).unwrap();
+        assert_eq!(two.clone().once("a/of-1", |_| panic!("made twice")).unwrap(), old);
+        let new = other.once("a/of-2", whole).unwrap();
+        for run in [one, two] {
+            other.forget_others(&new, "of-").unwrap();
+            assert!(old.join("whole").exists());
+            drop(run);
+        }
+        other.forget_others(&new, "of-").unwrap();
+        assert!(!old.exists() && new.join("whole").exists());
     }
 
     #[test]

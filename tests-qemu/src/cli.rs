@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cache::Cache;
 use crate::kernel::{self, Compilers, Flavour, Toolchain};
@@ -42,6 +42,9 @@ enum Verb {
         /// On Debian's own kernel, as `module --stock`
         #[arg(long, conflicts_with = "debug_kernel")]
         stock_kernel: bool,
+        /// On an emulated machine of another architecture, cross-built: the groups compare, signatures, mutants, tools
+        #[arg(long, value_name = "ARCH", conflicts_with_all = ["debug_kernel", "stock_kernel"])]
+        arch: Option<Foreign>,
     },
     /// Mount, read, unmount, load and unload at once, for a long time
     Soak {
@@ -79,10 +82,18 @@ enum Verb {
     Bench(bench::Options),
 }
 
+/// An architecture that is not this machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Foreign {
+    /// arm64, as `qemu-system-aarch64` has it
+    Aarch64,
+}
+
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Demo => demo::demo(),
+        Verb::Test { filter, arch: Some(Foreign::Aarch64), .. } => test::arm64::test(filter),
         Verb::Test { filter, stock_kernel: true, .. } => test::test(filter, Flavour::Stock),
         Verb::Test { filter, debug_kernel, .. } => test::test(filter, flavour(debug_kernel)),
         Verb::Soak { minutes, debug_kernel } => {

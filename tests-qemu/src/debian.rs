@@ -83,6 +83,25 @@ pub(crate) fn bootstrap(
     )
 }
 
+/// Unpacks packages of another architecture, and what they depend on, into `folder`: no program of theirs is run.
+pub(crate) fn extract(
+    folder: &Path,
+    suite: &str,
+    architecture: &str,
+    packages: &str,
+    log: &Path,
+) -> Result<()> {
+    run::logged(
+        run::command("mmdebstrap")
+            .args(["--mode=root", "--format=directory", "--variant=extract"])
+            .args([&format!("--architectures={architecture}"), &format!("--include={packages}")])
+            .args([&format!("--keyring={KEYRING}"), suite])
+            .arg(folder)
+            .arg(mirror()?),
+        log,
+    )
+}
+
 /// Leftovers of apt, which a finished image does not hold.
 const LEFTOVERS: [&str; 2] = ["var/cache/apt/archives", "var/lib/apt/lists"];
 
@@ -128,27 +147,44 @@ pub(crate) fn codename_of(root: &Path) -> Result<String> {
 pub(crate) struct Suite {
     folder: PathBuf,
     name: String,
+    /// Of which architecture its packages are; nothing for this machine's.
+    architecture: Option<&'static str>,
 }
 
 impl Suite {
     /// Fetches the lists of `name` into `folder`; with `sources`, those of source packages.
     pub(crate) fn fetch(folder: &Path, name: &str, sources: bool) -> Result<Self> {
         let kind = if sources { "deb-src" } else { "deb" };
-        Self::fetch_from(folder, name, kind, &[(mirror()?, name.to_owned())])
+        Self::fetch_from(folder, name, kind, &[(mirror()?, name.to_owned())], None)
     }
 
     /// Fetches the lists of `name`, of its updates and, if apt's configuration names an archive of such, of
     /// its security updates.
     pub(crate) fn fetch_updated(folder: &Path, name: &str) -> Result<Self> {
+        Self::fetch_updated_for(folder, name, None)
+    }
+
+    /// The same, for packages of an architecture, if one is given.
+    pub(crate) fn fetch_updated_for(
+        folder: &Path,
+        name: &str,
+        architecture: Option<&'static str>,
+    ) -> Result<Self> {
         let mirror = mirror()?;
         let mut suites = vec![(mirror.clone(), name.to_owned()), (mirror, format!("{name}-updates"))];
         let security = "-security";
         suites.extend(choose_site(&targets()?, security).map(|site| (site, format!("{name}{security}"))));
-        Self::fetch_from(folder, name, "deb", &suites)
+        Self::fetch_from(folder, name, "deb", &suites, architecture)
     }
 
     /// Fetches the lists of these suites, each with the address of its archive.
-    fn fetch_from(folder: &Path, name: &str, kind: &str, suites: &[(String, String)]) -> Result<Self> {
+    fn fetch_from(
+        folder: &Path,
+        name: &str,
+        kind: &str,
+        suites: &[(String, String)],
+        architecture: Option<&'static str>,
+    ) -> Result<Self> {
         for sub in ["lists/partial", "archives/partial"] {
             std::fs::create_dir_all(folder.join(sub))
                 .with_context(|| format!("failed to create {sub} in {}", folder.display()))?;
@@ -159,7 +195,7 @@ impl Suite {
             .collect();
         std::fs::write(folder.join("sources.list"), lines)
             .with_context(|| format!("failed to write a source list in {}", folder.display()))?;
-        let suite = Self { folder: folder.to_path_buf(), name: name.to_owned() };
+        let suite = Self { folder: folder.to_path_buf(), name: name.to_owned(), architecture };
         cache::room(folder)?;
         // The folder goes with its owner, and a log in it with the folder: what apt says is in the error.
         run::capture(suite.apt("apt-get").arg("update"))
@@ -181,6 +217,12 @@ impl Suite {
             // Else it counts as a success that no list could be fetched.
             "-oAPT::Update::Error-Mode=any".to_owned(),
         ]);
+        if let Some(architecture) = self.architecture {
+            command.args([
+                format!("-oAPT::Architecture={architecture}"),
+                format!("-oAPT::Architectures={architecture}"),
+            ]);
+        }
         command
     }
 

@@ -21,12 +21,18 @@ const DEBUG_FRAGMENT: &str = include_str!("../kernel/debug.config");
 /// Options of an appliance, on top of the test machine's.
 const APPLIANCE_FRAGMENT: &str = include_str!("../kernel/appliance.config");
 
+/// Options of the arm64 machine, where they differ from those of the test machine.
+const ARM64_FRAGMENT: &str = include_str!("../kernel/arm64.config");
+
 /// Where the newest kernel of the archive is.
 pub(crate) const SUITE: &str = "trixie-backports";
 const SOURCE: &str = "linux-source-7.";
 
 /// LLVM of this version is asked for by name, so that all suites have the same.
-const LLVM: &str = "/usr/lib/llvm-19/bin";
+pub(crate) const LLVM: &str = "/usr/lib/llvm-19/bin";
+
+/// The distribution's Rust compiler.
+pub(crate) const RUSTC: &str = "/usr/bin/rustc";
 
 /// The compilers of modules for a kernel.
 pub(crate) trait Compilers {
@@ -48,12 +54,27 @@ pub(crate) struct Toolchain {
     bindgen: PathBuf,
     path: OsString,
     versions: String,
+    arch: Arch,
+}
+
+/// The architecture that a kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arch {
+    /// The architecture of this machine.
+    Native,
+    /// arm64, with the same compilers: LLVM's and Rust's are cross compilers by nature.
+    Arm64,
 }
 
 impl Toolchain {
     /// Finds the distribution's compilers; `setup` has installed them.
     pub(crate) fn find(cache: &Cache) -> Result<Self> {
-        let rustc = PathBuf::from("/usr/bin/rustc");
+        Self::find_for(cache, Arch::Native)
+    }
+
+    /// The same, for kernels of another architecture.
+    pub(crate) fn find_for(cache: &Cache, arch: Arch) -> Result<Self> {
+        let rustc = PathBuf::from(RUSTC);
         let version = run::capture(run::command(&rustc).arg("--version"))
             .context("the distribution's rustc is missing")?;
         let number = version.split_whitespace().nth(1).context("rustc does not say its version")?;
@@ -79,7 +100,7 @@ impl Toolchain {
         let clang = clang.lines().next().unwrap_or_default();
         let versions =
             format!("{}{clang}\n{}", version, run::capture(run::command(&bindgen).arg("--version"))?);
-        Ok(Self { rustc, library, bindgen, path, versions })
+        Ok(Self { rustc, library, bindgen, path, versions, arch })
     }
 
     /// Fails unless a kernel was built by these compilers.
@@ -110,6 +131,9 @@ impl Compilers for Toolchain {
             .arg(format!("RUSTC={}", self.rustc.display()))
             .arg(format!("RUST_LIB_SRC={}", self.library.display()))
             .arg(format!("BINDGEN={}", self.bindgen.display()));
+        if self.arch == Arch::Arm64 {
+            command.arg("ARCH=arm64");
+        }
         command
     }
 
@@ -138,6 +162,8 @@ pub(crate) enum Flavour {
     Appliance,
     /// Debian's own, as it comes out of its packages.
     Stock,
+    /// As [`Self::Plain`], for arm64, and without what the groups that run there do not need.
+    Arm64,
 }
 
 impl Flavour {
@@ -156,13 +182,14 @@ impl Flavour {
                 Some(Recipe::new(fragment(APPLIANCE_FRAGMENT), "appliance", "5 to 12 minutes"))
             }
             Self::Stock => None,
+            Self::Arm64 => Some(Recipe::new(fragment(ARM64_FRAGMENT), "arm64", "5 to 12 minutes")),
         }
     }
 
     /// Words for it on the guest's command line.
     pub(crate) fn parameters(self) -> &'static str {
         match self {
-            Self::Plain | Self::Appliance => "",
+            Self::Plain | Self::Appliance | Self::Arm64 => "",
             // As the configuration of the others has it: a machine with one defect must not go on.
             Self::Stock => "oops=panic",
             // The first report of KASAN need not be the worst one. With page tables of five levels KASAN takes all
@@ -176,7 +203,7 @@ impl Flavour {
     /// Memory that the guest needs, in MiB: KASAN takes an eighth, and pads and describes each object.
     pub(crate) fn memory(self) -> u32 {
         match self {
-            Self::Plain | Self::Appliance | Self::Stock => 3072,
+            Self::Plain | Self::Appliance | Self::Stock | Self::Arm64 => 3072,
             Self::Debug => 4096,
         }
     }
@@ -184,7 +211,7 @@ impl Flavour {
     /// How many times as long everything may take on it.
     pub(crate) fn slowness(self) -> u32 {
         match self {
-            Self::Plain | Self::Appliance | Self::Stock => 1,
+            Self::Plain | Self::Appliance | Self::Stock | Self::Arm64 => 1,
             Self::Debug => 8,
         }
     }
@@ -195,6 +222,7 @@ impl Flavour {
             Self::Plain | Self::Appliance => "",
             Self::Debug => "debug-",
             Self::Stock => "stock-",
+            Self::Arm64 => "arm64-",
         }
     }
 }
@@ -337,7 +365,11 @@ fn compile(
         configure(build, &fragment, || run::logged(make().arg("olddefconfig"), &log))?;
         run::logged(&mut make(), &log)
     })?;
-    Ok(Kernel { flavour, image: build.join("arch/x86/boot/bzImage"), build, modules: None, key })
+    let image = match toolchain.arch {
+        Arch::Native => "arch/x86/boot/bzImage",
+        Arch::Arm64 => "arch/arm64/boot/Image",
+    };
+    Ok(Kernel { flavour, image: build.join(image), build, modules: None, key })
 }
 
 /// The version of a source tree.

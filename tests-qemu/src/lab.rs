@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tesserafs_guest::message::Message;
 
 use crate::cache::Cache;
+use crate::cross::Userland;
 use crate::initramfs::{self, Contents};
 use crate::kernel::{Flavour, Kernel};
 use crate::qemu::{self, Accelerator, Boot, Outcome};
@@ -51,7 +52,6 @@ impl Lab {
         store: Option<&Path>,
     ) -> Result<Self> {
         let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
-        let initramfs = scratch.path().join("initramfs.cpio");
         let init = tools::guest()?;
         let mut files = match &kernel.modules {
             Some(modules) => drivers::unpack(modules, scratch.path())?,
@@ -64,9 +64,35 @@ impl Lab {
             files.push(("bin/tesserafs".to_owned(), stripped));
         }
         let contents = Contents { init: &init, module: Some(module), debian: Some(debian), files: &files };
-        initramfs::write(&initramfs, &contents)?;
+        let accelerator = qemu::accelerator(&kernel.image, &init)?;
+        Self::with(cache, kernel, accelerator, &contents, scratch)
+    }
+
+    /// The same for arm64, with programs from another root than the one that is made into images.
+    pub(crate) fn open_arm64(
+        cache: &Cache,
+        kernel: &Kernel,
+        module: &Path,
+        userland: &Userland,
+    ) -> Result<Self> {
+        let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+        let contents =
+            Contents { init: &userland.init, module: Some(module), debian: None, files: &userland.files };
+        Self::with(cache, kernel, Accelerator::TcgArm64, &contents, scratch)
+    }
+
+    /// Writes the first root into a scratch folder, which goes with the result.
+    fn with(
+        cache: &Cache,
+        kernel: &Kernel,
+        accelerator: Accelerator,
+        contents: &Contents<'_>,
+        scratch: tempfile::TempDir,
+    ) -> Result<Self> {
+        let initramfs = scratch.path().join("initramfs.cpio");
+        initramfs::write(&initramfs, contents)?;
         Ok(Self {
-            accelerator: qemu::accelerator(&kernel.image, &init)?,
+            accelerator,
             kernel: kernel.image.clone(),
             flavour: kernel.flavour,
             initramfs,

@@ -2,7 +2,7 @@
 //! `cargo xtask`: everything of the project that needs a kernel, a virtual machine or root.
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`], and what to type where that fails: [`advice`]), the kernel
-//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`], and what it is built against: [`build_folder`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
+//! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`], and what it is built against: [`build_folder`]; for another architecture: [`cross`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
 //! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
 //! [`install`], [`package`]).
 
@@ -19,6 +19,7 @@ mod cli;
 mod clock;
 mod console;
 mod corrupt;
+mod cross;
 mod debian;
 mod demo;
 mod disk;

@@ -25,13 +25,34 @@ pub(crate) enum Accelerator {
     Kvm,
     /// By QEMU.
     Tcg,
+    /// By QEMU, as those of an arm64 processor.
+    TcgArm64,
 }
 
 impl Accelerator {
+    /// The program that emulates the machine, and which machine that is: one with PCI, and without a second disk
+    /// controller, a network card and so on.
+    fn program(self) -> (&'static str, &'static str) {
+        match self {
+            // The older chipset computes the routing of its interrupts in a loop of ACPI byte code, which a kernel that
+            // checks every allocation does not finish in the time that it gives byte code.
+            Self::Kvm | Self::Tcg => ("qemu-system-x86_64", "q35"),
+            Self::TcgArm64 => ("qemu-system-aarch64", "virt"),
+        }
+    }
+
     fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Tcg | Self::TcgArm64 => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+
+    /// The kernel's name of the machine's serial port.
+    fn console(self) -> &'static str {
+        match self {
+            Self::Kvm | Self::Tcg => "ttyS0",
+            Self::TcgArm64 => "ttyAMA0",
         }
     }
 
@@ -46,13 +67,16 @@ impl Accelerator {
     pub(crate) fn kernel_parameters(self, slowness: u32) -> String {
         // The kernel takes no more than these.
         let (stall, lockup) = ((60 * slowness).min(300), (30 * slowness).min(60));
+        let patient = format!(
+            "rcupdate.rcu_cpu_stall_timeout={stall} sysctl.kernel.watchdog_thresh={lockup} \
+             sysctl.kernel.hung_task_timeout_secs={}",
+            120 * slowness
+        );
         match self {
             Self::Kvm => String::new(),
-            Self::Tcg => format!(
-                "maxcpus=1 no_timer_check rcupdate.rcu_cpu_stall_timeout={stall} sysctl.kernel.watchdog_thresh={lockup} \
-                 sysctl.kernel.hung_task_timeout_secs={}",
-                120 * slowness
-            ),
+            Self::Tcg => format!("maxcpus=1 no_timer_check {patient}"),
+            // arm64 patches whole instructions, while the other processors wait, and its timer is not tried.
+            Self::TcgArm64 => patient,
         }
     }
 
@@ -60,7 +84,7 @@ impl Accelerator {
     pub(crate) fn patience(self) -> u32 {
         match self {
             Self::Kvm => 1,
-            Self::Tcg => 6,
+            Self::Tcg | Self::TcgArm64 => 6,
         }
     }
 }
@@ -106,7 +130,7 @@ pub(crate) fn accelerator(kernel: &Path, init: &Path) -> Result<Accelerator> {
 
 /// One start of the machine.
 pub(crate) struct Boot<'a> {
-    /// `bzImage`.
+    /// `bzImage`, or `Image` on arm64.
     pub(crate) kernel: &'a Path,
     /// First root; without one the kernel mounts what `root=` says.
     pub(crate) initramfs: Option<&'a Path>,
@@ -387,19 +411,18 @@ pub(crate) fn machine(
     arguments: &str,
     mebibytes: u32,
 ) -> Command {
-    let mut command = run::command("qemu-system-x86_64");
+    let (program, board) = accelerator.program();
+    let mut command = run::command(program);
     command
         .args(accelerator.arguments())
         .args(["-smp", "2", "-m", &mebibytes.to_string()])
-        // The older chipset computes the routing of its interrupts in a loop of ACPI byte code, which a kernel that
-        // checks every allocation does not finish in the time that it gives byte code.
-        .args(["-machine", "q35"])
+        .args(["-machine", board])
         .args(["-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
         .arg("-kernel")
         .arg(kernel)
         .arg("-append")
         // A panic ends the run at once: `panic=-1` reboots, and QEMU does not.
-        .arg(format!("console=ttyS0 panic=-1 {arguments}"));
+        .arg(format!("console={} panic=-1 {arguments}", accelerator.console()));
     if let Some(initramfs) = initramfs {
         command.arg("-initrd").arg(initramfs);
     }

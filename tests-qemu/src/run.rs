@@ -48,7 +48,7 @@ pub(crate) fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnc
     })
 }
 
-/// What is taken from the priority of work that others wait less for.
+/// By so much the niceness of such work is higher.
 const LESS: i32 = 10;
 
 /// Does this work, and what it starts, with what other threads leave of the processors.

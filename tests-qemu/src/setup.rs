@@ -18,6 +18,8 @@ pub(crate) enum Need {
     Stock,
     /// To make test input and run the virtual machine.
     Machine,
+    /// To run a virtual machine of arm64.
+    Arm64,
     /// To test mkfs and fsck against other programs.
     Source,
     /// To build the fuzz targets.
@@ -77,6 +79,8 @@ const MACHINE: &[&str] = &[
     "squashfs-tools",
     "xfsprogs",
 ];
+/// Programs for it are linked with libraries that are in a root of their own.
+const ARM64: &[&str] = &["qemu-system-arm"];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
@@ -93,6 +97,14 @@ fn rust_packages(codename: &str) -> &'static [&'static str] {
         "bookworm" => &["rustc-web", "rust-web-src", "rust-web-clippy"],
         _ => &["rustc", "rust-src", "rust-clippy"],
     }
+}
+
+/// The package with the standard library of that compiler.
+pub(crate) fn rust_library() -> Result<&'static str> {
+    Ok(match debian::codename()?.as_str() {
+        "bookworm" => "libstd-rust-web-dev",
+        _ => "libstd-rust-dev",
+    })
 }
 
 /// The servers for FUSE of other file systems. EROFS's of bookworm does not know zstd, and a newer one is built there.
@@ -116,6 +128,7 @@ pub(crate) fn ensure(cache: &Cache, needs: &[Need]) -> Result<()> {
             Need::Source => wanted.extend(SOURCE),
             Need::Stock => wanted.extend(STOCK),
             Need::Machine => wanted.extend(MACHINE),
+            Need::Arm64 => wanted.extend(ARM64),
             Need::Fuzz => wanted.extend(FUZZ),
             Need::Bench => wanted.extend(BENCH),
             Need::Fuse => {

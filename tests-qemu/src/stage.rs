@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tesserafs_guest::plan::{Image, Plan, Signed};
 
-use crate::cache::{key, sha256_of, Cache, Held};
+use crate::cache::{key, sha256_of, Cache};
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
@@ -21,7 +21,7 @@ const CONTENTS: &str = "contents";
 /// The files that a boot needs besides kernel and initramfs.
 pub(crate) struct Stage {
     /// The folder that the data disk was made from.
-    folder: Held,
+    folder: PathBuf,
     /// The plan of the guest for it.
     pub(crate) plan: Plan,
     /// Data disk and raw root image: `/dev/vda` and `/dev/vdb`.
@@ -33,7 +33,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A file that the plan names.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(CONTENTS).join(name)
+        self.folder.join(CONTENTS).join(name)
     }
 }
 
@@ -67,16 +67,16 @@ pub(crate) fn prepare(
         Root::Unsigned => "stage-unsigned-",
         Root::Signed => "stage-signed-",
     };
-    let folder = cache.hold(&format!("{prefix}{}", key(&inputs)), |folder| {
+    let folder = cache.once(&format!("{prefix}{}", key(&inputs)), |folder| {
         run::say("building the images of the guest");
         build(cache, tools, debian, signers, root, folder)
     })?;
-    cache.forget_others(folder.path(), prefix)?;
-    let contents = folder.path().join(CONTENTS);
+    cache.forget_others(&folder, prefix)?;
+    let contents = folder.join(CONTENTS);
     let text = std::fs::read(contents.join(PLAN)).context("failed to read the plan")?;
     let plan: Plan = serde_json::from_slice(&text).context("the plan cannot be read")?;
-    let disks = vec![folder.path().join(DATA), trees::path(&contents, &plan.root)];
-    let scratch = stores::empty(folder.path());
+    let disks = vec![folder.join(DATA), trees::path(&contents, &plan.root)];
+    let scratch = stores::empty(&folder);
     Ok(Stage { folder, plan, disks, scratch })
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The project's own programs, built by cargo for the use of the verbs.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -151,6 +151,18 @@ fn static_program(package: &str) -> Result<PathBuf> {
 /// Runs `cargo build --release` and returns the programs that it made.
 fn build(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
     build_with(cargo(), arguments, environment)
+}
+
+/// Runs `cargo build --release` with an environment that makes it a cross build.
+pub(crate) fn build_for(
+    target: &str,
+    packages: &[&str],
+    environment: &[(String, OsString)],
+) -> Result<Vec<PathBuf>> {
+    let mut cargo = cargo();
+    cargo.envs(environment.iter().map(|(name, value)| (name, value)));
+    let packages = packages.iter().flat_map(|package| ["-p", package]);
+    build_with(cargo, &["--target", target].into_iter().chain(packages).collect::<Vec<_>>(), &[])
 }
 
 fn build_with(mut cargo: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {

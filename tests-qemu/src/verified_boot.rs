@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use tesserafs_guest::message::Message;
 
-use crate::cache::{key, log_of, sha256_of, Cache, Held};
+use crate::cache::{key, log_of, sha256_of, Cache};
 use crate::chroot::Chroot;
 use crate::debian::{self, Variant};
 use crate::kernel::{Flavour, Kernel};
@@ -222,7 +222,6 @@ pub(crate) struct VerifiedBoot {
     /// Boots that the initramfs must stop.
     pub(crate) stopped: Vec<Stopped>,
     vendor: Vendor,
-    _images: Held,
 }
 
 impl VerifiedBoot {
@@ -237,15 +236,15 @@ impl VerifiedBoot {
             &[sha256_of(&vendor.current.der)?, sha256_of(&vendor.stranger.der)?].concat().into_bytes(),
         ]
         .map(<[u8]>::to_vec);
-        let images = cache.hold(
+        let images = cache.once(
             &format!("stock/{IMAGES}{}", key(&inputs.each_ref().map(Vec::as_slice))),
             |folder| {
                 run::say("building the images of the verified boot");
                 Images::at(folder).make(tools, &machine.root, &vendor)
             },
         )?;
-        cache.forget_others(images.path(), IMAGES)?;
-        let Images { root, unsigned, data, upper, stranger, prefix, tampered } = Images::at(images.path());
+        cache.forget_others(&images, IMAGES)?;
+        let Images { root, unsigned, data, upper, stranger, prefix, tampered } = Images::at(&images);
         let device = "root=/dev/vda";
         let stopped = |name, disks: &[&PathBuf], words, says| Stopped {
             name,
@@ -302,7 +301,6 @@ impl VerifiedBoot {
             tampered,
             stopped,
             vendor,
-            _images: images,
         })
     }
 

@@ -178,8 +178,8 @@ fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> io::Res
     }
     // Each arena of the allocator keeps what was freed in it, and there would be one for each thread.
     command.env("MALLOC_ARENA_MAX", "2");
-    // The protocol's buffers of 16 MiB, of which a request needs some pages, are mapped, and not cleared in an arena: without this the allocator takes
-    // to doing so when the first one is freed.
+    // The protocol has a buffer of 16 MiB for each thread, and a request fills some pages of it. One that is mapped takes those only;
+    // by default the threshold grows with the first buffer that is freed, and the next one is cleared in an arena.
     command.env("MALLOC_MMAP_THRESHOLD_", (1 << 20).to_string());
     // The caller may have locks or pipes whose end somebody waits for: the daemon would hold them for as long as the mount is there.
     close_fds::set_fds_cloexec(3, &[]);

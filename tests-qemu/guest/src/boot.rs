@@ -16,7 +16,7 @@ use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
     answers, api, backing, bench, by_fuse, compare, demo, faults, flips, fstests, leaks, mutants, observe,
-    paging, privilege, programs, races, readers, security, sharing, signatures, stores, waits,
+    paging, privilege, programs, races, readers, security, sharing, signatures, stores, tools, waits,
 };
 
 /// Everything; does not return.
@@ -82,6 +82,7 @@ fn run() -> Result<()> {
         "backing" => backing::tests(&mut suite, &plan),
         "stores" => stores::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan),
+        "tools" => tools::tests(&mut suite, &plan),
         fuse if fuse.starts_with("fuse") => by_fuse::tests(&mut suite, &plan, fuse)?,
         "faults" => faults::tests(&mut suite, &plan),
         "demo" => demo::run(&mut suite, &plan),

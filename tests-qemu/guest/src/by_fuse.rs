@@ -6,6 +6,7 @@ mod alive;
 mod broken;
 mod damaged;
 mod different;
+mod driver;
 mod pair;
 mod requests;
 mod user;
@@ -37,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan, group: &str) -> Result<()> {
     match group {
         "fuse" => {
+            driver::tests(suite, plan);
             alive::tests(suite, plan);
             damaged::tests(suite, plan);
             user::tests(suite, plan);
@@ -50,11 +52,21 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan, group: &str) -> Result<()> {
         }
         other => bail!("there is no group {other}"),
     }
-    suite.test("no-daemon-is-left", || match daemons()?.as_slice() {
-        [] => Ok(String::new()),
-        left => bail!("{} daemons are left: {left:?}", left.len()),
-    });
+    suite.test("no-daemon-is-left", none_is_left);
     Ok(())
+}
+
+/// Each daemon ends soon after its mount is gone.
+fn none_is_left() -> Result<String> {
+    let start = Instant::now();
+    loop {
+        let left = daemons()?;
+        if left.is_empty() {
+            return Ok(String::new());
+        }
+        ensure!(start.elapsed() < PATIENCE, "{} daemons are left: {left:?}", left.len());
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// An image that a daemon serves.

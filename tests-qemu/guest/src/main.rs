@@ -40,6 +40,7 @@ mod signatures;
 mod stores;
 mod suite;
 mod sys;
+mod tools;
 mod waits;
 
 use std::path::Path;

@@ -78,7 +78,7 @@ impl Emulated {
     pub(super) fn executed(&self) -> &'static str {
         match self.accelerator {
             Accelerator::Kvm => "by the processor (KVM)",
-            Accelerator::Tcg => "emulated (TCG, a thread of the host for each)",
+            Accelerator::Tcg | Accelerator::TcgArm64 => "emulated (TCG, a thread of the host for each)",
         }
     }
 

@@ -40,6 +40,11 @@ fn call(at: &At, call: libc::c_long, name: &str, numbers: [i64; 3]) -> Answer {
     raw::path_and_numbers(call, &at.path(name), numbers)
 }
 
+/// The same for a call that takes a path from the current directory on.
+fn here(at: &At, call: libc::c_long, name: &str, numbers: [i64; 3]) -> Answer {
+    raw::path_from_here_and_numbers(call, &at.path(name), numbers)
+}
+
 fn two(at: &At, call: libc::c_long, first: &str, second: &str) -> Answer {
     raw::two_paths(call, &at.path(first), &at.path(second))
 }
@@ -54,7 +59,7 @@ fn handle(at: &At, name: &str, flags: i32) -> Answer {
 }
 
 fn access(at: &At, name: &str, mode: i32) -> Answer {
-    call(at, libc::SYS_access, name, [mode.into(), 0, 0])
+    here(at, libc::SYS_faccessat, name, [mode.into(), 0, 0])
 }
 
 pub(super) const QUESTIONS: &[Question] = &[
@@ -147,22 +152,22 @@ pub(super) const QUESTIONS: &[Question] = &[
     ("readlink of a file", |at| rustix::fs::readlink(at.path("large"), vec![]).map(|_| 0)),
     ("create", |at| open(at, "new", libc::O_CREAT | libc::O_WRONLY)),
     ("truncate", |at| call(at, libc::SYS_truncate, "large", [0; 3])),
-    ("chmod", |at| call(at, libc::SYS_chmod, "large", [0o600, 0, 0])),
-    ("chown", |at| call(at, libc::SYS_chown, "large", [1, 1, 0])),
-    ("lchown of a link", |at| call(at, libc::SYS_lchown, "link", [1, 1, 0])),
-    ("utime", |at| call(at, libc::SYS_utime, "large", [0; 3])),
-    ("unlink", |at| call(at, libc::SYS_unlink, "large", [0; 3])),
-    ("unlink of a name that is not there", |at| call(at, libc::SYS_unlink, "none", [0; 3])),
-    ("unlink of a folder", |at| call(at, libc::SYS_unlink, "folder", [0; 3])),
-    ("rmdir", |at| call(at, libc::SYS_rmdir, "folder", [0; 3])),
-    ("mkdir", |at| call(at, libc::SYS_mkdir, "new", [0o700, 0, 0])),
-    ("mkdir of a name that is there", |at| call(at, libc::SYS_mkdir, "folder", [0o700, 0, 0])),
-    ("mknod", |at| call(at, libc::SYS_mknod, "new", [libc::S_IFIFO.into(), 0, 0])),
-    ("link", |at| two(at, libc::SYS_link, "large", "new")),
-    ("symlink", |at| two(at, libc::SYS_symlink, "large", "new")),
-    ("rename", |at| two(at, libc::SYS_rename, "large", "new")),
+    ("chmod", |at| here(at, libc::SYS_fchmodat, "large", [0o600, 0, 0])),
+    ("chown", |at| here(at, libc::SYS_fchownat, "large", [1, 1, 0])),
+    ("lchown of a link", |at| here(at, libc::SYS_fchownat, "link", [1, 1, libc::AT_SYMLINK_NOFOLLOW.into()])),
+    ("utime", |at| here(at, libc::SYS_utimensat, "large", [0; 3])),
+    ("unlink", |at| here(at, libc::SYS_unlinkat, "large", [0; 3])),
+    ("unlink of a name that is not there", |at| here(at, libc::SYS_unlinkat, "none", [0; 3])),
+    ("unlink of a folder", |at| here(at, libc::SYS_unlinkat, "folder", [0; 3])),
+    ("rmdir", |at| here(at, libc::SYS_unlinkat, "folder", [libc::AT_REMOVEDIR.into(), 0, 0])),
+    ("mkdir", |at| here(at, libc::SYS_mkdirat, "new", [0o700, 0, 0])),
+    ("mkdir of a name that is there", |at| here(at, libc::SYS_mkdirat, "folder", [0o700, 0, 0])),
+    ("mknod", |at| here(at, libc::SYS_mknodat, "new", [libc::S_IFIFO.into(), 0, 0])),
+    ("link", |at| two(at, libc::SYS_linkat, "large", "new")),
+    ("symlink", |at| raw::symlink(&at.path("large"), &at.path("new"))),
+    ("rename", |at| two(at, libc::SYS_renameat2, "large", "new")),
     ("rename to another file system", |at| {
-        raw::two_paths(libc::SYS_rename, &at.path("large"), Path::new("/tmp/new"))
+        raw::two_paths(libc::SYS_renameat2, &at.path("large"), Path::new("/tmp/new"))
     }),
     ("swapon", |at| call(at, libc::SYS_swapon, "large", [0; 3])),
     ("acct", |at| call(at, libc::SYS_acct, "large", [0; 3])),

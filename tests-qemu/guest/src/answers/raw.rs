@@ -128,11 +128,28 @@ pub(super) fn path_and_numbers(call: libc::c_long, path: &Path, numbers: [i64; 3
     answer(unsafe { libc::syscall(call, path.as_ptr(), a, b, c) })
 }
 
-/// A call that takes two paths.
+/// A call that takes a path from a directory on, which is the current one, and up to three numbers.
+///
+/// Newer architectures (arm64) have no other calls for such requests.
+pub(super) fn path_from_here_and_numbers(call: libc::c_long, path: &Path, numbers: [i64; 3]) -> Answer {
+    let path = c_path(path);
+    let [a, b, c] = numbers;
+    // SAFETY: The path ends in NUL, and the other arguments of the calls of the tests are numbers.
+    answer(unsafe { libc::syscall(call, libc::AT_FDCWD, path.as_ptr(), a, b, c) })
+}
+
+/// A call that takes two paths, each from the current directory on, and flags, of which there are none.
 pub(super) fn two_paths(call: libc::c_long, first: &Path, second: &Path) -> Answer {
     let (first, second) = (c_path(first), c_path(second));
     // SAFETY: Both paths end in NUL.
-    answer(unsafe { libc::syscall(call, first.as_ptr(), second.as_ptr()) })
+    answer(unsafe { libc::syscall(call, libc::AT_FDCWD, first.as_ptr(), libc::AT_FDCWD, second.as_ptr(), 0) })
+}
+
+/// `symlink`.
+pub(super) fn symlink(target: &Path, link: &Path) -> Answer {
+    let (target, link) = (c_path(target), c_path(link));
+    // SAFETY: Both paths end in NUL.
+    answer(unsafe { libc::symlink(target.as_ptr(), link.as_ptr()) })
 }
 
 /// Moves bytes from a file to another one: `copy_file_range`, `splice`.

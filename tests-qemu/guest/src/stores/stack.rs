@@ -11,11 +11,15 @@ use tesserafs_guest::plan::Plan;
 use super::itself;
 use super::place::{disk, mount_disk};
 use super::TARGET;
+use crate::boot::start_processors;
 use crate::mounts::{drop_caches, on_disk, Mount};
 use crate::sharing::longest;
 use crate::suite::Suite;
 
 const SWITCH: &str = "/proc/sys/kernel/stack_tracer_enabled";
+
+/// The processor beside the first one.
+const OTHER: &str = "/sys/devices/system/cpu/cpu1/online";
 
 /// What an interrupt has to find free, of 16 KiB in all: its own stack is another one, its entry is not.
 const TAKEN_MAX: usize = 12 << 10;
@@ -42,7 +46,7 @@ impl Tracer {
         )
         .context("failed to mount tracefs")?;
         std::fs::write(folder.path().join("stack_max_size"), "0").context("failed to reset the tracer")?;
-        std::fs::write(SWITCH, "1").context("failed to switch the tracer on")?;
+        switch("1").context("failed to switch the tracer on")?;
         Ok(Self { folder })
     }
 
@@ -59,10 +63,20 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        if std::fs::write(SWITCH, "0").is_err() {
+        if switch("0").is_err() {
             eprintln!("init: the stack tracer stays on");
         }
     }
+}
+
+/// Switches the tracer, which rewrites the beginning of each function, while the other processor is off: an emulated one may run into an
+/// instruction that is half rewritten, which is an oops of its kernel.
+fn switch(state: &str) -> Result<()> {
+    if Path::new(OTHER).exists() {
+        std::fs::write(OTHER, "0").context("the second processor does not switch off")?;
+    }
+    let switched = std::fs::write(SWITCH, state).context("the tracer does not switch");
+    start_processors().and(switched)
 }
 
 fn stacked(plan: &Plan) -> Result<String> {
