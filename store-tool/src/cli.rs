@@ -212,9 +212,24 @@ pub fn command() -> clap::Command {
 /// The name under which mount(8) calls the program for `mount -t fuse.tesserafs`, and so for a line of fstab.
 const HELPER: &str = "mount.fuse.tesserafs";
 
+/// What a verb ends with if it is not done, and if its arguments are wrong.
+const VERB_FAILURES: Failures = Failures { not_done: 1, usage: 2 };
+
+/// What the helper ends with, as mount(8) does.
+const HELPER_FAILURES: Failures = Failures { not_done: 32, usage: 1 };
+
+const HELPER_STATUS: &str =
+    "Exit status, as of mount(8): 0 mounted; 1 usage error; 32 not mounted, and standard error says why.";
+
+/// Exit statuses.
+struct Failures {
+    not_done: u8,
+    usage: u8,
+}
+
 /// Mounts an image for mount(8), by FUSE; in fstab: IMAGE DIR fuse.tesserafs OPTIONS 0 0
 #[derive(Debug, Parser)]
-#[command(name = HELPER, version, max_term_width = 110)]
+#[command(name = HELPER, version, max_term_width = 110, after_help = HELPER_STATUS)]
 struct HelperArgs {
     /// The image
     image: PathBuf,
@@ -270,41 +285,41 @@ impl HelperArgs {
 pub fn main() -> ExitCode {
     let name = std::env::args_os().next().map(PathBuf::from);
     if name.as_ref().and_then(|name| name.file_name()).is_some_and(|name| name == HELPER) {
-        return match HelperArgs::try_parse() {
-            Ok(args) => exit(
-                args.into_request().map_err(|error| chain(&error)).and_then(|request| mount::run(&request)),
-            ),
-            Err(error) => usage(&error),
-        };
+        return HELPER_FAILURES.exit(HelperArgs::try_parse(), |args| mount(args.into_request()));
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
-    };
-    let result = match cli.verb {
-        Verb::Mount(args) => {
-            args.into_request().map_err(|error| chain(&error)).and_then(|request| mount::run(&request))
-        }
+    VERB_FAILURES.exit(Cli::try_parse(), |cli| match cli.verb {
+        Verb::Mount(args) => mount(args.into_request()),
         Verb::Umount(args) => umount::run(&umount::Request { dir: args.dir, lazy: args.lazy }),
         Verb::Serve(args) => {
             let job = args.into_job();
             daemon::run(&job).map_err(|error| format!("{}: {}", text::path(&job.image), chain(&error)))
         }
-    };
-    exit(result)
+    })
 }
 
-fn exit(result: Result<(), String>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&error);
-            ExitCode::FAILURE
+fn mount(request: Result<Request, Error>) -> Result<(), String> {
+    mount::run(&request.map_err(|error| chain(&error))?)
+}
+
+impl Failures {
+    /// Does what the arguments ask for, and says why it is not done.
+    fn exit<T>(self, args: Result<T, clap::Error>, run: impl FnOnce(T) -> Result<(), String>) -> ExitCode {
+        match args.map(run) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => {
+                say(&error);
+                ExitCode::from(self.not_done)
+            }
+            Err(error) => {
+                print(&error);
+                ExitCode::from(if error.use_stderr() { self.usage } else { 0 })
+            }
         }
     }
 }
 
-fn usage(error: &clap::Error) -> ExitCode {
+/// Prints a usage error, or the help that was asked for.
+fn print(error: &clap::Error) {
     let shown = error.render().to_string();
     // A closed pipe while help is printed is nobody's error.
     let _ = if text::is_plain(&shown) {
@@ -313,11 +328,6 @@ fn usage(error: &clap::Error) -> ExitCode {
         // It quotes an argument, which a shell may have made of the name of a file.
         shown.lines().try_for_each(|line| writeln!(io::stderr(), "{}", text::escape(line.as_bytes())))
     };
-    if error.use_stderr() {
-        ExitCode::from(2)
-    } else {
-        ExitCode::SUCCESS
-    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub(crate) struct Lab {
     logs: PathBuf,
     /// How long a test takes that could go on for ever; no group has more than two of them.
     pub(crate) period: Duration,
+    /// Of the cases that a group has by the hundred, every so many are tried.
+    pub(crate) every: usize,
     _scratch: tempfile::TempDir,
 }
 
@@ -98,6 +100,7 @@ impl Lab {
             initramfs,
             logs: cache.folder("logs")?,
             period: PERIOD,
+            every: 1,
             _scratch: scratch,
         })
     }
@@ -113,11 +116,12 @@ impl Lab {
         // Warnings and errors of the kernel reach the console, its chatter does not.
         let (flavour, accelerator) = (self.flavour, self.accelerator);
         let mut arguments = format!(
-            "{} {} {} loglevel=5 guest.group={group} guest.seconds={}",
+            "{} {} {} loglevel=5 guest.group={group} guest.seconds={} guest.every={}",
             accelerator.kernel_parameters(flavour.slowness()),
             flavour.parameters(),
             words(group),
-            self.period.as_secs()
+            self.period.as_secs(),
+            self.every
         );
         if let Some(filter) = filter {
             arguments.push_str(&format!(" guest.filter={filter}"));

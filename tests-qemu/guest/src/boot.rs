@@ -2,6 +2,7 @@
 //! From the kernel's first process to the verdict.
 
 use std::fs::File;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,7 @@ fn run() -> Result<()> {
         "security" => security::tests(&mut suite, &plan),
         "fstests" => fstests::tests(&mut suite, &plan),
         "signatures" => signatures::tests(&mut suite, &plan),
-        "flips" => flips::tests(&mut suite, &plan),
+        "flips" => flips::tests(&mut suite, &plan, words.every()?),
         "privilege" => privilege::tests(&mut suite, &plan),
         "races" => {
             waits::tests(&mut suite, &plan);
@@ -81,7 +82,7 @@ fn run() -> Result<()> {
         }
         "backing" => backing::tests(&mut suite, &plan),
         "stores" => stores::tests(&mut suite, &plan),
-        "mutants" => mutants::tests(&mut suite, &plan),
+        "mutants" => mutants::tests(&mut suite, &plan, words.every()?),
         "tools" => tools::tests(&mut suite, &plan),
         fuse if fuse.starts_with("fuse") => by_fuse::tests(&mut suite, &plan, fuse)?,
         "faults" => faults::tests(&mut suite, &plan),
@@ -170,6 +171,13 @@ impl CommandLine {
     fn period(&self) -> Result<Duration> {
         let seconds = self.value("guest.seconds").context("the command line names no guest.seconds")?;
         Ok(Duration::from_secs(seconds.parse().context("guest.seconds is no number")?))
+    }
+
+    /// Of the cases that a group has by the hundred, every so many are tried.
+    fn every(&self) -> Result<usize> {
+        let every = self.value("guest.every").context("the command line names no guest.every")?;
+        let every: NonZero<usize> = every.parse().context("guest.every is no number of cases")?;
+        Ok(every.get())
     }
 
     /// Whether it has this word.

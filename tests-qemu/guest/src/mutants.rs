@@ -49,15 +49,18 @@ const XATTR_ERRORS: [Errno; 5] = [Errno::INVAL, Errno::OPNOTSUPP, Errno::NODATA,
 /// Images that are reported, where more are wrong.
 const TOLD: usize = 20;
 
-pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
-    suite.test("broken-images", || broken_images(plan));
+/// Of those that were broken at random, every so many are tried.
+pub(crate) fn tests(suite: &mut Suite, plan: &Plan, every: usize) {
+    suite.test("broken-images", || broken_images(plan, every));
 }
 
-fn broken_images(plan: &Plan) -> Result<String> {
+fn broken_images(plan: &Plan, every: usize) -> Result<String> {
     // Those that have a signature are vouched for.
     trust(plan)?;
     let mutants = load()?;
-    judge_all(&Kernel, &mutants.image, mutants.list.iter())
+    let (random, named): (Vec<&Mutant>, Vec<&Mutant>) =
+        mutants.list.iter().partition(|mutant| mutant.is_random());
+    judge_all(&Kernel, &mutants.image, named.into_iter().chain(random.into_iter().step_by(every)))
 }
 
 /// The image that was broken, and what was made of it.

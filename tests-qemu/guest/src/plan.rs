@@ -170,6 +170,13 @@ pub struct Mutant {
     pub cold: bool,
 }
 
+impl Mutant {
+    /// Whether it was broken at random: then its name begins with the number that it was made from.
+    pub fn is_random(&self) -> bool {
+        self.name.starts_with(|first: char| first.is_ascii_digit())
+    }
+}
+
 /// Broken images of one good one: thousands, so they have a file of their own, in a compact form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mutants {

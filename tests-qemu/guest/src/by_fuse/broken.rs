@@ -21,20 +21,15 @@ const EVERY: usize = 40;
 /// Of the bits that are flipped for the kernel driver, one in so many.
 const EVERY_FLIP: usize = 20;
 
-/// The name of a random image begins with the number that it was made from.
-fn is_random(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_digit())
-}
-
 pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("broken-images-that-have-names", || {
         let mutants = mutants::load()?;
-        judge_all(&Daemon, &mutants.image, mutants.list.iter().filter(|mutant| !is_random(&mutant.name)))
+        judge_all(&Daemon, &mutants.image, mutants.list.iter().filter(|mutant| !mutant.is_random()))
     });
     suite.test("flipped-bits", || flipped(plan));
     suite.test("broken-images-at-random", || {
         let mutants = mutants::load()?;
-        let random = mutants.list.iter().filter(|mutant| is_random(&mutant.name));
+        let random = mutants.list.iter().filter(|mutant| mutant.is_random());
         judge_all(&Daemon, &mutants.image, random.step_by(EVERY))
     });
 }

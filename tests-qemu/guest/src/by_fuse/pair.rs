@@ -29,7 +29,7 @@ const USER: u32 = 1000;
 const TOLD: usize = 10;
 
 /// Names that are asked about in a folder of a great many: all are listed.
-const ASKED: usize = 2000;
+const ASKED: usize = 500;
 
 /// Places of a file where data or a hole begins, at most.
 const PLACES: usize = 4096;
