@@ -11,7 +11,7 @@
 //! | C                                  | here                                              |
 //! |------------------------------------|---------------------------------------------------|
 //! | `file_system_type`                 | [`FileSystem`], [`Registration`]                  |
-//! | `fs_context`                       | [`FsContext`]; its steps: `source`, `tree`        |
+//! | `fs_context`                       | [`FsContext`]; its steps: `source`, `pack_files`, `tree` |
 //! | `super_block`                      | [`SuperBlock`] in the states [`New`] and [`Ready`]|
 //! | `inode`, `inode_operations`        | [`inode::INode`], [`inode::Operations`]           |
 //! | `dentry`                           | [`dentry::Unhashed`]                              |
@@ -47,6 +47,7 @@ pub(crate) mod folio;
 pub(crate) mod inode;
 pub(crate) mod meta_inode;
 mod mmap;
+pub(crate) mod pack_files;
 pub(crate) mod page_cache;
 pub(crate) mod registration;
 mod source;
