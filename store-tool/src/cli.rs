@@ -47,6 +47,9 @@ Examples:
   tesserafs mount --cert signer.pem root.tess mnt/   signed by this signer, or not at all
   tesserafs mount --digest sha256:... root.tess mnt/ this image and no other
 
+By FUSE a daemon serves the image, and ends when it is unmounted. One that is killed leaves a mount whose files
+cannot be reached (\"Transport endpoint is not connected\"), until that is unmounted, too.
+
 Exit status: 0 mounted; 1 not mounted, and standard error says why; 2 usage error.";
 
 /// Mounts an image at a directory; one line says by what

@@ -277,3 +277,31 @@ fn users_mount_with_fusermount3() {
     assert!(out.contains("fuse.tesserafs ro,nosuid,nodev,"), "{said:?}");
     assert!(out.contains("user_id=65534,group_id=65534,default_permissions"), "{said:?}");
 }
+
+/// fusermount3 goes on when its daemon is killed, and may mount after that.
+#[test]
+fn a_signal_while_fusermount3_works_leaves_no_mount() {
+    let Some(folder) = prepared() else { return };
+    if !Path::new("/usr/bin/fusermount3").exists() {
+        eprintln!("SKIPPED: no fusermount3 (package fuse3)");
+        return;
+    }
+    let (image, dir) = (folder.path().join("image.tess"), folder.path().join("mnt"));
+    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).expect("an owner");
+    fs::create_dir(folder.path().join("bin")).expect("a directory");
+    let late = "#!/bin/sh\nsleep 1\nexec /usr/bin/fusermount3 \"$@\"\n";
+    fs::write(folder.path().join("bin/fusermount3"), late).expect("a program");
+    let script = format!(
+        "mknod {folder}/fuse c 10 229 && chmod 666 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse && \
+         chmod 755 {folder}/bin/fusermount3 && \
+         PATH={folder}/bin:$PATH setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '\
+             {TESSERAFS} mount {image} {dir} & sleep 0.5; kill -TERM $!; wait $!; echo status $?; \
+             sleep 2; grep {dir} /proc/self/mounts; ls {dir} && echo empty'",
+        folder = folder.path().display(),
+        image = image.display(),
+        dir = dir.display(),
+    );
+    let said = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("unshare");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "status 1\nempty\n", "{said:?}");
+    assert_eq!(error(&said), format!("tesserafs: {}: not mounted: interrupted\n", image.display()));
+}
