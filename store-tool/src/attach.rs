@@ -105,7 +105,8 @@ fn by_fusermount(job: &Job) -> io::Result<OwnedFd> {
     let mut command = Command::new(FUSERMOUNT);
     command.args(["-o", &options, "--"]).arg(&job.dir).env("_FUSE_COMMFD", "0");
     let theirs = OwnedFd::from(theirs);
-    let child = command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    // The mounter waits for the end of this output where it kills the daemon: until then there may yet be a mount.
+    let child = command.stdin(theirs).stdout(Stdio::inherit()).stderr(Stdio::piped()).spawn();
     // The command has a copy of its end of the socket: without it, nobody would tell that fusermount3 has ended.
     drop(command);
     let child = child

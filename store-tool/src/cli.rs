@@ -47,6 +47,9 @@ Examples:
   tesserafs mount --cert signer.pem root.tess mnt/   signed by this signer, or not at all
   tesserafs mount --digest sha256:... root.tess mnt/ this image and no other
 
+By FUSE a daemon serves the image, and ends when it is unmounted. One that is killed leaves a mount whose files
+cannot be reached (\"Transport endpoint is not connected\"), until that is unmounted, too.
+
 Exit status: 0 mounted; 1 not mounted, and standard error says why; 2 usage error.";
 
 /// Mounts an image at a directory; one line says by what
@@ -212,16 +215,16 @@ pub fn command() -> clap::Command {
 /// The name under which mount(8) calls the program for `mount -t fuse.tesserafs`, and so for a line of fstab.
 const HELPER: &str = "mount.fuse.tesserafs";
 
-/// What a verb ends with if it is not done, and if its arguments are wrong.
+/// The statuses of a verb.
 const VERB_FAILURES: Failures = Failures { not_done: 1, usage: 2 };
 
-/// What the helper ends with, as mount(8) does.
+/// The statuses of the helper: those of mount(8).
 const HELPER_FAILURES: Failures = Failures { not_done: 32, usage: 1 };
 
 const HELPER_STATUS: &str =
     "Exit status, as of mount(8): 0 mounted; 1 usage error; 32 not mounted, and standard error says why.";
 
-/// Exit statuses.
+/// Exit statuses where something is not done, and where the arguments are wrong.
 struct Failures {
     not_done: u8,
     usage: u8,

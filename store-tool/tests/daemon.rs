@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use rustix::process::{kill_process, Pid, Signal};
 use support::{build, error, mount_type, prepared, tesserafs, text, wait, Mount, PATIENCE, TESSERAFS};
@@ -249,31 +249,59 @@ fn a_line_of_fstab_mounts() {
     assert_eq!(said.stdout, b"bytes\n", "{said:?}");
 }
 
+/// The output of a script that a user runs, for whom programs in `bin` come first; none where users cannot mount.
+fn as_user(folder: &Path, script: &str) -> Option<Output> {
+    if !Path::new("/usr/bin/fusermount3").exists() {
+        eprintln!("SKIPPED: no fusermount3 (package fuse3)");
+        return None;
+    }
+    // fusermount3 wants a user with a name: nobody.
+    std::os::unix::fs::chown(folder.join("mnt"), Some(65534), Some(65534)).expect("an owner");
+    // The device may be root's alone here; on a system with users it is everybody's.
+    let script = format!(
+        "mknod {folder}/fuse c 10 229 && chmod 666 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse && \
+         PATH={folder}/bin:$PATH setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '{script}'",
+        folder = folder.display(),
+    );
+    Some(Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("unshare"))
+}
+
 #[test]
 fn users_mount_with_fusermount3() {
     let Some(folder) = prepared() else { return };
-    if !Path::new("/usr/bin/fusermount3").exists() {
-        eprintln!("SKIPPED: no fusermount3 (package fuse3)");
-        return;
-    }
     let (image, dir) = (folder.path().join("image, too.tess"), folder.path().join("mnt"));
     fs::rename(folder.path().join("image.tess"), &image).expect("an image");
-    // fusermount3 wants a user with a name: nobody.
-    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).expect("an owner");
-    // The device may be root's alone here; on a system with users it is everybody's.
     let script = format!(
-        "mknod {device} c 10 229 && chmod 666 {device} && mount --bind {device} /dev/fuse && \
-         setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '{TESSERAFS} mount \"{image}\" {dir} && \
-         cat {dir}/file && grep {dir} /proc/self/mounts; cat {dir}/file && {TESSERAFS} umount {dir} && ls {dir}'",
-        device = folder.path().join("fuse").display(),
+        "{TESSERAFS} mount \"{image}\" {dir} && cat {dir}/file && grep {dir} /proc/self/mounts; cat {dir}/file && \
+         {TESSERAFS} umount {dir} && ls {dir}",
         image = image.display(),
         dir = dir.display(),
     );
-    let said = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("unshare");
+    let Some(said) = as_user(folder.path(), &script) else { return };
     let out = String::from_utf8_lossy(&said.stdout);
     assert!(said.status.success(), "{said:?}");
     assert!(out.starts_with("bytes\n") && out.ends_with("bytes\n"), "{said:?}");
     assert!(out.contains("image,\\040too.tess"), "{said:?}");
     assert!(out.contains("fuse.tesserafs ro,nosuid,nodev,"), "{said:?}");
     assert!(out.contains("user_id=65534,group_id=65534,default_permissions"), "{said:?}");
+}
+
+/// fusermount3 goes on when its daemon is killed, and may mount after that.
+#[test]
+fn a_signal_while_fusermount3_works_leaves_no_mount() {
+    let Some(folder) = prepared() else { return };
+    let (image, dir) = (folder.path().join("image.tess"), folder.path().join("mnt"));
+    let late = folder.path().join("bin/fusermount3");
+    fs::create_dir(folder.path().join("bin")).expect("a directory");
+    fs::write(&late, "#!/bin/sh\nsleep 1\nexec /usr/bin/fusermount3 \"$@\"\n").expect("a program");
+    fs::set_permissions(&late, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+    let script = format!(
+        "{TESSERAFS} mount {image} {dir} & sleep 0.5; kill -TERM $!; wait $!; echo status $?; \
+         sleep 2; grep {dir} /proc/self/mounts; ls {dir} && echo empty",
+        image = image.display(),
+        dir = dir.display(),
+    );
+    let Some(said) = as_user(folder.path(), &script) else { return };
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "status 1\nempty\n", "{said:?}");
+    assert_eq!(error(&said), format!("tesserafs: {}: not mounted: interrupted\n", image.display()));
 }

@@ -58,7 +58,7 @@ impl Cache {
             return Ok(folder);
         }
         self.make(name, make)?;
-        // Between the two locks somebody may forget it, who does so once, for another input.
+        // Between the two locks a run with another input may forget it.
         ensure!(self.hold(name)?, "another run has removed {} at once", folder.display());
         Ok(folder)
     }

@@ -66,6 +66,8 @@ pub(super) struct Claim<'a> {
     index: u32,
     /// Whether the beginning of the chunk was there: a reader who comes for more may come again.
     pub(super) is_for_more: bool,
+    /// Whether the slot was filled: by now it may be gone, or another reader's claim.
+    is_filled: bool,
 }
 
 impl ChunkCache {
@@ -95,7 +97,7 @@ impl ChunkCache {
         inner.slots.insert(index, Slot::Claimed);
         drop(inner);
         drop(gone);
-        Found::Claim(Claim { cache: self, index, is_for_more })
+        Found::Claim(Claim { cache: self, index, is_for_more, is_filled: false })
     }
 
     /// A claim on a chunk of which there is nothing.
@@ -105,7 +107,7 @@ impl ChunkCache {
             return None;
         }
         inner.slots.insert(index, Slot::Claimed);
-        Some(Claim { cache: self, index, is_for_more: false })
+        Some(Claim { cache: self, index, is_for_more: false, is_filled: false })
     }
 
     /// Waits until nobody decodes chunk `index`.
@@ -185,11 +187,16 @@ fn memory(raw: &Vec<u8>) -> usize {
 
 impl Claim<'_> {
     /// Fills the slot with the raw bytes of the chunk, or with the first of them.
-    pub(super) fn fill(self, raw: Vec<u8>) -> Arc<Vec<u8>> {
+    pub(super) fn fill(mut self, mut raw: Vec<u8>) -> Arc<Vec<u8>> {
+        // The buffer may have been that of a longer chunk, and counts as a whole.
+        if raw.capacity() > raw.len().saturating_add(raw.len() / 4) {
+            raw.shrink_to_fit();
+        }
         let raw = Arc::new(raw);
         let cache = self.cache;
         let mut inner = cache.lock();
         inner.fill(self.index, raw.clone());
+        self.is_filled = true;
         let mut evicted = Vec::new();
         while inner.bytes > cache.most {
             let Some(gone) = inner.evict() else { break };
@@ -205,17 +212,17 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let mut inner = self.cache.lock();
-        if matches!(inner.slots.get(&self.index), Some(Slot::Claimed)) {
-            inner.slots.remove(&self.index);
+        if !self.is_filled {
+            self.cache.lock().slots.remove(&self.index);
         }
-        drop(inner);
         self.cache.settled.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
     use super::*;
 
     fn claim(cache: &ChunkCache, index: u32, wanted: u32) -> Claim<'_> {
@@ -268,6 +275,52 @@ mod tests {
             }
         });
         assert_eq!(decoded.into_inner(), 1);
+    }
+
+    /// Readers who want more of a chunk claim it once more, while the first reader is about to give up a claim that is settled.
+    #[test]
+    fn readers_of_beginnings_and_of_more_keep_the_bound() {
+        let cache = ChunkCache::new(6 * (300 + SLOT_BYTES));
+        let decoding = [const { std::sync::atomic::AtomicBool::new(false) }; 16];
+        std::thread::scope(|scope| {
+            for thread in 0..8_u64 {
+                let (cache, decoding) = (&cache, &decoding);
+                scope.spawn(move || {
+                    let mut number = thread + 1;
+                    for _ in 0..40_000 {
+                        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        let index = (number >> 60) as u32;
+                        let wanted = if number >> 59 & 1 == 0 { 10 } else { 300 };
+                        match cache.find(index, wanted) {
+                            Found::Raw(raw) => assert!(raw.len() >= wanted as usize),
+                            Found::Busy => cache.wait(index),
+                            Found::Claim(claim) => {
+                                let is_held = &decoding[index as usize];
+                                assert!(!is_held.swap(true, SeqCst), "chunk {index} is claimed twice");
+                                std::thread::sleep(std::time::Duration::from_micros(20));
+                                let raw = vec![1; wanted as usize];
+                                is_held.store(false, SeqCst);
+                                claim.fill(raw);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let inner = cache.lock();
+        assert_eq!(inner.order.len(), inner.slots.len());
+        assert!(inner.bytes <= cache.most, "{} bytes", inner.bytes);
+    }
+
+    #[test]
+    fn a_buffer_counts_as_long_as_its_chunk() {
+        let cache = ChunkCache::new(10 * (300 + SLOT_BYTES));
+        for index in 0..10 {
+            let mut raw = Vec::with_capacity(100_000);
+            raw.resize(300, 7);
+            claim(&cache, index, 300).fill(raw);
+        }
+        assert!((0..10).all(|index| matches!(cache.find(index, 300), Found::Raw(_))));
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use rustix::process::geteuid;
+use rustix::process::{geteuid, waitid, WaitId, WaitIdOptions};
 use sd_notify::NotifyState;
 use tesserafs_image::superblock::Head;
 use tesserafs_image::{text, Source};
@@ -106,10 +106,11 @@ fn is_dead(dir: &Path) -> bool {
 fn attend(mut daemon: Child, events: Events, dir: &Path, mount: Option<&Mount>) -> Result<(), String> {
     let Events { mut events, sender } = events;
     let pid = rustix::process::Pid::from_child(&daemon);
+    // It stays a zombie until no signal is sent to its number any more.
     let waiter = thread::spawn(move || {
-        let status = daemon.wait();
+        let ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).map(drop);
         drop(sender.shutdown(std::net::Shutdown::Write));
-        status
+        ended
     });
     let is_ours = || mountinfo::at(dir).is_some_and(|now| Some(&now) == mount);
     let mut signals = 0;
@@ -128,8 +129,9 @@ fn attend(mut daemon: Child, events: Events, dir: &Path, mount: Option<&Mount>) 
             unmount_at(dir, true, true).unwrap_or_else(|error| say(&error));
         }
     }
-    let status = waiter.join().map_err(|_| "the daemon cannot be waited for".to_owned())?;
-    let status: ExitStatus = status.map_err(|error| error.to_string())?;
+    let ended = waiter.join().map_err(|_| "the daemon cannot be waited for".to_owned())?;
+    ended.map_err(|error| error.to_string())?;
+    let status = daemon.wait().map_err(|error| error.to_string())?;
     if is_ours() {
         // A mount that nobody serves is of no use.
         unmount_at(dir, true, true).unwrap_or_else(|error| say(&error));

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -14,6 +15,9 @@ use crate::daemon::READY;
 /// The events of the daemon, as bytes; any other byte is a signal.
 const IS_READY: u8 = b'r';
 const HAS_ENDED: u8 = b'e';
+
+/// Time in which fusermount3 ends after its daemon was killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a daemon has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,9 @@ impl Events {
             _ => {
                 daemon.kill()?;
                 drop(listener);
+                // fusermount3 has the other end, too, and may mount before it ends. One more signal ends the wait.
+                self.events.set_read_timeout(Some(PATIENCE))?;
+                let _ = self.events.read(&mut event);
                 Ok(Begun::Interrupted)
             }
         }
