@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask test`: every check of the project, cheap ones first.
 //!
-//! A run says at its end how many minutes each group took; two of them run at once. One of 25 minutes, emulated on two
-//! processors, with all kernels and roots in the cache, after a change of the tools, and with a little other work beside it:
+//! A run says at its end how many minutes each group took; two of them run at once. One of 20 minutes, emulated on two
+//! processors, with all kernels, roots and tools in the cache:
 //!
 //! | groups | minutes |
 //! |---|---|
-//! | `source` 5.3, `fuzz` 0.4: compiling, and tests without a kernel | 5.7 |
-//! | `module` and `stock/module` 0.2, `image` 1.8: the driver for two kernels, images of a root | 2.0 |
-//! | on the custom kernel: `races` 2.0, `mutants` 1.5, `fuse-cases` 1.0, `flips` 0.8, four others 1.5 | 6.8 |
-//! | on Debian's kernel: `backing` 4.4, `fuse` 4.1, `compare` 3.3, `readers` 2.9, `stores` 2.4, four others 1.8 | 18.9 |
-//! | booting from an image: `stock/boot` 3.9, `boot` 1.6, six others 4.5 | 10.0 |
+//! | `source` 2.5, `fuzz` 1.1: compiling, and tests without a kernel | 3.6 |
+//! | `module` and `stock/module` 0.2, `image` 1.2: the driver for two kernels, images of a root | 1.4 |
+//! | on the custom kernel: `races` 1.9, `mutants` 1.5, `fuse-cases` 1.5, `flips` 0.7, four others 1.1 | 6.7 |
+//! | on Debian's kernel: `backing` 3.8, `fuse` 3.6, `compare` 2.3, `stores` 2.2, `readers` 2.0, four others 1.7 | 15.6 |
+//! | booting from an image: `stock/boot` 3.4, `boot` 1.7, six others 3.8 | 8.9 |
 
 pub(crate) mod arm64;
 mod flips;
