@@ -41,9 +41,9 @@ pub fn raw_map(map: &Map, annotations: &Annotations) -> RawMap {
 }
 
 /// Where everything is.
-pub fn layout(tree: &Tree, map: &Map, annotations: &Annotations) -> Result<Layout> {
+pub fn layout(tree: &RawTree, map: &Map, annotations: &Annotations) -> Result<Layout> {
     let tree_offset = (BLOCK_BYTES + map.pack_bytes).next_multiple_of(BLOCK_BYTES);
-    let layout = Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?;
+    let layout = Layout::new(tree_offset, tree, &raw_map(map, annotations))?;
     let elsewhere = map.figures.stored_bytes - map.pack_bytes;
     if map.plain_hole_bytes > plain_holes_max(layout.image_bytes + elsewhere) {
         return Err(Error::TooMany(TOO_MANY));
@@ -61,7 +61,7 @@ mod tests {
         let tree = TreeBuilder::new(Attributes::default()).and_then(TreeBuilder::finish).unwrap();
         let with_holes = |plain_hole_bytes| {
             let map = Map { plain_hole_bytes, ..Map::default() };
-            layout(&tree, &map, &Annotations::new())
+            layout(&raw_tree(&tree, &map), &map, &Annotations::new())
         };
         let image_bytes = with_holes(0).unwrap().image_bytes;
         let limit = (1 << 36) + 64 * image_bytes;

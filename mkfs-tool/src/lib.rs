@@ -12,6 +12,7 @@
 //! - [`source`] walks a directory or an archive, [`tree`] numbers what it finds;
 //! - [`chunker`] says where contents are cut, [`mod@encode`] runs that, dedup and compression on all processors;
 //! - [`packs`] has the chunks of other images, and those that go beside this one;
+//! - [`convert`] makes one form of the other;
 //! - [`layout`] places the tables, [`image`] writes them, [`sign`] signs;
 //! - [`output`] is the file, [`report`] and [`progress`] tell of it, [`error`] and [`exit_code`] of failure.
 //!
@@ -28,6 +29,7 @@
 pub mod chunker;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod encode;
 pub mod error;
 pub mod exit_code;
@@ -43,9 +45,9 @@ pub mod source;
 pub mod tree;
 pub mod xattr;
 
+use std::env;
 use std::path::Path;
 use std::time::Instant;
-use std::{env, fs};
 
 use crate::config::{Config, SourcePath};
 use crate::encode::{encode, Resources};
@@ -97,13 +99,10 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     };
     if let Some(output) = output {
         let _step = step(progress, || format!("writing {}", Shown(&config.image)));
-        // The pack first: an image is never there without it.
-        let written = pack.map_or(Ok(None), NewPack::commit)?;
-        output.commit().inspect_err(|_| {
-            if let Some(path) = written {
-                let _ = fs::remove_file(path);
-            }
-        })?;
+        match pack {
+            Some(pack) => pack.commit_before(output)?,
+            None => output.commit()?,
+        }
     }
     report.threads = config.threads.get() as u64;
     report.seconds = started.elapsed().as_secs_f64();

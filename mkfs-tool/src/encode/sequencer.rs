@@ -278,17 +278,9 @@ impl<'a, F> Sequencer<'a, F> {
         Ok(busy)
     }
 
-    /// Adds a chunk that lies in a pack of a parent: its index there is one more, as that of the new pack is 0.
+    /// Adds a chunk that lies in a pack of a parent.
     fn add(&mut self, known: &KnownChunk) -> Result<()> {
-        let chunk = Chunk {
-            index: ChunkIndex(self.map.chunks.len() as u32),
-            pack: PackIndex(known.pack + 1),
-            offset: known.offset,
-            codec: known.codec,
-            stored_len: known.stored_len,
-            raw_len: known.raw_len,
-            digest: known.digest,
-        };
+        let chunk = known.to_chunk(ChunkIndex(self.map.chunks.len() as u32));
         self.push(&chunk)
     }
 

@@ -54,10 +54,20 @@ impl NewPack {
         Digest(self.hasher.clone().finalize().into())
     }
 
+    /// Gives the file its name, and then the image that names it: an image is never there without its packs.
+    pub fn commit_before(self, image: Output) -> Result<()> {
+        let written = self.commit()?;
+        image.commit().inspect_err(|_| {
+            if let Some(path) = written {
+                let _ = fs::remove_file(path);
+            }
+        })
+    }
+
     /// Gives the file its name, if there is a byte in it; the path of a file that was not there before.
     ///
     /// A pack of that name is kept if it has these bytes: images may be mounted over it.
-    pub fn commit(self) -> Result<Option<PathBuf>> {
+    fn commit(self) -> Result<Option<PathBuf>> {
         let path = self.dir.join(self.digest().to_string());
         let Some((output, writer)) = self.file else { return Ok(None) };
         writer.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;

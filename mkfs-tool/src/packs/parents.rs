@@ -31,6 +31,14 @@ pub struct KnownChunk {
     pub digest: Digest,
 }
 
+impl KnownChunk {
+    /// As the chunk of that index. Until [`arrange`](super::arrange) its pack is one more than that among the parents', as the new one is 0.
+    pub fn to_chunk(&self, index: ChunkIndex) -> Chunk {
+        let Self { offset, codec, stored_len, raw_len, digest, .. } = *self;
+        Chunk { index, pack: PackIndex(self.pack + 1), offset, codec, stored_len, raw_len, digest }
+    }
+}
+
 /// A pack of a parent: a file in the directory of packs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentPack {
@@ -151,7 +159,9 @@ impl Parents {
             }
             self.packs.push(ParentPack { pack, path });
         }
-        u16::try_from(index).map_err(|_| Error::TooMany("packs of parents"))
+        // One more is what a chunk of it says, until its pack has a place in the table.
+        let index = u16::try_from(index).ok().filter(|index| *index < u16::MAX);
+        index.ok_or(Error::TooMany("packs of parents"))
     }
 }
 
