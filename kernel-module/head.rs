@@ -13,7 +13,8 @@ use kernel::sync::Arc;
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
 use tesserafs_format::superblock::check_prefix;
 use tesserafs_format::{
-    Digest,     FormatError, Image, Ino, Inode, Pack, PackIndex, PackKind, Place, Rule, SuperBlock as ImageSuperBlock,
+    Digest, FormatError, Image, Ino, Inode, Pack, PackIndex, PackKind, Place, Rule,
+    SuperBlock as ImageSuperBlock,
 };
 
 use crate::error::{Failure, ImageId};
@@ -97,10 +98,17 @@ impl Head {
 
         // 6. The packs, those in files of their own, too.
         let mut packs = Packs::new(layout.packs.records())?;
+        options
+            .packs
+            .check_count(fc, layout.packs.records().saturating_sub(1))?;
         for index in 0..layout.packs.records() {
             let index = PackIndex(index as u16);
             let pack = image.pack(index).map_err(refuse)?;
             packs.add(open(fc, options, &backing, id, &pack)?, pack)?;
+        }
+        if let Err((pack, failure)) = packs.check_first(&image, options.trust()) {
+            mount_error!(fc, "{}: {}: in {}", id, failure, PackName(pack.digest));
+            return Err(failure.errno());
         }
 
         Ok(KBox::new(
@@ -132,8 +140,19 @@ fn open(
     let file = options.packs.open(fc, pack.index.0, &name)?;
     if file.len() != pack.bytes {
         let place = Place::Pack(pack.index.0);
-        let failure = Failure::from(FormatError::new(Rule::PackDigest, place, file.len(), pack.bytes));
-        mount_error!(fc, "{}: {}: bytes of {}", id, failure, PackName(pack.digest));
+        let failure = Failure::from(FormatError::new(
+            Rule::PackDigest,
+            place,
+            file.len(),
+            pack.bytes,
+        ));
+        mount_error!(
+            fc,
+            "{}: {}: bytes of {}",
+            id,
+            failure,
+            PackName(pack.digest)
+        );
         return Err(failure.errno());
     }
     Ok(file)

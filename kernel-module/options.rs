@@ -150,16 +150,21 @@ impl Options {
         Ok(())
     }
 
+    /// What vouches for the bytes of chunks.
+    pub(crate) fn trust(&self) -> Trust {
+        if self.trusted_backing {
+            Trust::Backing
+        } else {
+            Trust::Digests
+        }
+    }
+
     /// The options as a mount keeps them.
     pub(crate) fn kept(&self) -> Result<Kept> {
         Ok(Kept {
             is_pinned: self.digest.is_some(),
             private_pages: self.private_pages,
-            trust: if self.trusted_backing {
-                Trust::Backing
-            } else {
-                Trust::Digests
-            },
+            trust: self.trust(),
             packdir: match self.packs.path() {
                 Some(path) => Some(path.try_into()?),
                 None => None,

@@ -5,11 +5,12 @@
 use kernel::prelude::*;
 
 use tesserafs_format::limits::BLOCK_BYTES;
-use tesserafs_format::num::usize_from_u32;
-use tesserafs_format::{Chunk, ChunkIndex, Pack, PackKind, Place};
+use tesserafs_format::num::{low_u32, usize_from_u32};
+use tesserafs_format::{Chunk, ChunkIndex, Image, Metadata, Pack, PackKind, Place};
 
 use crate::error::Failure;
 use crate::klib::buffer::Buffer;
+use crate::verify::{verify, Trust};
 use crate::vfs::backing::{Backing, Bytes};
 use crate::vfs::fatal_signal_pending;
 
@@ -62,6 +63,34 @@ impl Packs {
         depths.max().unwrap_or(0)
     }
 
+    /// Compares the first chunk that the image has in each pack beside it with its digest; the pack where that
+    /// fails. So a file that is no more than as long as a pack is refused, and not found when somebody reads.
+    pub(crate) fn check_first<M>(
+        &self,
+        image: &Image<'_, M>,
+        trust: Trust,
+    ) -> Result<(), (&Pack, Failure)>
+    where
+        M: Metadata<Error = Failure>,
+    {
+        for PackFile { pack, .. } in self.files.iter() {
+            let check = || {
+                let Some(chunk) = first_chunk(image, pack)? else {
+                    return Ok(());
+                };
+                let mut stored = self.read([chunk].into_iter())?;
+                for stored in stored.of_each([chunk].into_iter())?.iter_mut() {
+                    verify(trust, &chunk, stored)?;
+                }
+                Ok(())
+            };
+            if pack.kind == PackKind::File {
+                check().map_err(|failure| (pack, failure))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the stored bytes of each of `chunks`: those that lie side by side in a pack with one
     /// request. They are not verified yet.
     pub(crate) fn read(&self, chunks: impl Iterator<Item = Chunk>) -> Result<Stored, Failure> {
@@ -83,6 +112,26 @@ impl Packs {
         }
         Ok(Stored { runs })
     }
+}
+
+/// The first chunk that an image has in a pack. One whose chunks are in no order may seem to have none.
+fn first_chunk<M: Metadata<Error = Failure>>(
+    image: &Image<'_, M>,
+    pack: &Pack,
+) -> Result<Option<Chunk>, Failure> {
+    let (mut low, mut high) = (0, low_u32(image.sb.layout.chunks.records()));
+    let mut found = None;
+    while low < high {
+        let middle = low.midpoint(high);
+        let chunk = image.chunk(ChunkIndex(middle))?;
+        if chunk.pack < pack.index {
+            low = middle.saturating_add(1);
+        } else {
+            high = middle;
+            found = Some(chunk).filter(|chunk| chunk.pack == pack.index);
+        }
+    }
+    Ok(found)
 }
 
 /// Chunks that lie side by side in a pack, and are asked for in this order.

@@ -12,6 +12,7 @@
 use super::{
     backing::Backing,
     context::FsContext,
+    copy_c_string,
     registration::FileSystem,
     source::{
         self,
@@ -72,8 +73,8 @@ impl PackFiles {
             // SAFETY: It is a C string that stays for this call.
             let directory = unsafe { source::open(fc, path, DIRECTORY_FLAGS) }?;
             // SAFETY: It is a C string that stays for this call.
-            let path = unsafe { CStr::from_char_ptr(path) };
-            return self.set_directory(fc, directory, CString::try_from(path)?);
+            let path = unsafe { copy_c_string(path) }?;
+            return self.set_directory(fc, directory, path);
         }
         // SAFETY: It is an open file that stays for this call.
         let file = unsafe { (*param).__bindgen_anon_1.file };
@@ -131,6 +132,22 @@ impl PackFiles {
         }
     }
 
+    /// Refuses open packs that an image with so many does not have.
+    pub(crate) fn check_count<T: FileSystem>(&self, fc: &FsContext<T>, packs: u64) -> Result {
+        match self {
+            Self::Open(files) if u64::try_from(files.len()).map_or(true, |open| open > packs) => {
+                mount_error!(
+                    fc,
+                    "{} packs are open, the image has {}",
+                    files.len(),
+                    packs
+                );
+                Err(EINVAL)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the pack with this index in the table, 1 at least, and this name.
     pub(crate) fn open<T: FileSystem>(
         &self,
@@ -149,7 +166,12 @@ impl PackFiles {
             Self::Open(files) => {
                 let at = usize::from(index).checked_sub(1).ok_or(EINVAL)?;
                 let Some(file) = files.get(at) else {
-                    mount_error!(fc, "{} is not among the {} that are open", named, files.len());
+                    mount_error!(
+                        fc,
+                        "{} is not among the {} that are open",
+                        named,
+                        files.len()
+                    );
                     return Err(ENOENT);
                 };
                 file.clone()
@@ -165,11 +187,7 @@ impl PackFiles {
 }
 
 /// Opens the file of that name in a directory, as the mounter.
-fn open_in<T: FileSystem>(
-    fc: &FsContext<T>,
-    directory: &File,
-    name: &CStr,
-) -> Result<ARef<File>> {
+fn open_in<T: FileSystem>(fc: &FsContext<T>, directory: &File, name: &CStr) -> Result<ARef<File>> {
     // SAFETY: The directory is open; the place of its path in it is taken, and nothing is read.
     let path = unsafe { &raw const (*directory.as_ptr()).__bindgen_anon_1.f_path };
     let file = source::as_opener(fc, || {
@@ -187,4 +205,3 @@ pub(crate) fn show_path(seq: &kernel::seq_file::SeqFile, path: &CStr) {
     // SAFETY: The VFS prints into it now, and the path is a C string.
     unsafe { bindings::tesserafs_seq_show_packdir(seq, path.as_char_ptr()) };
 }
-

@@ -13,6 +13,7 @@ use super::{
     backing::Backing,
     c_bytes,
     context::FsContext,
+    copy_c_string,
     registration::FileSystem, //
 };
 use crate::{
@@ -20,10 +21,7 @@ use crate::{
     klib::buffer::Buffer,
     mount_error, //
 };
-use core::{
-    ffi::CStr,
-    ptr::NonNull, //
-};
+use core::ptr::NonNull;
 use kernel::{
     error::{
         from_err_ptr,
@@ -182,8 +180,7 @@ pub(super) unsafe fn path_of(file: *mut bindings::file) -> Result<CString> {
     // SAFETY: The file is open, and `room` as long as is said.
     let path = from_err_ptr(unsafe { bindings::file_path(file, room.as_mut_ptr().cast(), len) })?;
     // SAFETY: `file_path()` returned a C string within `room`.
-    let path = unsafe { CStr::from_char_ptr(path) };
-    Ok(CString::try_from(path)?)
+    unsafe { copy_c_string(path) }
 }
 
 /// Finds out what the mounter has named, and opens it if it is a file. `opened` is what [`take`] returned.
@@ -274,11 +271,7 @@ pub(super) fn backing<T: FileSystem>(
     let backing = Backing::from_file(file, stack_depth)?;
     // The program or machine that serves such a file may be the mounter's own.
     if !fc.is_privileged() && !backing.is_local() {
-        mount_error!(
-            fc,
-            "in a user namespace {} must lie on this machine",
-            named
-        );
+        mount_error!(fc, "in a user namespace {} must lie on this machine", named);
         return Err(EPERM);
     }
     Ok(backing)
