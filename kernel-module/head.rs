@@ -5,13 +5,16 @@
 //! It is read before there is a superblock. Until the signature is checked, nothing of the image is looked
 //! at but its superblock, which is parsed in place, and the signature itself.
 
+use kernel::fmt;
 use kernel::prelude::*;
+use kernel::str::CString;
 use kernel::sync::Arc;
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
 use tesserafs_format::superblock::check_prefix;
 use tesserafs_format::{
-    FormatError, Image, Ino, Inode, Pack, PackIndex, Place, Rule, SuperBlock as ImageSuperBlock,
+    Digest, FormatError, Image, Ino, Inode, Pack, PackIndex, PackKind, Place, Rule,
+    SuperBlock as ImageSuperBlock,
 };
 
 use crate::error::{Failure, ImageId};
@@ -20,6 +23,7 @@ use crate::meta::EarlyReader;
 use crate::mount::Tesserafs;
 use crate::mount_error;
 use crate::options::Options;
+use crate::pack::Packs;
 use crate::signature::{self, Signer};
 use crate::stats::Stats;
 use crate::verify::KernelSha256;
@@ -35,7 +39,7 @@ pub(crate) struct Head {
     /// Its ID, and what is counted for it.
     pub(crate) stats: Arc<Stats>,
     /// Where its chunks are.
-    pub(crate) pack: Pack,
+    pub(crate) packs: Packs,
     /// Its root directory.
     pub(crate) root: Inode,
 }
@@ -84,24 +88,28 @@ impl Head {
         check_signer(fc, id, signer)?;
         options.check_trust(fc, id)?;
 
-        // 5. Whether this driver can read it.
-        if sb.layout.packs.records() > 1 {
-            mount_error!(
-                fc,
-                "{}: it has packs in files of their own, which are not read yet",
-                id
-            );
-            return Err(EOPNOTSUPP);
-        }
-
-        // 6. The first metadata, which the superblock vouches for.
+        // 5. The first metadata, which the superblock vouches for.
         let stats = Arc::pin_init(Stats::new(id, fc.is_privileged()), GFP_KERNEL)?;
         let reader = EarlyReader::new(&backing, &sb, &stats);
         let layout = &sb.layout;
         reader.ask_for(&[layout.packs, layout.attributes, layout.inodes]);
         let image = Image::new(&sb, &reader);
-        let pack = image.pack(PackIndex(0)).map_err(refuse)?;
         let root = image.inode(Ino::ROOT).map_err(refuse)?;
+
+        // 6. The packs, those in files of their own, too.
+        let mut packs = Packs::new(layout.packs.records())?;
+        options
+            .packs
+            .check_count(fc, layout.packs.records().saturating_sub(1))?;
+        for index in 0..layout.packs.records() {
+            let index = PackIndex(index as u16);
+            let pack = image.pack(index).map_err(refuse)?;
+            packs.add(open(fc, options, &backing, id, &pack)?, pack)?;
+        }
+        if let Err((pack, failure)) = packs.check_first(&image, options.trust()) {
+            mount_error!(fc, "{}: {}: in {}", id, failure, PackName(pack.digest));
+            return Err(failure.errno());
+        }
 
         Ok(KBox::new(
             Self {
@@ -109,11 +117,53 @@ impl Head {
                 sb,
                 signer,
                 stats,
-                pack,
+                packs,
                 root,
             },
             GFP_KERNEL,
         )?)
+    }
+}
+
+/// What the bytes of a pack are read from: the image, or a file of their own, which has no others.
+fn open(
+    fc: &FsContext<Tesserafs>,
+    options: &Options,
+    image: &Backing,
+    id: ImageId,
+    pack: &Pack,
+) -> Result<Backing> {
+    if pack.kind == PackKind::Embedded {
+        return Ok(image.clone());
+    }
+    let name = CString::try_from_fmt(fmt!("{}", PackName(pack.digest)))?;
+    let file = options.packs.open(fc, pack.index.0, &name)?;
+    if file.len() != pack.bytes {
+        let place = Place::Pack(pack.index.0);
+        let failure = Failure::from(FormatError::new(
+            Rule::PackDigest,
+            place,
+            file.len(),
+            pack.bytes,
+        ));
+        mount_error!(
+            fc,
+            "{}: {}: bytes of {}",
+            id,
+            failure,
+            PackName(pack.digest)
+        );
+        return Err(failure.errno());
+    }
+    Ok(file)
+}
+
+/// The name of the file that a pack is.
+struct PackName(Digest);
+
+impl fmt::Display for PackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
     }
 }
 

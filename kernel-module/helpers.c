@@ -26,6 +26,7 @@
 #include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -41,6 +42,7 @@
 /* Registered in `struct file_system_type`; vfs/context.rs parses with it. */
 const struct fs_parameter_spec tesserafs_fs_parameters[] = {
 	fsparam_file_or_string("source", TESSERAFS_OPT_SOURCE),
+	fsparam_file_or_string("packdir", TESSERAFS_OPT_PACKDIR),
 	fsparam_string("digest", TESSERAFS_OPT_OTHER),
 	fsparam_flag_no("acl", TESSERAFS_OPT_FLAG),
 	fsparam_flag("private_pages", TESSERAFS_OPT_FLAG),
@@ -501,6 +503,11 @@ void tesserafs_revert_creds(const struct cred *cred)
 bool tesserafs_sb_is_anon(const struct super_block *sb)
 {
 	return MAJOR(sb->s_dev) == UNNAMED_MAJOR;
+}
+
+void tesserafs_seq_show_packdir(struct seq_file *seq, const char *path)
+{
+	seq_show_option(seq, "packdir", path);
 }
 
 void tesserafs_set_invalidate_lock_class(struct inode *inode, int depth, bool meta)

@@ -25,6 +25,7 @@ struct kmem_cache;
 struct kobject;
 struct ratelimit_state;
 struct readahead_control;
+struct seq_file;
 struct shrinker;
 struct super_block;
 struct user_namespace;
@@ -33,12 +34,13 @@ struct work_struct;
 struct workqueue_struct;
 
 /*
- * The answer of tesserafs_fs_parse() for `source`; every other option is read by its name; flags
+ * The answers of tesserafs_fs_parse() for `source` and `packdir`; every other option is read by its name; flags
  * have no value.
  */
 #define TESSERAFS_OPT_OTHER	0
 #define TESSERAFS_OPT_SOURCE	1
 #define TESSERAFS_OPT_FLAG	2
+#define TESSERAFS_OPT_PACKDIR	3
 
 extern const struct fs_parameter_spec tesserafs_fs_parameters[];
 extern struct ratelimit_state tesserafs_shared_ratelimit;
@@ -126,6 +128,7 @@ void tesserafs_release_fault_lock(struct vm_fault *vmf);
 bool tesserafs_require_signatures(void);
 void tesserafs_revert_creds(const struct cred *cred);
 bool tesserafs_sb_is_anon(const struct super_block *sb);
+void tesserafs_seq_show_packdir(struct seq_file *seq, const char *path);
 void tesserafs_set_invalidate_lock_class(struct inode *inode, int depth, bool meta);
 struct shrinker *tesserafs_shrinker_alloc(const char *name);
 void tesserafs_super_get_passive(struct super_block *sb);

@@ -260,6 +260,9 @@ pub(crate) struct EarlyReader<'a> {
     blocks: Cell<Option<Buffer<EarlyBlock>>>,
 }
 
+/// Blocks that are kept, and then forgotten all at once: what a mount looks at is not the whole of a table.
+const EARLY_BLOCKS: usize = 256;
+
 /// A block that was verified.
 struct EarlyBlock {
     number: u64,
@@ -355,8 +358,8 @@ impl Metadata for EarlyReader<'_> {
 
     fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), Failure> {
         let mut blocks = match self.blocks.take() {
-            Some(blocks) => blocks,
-            None => Buffer::with_capacity(0)?,
+            Some(blocks) if blocks.len() < EARLY_BLOCKS => blocks,
+            _ => Buffer::with_capacity(0)?,
         };
         let result = self.read_with(&mut blocks, offset, to);
         self.blocks.set(Some(blocks));

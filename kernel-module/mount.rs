@@ -33,6 +33,7 @@ use crate::pack::Packs;
 use crate::signature::Signer;
 use crate::stats::{self, Stats};
 use crate::vfs::inode::Ref;
+use crate::vfs::pack_files::PackFiles;
 use crate::vfs::page_cache::PageCache;
 use crate::vfs::{Backing, FileSystem, FsContext, New, Ready, StatFs, SuperBlock};
 use crate::xattr::Xattrs;
@@ -151,6 +152,14 @@ impl FileSystem for Tesserafs {
         Head::read(fc, options, backing)
     }
 
+    fn pack_files(options: &mut Options) -> &mut PackFiles {
+        &mut options.packs
+    }
+
+    fn stack_depth(head: &KBox<Head>) -> c_int {
+        head.packs.stack_depth()
+    }
+
     fn fill_super(
         fc: &FsContext<Self>,
         options: &Options,
@@ -162,7 +171,7 @@ impl FileSystem for Tesserafs {
             sb: image_sb,
             signer,
             stats,
-            pack,
+            packs,
             root,
         } = KBox::into_inner(head);
         sb.set_uuid(&uuid(&stats.id.0));
@@ -170,7 +179,7 @@ impl FileSystem for Tesserafs {
         sb.set_export::<inode::Handles>();
         sb.set_posix_acl(options.acl());
         sb.set_readahead(READAHEAD);
-        let tree = MerkleTree::new(backing.clone(), &image_sb, stats.clone());
+        let tree = MerkleTree::new(backing, &image_sb, stats.clone());
         sb.set_meta(tree.len(), tree)?;
         let mounter_is_privileged = fc.is_privileged();
         let shown = if mounter_is_privileged {
@@ -185,14 +194,15 @@ impl FileSystem for Tesserafs {
         if mounter_is_privileged || within_rate() {
             pr_info!("{}: mounted, {}\n", stats.id, signer.describe());
         }
-        let options = options.kept();
-        let shares_pages = options.may_share_pages() && backing.is_local() && mounter_is_privileged;
+        let options = options.kept()?;
+        let shares_pages =
+            options.may_share_pages() && packs.device().is_some() && mounter_is_privileged;
         Ok(Mounted {
             sb: image_sb,
             root,
             stats,
             shown,
-            packs: Packs::new(backing, pack),
+            packs,
             signer,
             mounter_is_privileged,
             options,

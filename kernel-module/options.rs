@@ -3,6 +3,7 @@
 //! The mount options: what the mounter wants of an image, and what is refused because of it.
 
 use kernel::seq_file::SeqFile;
+use kernel::str::CString;
 use kernel::{prelude::*, seq_print};
 
 use tesserafs_format::{Digest, FormatError, Place, Rule};
@@ -12,6 +13,7 @@ use crate::klib::param::require_signatures;
 use crate::mount::{Mounted, Tesserafs};
 use crate::mount_error;
 use crate::verify::Trust;
+use crate::vfs::pack_files::{show_path, PackFiles};
 use crate::vfs::{FsContext, SuperBlock};
 
 /// The mount options, except the source.
@@ -25,10 +27,11 @@ pub(crate) struct Options {
     private_pages: bool,
     /// `acl` or `noacl`: whether POSIX ACLs count.
     acl: Option<bool>,
+    /// `packdir`: where the packs are that are files.
+    pub(crate) packs: PackFiles,
 }
 
 /// The options as a mount keeps them.
-#[derive(Clone, Copy)]
 pub(crate) struct Kept {
     /// Whether the mounter pinned the ID.
     is_pinned: bool,
@@ -36,6 +39,8 @@ pub(crate) struct Kept {
     private_pages: bool,
     /// Whether the bytes of its chunks are trusted for their digests or for the store.
     pub(crate) trust: Trust,
+    /// The directory of the packs, if one was named.
+    packdir: Option<CString>,
 }
 
 impl Options {
@@ -109,6 +114,11 @@ impl Options {
             );
             return Err(EINVAL);
         }
+        let packdir = self.packs.path();
+        if !self.packs.is_unnamed() && packdir != kept.packdir.as_deref() {
+            mount_error!(fc, "{}: `packdir` is for new mounts only", id);
+            return Err(EINVAL);
+        }
         self.check_digest(id).map_err(|failure| {
             mount_error!(fc, "{}: {}", id, failure);
             failure.errno()
@@ -140,17 +150,26 @@ impl Options {
         Ok(())
     }
 
+    /// What vouches for the bytes of chunks.
+    pub(crate) fn trust(&self) -> Trust {
+        if self.trusted_backing {
+            Trust::Backing
+        } else {
+            Trust::Digests
+        }
+    }
+
     /// The options as a mount keeps them.
-    pub(crate) fn kept(&self) -> Kept {
-        Kept {
+    pub(crate) fn kept(&self) -> Result<Kept> {
+        Ok(Kept {
             is_pinned: self.digest.is_some(),
             private_pages: self.private_pages,
-            trust: if self.trusted_backing {
-                Trust::Backing
-            } else {
-                Trust::Digests
+            trust: self.trust(),
+            packdir: match self.packs.path() {
+                Some(path) => Some(path.try_into()?),
+                None => None,
             },
-        }
+        })
     }
 }
 
@@ -168,6 +187,9 @@ pub(crate) fn show(sb: &SuperBlock<Tesserafs>, seq: &SeqFile) {
     let kept = &mounted.options;
     if kept.is_pinned {
         seq_print!(seq, ",digest={}", mounted.stats.id);
+    }
+    if let Some(path) = &kept.packdir {
+        show_path(seq, path);
     }
     if kept.private_pages {
         seq_print!(seq, ",private_pages");

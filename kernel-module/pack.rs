@@ -5,88 +5,180 @@
 use kernel::prelude::*;
 
 use tesserafs_format::limits::BLOCK_BYTES;
-use tesserafs_format::num::usize_from_u32;
-use tesserafs_format::{Chunk, ChunkIndex, Pack, Place};
+use tesserafs_format::num::{low_u32, usize_from_u32};
+use tesserafs_format::{Chunk, ChunkIndex, Image, Metadata, Pack, PackKind, Place};
 
 use crate::error::Failure;
 use crate::klib::buffer::Buffer;
+use crate::verify::{verify, Trust};
 use crate::vfs::backing::{Backing, Bytes};
 use crate::vfs::fatal_signal_pending;
 
-/// The packs of an image: pack 0, which is embedded. Images with others are not mounted.
+/// The packs of an image.
 pub(crate) struct Packs {
+    /// In the order of the pack table.
+    files: Buffer<PackFile>,
+}
+
+/// A pack, and what it is read from.
+struct PackFile {
     backing: Backing,
-    embedded: Pack,
+    /// Where it begins there.
+    start: u64,
+    pack: Pack,
 }
 
 impl Packs {
-    /// The one pack of an image, which is embedded in it.
-    pub(crate) fn new(backing: Backing, embedded: Pack) -> Self {
-        Self { backing, embedded }
+    /// Room for the packs of an image.
+    pub(crate) fn new(count: u64) -> Result<Self> {
+        let count = usize::try_from(count).map_err(|_| EFBIG)?;
+        Ok(Self {
+            files: Buffer::with_capacity(count)?,
+        })
     }
 
-    /// The device that they lie on.
-    pub(crate) fn device(&self) -> u32 {
-        self.backing.device()
+    /// Adds the next one of the pack table.
+    pub(crate) fn add(&mut self, backing: Backing, pack: Pack) -> Result {
+        let start = match pack.kind {
+            PackKind::Embedded => BLOCK_BYTES,
+            PackKind::File => 0,
+        };
+        self.files.push(PackFile {
+            backing,
+            start,
+            pack,
+        })
     }
 
-    /// Reads the stored bytes of each of `chunks`: those that lie side by side in the pack with one
+    /// The device of this machine that they lie on; none if it is not one.
+    pub(crate) fn device(&self) -> Option<u32> {
+        let device = self.files.first()?.backing.device();
+        let is_there = |file: &PackFile| file.backing.is_local() && file.backing.device() == device;
+        self.files.iter().all(is_there).then_some(device)
+    }
+
+    /// The number of filesystems below one that reads them.
+    pub(crate) fn stack_depth(&self) -> c_int {
+        let depths = self.files.iter().map(|file| file.backing.stack_depth());
+        depths.max().unwrap_or(0)
+    }
+
+    /// Compares the first chunk that the image has in each pack beside it with its digest; the pack where that
+    /// fails. So a file that is no more than as long as a pack is refused, and not found when somebody reads.
+    pub(crate) fn check_first<M>(
+        &self,
+        image: &Image<'_, M>,
+        trust: Trust,
+    ) -> Result<(), (&Pack, Failure)>
+    where
+        M: Metadata<Error = Failure>,
+    {
+        for PackFile { pack, .. } in self.files.iter() {
+            let check = || {
+                let Some(chunk) = first_chunk(image, pack)? else {
+                    return Ok(());
+                };
+                let mut stored = self.read([chunk].into_iter())?;
+                for stored in stored.of_each([chunk].into_iter())?.iter_mut() {
+                    verify(trust, &chunk, stored)?;
+                }
+                Ok(())
+            };
+            if pack.kind == PackKind::File {
+                check().map_err(|failure| (pack, failure))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the stored bytes of each of `chunks`: those that lie side by side in a pack with one
     /// request. They are not verified yet.
     pub(crate) fn read(&self, chunks: impl Iterator<Item = Chunk>) -> Result<Stored, Failure> {
         let mut runs = Buffer::with_capacity(1)?;
-        let mut run: Option<Run> = None;
+        let mut run: Option<Run<'_>> = None;
         for chunk in chunks {
-            chunk.check_range(&self.embedded)?;
-            if let Some(run) = run.as_mut().filter(|run| run.end == chunk.offset) {
-                run.add(&chunk);
+            if let Some(run) = run.as_mut().filter(|run| run.is_before(&chunk)) {
+                run.add(&chunk)?;
                 continue;
             }
-            if let Some(run) = run.replace(Run::new(&chunk)) {
-                runs.push(self.read_run(&run)?)?;
+            // `Chunk::parse` proved that the table has the pack.
+            let file = self.files.get(usize::from(chunk.pack.0)).ok_or(EIO)?;
+            if let Some(run) = run.replace(Run::new(file, &chunk)?) {
+                runs.push(run.read()?)?;
             }
         }
         if let Some(run) = run {
-            runs.push(self.read_run(&run)?)?;
+            runs.push(run.read()?)?;
         }
         Ok(Stored { runs })
     }
-
-    /// Reads the bytes of a run with one request.
-    fn read_run(&self, run: &Run) -> Result<Bytes, Failure> {
-        // Requests to a device cannot be interrupted.
-        if fatal_signal_pending() {
-            return Err(EINTR.into());
-        }
-        // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region.
-        let pos = BLOCK_BYTES.saturating_add(run.start);
-        let len = usize::try_from(run.end.saturating_sub(run.start)).map_err(|_| EIO)?;
-        self.backing
-            .read_once(pos, len)
-            .map_err(|error| Failure::backing(Place::Chunk(run.first.0), error))
-    }
 }
 
-/// Chunks that lie side by side in the pack, and are asked for in this order.
-struct Run {
+/// The first chunk that an image has in a pack. One whose chunks are in no order may seem to have none.
+fn first_chunk<M: Metadata<Error = Failure>>(
+    image: &Image<'_, M>,
+    pack: &Pack,
+) -> Result<Option<Chunk>, Failure> {
+    let (mut low, mut high) = (0, low_u32(image.sb.layout.chunks.records()));
+    let mut found = None;
+    while low < high {
+        let middle = low.midpoint(high);
+        let chunk = image.chunk(ChunkIndex(middle))?;
+        if chunk.pack < pack.index {
+            low = middle.saturating_add(1);
+        } else {
+            high = middle;
+            found = Some(chunk).filter(|chunk| chunk.pack == pack.index);
+        }
+    }
+    Ok(found)
+}
+
+/// Chunks that lie side by side in a pack, and are asked for in this order.
+struct Run<'a> {
+    file: &'a PackFile,
     first: ChunkIndex,
     start: u64,
     end: u64,
 }
 
-impl Run {
-    fn new(chunk: &Chunk) -> Self {
+impl<'a> Run<'a> {
+    fn new(file: &'a PackFile, chunk: &Chunk) -> Result<Self, Failure> {
         let mut run = Self {
+            file,
             first: chunk.index,
             start: chunk.offset,
             end: chunk.offset,
         };
-        run.add(chunk);
-        run
+        run.add(chunk)?;
+        Ok(run)
+    }
+
+    /// Whether the chunk begins where the run ends.
+    fn is_before(&self, chunk: &Chunk) -> bool {
+        self.file.pack.index == chunk.pack && self.end == chunk.offset
     }
 
     /// Adds the chunk that begins where it ends.
-    fn add(&mut self, chunk: &Chunk) {
+    fn add(&mut self, chunk: &Chunk) -> Result<(), Failure> {
+        chunk.check_range(&self.file.pack)?;
         self.end = self.end.saturating_add(chunk.stored_len.into());
+        Ok(())
+    }
+
+    /// Reads its bytes with one request.
+    fn read(&self) -> Result<Bytes, Failure> {
+        // Requests to a device cannot be interrupted.
+        if fatal_signal_pending() {
+            return Err(EINTR.into());
+        }
+        // OVERFLOW: `check_range` proved the end in the pack, which ends before the tree region, or with its file.
+        let pos = self.file.start.saturating_add(self.start);
+        let len = usize::try_from(self.end.saturating_sub(self.start)).map_err(|_| EIO)?;
+        self.file
+            .backing
+            .read_once(pos, len)
+            .map_err(|error| Failure::backing(Place::Chunk(self.first.0), error))
     }
 }
 

@@ -8,7 +8,7 @@
 //! one's file without having its chunks has another key, or cannot be read.
 //!
 //! The task that fills a page holds its lock while the store of its image is read, and other tasks
-//! that want the page wait for that store. So only images on one device share: a device that
+//! that want the page wait for that store. So only images on one device share, with all their packs: a device that
 //! answers late, or never, stops its own readers anyway, as it stops two readers of one file.
 //! Images whose store is served by a program or by another machine do not share: that might need
 //! the very page.
@@ -44,16 +44,16 @@ pub(crate) fn key(inode: &INode<Tesserafs>) -> Result<Option<PageKey>, Failure> 
     else {
         return Ok(None);
     };
-    if !mounted.shares_pages {
+    let Some(device) = mounted.packs.device().filter(|_| mounted.shares_pages) else {
         return Ok(None);
-    }
+    };
     let meta = mounted.meta(sb);
     let image = Image::new(&mounted.sb, &meta);
     let extents = image.extents(content, size)?;
     if extents.end.saturating_sub(extents.first) > EXTENTS_MAX {
         return Ok(None);
     }
-    let (depth, device) = (sb.stack_depth(), mounted.packs.device());
+    let depth = sb.stack_depth();
     let mut key = digest(&[
         &size.to_le_bytes(),
         &depth.to_le_bytes(),

@@ -11,7 +11,7 @@
 //! | C                                  | here                                              |
 //! |------------------------------------|---------------------------------------------------|
 //! | `file_system_type`                 | [`FileSystem`], [`Registration`]                  |
-//! | `fs_context`                       | [`FsContext`]; its steps: `source`, `tree`        |
+//! | `fs_context`                       | [`FsContext`]; its steps: `source`, `pack_files`, `tree` |
 //! | `super_block`                      | [`SuperBlock`] in the states [`New`] and [`Ready`]|
 //! | `inode`, `inode_operations`        | [`inode::INode`], [`inode::Operations`]           |
 //! | `dentry`                           | [`dentry::Unhashed`]                              |
@@ -47,6 +47,7 @@ pub(crate) mod folio;
 pub(crate) mod inode;
 pub(crate) mod meta_inode;
 mod mmap;
+pub(crate) mod pack_files;
 pub(crate) mod page_cache;
 pub(crate) mod registration;
 mod source;
@@ -74,6 +75,9 @@ pub(crate) use self::{
     },
 };
 
+use kernel::prelude::*;
+use kernel::str::CString;
+
 use crate::bindings;
 
 // Folios are reached through their address in the kernel's linear mapping.
@@ -95,6 +99,20 @@ unsafe fn c_bytes<'a>(string: *const kernel::ffi::c_char) -> &'a [u8] {
     let len = unsafe { bindings::strlen(string) };
     // SAFETY: There are that many bytes before the NUL.
     unsafe { core::slice::from_raw_parts(string.cast(), len) }
+}
+
+/// A C string of its own with the bytes of this one. (`CStr::from_ptr()` has an addition that may panic.)
+///
+/// # Safety
+///
+/// `string` must be a C string that stays as it is for this call.
+unsafe fn copy_c_string(string: *const kernel::ffi::c_char) -> Result<CString> {
+    // SAFETY: As the caller promises.
+    let len = unsafe { bindings::strlen(string) };
+    // SAFETY: There are that many bytes, and the NUL.
+    let bytes = unsafe { core::slice::from_raw_parts(string.cast(), len.saturating_add(1)) };
+    let string = core::ffi::CStr::from_bytes_with_nul(bytes).map_err(|_| EINVAL)?;
+    Ok(CString::try_from(string)?)
 }
 
 /// Whether a user namespace is that of the machine.

@@ -18,6 +18,23 @@ const STORED_BITS: u32 = 24;
 /// The largest stored length that the record can say.
 const STORED_MAX: u32 = (1 << STORED_BITS) - 1;
 
+impl RawChunk {
+    /// Index of the pack.
+    pub fn pack(&self) -> u16 {
+        u16::try_from(self.place.get() >> OFFSET_BITS).unwrap_or(u16::MAX)
+    }
+
+    /// Where the stored bytes begin in the pack.
+    pub fn offset(&self) -> u64 {
+        self.place.get() & OFFSET_MAX
+    }
+
+    /// Stored bytes.
+    pub fn stored_len(&self) -> u32 {
+        self.stored.get() & STORED_MAX
+    }
+}
+
 /// Index of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkIndex(pub u32);
@@ -85,8 +102,7 @@ impl Chunk {
         layout: &Layout,
     ) -> Result<Self, FormatError> {
         let place = Place::Chunk(index.0);
-        let word = raw.place.get();
-        let pack = u16::try_from(word >> OFFSET_BITS).unwrap_or(u16::MAX);
+        let pack = raw.pack();
         ensure(
             u64::from(pack) < layout.packs.records(),
             Rule::PackIndex,
@@ -99,7 +115,7 @@ impl Chunk {
         let codec = Codec::try_from(codec).map_err(|found| {
             FormatError::new(Rule::ChunkCodec, place, found.into(), Codec::ZstdX86.value().into())
         })?;
-        let stored_len = stored & STORED_MAX;
+        let stored_len = raw.stored_len();
         let raw_len = raw.raw_len.get();
         ensure(
             (1..=CHUNK_RAW_MAX).contains(&raw_len),
@@ -113,22 +129,29 @@ impl Chunk {
             Codec::Zstd | Codec::ZstdX86 => (1..raw_len).contains(&stored_len),
         };
         ensure(fits, Rule::ChunkStoredLength, place, stored_len.into(), raw_len.into())?;
-        let offset = word & OFFSET_MAX;
-        Ok(Self { index, pack: PackIndex(pack), offset, codec, stored_len, raw_len, digest })
+        Ok(Self { index, pack: PackIndex(pack), offset: raw.offset(), codec, stored_len, raw_len, digest })
     }
 
     /// The inverse of [`parse`](Self::parse); `None` for an offset that the record cannot hold.
     pub fn to_raw(&self) -> Option<RawChunk> {
-        if self.offset > OFFSET_MAX || self.stored_len > STORED_MAX {
+        if self.stored_len > STORED_MAX {
             return None;
         }
-        let pack = u64::from(self.pack.0) << OFFSET_BITS;
+        let place = Self::place(self.pack, self.offset)?;
         let codec = u32::from(self.codec.value()) << STORED_BITS;
         Some(RawChunk {
-            place: (pack | self.offset).into(),
+            place: place.into(),
             stored: (codec | self.stored_len).into(),
             raw_len: self.raw_len.into(),
         })
+    }
+
+    /// The first word of a record: where the stored bytes are; `None` for an offset that it cannot hold.
+    pub fn place(pack: PackIndex, offset: u64) -> Option<u64> {
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        Some(u64::from(pack.0) << OFFSET_BITS | offset)
     }
 
     /// Proves that the stored bytes lie in their pack.

@@ -94,7 +94,7 @@ rules! {
     // Packs and chunks.
     PackIndex "pack-index" "a pack index is in the pack table";
     PackKind "pack-kind" "pack 0 is embedded, every other pack is a file";
-    PackBytes "pack-bytes" "an embedded pack ends before the tree region";
+    PackBytes "pack-bytes" "an embedded pack ends before the tree region, and is empty where there are others";
     PackPadding "pack-padding" "the reserved bytes of a pack record are zero, and those behind pack 0 up to the next block, where the tree region begins";
     PackDigest "pack-digest" "a pack has the digest that the pack table holds";
     ChunkIndex "chunk-index" "a chunk index is in the chunk table";
@@ -137,9 +137,10 @@ rules! {
     TreeContents "tree-contents" "contents have distinct digests and are in the order of their first use";
     ContentSize "content-size" "all files of one content have the same size";
     ContentDigest "content-digest" "a file's bytes have the digest that the tree region holds";
-    ContentHoles "content-holes" "the holes in contents of at most 8 GiB come to no more than 64 GiB and 64 times the image";
+    ContentHoles "content-holes" "the holes in contents of at most 8 GiB come to no more than 64 GiB and 64 times the image with its chunks";
     MapExtents "map-extents" "the extents of contents fill the extent table, and neighbours do not continue each other";
-    MapChunks "map-chunks" "stored chunks lie back to back and fill their pack, and each is used";
+    MapChunks "map-chunks" "stored chunks lie back to back and fill pack 0, or ascend in the other packs without overlap, and each is used";
+    MapPacks "map-packs" "packs have distinct digests, and each beside pack 0 has a chunk";
     RawDigest "raw-digest" "the decoded bytes of a chunk have the digest that the raw digest table holds";
     SignaturePadding "signature-padding" "the bytes behind the signature, to the next block, are zero";
 

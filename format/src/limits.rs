@@ -98,9 +98,9 @@ pub const SIGNATURE_MAX: u32 = 65_536;
 /// runs instead.
 pub const PLAIN_DIGEST_MAX: u64 = 1 << 33;
 
-/// Bytes of holes, in contents with a digest over all bytes, that an image of `image_bytes` may have: a hole
-/// costs next to nothing, and the size of the image is to bound the time that a reader of all digests spends
-/// on holes.
-pub const fn plain_holes_max(image_bytes: u64) -> u64 {
-    (1_u64 << 36).saturating_add(image_bytes.saturating_mul(64))
+/// Bytes of holes, in contents with a digest over all bytes, that an image may have. `bytes` are those of the image and of its chunks
+/// in other packs: a hole costs next to nothing, and they are to bound the time that a reader of all digests spends on
+/// holes.
+pub const fn plain_holes_max(bytes: u64) -> u64 {
+    (1_u64 << 36).saturating_add(bytes.saturating_mul(64))
 }

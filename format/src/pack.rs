@@ -62,6 +62,8 @@ impl Pack {
         )?;
         let bytes = raw.bytes.get();
         let most = match kind {
+            // The shared form: no chunk lies in the image.
+            PackKind::Embedded if layout.packs.records() > 1 => 0,
             PackKind::Embedded => layout.tree_offset.saturating_sub(BLOCK_BYTES),
             PackKind::File => FILE_SIZE_MAX,
         };

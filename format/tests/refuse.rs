@@ -268,6 +268,8 @@ fn cases() -> Vec<(Rule, Place, Read)> {
             Pack(0),
             Records(|d| d.packs[0].bytes = 16385.into(), |i| i.pack(PackIndex(0)).map(drop)),
         ),
+        // Chunks lie in the image or beside it.
+        (Rule::PackBytes, Pack(0), Records(|d| d.packs.push(d.packs[0]), |i| i.pack(PackIndex(0)).map(drop))),
         (
             Rule::PackPadding,
             Pack(0),
@@ -495,6 +497,7 @@ const WHOLE_IMAGE: &[Rule] = &[
     Rule::ContentHoles,
     Rule::MapExtents,
     Rule::MapChunks,
+    Rule::MapPacks,
     Rule::RawDigest,
     Rule::SignaturePadding,
     Rule::Canonical,

@@ -7,6 +7,7 @@
 //!
 //! - `source`: the tree and the files of the image, for the builder;
 //! - `compare`: the sink that the builder writes to;
+//! - `packs`: the same for an image whose chunks lie in packs;
 //! - `contents`, `chunks`: from the tables to the freedom that was taken; `difference` names it.
 //!
 //! Memory: what a build takes, see [`mkfs_tesserafs`], beside what the check keeps.
@@ -15,16 +16,19 @@ mod chunks;
 mod compare;
 mod contents;
 mod difference;
+mod packs;
 mod source;
 
 use mkfs_tesserafs::encode::{encode, zstd_version, Map, Resources};
-use mkfs_tesserafs::image::{Annotations, ImageWriter};
+use mkfs_tesserafs::image::{Annotations, ImageFile, ImageWriter, Sink, Written};
 use mkfs_tesserafs::memory_budget;
+use mkfs_tesserafs::packs::Parents;
 use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Place, Rule};
 use tesserafs_image::context::read;
 use tesserafs_image::error::{vec_of, Error};
 use tesserafs_image::parallel::First;
+use tesserafs_image::profile::version;
 use tesserafs_image::walk::{self, Tree};
 use tesserafs_image::{Contents, Context, Finding};
 
@@ -33,66 +37,67 @@ pub use self::difference::{Difference, Freedom};
 use self::difference::{Explanation, FirstByte};
 use self::source::ImageSource;
 
-/// Where the superblock has the number of packs.
-const PACKS_AT: u64 = 0x80;
-
 /// Builds the image again, and compares; the difference, if there is one, which is a finding then. Nothing is wrong with
 /// the image.
 pub(crate) fn check(context: &Context<'_>, tree: &mut Tree) -> Result<Option<Difference>, Error> {
     let sb = context.image.sb;
-    let packs = sb.layout.packs.records();
-    if packs != 1 {
-        let first = FirstByte { offset: PACKS_AT, found: None, expected: None };
-        let explanation = Explanation {
-            found: format!("{packs} packs"),
-            expected: "pack 0 alone".to_owned(),
-            ..Explanation::new(Freedom::Packs)
-        };
-        return found(context, tree, &first, &sb.layout, explanation).map(Some);
-    }
     context.progress.begin("encode", tree.file_bytes());
     let annotations = annotations(context)?;
     let contents = Contents::open(context)?;
-    let mut compare = Compare::new(context);
-    let (map, layout) = build(context, tree, &contents, &annotations, &mut compare)?;
-    let Some(first) = compare.first() else {
-        let (own, theirs) = (zstd_version(), sb.profile.zstd_version);
-        if own == theirs || map.chunks.is_empty() {
-            return Ok(None);
-        }
-        let (own, theirs) = (difference::version(own), difference::version(theirs));
-        return Err(not_compared(&format!(
-            "it is what libzstd {own} makes, which is in this program, but by its profile it is made by libzstd {theirs}"
-        )));
+    let (difference, chunks) = if sb.layout.packs.records() > 1 {
+        // No reason to stop it: nothing is written.
+        let stopped = First::default();
+        let writer = ImageWriter::new(None::<ImageFile>);
+        let (map, written) = build(context, tree, &contents, &annotations, writer, &stopped)?;
+        let difference = packs::compare(context, tree, &contents, &map, &written)?;
+        (difference.map(|(first, explanation)| (first, sb.layout, explanation)), map.chunks.len())
+    } else {
+        let (stopped, mut compare) = (First::default(), Compare::new(context));
+        let writer = ImageWriter::new(compare.sink(&stopped));
+        let (map, written) = build(context, tree, &contents, &annotations, writer, &stopped)?;
+        let explain = |first| {
+            let explanation = explain(context, tree, &contents, &map, &first)?;
+            Ok::<_, Error>((first, written.superblock.layout, explanation))
+        };
+        (compare.first().map(explain).transpose()?, map.chunks.len())
     };
-    let explanation = explain(context, tree, &contents, &map, &first)?;
-    found(context, tree, &first, &layout, explanation).map(Some)
+    if let Some((first, layout, explanation)) = difference {
+        return found(context, tree, &first, &layout, explanation).map(Some);
+    }
+    let (own, theirs) = (zstd_version(), sb.profile.zstd_version);
+    if own == theirs || chunks == 0 {
+        return Ok(None);
+    }
+    let (own, theirs) = (version(own), version(theirs));
+    Err(not_compared(&format!(
+        "it is what libzstd {own} makes, which is in this program, but by its profile it is made by libzstd {theirs}"
+    )))
 }
 
 fn not_compared(why: &str) -> Error {
     Error::Refused(format!("whether the image is canonical is not known: {why}"))
 }
 
-/// Runs the builder, and compares what it makes; its map, and where it places the tables.
-fn build(
+/// Runs the builder, which `stopped` says the reason of where its sink ends it; its map, and what it made.
+fn build<S: Sink>(
     context: &Context<'_>,
     tree: &Tree,
     contents: &Contents<'_>,
     annotations: &Annotations,
-    compare: &mut Compare<'_>,
-) -> Result<(Map, Layout), Error> {
+    mut writer: ImageWriter<S>,
+    stopped: &First,
+) -> Result<(Map, Written), Error> {
     let profile = &context.image.sb.profile;
     let resources = Resources { threads: context.threads, budget: memory_budget(context.threads) };
-    // The reason, where the builder is stopped from here.
-    let stopped = First::default();
-    let source = ImageSource::new(context, tree, contents, &stopped);
-    let mut writer = ImageWriter::new(compare.sink(&stopped));
-    let result = encode(&source, profile, resources, &mut writer, &source).and_then(|(walked, map)| {
-        let written = writer.finish(&walked.tree, &map, profile, annotations)?;
-        Ok((map, written.superblock.layout))
-    });
+    let source = ImageSource::new(context, tree, contents, stopped);
+    let result = encode(&source, profile, resources, &Parents::default(), &mut writer, &source).and_then(
+        |(walked, map)| {
+            let written = writer.finish(&walked.tree, &map, profile, annotations)?;
+            Ok((map, written))
+        },
+    );
     drop(source);
-    stopped.into_result()?;
+    stopped.take()?;
     result.map_err(|error| not_compared(&format!("it cannot be built again: {error}")))
 }
 
@@ -125,7 +130,9 @@ fn explain(
     if let Some(explanation) = contents::compare(context, tree, map)? {
         return Ok(explanation);
     }
-    if let Some(explanation) = chunks::compare(context, contents, map)? {
+    let order: Vec<u32> =
+        (0..u32::try_from(context.image.sb.layout.chunks.records()).unwrap_or(u32::MAX)).collect();
+    if let Some(explanation) = chunks::compare(context, contents, map, &order)? {
         return Ok(explanation);
     }
     let byte = |byte: Option<u8>| byte.map_or("nothing".to_owned(), |byte| format!("the byte {byte:#04x}"));

@@ -2,6 +2,8 @@
 
 //! The records of the map region: packs, chunks, extents, annotations, and that they fill their tables.
 
+use std::collections::HashMap;
+
 use tesserafs_format::limits::{plain_holes_max, ANNOTATION_KEY_MAX, BLOCK_BYTES, PLAIN_DIGEST_MAX};
 use tesserafs_format::{ChunkIndex, ContentIndex, Extent, Pack, PackIndex, Place, Rule, Target};
 
@@ -58,6 +60,10 @@ pub(crate) struct Map {
     pub(crate) too_many_holes: bool,
     /// Chunks that are in their pack.
     pub(crate) sound: Bits,
+    /// Packs that have a chunk.
+    used_packs: Bits,
+    /// Stored bytes of the chunks that are not in pack 0.
+    stored_elsewhere: u64,
 }
 
 impl Map {
@@ -80,6 +86,8 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree) -> Result<Map, Error> {
         broken: Bits::new(layout.content_map.records(), "a bit for each content")?,
         too_many_holes: false,
         sound: Bits::new(layout.chunks.records(), "a bit for each chunk")?,
+        used_packs: Bits::new(layout.packs.records(), "a bit for each pack")?,
+        stored_elsewhere: 0,
     };
     // All of it at once: growing would need half as much again.
     let contents = usize::try_from(layout.content_map.records()).unwrap_or(usize::MAX);
@@ -115,6 +123,14 @@ fn check_packs(context: &Context<'_>) -> Result<Vec<Option<Pack>>, Error> {
     if let Some(Some(pack)) = packs.first() {
         check_padding(context, pack)?;
     }
+    let mut indices = HashMap::new();
+    for pack in packs.iter().flatten() {
+        if let Some(first) = indices.insert(pack.digest, pack.index) {
+            let (place, expected) = (Place::Pack(pack.index.0), "another digest than the packs before");
+            let found = format!("the digest of pack {}", first.0);
+            context.findings.add(Finding::new(Rule::MapPacks, place, found, expected));
+        }
+    }
     Ok(packs)
 }
 
@@ -142,9 +158,10 @@ fn padding_finding(place: Place, found: u64, expected: u64) -> Finding {
     Finding::new(Rule::PackPadding, place, found, expected).severity(Severity::Form)
 }
 
-/// Checks each chunk by itself and in its pack, and that pack 0 is filled.
+/// Checks each chunk by itself and in its pack, that they follow each other there, that pack 0 is filled, and that each other pack has one.
 fn check_chunks(context: &Context<'_>, map: &mut Map) -> Result<(), Error> {
-    let mut next = Some(0);
+    // The pack and the byte where the next chunk begins, at least.
+    let mut next = Some((PackIndex(0), 0));
     for number in 0..context.image.sb.layout.chunks.records() {
         step(context, number)?;
         let index = ChunkIndex(index_of(number));
@@ -157,20 +174,35 @@ fn check_chunks(context: &Context<'_>, map: &mut Map) -> Result<(), Error> {
             next = None;
             continue;
         };
-        if chunk.pack.0 == 0 {
-            let end = chunk.offset.saturating_add(chunk.stored_len.into());
-            if let Some(expected) = next.replace(end).filter(|expected| *expected != chunk.offset) {
-                context.findings.add(Finding::new(Rule::MapChunks, place, chunk.offset, expected));
-            }
+        let here = (chunk.pack, chunk.offset);
+        let end = (chunk.pack, chunk.offset.saturating_add(chunk.stored_len.into()));
+        let before = next.replace(end);
+        // In pack 0 there is no gap.
+        let is_next = |before: (PackIndex, u64)| if here.0 .0 == 0 { here == before } else { here >= before };
+        if let Some(before) = before.filter(|before| !is_next(*before)) {
+            let text = |(pack, offset): (PackIndex, u64)| format!("byte {offset} of pack {}", pack.0);
+            context.findings.add(Finding::new(Rule::MapChunks, place, text(here), text(before)));
+        }
+        map.used_packs.set(chunk.pack.0.into());
+        if chunk.pack.0 != 0 {
+            map.stored_elsewhere = map.stored_elsewhere.saturating_add(chunk.stored_len.into());
         }
         match chunk.check_range(pack) {
             Ok(()) => drop(map.sound.set(index.0)),
             Err(error) => context.findings.add(error),
         }
     }
-    if let (Some(next), Some(Some(pack))) = (next, map.packs.first()) {
-        if next != pack.bytes {
-            context.findings.add(Finding::new(Rule::MapChunks, Place::Pack(0), pack.bytes, next));
+    let Some((last, end)) = next else { return Ok(()) };
+    if let Some(Some(pack)) = map.packs.first() {
+        let end = if last.0 == 0 { end } else { 0 };
+        if end != pack.bytes {
+            context.findings.add(Finding::new(Rule::MapChunks, Place::Pack(0), pack.bytes, end));
+        }
+    }
+    for pack in map.packs.iter().skip(1).flatten() {
+        if !map.used_packs.get(pack.index.0.into()) {
+            let place = Place::Pack(pack.index.0);
+            context.findings.add(Finding::new(Rule::MapPacks, place, "no chunk", "a chunk"));
         }
     }
     Ok(())
@@ -243,7 +275,7 @@ fn check_contents(context: &Context<'_>, tree: &Tree, map: &mut Map) -> Result<(
         let (found, expected) = (layout.extents.records(), u64::from(next.unwrap_or(0)));
         context.findings.add(Finding::new(Rule::MapExtents, Place::SuperBlock(0x90), found, expected));
     }
-    let limit = plain_holes_max(layout.image_bytes);
+    let limit = plain_holes_max(layout.image_bytes.saturating_add(map.stored_elsewhere));
     if plain_holes > limit {
         map.too_many_holes = true;
         let finding = Finding::new(Rule::ContentHoles, Place::SuperBlock(0x78), plain_holes, limit);

@@ -762,6 +762,8 @@ const ELSEWHERE: &[Rule] = &[
     Rule::ContentHoles,
     // tests/settable.rs
     Rule::XattrSettable,
+    // Two packs beside pack 0: below.
+    Rule::MapPacks,
     // tests/canonical.rs
     Rule::Canonical,
     // Only a caller that asks for a record behind a table breaks these: format/tests/refuse.rs.
@@ -816,4 +818,54 @@ fn a_pack_beside_the_image_is_read_and_compared() {
     let rules: Vec<Rule> = report.findings.iter().map(|finding| finding.rule).collect();
     assert_eq!(rules, [Rule::PackDigest]);
     assert_eq!(report.exit_code().value(), 4 | 8);
+}
+
+#[test]
+fn packs_are_distinct_and_used_and_their_chunks_ascend() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (first, second) = (pattern(6000, 7), pattern(5000, 8));
+    let broken = |change: &dyn Fn(&mut Draft)| {
+        let mut draft = Draft::empty();
+        draft.directory(1, 1, 2, 0);
+        draft.dirent(b"f", 2, 1);
+        let bytes = [&first[..4096], &second[..]].concat();
+        let content = draft.content(&[Piece::Data(&first[..4096]), Piece::Data(&second)], &bytes);
+        draft.regular(content, bytes.len() as u64, 1, 0);
+        // Dead bytes lie before, between and behind the chunks.
+        let pack = [&[1; 100], &first[..4096], &[2; 50], &second, &[3; 9]].concat();
+        draft.pack.clear();
+        draft.seal();
+        draft.packs.push(RawPack {
+            digest: sha256(&pack),
+            bytes: (pack.len() as u64).into(),
+            kind: 1.into(),
+            ..RawPack::default()
+        });
+        draft.chunks[0].place = (1 << 48 | 100).into();
+        draft.chunks[1].place = (1 << 48 | 4246).into();
+        change(&mut draft);
+        std::fs::write(dir.path().join("image"), draft.image()).expect("written");
+        for bytes in [&pack[..], b"abc"] {
+            let name = tesserafs_format::Digest(sha256(bytes)).to_string();
+            std::fs::write(dir.path().join(name), bytes).expect("written");
+        }
+        let source = Source::open(&dir.path().join("image")).expect("opened");
+        let report = check(&source, &one_thread(), &Silent, &Cancel::default());
+        report.findings.iter().map(|finding| finding.rule).collect::<Vec<Rule>>()
+    };
+    assert_eq!(broken(&|_| ()), []);
+    let unused = RawPack { digest: sha256(b"abc"), bytes: 3.into(), kind: 1.into(), ..RawPack::default() };
+    assert_eq!(broken(&|draft| draft.packs.push(unused)), [Rule::MapPacks,]);
+    // Twice the same, and the second one has no chunk.
+    assert_eq!(broken(&|draft| draft.packs.push(draft.packs[1])), [Rule::MapPacks, Rule::MapPacks]);
+    assert_eq!(
+        broken(&|draft| {
+            draft.chunks.swap(0, 1);
+            draft.chunk_digests.swap(0, 1);
+            draft.raw_digests.swap(0, 1);
+            draft.extents[0].chunk = 1.into();
+            draft.extents[1].chunk = 0.into();
+        }),
+        [Rule::MapChunks]
+    );
 }

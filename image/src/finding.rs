@@ -52,6 +52,7 @@ impl Severity {
             | Rule::ContentHoles
             | Rule::MapExtents
             | Rule::MapChunks
+            | Rule::MapPacks
             | Rule::RawDigest
             | Rule::SignaturePadding => Severity::Form,
             Rule::Canonical => Severity::Difference,

@@ -55,6 +55,7 @@
 //! #     annotations: Default::default(),
 //! #     signer: None,
 //! #     signed_data: None,
+//! #     shared: None,
 //! #     force: false,
 //! #     dry_run: false,
 //! # };

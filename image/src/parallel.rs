@@ -52,6 +52,11 @@ impl First {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
+    /// The error so far, if there was one, which is forgotten.
+    pub fn take(&self) -> Result<(), Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
     /// The error, if there was one.
     pub fn into_result(self) -> Result<(), Error> {
         match self.error.into_inner().unwrap_or_else(PoisonError::into_inner) {

@@ -26,6 +26,11 @@ pub struct ProfileReport {
     pub zstd_version: u32,
 }
 
+/// A version of libzstd as its releases are named.
+pub fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
+}
+
 impl From<Profile> for ProfileReport {
     fn from(profile: Profile) -> Self {
         // All of them, so that a field that comes is not forgotten here.
@@ -38,6 +43,12 @@ impl From<Profile> for ProfileReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_written_as_releases_are() {
+        assert_eq!(version(10_507), "1.5.7");
+        assert_eq!(version(20_012), "2.0.12");
+    }
 
     #[test]
     fn fields_have_the_names_and_values_of_the_profile() {

@@ -41,6 +41,7 @@ fn image() -> (tempfile::TempDir, PathBuf) {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        shared: None,
         force: false,
         dry_run: false,
     };

@@ -52,6 +52,8 @@ pub(crate) struct Backing {
     is_local: bool,
     /// The device that it lies on.
     device: u32,
+    /// The number of filesystems below one that is read from it.
+    stack_depth: c_int,
     reading: Reading,
     /// The flags for requests of bytes that the store need not keep.
     once: c_int,
@@ -101,7 +103,7 @@ impl Backing {
     ///
     /// `EOPNOTSUPP` if its filesystem is one that [`refusal`](Self::refusal) names; else what a
     /// security module or a listener answers to the question whether it may be read.
-    pub(super) fn from_file(file: ARef<File>) -> Result<Self> {
+    pub(super) fn from_file(file: ARef<File>, stack_depth: c_int) -> Result<Self> {
         let reading = Self::reading(&file).map_err(|_| EOPNOTSUPP)?;
         let raw = file.as_ptr();
         // SAFETY: An open file has an inode, which does not change.
@@ -125,6 +127,7 @@ impl Backing {
             is_local: is_local(&file),
             // SAFETY: The file keeps the superblock, whose device number is set before it has files.
             device: unsafe { (*sb).s_dev },
+            stack_depth,
             reading,
             once: uncached_flags(&file),
             len: u64::try_from(len).map_err(|_| EIO)?,
@@ -215,6 +218,7 @@ impl Backing {
             is_local: true,
             // SAFETY: The superblock has the number of its device.
             device: unsafe { (*sb).s_dev },
+            stack_depth: 0,
             reading: if is_direct {
                 Reading::Direct
             } else {
@@ -239,6 +243,11 @@ impl Backing {
     /// The device that it lies on: of a file, that of its filesystem.
     pub(crate) fn device(&self) -> u32 {
         self.device
+    }
+
+    /// The number of filesystems below one that is read from it: none for a block device.
+    pub(crate) fn stack_depth(&self) -> c_int {
+        self.stack_depth
     }
 
     /// The length in bytes when it was opened.

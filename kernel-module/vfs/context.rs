@@ -16,10 +16,7 @@ use super::{
     },
     source,
     super_block::SuperBlock,
-    tree::{
-        self,
-        Opened, //
-    }, //
+    tree, //
 };
 use crate::{
     bindings,
@@ -143,7 +140,7 @@ pub(super) struct Context<T: FileSystem> {
     /// The source, if the mounter has passed an open file.
     pub(super) file: Option<ARef<File>>,
     /// The image that was read from the source, until the superblock has it.
-    pub(super) opened: Option<Opened<T>>,
+    pub(super) opened: Option<T::Image>,
 }
 
 impl<T: FileSystem> Context<T> {
@@ -231,6 +228,11 @@ impl<T: FileSystem> Callbacks<T> {
             if option == bindings::TESSERAFS_OPT_SOURCE as c_int {
                 // SAFETY: The parameter is valid and was found to be `source`.
                 context.file = unsafe { source::take(fc, param) }?;
+                return Ok(0);
+            }
+            if option == bindings::TESSERAFS_OPT_PACKDIR as c_int {
+                // SAFETY: The parameter is valid and was found to be `packdir`.
+                unsafe { T::pack_files(&mut context.options).take(fc, param) }?;
                 return Ok(0);
             }
             // SAFETY: The parameter is valid.

@@ -15,6 +15,7 @@ use super::{
         Ref, //
     },
     meta_inode::MetaSource,
+    pack_files::PackFiles,
     page_cache::PageCache,
     super_block::{
         self,
@@ -85,6 +86,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         value: &[u8],
     ) -> Result;
 
+    /// Where the options say that packs are.
+    fn pack_files(options: &mut Self::Options) -> &mut PackFiles;
+
     /// Decides whether the mounter may mount anything at all. Called before anything is opened.
     fn check_mounter(fc: &FsContext<Self>) -> Result;
 
@@ -95,6 +99,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         options: &Self::Options,
         backing: Backing,
     ) -> Result<Self::Image>;
+
+    /// The number of filesystems below: the most that are below any file of the image.
+    fn stack_depth(image: &Self::Image) -> c_int;
 
     /// Sets the superblock up for `image`, without reading, and returns its data.
     fn fill_super(

@@ -10,8 +10,10 @@
 //! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
 use super::{
+    backing::Backing,
     c_bytes,
     context::FsContext,
+    copy_c_string,
     registration::FileSystem, //
 };
 use crate::{
@@ -25,11 +27,36 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
+    fmt,
     fs::File,
     prelude::*,
-    str::BStr,
+    str::{
+        BStr,
+        CString, //
+    },
     sync::aref::ARef, //
 };
+
+/// What an error is about.
+#[derive(Clone, Copy)]
+pub(super) enum Named<'a> {
+    /// The source.
+    Source,
+    /// An open pack whose index is not known yet.
+    AnyPack,
+    /// The pack with this index and name.
+    Pack(u16, &'a str),
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source => f.write_str("the source"),
+            Self::AnyPack => f.write_str("a pack"),
+            Self::Pack(index, name) => write!(f, "pack {} ({})", index, name),
+        }
+    }
+}
 
 /// A source, found.
 pub(super) enum Source {
@@ -41,7 +68,7 @@ pub(super) enum Source {
 
 /// A regular file needs no more. `O_NONBLOCK` keeps the open of another type of file from waiting
 /// for a peer before it is refused.
-const OPEN_FLAGS: c_int =
+pub(super) const OPEN_FLAGS: c_int =
     (bindings::O_RDONLY | bindings::O_LARGEFILE | bindings::O_NONBLOCK) as c_int;
 
 /// Takes the option `source`: a name is kept in the context; an open file is named there and opened once
@@ -73,40 +100,87 @@ pub(super) unsafe fn take<T: FileSystem>(
     }
     // SAFETY: It is an open file that stays for this call.
     let file = unsafe { (*param).__bindgen_anon_1.file };
-    // SAFETY: `f_mode` does not change once a file is open.
-    if unsafe { (*file).f_mode } & bindings::TESSERAFS_CONST_FMODE_READ == 0 {
-        mount_error!(fc, "the source is not open for reading");
-        return Err(EBADF);
-    }
     // SAFETY: The file is open.
     if unsafe { type_of(file) } != bindings::S_IFREG {
         mount_error!(fc, "the source is open, and no regular file");
         return Err(ENOTBLK);
     }
-    // SAFETY: The file is open; the place of its path in it is taken, and nothing is read.
-    let location = unsafe { &raw const (*file).__bindgen_anon_1.f_path };
-    // SAFETY: The credentials of a context do not change.
-    let cred = unsafe { (*raw).cred };
-    // Opened once more: the mounter may change the flags of the file that it has.
-    //
-    // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
-    let own = from_err_ptr(unsafe { bindings::dentry_open(location, OPEN_FLAGS, cred) })?;
-    // SAFETY: `dentry_open()` returned a new file with a reference for us; nobody else has it, so there is no
-    // `fdget_pos` of it.
-    let own = unsafe { ARef::from_raw(NonNull::new(own).ok_or(ENOMEM)?.cast()) };
-
-    let mut path = Buffer::<u8>::zeroed(bindings::PATH_MAX as usize)?;
-    let room = c_int::try_from(path.len())?;
-    // SAFETY: The file is valid, and `path` as long as is said.
-    let name = from_err_ptr(unsafe { bindings::file_path(file, path.as_mut_ptr().cast(), room) })?;
-    // SAFETY: `file_path()` returned a C string within `path`.
-    let name = unsafe { bindings::kstrdup(name, bindings::GFP_KERNEL) };
+    // SAFETY: The file is open.
+    let own = unsafe { reopen_to_read(fc, Named::Source, file) }?;
+    // SAFETY: The file is open.
+    let path = unsafe { path_of(file) }?;
+    // SAFETY: It is a C string.
+    let name = unsafe { bindings::kstrdup(path.as_char_ptr(), bindings::GFP_KERNEL) };
     if name.is_null() {
         return Err(ENOMEM);
     }
     // SAFETY: The context is valid, has no source, and frees the string in the end.
     unsafe { (*raw).source = name };
     Ok(Some(own))
+}
+
+/// Opens once more, as the mounter, a file that the mounter has opened for reading: it may change the flags of its own.
+///
+/// # Safety
+///
+/// `file` must be open.
+pub(super) unsafe fn reopen_to_read<T: FileSystem>(
+    fc: &FsContext<T>,
+    named: Named<'_>,
+    file: *mut bindings::file,
+) -> Result<ARef<File>> {
+    // SAFETY: `f_mode` does not change once a file is open.
+    if unsafe { (*file).f_mode } & bindings::TESSERAFS_CONST_FMODE_READ == 0 {
+        mount_error!(fc, "{} is not open for reading", named);
+        return Err(EBADF);
+    }
+    // SAFETY: As the caller promises.
+    unsafe { reopen(fc, file, OPEN_FLAGS) }
+}
+
+/// Opens once more, as the mounter, what the mounter has open.
+///
+/// # Safety
+///
+/// `file` must be open.
+pub(super) unsafe fn reopen<T: FileSystem>(
+    fc: &FsContext<T>,
+    file: *mut bindings::file,
+    flags: c_int,
+) -> Result<ARef<File>> {
+    // SAFETY: The file is open; the place of its path in it is taken, and nothing is read.
+    let location = unsafe { &raw const (*file).__bindgen_anon_1.f_path };
+    // SAFETY: The credentials of a context do not change.
+    let cred = unsafe { (*fc.as_ptr()).cred };
+    // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
+    let own_file = from_err_ptr(unsafe { bindings::dentry_open(location, flags, cred) })?;
+    // SAFETY: `dentry_open()` returned a new file with a reference for us.
+    unsafe { own(own_file) }
+}
+
+/// Takes the reference to a file that nobody else has.
+///
+/// # Safety
+///
+/// `file` must be new, with a reference that is the caller's to give.
+pub(super) unsafe fn own(file: *mut bindings::file) -> Result<ARef<File>> {
+    let file = NonNull::new(file).ok_or(ENOENT)?;
+    // SAFETY: As the caller promises; nobody else has the file, so there is no `fdget_pos` of it.
+    Ok(unsafe { ARef::from_raw(file.cast()) })
+}
+
+/// The path of an open file, as a C string.
+///
+/// # Safety
+///
+/// `file` must be open.
+pub(super) unsafe fn path_of(file: *mut bindings::file) -> Result<CString> {
+    let mut room = Buffer::<u8>::zeroed(bindings::PATH_MAX as usize)?;
+    let len = c_int::try_from(room.len())?;
+    // SAFETY: The file is open, and `room` as long as is said.
+    let path = from_err_ptr(unsafe { bindings::file_path(file, room.as_mut_ptr().cast(), len) })?;
+    // SAFETY: `file_path()` returned a C string within `room`.
+    unsafe { copy_c_string(path) }
 }
 
 /// Finds out what the mounter has named, and opens it if it is a file. `opened` is what [`take`] returned.
@@ -131,7 +205,8 @@ pub(super) fn find<T: FileSystem>(fc: &FsContext<T>, opened: Option<ARef<File>>)
             Err(error) => return Err(error),
         }
     }
-    let file = open(fc, name)?;
+    // SAFETY: The source is a C string.
+    let file = unsafe { open(fc, name, OPEN_FLAGS) }?;
     // SAFETY: The file is open.
     match unsafe { type_of(file.as_ptr()) } {
         bindings::S_IFREG => Ok(Source::File(file)),
@@ -149,29 +224,61 @@ pub(super) fn find<T: FileSystem>(fc: &FsContext<T>, opened: Option<ARef<File>>)
     }
 }
 
-/// Opens the file with that name, which is the context's source, as the mounter.
-fn open<T: FileSystem>(fc: &FsContext<T>, name: *const c_char) -> Result<ARef<File>> {
-    // SAFETY: The credentials of a context do not change.
-    let cred = unsafe { (*fc.as_ptr()).cred };
-    // The task that made the context is the mounter, whichever task has it now.
-    //
-    // SAFETY: They live as long as the context, which is longer than they are in force here.
-    let old = unsafe { bindings::tesserafs_override_creds(cred) };
-    // SAFETY: The source is a C string.
-    let file = unsafe { bindings::filp_open(name, OPEN_FLAGS, 0) };
-    // SAFETY: `old` is what was in force before.
-    unsafe { bindings::tesserafs_revert_creds(old) };
-    // SAFETY: The source is a C string that stays as long as the context.
-    let name = BStr::from_bytes(unsafe { c_bytes(name) });
+/// Opens what has that path, as the mounter.
+///
+/// # Safety
+///
+/// `path` must be a C string.
+pub(super) unsafe fn open<T: FileSystem>(
+    fc: &FsContext<T>,
+    path: *const c_char,
+    flags: c_int,
+) -> Result<ARef<File>> {
+    // SAFETY: As the caller promises.
+    let file = as_opener(fc, || unsafe { bindings::filp_open(path, flags, 0) });
+    // SAFETY: As the caller promises.
+    let name = BStr::from_bytes(unsafe { c_bytes(path) });
     let file =
         from_err_ptr(file).inspect_err(|e| mount_error!(fc, "cannot open {}: {:?}", name, e))?;
-    // SAFETY: `filp_open()` returned a new file with a reference for us; nobody else has it, so there is no
-    // `fdget_pos` of it.
-    Ok(unsafe { ARef::from_raw(NonNull::new(file).ok_or(ENOENT)?.cast()) })
+    // SAFETY: `filp_open()` returned a new file with a reference for us.
+    unsafe { own(file) }
 }
 
-/// The number of filesystems below one whose image is `file`; `EINVAL` if that is one too many.
-pub(super) fn stack_depth<T: FileSystem>(fc: &FsContext<T>, file: &File) -> Result<c_int> {
+/// Calls `f` with the credentials of the mounter: the task that made the context, whichever has it now.
+pub(super) fn as_opener<T: FileSystem, R>(fc: &FsContext<T>, f: impl FnOnce() -> R) -> R {
+    // SAFETY: The credentials of a context do not change.
+    let cred = unsafe { (*fc.as_ptr()).cred };
+    // SAFETY: They live as long as the context, which is longer than they are in force here.
+    let old = unsafe { bindings::tesserafs_override_creds(cred) };
+    let answer = f();
+    // SAFETY: `old` is what was in force before.
+    unsafe { bindings::tesserafs_revert_creds(old) };
+    answer
+}
+
+/// What an image or a pack can be read from: this regular file, if it may be.
+pub(super) fn backing<T: FileSystem>(
+    fc: &FsContext<T>,
+    named: Named<'_>,
+    file: ARef<File>,
+) -> Result<Backing> {
+    let stack_depth = stack_depth(fc, named, &file)?;
+    let file = Backing::on_layer(file)?;
+    if let Some(reason) = Backing::refusal(&file) {
+        let name = BStr::from_bytes(Backing::filesystem_name(&file));
+        mount_error!(fc, "{} cannot lie on {}, {}", named, name, reason);
+    }
+    let backing = Backing::from_file(file, stack_depth)?;
+    // The program or machine that serves such a file may be the mounter's own.
+    if !fc.is_privileged() && !backing.is_local() {
+        mount_error!(fc, "in a user namespace {} must lie on this machine", named);
+        return Err(EPERM);
+    }
+    Ok(backing)
+}
+
+/// The number of filesystems below one that is read from `file`; `EINVAL` if that is one too many.
+fn stack_depth<T: FileSystem>(fc: &FsContext<T>, named: Named<'_>, file: &File) -> Result<c_int> {
     // SAFETY: An open file has an inode, which does not change.
     let inode = unsafe { (*file.as_ptr()).f_inode };
     // SAFETY: The file keeps the inode; `i_sb` is assigned once.
@@ -184,7 +291,8 @@ pub(super) fn stack_depth<T: FileSystem>(fc: &FsContext<T>, file: &File) -> Resu
         _ => {
             mount_error!(
                 fc,
-                "the source lies {} filesystems deep, at most {} can be stacked",
+                "{} lies {} filesystems deep, at most {} can be stacked",
+                named,
                 depth,
                 limit
             );
@@ -198,7 +306,7 @@ pub(super) fn stack_depth<T: FileSystem>(fc: &FsContext<T>, file: &File) -> Resu
 /// # Safety
 ///
 /// `file` must be open.
-unsafe fn type_of(file: *const bindings::file) -> u32 {
+pub(super) unsafe fn type_of(file: *const bindings::file) -> u32 {
     // SAFETY: An open file has an inode, which does not change.
     let inode = unsafe { (*file).f_inode };
     // SAFETY: The file keeps the inode.

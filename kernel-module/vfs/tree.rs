@@ -26,6 +26,7 @@ use super::{
     registration::FileSystem,
     source::{
         self,
+        Named,
         Source, //
     },
     super_block::{
@@ -46,15 +47,8 @@ use kernel::{
     },
     fs::File,
     prelude::*,
-    str::BStr,
     sync::aref::ARef, //
 };
-
-/// The result of step 4, for step 5.
-pub(super) struct Opened<T: FileSystem> {
-    image: T::Image,
-    stack_depth: c_int,
-}
 
 /// All steps.
 ///
@@ -91,26 +85,11 @@ unsafe fn get_tree_file<T: FileSystem>(fc: *mut bindings::fs_context, file: ARef
     // SAFETY: As the caller promises.
     let log = unsafe { FsContext::<T>::from_raw(fc) };
     // Step 3.
-    let stack_depth = source::stack_depth(log, &file)?;
-    let file = Backing::on_layer(file)?;
-    if let Some(reason) = Backing::refusal(&file) {
-        let name = BStr::from_bytes(Backing::filesystem_name(&file));
-        mount_error!(log, "no image can lie on {}, {}", name, reason);
-    }
-    let backing = Backing::from_file(file)?;
-    // The program or machine that serves such a file may be the mounter's own.
-    if !log.is_privileged() && !backing.is_local() {
-        mount_error!(
-            log,
-            "in a user namespace the source must lie on this machine"
-        );
-        return Err(EPERM);
-    }
+    let backing = source::backing(log, Named::Source, file)?;
     // SAFETY: The borrow ends with step 4.
     let context = unsafe { Context::<T>::of(fc) };
     // Step 4.
-    let image = T::open_image(log, &context.options, backing)?;
-    context.opened = Some(Opened { image, stack_depth });
+    context.opened = Some(T::open_image(log, &context.options, backing)?);
     // Step 5.
     //
     // SAFETY: The context is valid, and the callback for contexts of `T`.
@@ -166,9 +145,9 @@ unsafe extern "C" fn fill_super_file<T: FileSystem>(
     from_result(|| {
         // SAFETY: The borrow ends before anything else gets at the context.
         let opened = unsafe { Context::<T>::of(fc) }.opened.take();
-        let Opened { image, stack_depth } = opened.ok_or(EINVAL)?;
+        let image = opened.ok_or(EINVAL)?;
         // SAFETY: The superblock is new and ours.
-        unsafe { (*sb).s_stack_depth = stack_depth };
+        unsafe { (*sb).s_stack_depth = T::stack_depth(&image) };
         // SAFETY: As the caller promises.
         let new = unsafe { begin::<T>(sb, fc) }?;
         // SAFETY: As the caller promises.
@@ -198,6 +177,8 @@ unsafe extern "C" fn fill_super_device<T: FileSystem>(
         // SAFETY: The borrow ends with the call.
         let context = unsafe { Context::<T>::of(fc) };
         let image = T::open_image(log, &context.options, backing)?;
+        // SAFETY: The superblock is new and ours.
+        unsafe { (*sb).s_stack_depth = T::stack_depth(&image) };
         // SAFETY: As the caller promises.
         unsafe { finish::<T>(new, fc, image) }?;
         Ok(0)

@@ -17,7 +17,7 @@ use tesserafs_format::limits::BLOCK_SIZE;
 pub use self::content::{ContentHasher, Summary};
 pub use self::cutter::{Cutter, Piece};
 pub use self::fastcdc::FastCdc;
-pub use self::group::{Group, GroupEnd};
+pub use self::group::{end_behind, is_full, Group, GroupEnd};
 
 /// A block of zeros to compare with.
 const ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];

@@ -11,6 +11,7 @@ use tesserafs_format::Profile;
 use crate::encode::zstd_version;
 use crate::error::{Error, Result};
 use crate::image::Annotations;
+use crate::packs::SharedForm;
 use crate::sign::Signer;
 use crate::source::Filter;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub signer: Option<Signer>,
     /// Where to write the bytes to sign elsewhere.
     pub signed_data: Option<PathBuf>,
+    /// Packs beside the image; nothing for an image in one file.
+    pub shared: Option<SharedForm>,
     /// Whether an existing image may be replaced.
     pub force: bool,
     /// Whether nothing is written.

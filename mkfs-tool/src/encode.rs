@@ -47,13 +47,14 @@ use self::sequencer::Sequencer;
 use self::shared::{Shared, State};
 use self::worker::Worker;
 use crate::error::{Error, Result};
+use crate::packs::Parents;
 use crate::progress::Progress;
 use crate::source::{Source, Walked};
 
 /// Bytes that a worker reads of a file at a time.
 pub const WINDOW: usize = 1 << 20;
 
-/// Where stored chunks go: pack 0.
+/// Where stored chunks go: pack 0, or the new pack of an image in the shared form.
 pub trait PackWriter {
     /// Appends bytes.
     fn append(&mut self, bytes: &[u8]) -> Result<()>;
@@ -68,17 +69,19 @@ pub struct Resources {
     pub budget: u64,
 }
 
-/// Encodes the files of a source, and walks it; chunks go to `pack`.
+/// Encodes the files of a source, and walks it; chunks go to `pack`, but for those that are `known`.
 pub fn encode<S: Source>(
     source: &S,
     profile: &Profile,
     resources: Resources,
+    known: &Parents,
     pack: &mut dyn PackWriter,
     progress: &dyn Progress,
 ) -> Result<(Walked, Map)> {
     let (to_sequencer, news) = sync_channel(1);
     let shared = Shared {
         state: Mutex::new(State::new()),
+        known,
         to_sequencer,
         flight: Arc::new(Flight::default()),
         budget: resources.budget,
@@ -147,7 +150,7 @@ pub fn encode<S: Source>(
 }
 
 /// Lets everybody end when one thread panics; the scope then passes the panic on.
-struct StopOnPanic<'a, F>(&'a Shared<F>);
+struct StopOnPanic<'a, F>(&'a Shared<'a, F>);
 
 impl<F> Drop for StopOnPanic<'_, F> {
     fn drop(&mut self) {

@@ -74,6 +74,19 @@ pub enum Error {
         /// The rule that it breaks.
         source: FormatError,
     },
+    /// A pack that a parent names is not there.
+    #[error("cannot read {}, a pack that {} names: {source}; --packdir must have the packs of all parents", Shown(.path), Shown(.image))]
+    Pack {
+        /// The parent.
+        image: PathBuf,
+        /// The pack.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// An existing image cannot be read.
+    #[error(transparent)]
+    Read(#[from] tesserafs_image::Error),
     /// The image would pass a limit of the format.
     #[error("more {0} than an image can hold")]
     TooMany(&'static str),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::annotation::Annotation;
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, SIGNED_PREFIX};
-use tesserafs_format::raw::{RawContentMap, RawInode, RawSuperBlock};
+use tesserafs_format::raw::{RawContentMap, RawInode, RawSuperBlock, RawTree};
 use tesserafs_format::superblock::Layout;
 use tesserafs_format::{Digest, Pack, PackIndex, PackKind, Profile, SuperBlock, Table};
 use zerocopy::IntoBytes;
@@ -95,11 +95,24 @@ impl<S: Sink> ImageWriter<S> {
 
     /// Writes everything behind the pack, and the superblock.
     pub fn finish(
-        mut self,
+        self,
         tree: &Tree,
         map: &Map,
         profile: &Profile,
         annotations: &Annotations,
+    ) -> Result<Written> {
+        let raw = raw_tree(tree, map);
+        self.finish_with(&raw, map, profile, annotations, |out, layout| tree_region(out, tree, map, layout))
+    }
+
+    /// As [`finish`](Self::finish), with a tree region that `write_tree` writes.
+    pub(crate) fn finish_with(
+        mut self,
+        tree: &RawTree,
+        map: &Map,
+        profile: &Profile,
+        annotations: &Annotations,
+        write_tree: impl FnOnce(&mut MetadataWriter<'_, S>, &Layout) -> Result<()>,
     ) -> Result<Written> {
         let layout = layout(tree, map, annotations)?;
         let padding = layout.tree_offset - BLOCK_BYTES - map.pack_bytes;
@@ -112,11 +125,11 @@ impl<S: Sink> ImageWriter<S> {
         };
 
         let mut metadata = MetadataWriter::new(&mut self, layout.tree_offset);
-        metadata.tree_id = Some(Sha256::new_with_prefix(raw_tree(tree, map).as_bytes()));
-        tree_region(&mut metadata, tree, map, &layout)?;
+        metadata.tree_id = Some(Sha256::new_with_prefix(tree.as_bytes()));
+        write_tree(&mut metadata, &layout)?;
         metadata.pad_to(layout.map_offset)?;
         let tree_id = Digest(metadata.tree_id.take().unwrap_or_default().finalize().into());
-        map_region(&mut metadata, map, &pack, annotations, &layout)?;
+        map_region(&mut metadata, map, pack, annotations, &layout)?;
         metadata.pad_to(layout.hash_offset)?;
         let digests = metadata.digests;
         let merkle_root = self.hash_region(digests)?;
@@ -162,7 +175,7 @@ pub fn prefix(raw: &RawSuperBlock) -> [u8; SIGNED_PREFIX] {
 }
 
 /// Writes metadata, and hashes each block of it.
-struct MetadataWriter<'a, S> {
+pub(crate) struct MetadataWriter<'a, S> {
     writer: &'a mut ImageWriter<S>,
     /// Bytes of the image so far.
     at: u64,
@@ -178,7 +191,7 @@ impl<'a, S: Sink> MetadataWriter<'a, S> {
         Self { writer, at, block: Vec::with_capacity(BLOCK_SIZE), digests: Vec::new(), tree_id: None }
     }
 
-    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.at += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK_SIZE - self.block.len()));
@@ -256,12 +269,14 @@ fn tree_region<S: Sink>(
 fn map_region<S: Sink>(
     out: &mut MetadataWriter<'_, S>,
     map: &Map,
-    pack: &Pack,
+    embedded: Pack,
     annotations: &Annotations,
     layout: &Layout,
 ) -> Result<()> {
     out.table(&layout.packs)?;
-    out.write(pack.to_raw().as_bytes())?;
+    for pack in [embedded].iter().chain(&map.packs) {
+        out.write(pack.to_raw().as_bytes())?;
+    }
     out.table(&layout.chunks)?;
     out.write(map.chunks.as_bytes())?;
     out.table(&layout.chunk_digests)?;

@@ -26,11 +26,12 @@ pub fn raw_tree(tree: &Tree, map: &Map) -> RawTree {
     }
 }
 
-/// The map descriptor: one pack, which is embedded.
+/// The map descriptor.
 pub fn raw_map(map: &Map, annotations: &Annotations) -> RawMap {
     let annotation_bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     RawMap {
-        packs: 1.into(),
+        // Pack 0, and those beside it.
+        packs: (1 + map.packs.len() as u64).into(),
         chunks: (map.chunks.len() as u64).into(),
         extents: (map.extents.len() as u64).into(),
         annotations: (annotations.len() as u64).into(),
@@ -40,10 +41,11 @@ pub fn raw_map(map: &Map, annotations: &Annotations) -> RawMap {
 }
 
 /// Where everything is.
-pub fn layout(tree: &Tree, map: &Map, annotations: &Annotations) -> Result<Layout> {
+pub fn layout(tree: &RawTree, map: &Map, annotations: &Annotations) -> Result<Layout> {
     let tree_offset = (BLOCK_BYTES + map.pack_bytes).next_multiple_of(BLOCK_BYTES);
-    let layout = Layout::new(tree_offset, &raw_tree(tree, map), &raw_map(map, annotations))?;
-    if map.plain_hole_bytes > plain_holes_max(layout.image_bytes) {
+    let layout = Layout::new(tree_offset, tree, &raw_map(map, annotations))?;
+    let elsewhere = map.figures.stored_bytes - map.pack_bytes;
+    if map.plain_hole_bytes > plain_holes_max(layout.image_bytes + elsewhere) {
         return Err(Error::TooMany(TOO_MANY));
     }
     Ok(layout)
@@ -59,7 +61,7 @@ mod tests {
         let tree = TreeBuilder::new(Attributes::default()).and_then(TreeBuilder::finish).unwrap();
         let with_holes = |plain_hole_bytes| {
             let map = Map { plain_hole_bytes, ..Map::default() };
-            layout(&tree, &map, &Annotations::new())
+            layout(&raw_tree(&tree, &map), &map, &Annotations::new())
         };
         let image_bytes = with_holes(0).unwrap().image_bytes;
         let limit = (1 << 36) + 64 * image_bytes;

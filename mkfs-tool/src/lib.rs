@@ -11,6 +11,8 @@
 //! - [`cli`] reads the command line, [`config`] is what it asks for, validated;
 //! - [`source`] walks a directory or an archive, [`tree`] numbers what it finds;
 //! - [`chunker`] says where contents are cut, [`mod@encode`] runs that, dedup and compression on all processors;
+//! - [`packs`] has the chunks of other images, and those that go beside this one;
+//! - [`convert`] makes one form of the other;
 //! - [`layout`] places the tables, [`image`] writes them, [`sign`] signs;
 //! - [`output`] is the file, [`report`] and [`progress`] tell of it, [`error`] and [`exit_code`] of failure.
 //!
@@ -27,6 +29,7 @@
 pub mod chunker;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod encode;
 pub mod error;
 pub mod exit_code;
@@ -34,6 +37,7 @@ pub mod file_contexts;
 pub mod image;
 pub mod layout;
 pub mod output;
+pub mod packs;
 pub mod progress;
 pub mod report;
 pub mod sign;
@@ -50,6 +54,7 @@ use crate::encode::{encode, Resources};
 use crate::error::{path_of, Error, Result, Shown};
 use crate::image::{ImageFile, ImageWriter};
 use crate::output::Output;
+use crate::packs::{arrange, NewPack, Parents};
 use crate::progress::{step, Progress};
 use crate::report::Report;
 use crate::source::dir::DirSource;
@@ -79,7 +84,7 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
         Some(output) => output.identities(),
         None => output::identity(&config.image).into_iter().collect(),
     };
-    let mut report = match &config.source {
+    let (mut report, pack) = match &config.source {
         SourcePath::Directory(path) => {
             build_from(&DirSource::open(path, filter)?, config, output.as_ref(), progress)?
         }
@@ -94,7 +99,10 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     };
     if let Some(output) = output {
         let _step = step(progress, || format!("writing {}", Shown(&config.image)));
-        output.commit()?;
+        match pack {
+            Some(pack) => pack.commit_before(output)?,
+            None => output.commit()?,
+        }
     }
     report.threads = config.threads.get() as u64;
     report.seconds = started.elapsed().as_secs_f64();
@@ -121,7 +129,7 @@ fn build_from<S: Source>(
     config: &Config,
     output: Option<&Output>,
     progress: &dyn Progress,
-) -> Result<Report> {
+) -> Result<(Report, Option<NewPack>)> {
     let threads = config.threads.get();
     let resources = Resources { threads, budget: memory_budget(threads) };
     let file = output.map(Output::file).transpose()?;
@@ -130,7 +138,22 @@ fn build_from<S: Source>(
     let annotation_bytes: usize =
         config.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
     let source = &HoleLimit::new(source, config.profile.hole_min, annotation_bytes as u64);
-    let (mut walked, map) = encode(source, &config.profile, resources, &mut writer, progress)?;
+    let (mut walked, map, shared) = match &config.shared {
+        None => {
+            let none = Parents::default();
+            let (walked, map) = encode(source, &config.profile, resources, &none, &mut writer, progress)?;
+            (walked, map, None)
+        }
+        Some(form) => {
+            let mut parents = Parents::open(form, &config.profile)?;
+            let mut pack = NewPack::create(&form.dir, config.dry_run)?;
+            let encoded = encode(source, &config.profile, resources, &parents, &mut pack, progress)?;
+            let (walked, mut map) = encoded;
+            let report = arrange(&mut map, &mut parents, form.rebase, &mut pack)?;
+            (walked, map, Some((report, pack)))
+        }
+    };
+    let (packs, pack) = shared.unzip();
     let tables = step(progress, || "writing the tables".to_owned());
     let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
     drop(tables);
@@ -143,6 +166,7 @@ fn build_from<S: Source>(
         sign::emit_signed_data(&written.signed_prefix, path)?;
     }
     let mut report = Report::new(&config.image, &written, &walked.tree, &map);
+    report.shared = packs;
     // The bytes of a copy are those of its original, which were read.
     for (copy, _) in &walked.tree.copies {
         let size = walked.tree.nodes[*copy as usize - 1].size;
@@ -155,7 +179,7 @@ fn build_from<S: Source>(
     report.left_out = left_out(walked);
     let unmatched = config.filter.exclude.unmatched();
     report.unmatched_excludes = unmatched.iter().map(|text| Shown(text.as_ref()).to_string()).collect();
-    Ok(report)
+    Ok((report, pack))
 }
 
 /// The account of a walk, with what the tree left out.

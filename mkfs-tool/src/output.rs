@@ -142,6 +142,11 @@ impl Output {
         [file, identity(&self.target), stdout].into_iter().flatten().collect()
     }
 
+    /// Gives the file another name than it was begun with, in the same directory. A file of that name is replaced.
+    pub fn commit_as(self, target: PathBuf) -> Result<()> {
+        Self { target, force: true, ..self }.commit()
+    }
+
     /// Gives the file its name.
     ///
     /// It is not forced to the disk first: the digests in the image show what a crash has damaged.

@@ -13,6 +13,7 @@ use tesserafs_image::text::size;
 use crate::encode::{Figures, Map};
 use crate::error::Shown;
 use crate::image::Written;
+use crate::packs::PacksReport;
 use crate::sign::signed_bytes;
 use crate::source::{ArchiveNotes, LeftOut};
 use crate::tree::Tree;
@@ -75,6 +76,9 @@ pub struct Report {
     /// Bytes and duplicates.
     #[serde(flatten)]
     pub figures: Figures,
+    /// Packs beside the image, where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<PacksReport>,
     /// The parts of the source that are not in the image.
     pub left_out: LeftOut,
     /// Patterns of `--exclude` that match nothing.
@@ -108,6 +112,7 @@ impl Report {
             chunks: map.chunks.len() as u64,
             extents: map.extents.len() as u64,
             figures: map.figures,
+            shared: None,
             left_out: LeftOut::default(),
             unmatched_excludes: Vec::new(),
             archive: None,
@@ -129,16 +134,19 @@ impl Report {
         let Self { counts, figures, left_out, .. } = self;
         let mut text = String::new();
         // Of a tiny tree the image is mostly structure, and the ratio says nothing.
-        let ratio = if self.image_bytes < figures.raw_bytes {
-            format!(", {:.1} %", 100.0 * self.image_bytes as f64 / figures.raw_bytes as f64)
+        let packs = self.shared.as_ref().map_or(0, |shared| shared.live_bytes());
+        let bytes = self.image_bytes + packs;
+        let ratio = if bytes < figures.raw_bytes {
+            format!(", {:.1} %", 100.0 * bytes as f64 / figures.raw_bytes as f64)
         } else {
             String::new()
         };
         let _ = writeln!(
             text,
-            "{}: {} from {} of files{ratio}, in {:.1} s{}",
+            "{}: {}{} from {} of files{ratio}, in {:.1} s{}",
             self.image,
             size(self.image_bytes),
+            if packs > 0 { format!(" and {} in packs", size(packs)) } else { String::new() },
             size(figures.raw_bytes),
             self.seconds,
             if self.dry_run {
@@ -169,6 +177,7 @@ impl Report {
             size(figures.duplicate_chunk_bytes),
             size(figures.hole_bytes)
         );
+        text.push_str(&self.shared.as_ref().map_or_else(String::new, PacksReport::to_text));
         text.push_str(&left_out.to_text(true));
         text.push_str(&self.archive.as_ref().map_or_else(String::new, ArchiveNotes::to_text));
         text

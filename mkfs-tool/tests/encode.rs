@@ -10,6 +10,7 @@ use common::{noise, Sandbox};
 use mkfs_tesserafs::config::default_profile;
 use mkfs_tesserafs::encode::{encode, Map, PackWriter, Resources};
 use mkfs_tesserafs::error::{Error, Result};
+use mkfs_tesserafs::packs::Parents;
 use mkfs_tesserafs::progress::Silent;
 use mkfs_tesserafs::source::dir::DirSource;
 use mkfs_tesserafs::source::{FileTask, Filter, Found, Source, Walked};
@@ -35,7 +36,7 @@ impl PackWriter for Pack {
 fn run(sandbox: &Sandbox, resources: Resources, room: usize) -> Result<(Vec<u8>, Map)> {
     let source = DirSource::open(&sandbox.path("src"), Filter::default())?;
     let mut pack = Pack { bytes: Vec::new(), room };
-    let (_, map) = encode(&source, &default_profile(1), resources, &mut pack, &Silent)?;
+    let (_, map) = encode(&source, &default_profile(1), resources, &Parents::default(), &mut pack, &Silent)?;
     Ok((pack.bytes, map))
 }
 
@@ -125,6 +126,8 @@ fn the_error_of_the_writer_is_told_and_not_that_it_stopped_the_others() {
     let source = Endless(DirSource::open(&sandbox.path("src"), Filter::default()).unwrap());
     let mut pack = Pack { bytes: Vec::new(), room: 1 << 20 };
     let resources = Resources { threads: 2, budget: 64 << 20 };
-    let error = encode(&source, &default_profile(1), resources, &mut pack, &Silent).map(drop).unwrap_err();
+    let error = encode(&source, &default_profile(1), resources, &Parents::default(), &mut pack, &Silent)
+        .map(drop)
+        .unwrap_err();
     assert!(error.to_string().contains("pack"), "{error}");
 }

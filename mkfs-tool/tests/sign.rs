@@ -212,3 +212,26 @@ fn an_encrypted_key_wants_a_passphrase_and_says_so_without_a_terminal() {
     sandbox.mkfs(with("passphrase"));
     signature(&sandbox.path("image"));
 }
+
+#[test]
+fn an_image_with_packs_is_signed_as_any_other_and_its_signature_is_for_no_other_form() {
+    let key = rsa();
+    let (sandbox, cert) = sandbox(&key);
+    fs::create_dir(sandbox.path("packs")).unwrap();
+    sandbox.mkfs(["--packdir", "packs", "--emit-signed-data", "data", "image", "src"]);
+    let data = fs::read(sandbox.path("data")).unwrap();
+    let flags = CMSOptions::DETACHED | CMSOptions::BINARY | CMSOptions::NOATTR | CMSOptions::CMS_NOCERTS;
+    let cms = CmsContentInfo::sign(Some(&cert), Some(&key), None, Some(&data), flags).unwrap();
+    sandbox.write("sig", cms.to_der().unwrap());
+    sandbox.mkfs(["--attach-signature", "sig", "--sign-cert", "cert", "image"]);
+    let (_, superblock, prefix) = mkfs_tesserafs::sign::open_image(&sandbox.path("image")).unwrap();
+    let at = superblock.layout.image_bytes as usize;
+    let image = fs::read(sandbox.path("image")).unwrap();
+    let der = &image[at..at + superblock.signature_bytes as usize];
+    assert_eq!((der, &prefix[..]), (&fs::read(sandbox.path("sig")).unwrap()[..], &data[..]));
+    sandbox.mkfs(SIGN.iter().chain(&["--packdir", "packs", "direct", "src"]));
+    assert!(fs::read(sandbox.path("direct")).unwrap() == fs::read(sandbox.path("image")).unwrap());
+    sandbox.mkfs(["one", "src"]);
+    let error = sandbox.refused(1, ["--attach-signature", "sig", "--sign-cert", "cert", "one"]);
+    assert!(error.contains("not over this image"), "{error}");
+}

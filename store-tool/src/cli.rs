@@ -2,6 +2,8 @@
 
 //! The command line.
 
+mod forms;
+
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Error};
 
+use self::forms::{PackArgs, UnpackArgs};
 use crate::daemon::{self, Flags, Job};
 use crate::mount::{self, Driver, Request};
 use crate::options::Options;
@@ -20,6 +23,8 @@ const AFTER_HELP: &str = "\
 Examples:
   tesserafs mount root.tess mnt/
   tesserafs umount mnt/
+  tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs unpack root.tess shared.tess
   tesserafs mount --help          options, more examples and the exit status of a verb
 
 Exit status of each verb: 0 done; 1 not done, and standard error says why; 2 usage error.";
@@ -36,6 +41,8 @@ struct Cli {
 enum Verb {
     Mount(MountArgs),
     Umount(UmountArgs),
+    Pack(PackArgs),
+    Unpack(UnpackArgs),
     #[command(hide = true)]
     Serve(ServeArgs),
 }
@@ -293,6 +300,8 @@ pub fn main() -> ExitCode {
     VERB_FAILURES.exit(Cli::try_parse(), |cli| match cli.verb {
         Verb::Mount(args) => mount(args.into_request()),
         Verb::Umount(args) => umount::run(&umount::Request { dir: args.dir, lazy: args.lazy }),
+        Verb::Pack(args) => args.run(),
+        Verb::Unpack(args) => args.run(),
         Verb::Serve(args) => {
             let job = args.into_job();
             daemon::run(&job).map_err(|error| format!("{}: {}", text::path(&job.image), chain(&error)))

@@ -3,7 +3,7 @@
 //! A mount by the kernel driver.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -31,6 +31,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Where the driver was not asked.
+    pub fn of(error: io::Error) -> Self {
+        Self { errno: Errno::from_io_error(&error).unwrap_or(Errno::IO), reason: error.to_string() }
+    }
+
     /// Whether the driver says nothing about the image, so that FUSE may do: it is not there, or not for this user, or does not have
     /// what the image needs.
     pub fn is_of_the_driver(&self) -> bool {
@@ -45,9 +50,15 @@ pub fn is_loaded() -> bool {
 }
 
 /// Mounts `image` at `dir`, both without symlinks. `id` is the one that the image must have, as the file at that path may be another
-/// one by now.
-pub fn mount(image: &Path, dir: &Path, id: Option<Digest>, options: &Options) -> Result<(), Refusal> {
-    let plain = |errno: Errno| Refusal { errno, reason: std::io::Error::from(errno).to_string() };
+/// one by now; `pack_dir` is where its packs are, if it has any.
+pub fn mount(
+    image: &Path,
+    dir: &Path,
+    id: Option<Digest>,
+    pack_dir: Option<&Path>,
+    options: &Options,
+) -> Result<(), Refusal> {
+    let plain = |errno: Errno| Refusal::of(errno.into());
     let context = fsopen(BY_KERNEL, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
     let dir = open_dir(dir).map_err(|error| Refusal {
         errno: Errno::from_io_error(&error).unwrap_or(Errno::LOOP),
@@ -58,6 +69,9 @@ pub fn mount(image: &Path, dir: &Path, id: Option<Digest>, options: &Options) ->
     fsconfig_set_flag(context.as_fd(), "ro").map_err(told)?;
     if let Some(id) = id {
         fsconfig_set_string(context.as_fd(), "digest", format!("sha256:{id}")).map_err(told)?;
+    }
+    if let Some(pack_dir) = pack_dir {
+        fsconfig_set_string(context.as_fd(), "packdir", pack_dir).map_err(told)?;
     }
     match options.acl {
         Some(true) => fsconfig_set_flag(context.as_fd(), "acl").map_err(told)?,
@@ -90,7 +104,7 @@ fn reason(context: &OwnedFd, errno: Errno) -> String {
         }
     }
     if said.is_empty() {
-        return std::io::Error::from(errno).to_string();
+        return io::Error::from(errno).to_string();
     }
     said.join("; ")
 }

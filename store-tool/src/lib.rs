@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Mounts tesserafs images: by the kernel driver, or by a daemon that serves them with FUSE.
+//! Works with tesserafs images: mounts them, by the kernel driver or by a daemon that serves them with FUSE, and makes one form of another.
 //!
 //! Modules, in the order in which a mount meets them:
 //!

@@ -4,6 +4,7 @@
 
 mod fuse;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tesserafs_image::signature::Certificate;
@@ -97,11 +98,22 @@ fn by_kernel(request: &Request, head: &Head, dir: &Path) -> Result<(), Refusal> 
     // The image that was verified is mounted, even if another one lies at that path by now.
     let is_pinned = options.digest.is_some() || !options.certs.is_empty();
     let image = request.image.canonicalize().unwrap_or_else(|_| request.image.clone());
-    kernel::mount(&image, dir, is_pinned.then_some(head.id), options)?;
+    let has_packs = head.sb.layout.packs.records() > 1;
+    let pack_dir = has_packs.then(|| pack_dir(options, &image)).transpose().map_err(Refusal::of)?;
+    kernel::mount(&image, dir, is_pinned.then_some(head.id), pack_dir.as_deref(), options)?;
     if !request.quiet {
         say(&format!("{}: mounted at {} by the kernel driver", text::path(&request.image), text::path(dir)));
     }
     Ok(())
+}
+
+/// Where the packs of `image`, a path without symlinks, are.
+fn pack_dir(options: &Options, image: &Path) -> io::Result<PathBuf> {
+    match &options.pack_dir {
+        // A relative one may begin with a hyphen, and nobody shall depend on the working directory.
+        Some(dir) => std::path::absolute(dir),
+        None => Ok(image.parent().map(PathBuf::from).unwrap_or_default()),
+    }
 }
 
 fn refused(request: &Request, refusal: &Refusal) -> String {

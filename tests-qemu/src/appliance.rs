@@ -211,7 +211,7 @@ impl Appliance {
         std::fs::create_dir(&disk).context("failed to create a folder")?;
         let root = disk.join("root.tess");
         let image_id = signed(tools, &root, &roots.machine, &vendor.current, &[])?;
-        write_disk(tools, &disk, &roots.base, &vendor, image_id)?;
+        write_disk(tools, &disk, &roots.base, &vendor, image_id, None)?;
         let data = at("data.ext4");
         disk::write(&data, &disk)?;
         let tampered = tampered(tools, &root, &at("tampered.tess"))?;
@@ -332,8 +332,9 @@ pub(crate) fn write_disk(
     base: &Path,
     vendor: &Vendor,
     image_id: String,
+    packed_id: Option<String>,
 ) -> Result<()> {
-    let plan = contents_of_disk(tools, disk, base, vendor, image_id)?;
+    let plan = plan::Appliance { image_id, packed_id, ..contents_of_disk(tools, disk, base, vendor)? };
     let text = serde_json::to_vec_pretty(&plan).context("the plan cannot be written down")?;
     std::fs::write(disk.join("plan.json"), text).context("failed to write the plan")?;
     for (name, program) in [("guest", &tools::guest()?), ("fsck.tesserafs", &tools.fsck)] {
@@ -343,13 +344,7 @@ pub(crate) fn write_disk(
     Ok(())
 }
 
-fn contents_of_disk(
-    tools: &Tools,
-    disk: &Path,
-    base: &Path,
-    vendor: &Vendor,
-    image_id: String,
-) -> Result<plan::Appliance> {
+fn contents_of_disk(tools: &Tools, disk: &Path, base: &Path, vendor: &Vendor) -> Result<plan::Appliance> {
     let config = disk.join("oci-config.json");
     std::fs::write(&config, OCI_CONFIG).context("failed to write the configuration")?;
     let annotate = ["--annotate".to_owned(), format!("{}={}", plan::OCI_CONFIG, config.display())];
@@ -377,7 +372,8 @@ fn contents_of_disk(
     let description = tree.path().join("entry");
     std::fs::write(&description, &entry).context("failed to write an entry of the blacklist")?;
     sign::detached(&vendor.current, &description, &disk.join("blacklist.p7s"))?;
-    Ok(plan::Appliance { image_id, touched: format!("/{TOUCHED}"), blacklist_entry: entry })
+    let touched = format!("/{TOUCHED}");
+    Ok(plan::Appliance { image_id: String::new(), packed_id: None, touched, blacklist_entry: entry })
 }
 
 /// A copy of an image with one bit changed in the stored bytes of [`TOUCHED`].

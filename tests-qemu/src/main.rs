@@ -37,6 +37,7 @@ mod linked;
 mod module;
 mod mutate;
 mod package;
+mod packs;
 mod qemu;
 mod readme;
 mod releases;

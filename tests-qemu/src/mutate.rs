@@ -28,8 +28,8 @@ use reader::{At, Failure, Reading, Refusal};
 pub(crate) enum Kernel {
     /// It does not mount it, because of this rule.
     Refuses(Rule),
-    /// It does not mount it, as it needs packs in other files.
-    Unsupported,
+    /// It does not mount it, as the mounter does not say where a pack is.
+    LacksPack,
     /// It mounts it; something fails because of this rule.
     Fails(At, Rule),
     /// It reads all of it: its oddity need not bother a kernel.
@@ -43,7 +43,7 @@ impl Kernel {
             Kernel::Refuses(rule) => {
                 matches!(reading.refusal, Some(Refusal::Broken(error)) if error.rule == rule)
             }
-            Kernel::Unsupported => reading.refusal == Some(Refusal::External),
+            Kernel::LacksPack => reading.refusal == Some(Refusal::External),
             Kernel::Fails(at, rule) => {
                 let is_it = |failure: &Failure| failure.at == at && failure.error.rule == rule;
                 reading.refusal.is_none() && reading.failures.iter().any(is_it)

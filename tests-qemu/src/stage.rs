@@ -10,7 +10,7 @@ use crate::cache::{key, sha256_of, Cache};
 use crate::corrupt;
 use crate::sign::{self, Signer, Signers};
 use crate::tools::Tools;
-use crate::{answers, cases, disk, labels, layers, rootfs, run, stores, trees};
+use crate::{answers, cases, disk, labels, layers, packs, rootfs, run, stores, trees};
 
 /// Bits to flip in each region.
 const FLIPS: usize = 200;
@@ -119,6 +119,7 @@ fn build(
     let layer = tempfile::tempdir_in(&scratch).context("failed to make a scratch folder")?;
     let opaque = layers::stage(tools, &contents, layer.path())?;
     let signed = signed(tools, &contents, small_tree.path(), &small, signers)?;
+    let packed = packs::stage(tools, &contents, small_tree.path(), &rsa)?;
 
     let good = trees::path(&contents, &signed.good[0]);
     let bytes = std::fs::read(&good).with_context(|| format!("failed to read {}", good.display()))?;
@@ -144,6 +145,7 @@ fn build(
         answers,
         labels,
         opaque,
+        packed,
         signed,
         flips,
         unknown_feature: unknown_feature.to_owned(),

@@ -39,7 +39,7 @@ use crate::verified_boot::VerifiedBoot;
 use crate::{advice, fuzz, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
-const GROUPS: [&str; 17] = [
+const GROUPS: [&str; 18] = [
     "compare",
     "programs",
     "readers",
@@ -47,6 +47,7 @@ const GROUPS: [&str; 17] = [
     "api",
     "fstests",
     "backing",
+    "packs",
     "stores",
     "races",
     "signatures",
@@ -102,8 +103,18 @@ pub(crate) fn is_group(filter: &str) -> bool {
 
 /// Groups that a run without a filter has on Debian's own kernel, which is what users have, and on no other: both kernels are
 /// of one version, but Debian's has more filesystems for images to lie on, and security modules.
-const STOCK_GROUPS: [&str; 9] =
-    ["compare", "programs", "readers", "signatures", "backing", "stores", "fuse", "security", "locked-down"];
+const STOCK_GROUPS: [&str; 10] = [
+    "compare",
+    "programs",
+    "readers",
+    "signatures",
+    "backing",
+    "packs",
+    "stores",
+    "fuse",
+    "security",
+    "locked-down",
+];
 
 /// Groups of tests in a machine that boots Debian's own kernel from an image; each is one boot.
 const STOCK_BOOT_GROUPS: [&str; 3] = ["boot", "boot-from-file", "tampered"];

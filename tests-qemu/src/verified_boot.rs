@@ -155,6 +155,10 @@ pub(crate) struct Stopped {
     says: &'static str,
 }
 
+/// The root with packs, and the directory of these, on the data disk.
+const PACKED: &str = "packed.tess";
+const PACKS: &str = "packs";
+
 /// The beginning of the name of the folder of the images.
 const IMAGES: &str = "images-";
 
@@ -191,7 +195,11 @@ impl Images {
         std::fs::create_dir(disk).with_context(|| format!("failed to create {}", disk.display()))?;
         let image_id = appliance::signed(tools, &self.root, root, &vendor.current, &[])?;
         // Containers have the root of the machine, too.
-        appliance::write_disk(tools, disk, root, vendor, image_id)?;
+        let packs = disk.join(PACKS);
+        std::fs::create_dir(&packs).with_context(|| format!("failed to create {}", packs.display()))?;
+        let packdir = format!("--packdir={}", packs.display());
+        let packed_id = appliance::signed(tools, &disk.join(PACKED), root, &vendor.current, &[packdir])?;
+        appliance::write_disk(tools, disk, root, vendor, image_id, Some(packed_id))?;
         disk::write(&self.data, disk)?;
         let empty = tempfile::tempdir().context("failed to make a scratch folder")?;
         disk::write(&self.upper, empty.path())?;
@@ -274,6 +282,18 @@ impl VerifiedBoot {
                 "found no file /images/root.tess on /dev/vda",
             ),
             stopped(
+                "packs-and-no-file",
+                &[&root],
+                "root=/dev/vda tesserafs_packdir=/packs",
+                "found tesserafs_packdir=/packs and no tesserafs_file=",
+            ),
+            stopped(
+                "packs-that-are-missing",
+                &[&data],
+                "root=/dev/vda tesserafs_file=/packed.tess tesserafs_packdir=/images",
+                "refuses /packed.tess on /dev/vda as the root: found: ",
+            ),
+            stopped(
                 "a-disk-for-changes-with-no-filesystem",
                 &[&root, &root],
                 "root=/dev/vda tesserafs_upper=/dev/vdb",
@@ -315,7 +335,7 @@ impl VerifiedBoot {
         let image = if group == "tampered" { &self.tampered } else { &self.root };
         let (words, scratch) = match group {
             "boot-from-file" => (
-                "root=/dev/vdb tesserafs_file=/root.tess tesserafs_upper=/dev/vdc",
+                "root=/dev/vdb tesserafs_file=/packed.tess tesserafs_packdir=/packs tesserafs_upper=/dev/vdc",
                 std::slice::from_ref(&self.upper),
             ),
             _ => ("root=/dev/vda", &[][..]),

@@ -7,27 +7,29 @@ use tesserafs_format::raw::RawChunk;
 use tesserafs_format::{chunk_digest, Chunk, ChunkIndex, Codec, Digest, Place};
 use tesserafs_image::context::read;
 use tesserafs_image::packs::{DataError, Decoder};
+use tesserafs_image::profile::version;
 use tesserafs_image::{Contents, Context, Error};
 
-use super::difference::{version, Explanation, Freedom};
+use super::difference::{Explanation, Freedom};
 
 /// The levels that a profile can have.
 const LEVELS: std::ops::RangeInclusive<u32> = 1..=22;
 
-/// The first chunk that is another one, or stored otherwise. The contents are cut and grouped as by a builder.
+/// The first chunk that is another one, or stored otherwise: `order` has them as they would be stored in pack 0. The contents are cut and
+/// grouped as by a builder.
 pub(super) fn compare(
     context: &Context<'_>,
     contents: &Contents<'_>,
     map: &Map,
+    order: &[u32],
 ) -> Result<Option<Explanation>, Error> {
-    let chunks = context.image.sb.layout.chunks.records();
-    for number in 0..u32::try_from(chunks).unwrap_or(u32::MAX) {
+    for (at, number) in order.iter().copied().enumerate() {
         context.cancel.check()?;
         let index = ChunkIndex(number);
         let digest = read(context.image.raw_digest(index))?;
-        let before = map.raw_digests.get(..number as usize).unwrap_or(&map.raw_digests);
-        let built = map.raw_digests.get(number as usize).zip(map.chunks.get(number as usize));
-        let explanation = match built.zip(map.chunk_digests.get(number as usize)) {
+        let before = map.raw_digests.get(..at).unwrap_or(&map.raw_digests);
+        let built = map.raw_digests.get(at).zip(map.chunks.get(at));
+        let explanation = match built.zip(map.chunk_digests.get(at)) {
             Some(((expected, raw), stored)) if *expected == digest => {
                 let image = read(context.image.chunk(index))?;
                 how_stored(&image, raw, stored).map(|freedom| (freedom, image))

@@ -30,8 +30,6 @@ pub enum Freedom {
     Plain,
     /// The bytes of a frame.
     Frame,
-    /// Packs beside the embedded one.
-    Packs,
     /// Anything else.
     Other,
 }
@@ -49,7 +47,6 @@ impl Freedom {
             Freedom::Filter => "filter",
             Freedom::Plain => "plain",
             Freedom::Frame => "frame",
-            Freedom::Packs => "packs",
             Freedom::Other => "other",
         }
     }
@@ -66,7 +63,6 @@ impl Freedom {
             Freedom::Filter => "another choice of the filter (FORMAT.md 5.5)",
             Freedom::Plain => "stored plain, though a frame is shorter (FORMAT.md 5.4)",
             Freedom::Frame => "another frame of the same bytes (FORMAT.md 5.4)",
-            Freedom::Packs => "packs that builders do not make (FORMAT.md 5.2)",
             Freedom::Other => "no freedom that has a name",
         }
     }
@@ -150,11 +146,6 @@ impl Explanation {
     }
 }
 
-/// A version of libzstd as its releases are named.
-pub(super) fn version(number: u32) -> String {
-    format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,16 +164,9 @@ mod tests {
             Freedom::Filter,
             Freedom::Plain,
             Freedom::Frame,
-            Freedom::Packs,
         ] {
             let (_, sections) = freedom.text().split_once("(FORMAT.md ").expect("a section");
             assert!(section.contains(&format!("| {} |", sections.trim_end_matches(')'))), "{freedom:?}");
         }
-    }
-
-    #[test]
-    fn versions_are_written_as_releases_are() {
-        assert_eq!(version(10_507), "1.5.7");
-        assert_eq!(version(20_012), "2.0.12");
     }
 }

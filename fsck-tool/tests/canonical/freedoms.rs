@@ -256,8 +256,9 @@ fn bytes_that_no_freedom_explains() {
 }
 
 #[test]
-fn packs_beside_the_embedded_one() {
-    let bytes = pattern(6000, 7);
+fn a_chunk_in_a_pack() {
+    // A frame of these is shorter.
+    let bytes = vec![7; 6000];
     let mut draft = draft();
     draft.content(&[Piece::Data(&bytes)], &bytes);
     let pack = std::mem::take(&mut draft.pack);
@@ -282,5 +283,6 @@ fn packs_beside_the_embedded_one() {
         &fsck_tesserafs::progress::Silent,
         &fsck_tesserafs::parallel::Cancel::default(),
     );
-    assert_eq!(difference(&report), Some((Freedom::Packs, "superblock", 0x80)), "{report:?}");
+    let place = difference(&report).map(|(freedom, region, _)| (freedom, region));
+    assert_eq!(place, Some((Freedom::Plain, "map")), "{report:?}");
 }

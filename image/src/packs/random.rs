@@ -10,8 +10,8 @@ use crate::error::{Broken, Error};
 use crate::hash::Sha2;
 
 impl Packs<'_> {
-    /// Reads the stored bytes of `chunk` into the decoder, and compares them with their digest.
-    fn load(&self, chunk: &Chunk, decoder: &mut Decoder) -> Result<(), Broken> {
+    /// Fills `stored` with the stored bytes of `chunk`, and compares them with their digest.
+    pub fn read_stored(&self, chunk: &Chunk, stored: &mut Vec<u8>) -> Result<(), Broken> {
         let Some(Some(file)) = self.files.get(usize::from(chunk.pack.0)) else {
             let error = format!("chunk {} is in a pack that cannot be read", chunk.index.0);
             return Err(Error::Refused(error).into());
@@ -19,9 +19,9 @@ impl Packs<'_> {
         let (source, base, pack) = file.parts();
         chunk.check_range(pack)?;
         // Bounded: the record was proven to say 1 MiB at most.
-        decoder.stored.resize(chunk.stored_len as usize, 0);
-        source.read_at(base.saturating_add(chunk.offset), &mut decoder.stored)?;
-        Verified::check_chunk::<Sha2>(&decoder.stored, &chunk.digest).map_err(|found| {
+        stored.resize(chunk.stored_len as usize, 0);
+        source.read_at(base.saturating_add(chunk.offset), stored)?;
+        Verified::check_chunk::<Sha2>(stored, &chunk.digest).map_err(|found| {
             let place = Place::Chunk(chunk.index.0);
             FormatError::new(Rule::ChunkDigest, place, found.prefix(), chunk.digest.prefix())
         })?;
@@ -35,7 +35,7 @@ impl Packs<'_> {
         decoder: &mut Decoder,
         room: &mut [u8],
     ) -> Result<(), Broken> {
-        self.load(chunk, decoder)?;
+        self.read_stored(chunk, &mut decoder.stored)?;
         let Decoder { zstd, stored } = decoder;
         let len = if chunk.codec == Codec::Plain {
             match room.get_mut(..stored.len()) {
@@ -64,7 +64,7 @@ impl Packs<'_> {
         decoder: &mut Decoder,
         mut raw: Vec<u8>,
     ) -> Result<Vec<u8>, Broken> {
-        self.load(chunk, decoder)?;
+        self.read_stored(chunk, &mut decoder.stored)?;
         let Decoder { zstd, stored } = decoder;
         raw.clear();
         if chunk.codec == Codec::Plain {

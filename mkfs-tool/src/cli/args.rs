@@ -21,6 +21,8 @@ Examples:
   mkfs.tesserafs --exclude-from list --one-file-system root.tess /
   mkfs.tesserafs --uid-map 100000:0:65536 --gid-map 100000:0:65536 root.tess ~/container
   mkfs.tesserafs --dry-run --json root.tess rootfs/
+  mkfs.tesserafs --packdir packs monday.tess rootfs/
+  mkfs.tesserafs --packdir packs --parent monday.tess tuesday.tess rootfs/
   docker export box | mkfs.tesserafs --tar - - | ssh host 'cat >box.tess'
   mkfs.tesserafs --tar container.tar.gz --prefix rootfs root.tess
 
@@ -98,6 +100,19 @@ pub(super) struct Args {
         help_heading = "Archives"
     )]
     pub(super) acl_names: AclNames,
+
+    /// Put the chunks into a pack in this directory, a file named by its digest, that other images can use, too
+    #[arg(long, value_name = "DIR", help_heading = "Packs")]
+    pub(super) packdir: Option<PathBuf>,
+
+    /// Use the chunks that this image has in packs there, and write the others only; repeatable, the first one counts
+    /// first. Its metadata is believed: take images whose origin you know
+    #[arg(long, value_name = "IMAGE", requires = "packdir", help_heading = "Packs")]
+    pub(super) parent: Vec<PathBuf>,
+
+    /// Name no pack of the parents, and put everything into one new pack, their chunks too
+    #[arg(long, requires = "parent", help_heading = "Packs")]
+    pub(super) rebase: bool,
 
     /// zstd level, 1 to 22
     #[arg(long, short, default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=22))]

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, Shown};
 use crate::file_contexts::FileContexts;
 use crate::image::Annotations;
 use crate::output;
+use crate::packs::SharedForm;
 use crate::sign::Signer;
 use crate::source::exclude::{patterns_of, Exclude};
 use crate::source::owner::IdMap;
@@ -110,6 +111,7 @@ pub(super) fn request(args: Args) -> Result<Request> {
         annotations: annotations(&args.annotate)?,
         signer,
         signed_data: args.emit_signed_data,
+        shared: args.packdir.map(|dir| SharedForm { dir, parents: args.parent, rebase: args.rebase }),
         force: args.force,
         dry_run: args.dry_run,
     })))

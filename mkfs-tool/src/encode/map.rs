@@ -3,7 +3,7 @@
 //! The result of the encoder: the tables of the map region, and figures for the report.
 
 use tesserafs_format::raw::{RawChunk, RawExtent};
-use tesserafs_format::Digest;
+use tesserafs_format::{Digest, Pack};
 
 /// The map of an image: everything but the bytes.
 #[derive(Debug, Default)]
@@ -24,8 +24,10 @@ pub struct Map {
     pub chunk_digests: Vec<Digest>,
     /// Digests of the raw chunks.
     pub raw_digests: Vec<Digest>,
-    /// Bytes of the pack.
+    /// Bytes of pack 0.
     pub pack_bytes: u64,
+    /// The packs beside it, in the order of their indices, which begin at 1.
+    pub packs: Vec<Pack>,
     /// Bytes of holes in contents whose digest is over all of their bytes.
     pub plain_hole_bytes: u64,
     /// The figures.

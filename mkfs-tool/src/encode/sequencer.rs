@@ -20,6 +20,7 @@ use super::shared::Shared;
 use super::PackWriter;
 use crate::chunker::{Group, GroupEnd, Summary};
 use crate::error::{Error, Result};
+use crate::packs::KnownChunk;
 
 /// The extents of the content that the sequencer is at.
 #[derive(Default)]
@@ -30,7 +31,7 @@ struct Current {
 
 /// Puts what the workers find in order.
 pub(super) struct Sequencer<'a, F> {
-    shared: &'a Shared<F>,
+    shared: &'a Shared<'a, F>,
     news: Receiver<()>,
     pack: &'a mut dyn PackWriter,
     map: Map,
@@ -46,7 +47,7 @@ pub(super) struct Sequencer<'a, F> {
 }
 
 impl<'a, F> Sequencer<'a, F> {
-    pub(super) fn new(shared: &'a Shared<F>, news: Receiver<()>, pack: &'a mut dyn PackWriter) -> Self {
+    pub(super) fn new(shared: &'a Shared<'a, F>, news: Receiver<()>, pack: &'a mut dyn PackWriter) -> Self {
         Self {
             shared,
             news,
@@ -231,7 +232,7 @@ impl<'a, F> Sequencer<'a, F> {
         let digest = self.group_digest.take().unwrap_or_else(|| sha256(&bytes));
         self.map.figures.groups += 1;
         // Where a job for the same bytes waits, it need not any more.
-        let claimed = self.shared.state().claim(digest);
+        let claimed = self.shared.claim(digest);
         let chunk = self.number(&digest, bytes.len() as u32)?;
         for extent in self.group_extents.drain(..) {
             if let Some(extent) = self.map.extents.get_mut(extent) {
@@ -253,6 +254,12 @@ impl<'a, F> Sequencer<'a, F> {
     fn write_ready(&mut self) -> Result<bool> {
         let mut busy = false;
         while let Some(digest) = self.unwritten.front() {
+            if let Some(known) = self.shared.known.get(digest) {
+                self.add(known)?;
+                self.unwritten.pop_front();
+                busy = true;
+                continue;
+            }
             let stored = {
                 let mut state = self.shared.state();
                 let Some(chunk) = state.chunks.get_mut(digest) else { return Ok(busy) };
@@ -271,6 +278,21 @@ impl<'a, F> Sequencer<'a, F> {
         Ok(busy)
     }
 
+    /// Adds a chunk that lies in a pack of a parent.
+    fn add(&mut self, known: &KnownChunk) -> Result<()> {
+        let chunk = known.to_chunk(ChunkIndex(self.map.chunks.len() as u32));
+        self.push(&chunk)
+    }
+
+    fn push(&mut self, chunk: &Chunk) -> Result<()> {
+        self.map.chunks.push(chunk.to_raw().ok_or_else(|| too_many("bytes in a pack"))?);
+        self.map.chunk_digests.push(chunk.digest);
+        self.map.figures.stored_bytes += u64::from(chunk.stored_len);
+        self.map.figures.plain_chunks += u64::from(chunk.codec == Codec::Plain);
+        self.map.figures.filtered_chunks += u64::from(chunk.codec == Codec::ZstdX86);
+        Ok(())
+    }
+
     fn write(&mut self, stored: &Stored) -> Result<()> {
         let bytes = stored.bytes();
         let chunk = Chunk {
@@ -282,12 +304,8 @@ impl<'a, F> Sequencer<'a, F> {
             raw_len: stored.raw_len,
             digest: stored.digest,
         };
-        self.map.chunks.push(chunk.to_raw().ok_or_else(|| too_many("bytes in a pack"))?);
-        self.map.chunk_digests.push(stored.digest);
+        self.push(&chunk)?;
         self.map.pack_bytes += bytes.len() as u64;
-        self.map.figures.stored_bytes += bytes.len() as u64;
-        self.map.figures.plain_chunks += u64::from(stored.codec == Codec::Plain);
-        self.map.figures.filtered_chunks += u64::from(stored.codec == Codec::ZstdX86);
         self.pack.append(bytes)
     }
 }

@@ -13,6 +13,7 @@ use super::chunk::{ChunkState, FileEvents, Job, Progressed, UNNUMBERED};
 use super::contents::Contents;
 use super::permit::{Flight, Permit};
 use crate::error::Error;
+use crate::packs::Parents;
 use crate::source::FileTask;
 
 /// So many pieces of news wake the sequencer.
@@ -55,7 +56,7 @@ impl<F> State<F> {
     }
 
     /// Claims a chunk; whether nobody had before.
-    pub(super) fn claim(&mut self, digest: Digest) -> bool {
+    fn claim(&mut self, digest: Digest) -> bool {
         let unclaimed = ChunkState { index: UNNUMBERED, stored: Progressed::Unclaimed };
         let chunk = self.chunks.entry(digest).or_insert(unclaimed);
         let first = matches!(chunk.stored, Progressed::Unclaimed);
@@ -74,8 +75,10 @@ impl<F> State<F> {
 }
 
 /// The state that the threads share.
-pub(super) struct Shared<F> {
+pub(super) struct Shared<'a, F> {
     pub(super) state: Mutex<State<F>>,
+    /// Chunks that need not be compressed.
+    pub(super) known: &'a Parents,
     /// One token: there is news for the sequencer.
     pub(super) to_sequencer: SyncSender<()>,
     pub(super) flight: Arc<Flight>,
@@ -86,9 +89,14 @@ pub(super) struct Shared<F> {
     pub(super) profile: Profile,
 }
 
-impl<F> Shared<F> {
+impl<F> Shared<'_, F> {
     pub(super) fn state(&self) -> MutexGuard<'_, State<F>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a chunk; whether it is to be compressed, and nobody had claimed it before.
+    pub(super) fn claim(&self, digest: Digest) -> bool {
+        self.known.get(&digest).is_none() && self.state().claim(digest)
     }
 
     /// Tells the sequencer that there is news, if it has not been told yet.

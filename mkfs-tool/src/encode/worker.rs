@@ -28,13 +28,13 @@ const FILES_AHEAD: usize = 1024;
 
 /// A thread that reads, hashes, cuts and compresses.
 pub(super) struct Worker<'a, F> {
-    shared: &'a Shared<F>,
+    shared: &'a Shared<'a, F>,
     compressor: Compressor,
     cdc: FastCdc,
 }
 
 impl<'a, F: Send> Worker<'a, F> {
-    pub(super) fn new(shared: &'a Shared<F>) -> Result<Self> {
+    pub(super) fn new(shared: &'a Shared<'a, F>) -> Result<Self> {
         let compressor = Compressor::new(shared.profile.level)?;
         Ok(Self { shared, compressor, cdc: FastCdc::new(&shared.profile) })
     }
@@ -80,7 +80,7 @@ impl<'a, F: Send> Worker<'a, F> {
         let shared = self.shared;
         let raw = &job.window.bytes[job.range.clone()];
         let digest = *job.digest.get_or_init(|| sha256(raw));
-        let claimed = job.claimed || shared.state().claim(digest);
+        let claimed = job.claimed || shared.claim(digest);
         if !claimed {
             shared.nudge();
             return Ok(true);

@@ -18,7 +18,7 @@ use tesserafs_image::superblock::Head;
 use tesserafs_image::{text, Source};
 
 use self::events::{Begun, Events};
-use super::Request;
+use super::{pack_dir, Request};
 use crate::attach::FUSERMOUNT;
 use crate::mountinfo::{self, Mount, BY_FUSE};
 use crate::say;
@@ -145,11 +145,7 @@ fn attend(mut daemon: Child, events: Events, dir: &Path, mount: Option<&Mount>) 
 fn start(request: &Request, source: &Source, head: &Head, dir: &Path) -> io::Result<Child> {
     let options = &request.options;
     let image = request.image.canonicalize()?;
-    let pack_dir = match &options.pack_dir {
-        // A relative one may begin with a hyphen.
-        Some(dir) => std::path::absolute(dir)?,
-        None => image.parent().map(PathBuf::from).unwrap_or_default(),
-    };
+    let pack_dir = pack_dir(options, &image)?;
     let threads = request.threads.unwrap_or(THREADS);
     let is_root = geteuid().is_root();
     let mut command = Command::new("/proc/self/exe");

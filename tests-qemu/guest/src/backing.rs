@@ -228,7 +228,7 @@ fn goes_away(plan: &Plan) -> Result<String> {
 }
 
 /// Ends all FUSE connections, as if their servers had died.
-fn abort_connections() -> Result<()> {
+pub(crate) fn abort_connections() -> Result<()> {
     let control = Mount::new(
         Path::new("fusectl"),
         Path::new("/sys/fs/fuse/connections"),

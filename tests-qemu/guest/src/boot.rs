@@ -17,7 +17,7 @@ use crate::mounts::{mount, Mount, DISK};
 use crate::suite::Suite;
 use crate::{
     answers, api, backing, bench, by_fuse, compare, demo, faults, flips, fstests, leaks, mutants, observe,
-    paging, privilege, programs, races, readers, security, sharing, signatures, stores, tools, waits,
+    packs, paging, privilege, programs, races, readers, security, sharing, signatures, stores, tools, waits,
 };
 
 /// Everything; does not return.
@@ -81,6 +81,7 @@ fn run() -> Result<()> {
             races::tests(&mut suite, &plan, words.period()?, words.says("guest.leaks"));
         }
         "backing" => backing::tests(&mut suite, &plan),
+        "packs" => packs::tests(&mut suite, &plan),
         "stores" => stores::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan, words.every()?),
         "tools" => tools::tests(&mut suite, &plan),

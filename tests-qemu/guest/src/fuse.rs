@@ -99,6 +99,7 @@ impl Faults {
 
 /// The state that the answering threads share with the test.
 struct State {
+    name: String,
     bytes: Vec<u8>,
     pages: Pages,
     faults: Mutex<Faults>,
@@ -124,10 +125,21 @@ impl Served {
         Self::with(bytes, Pages::Direct)
     }
 
+    /// The same, under this name.
+    pub(crate) fn named(bytes: Vec<u8>, name: &str) -> Result<Self> {
+        Self::serve(name, bytes, Pages::Direct)
+    }
+
     /// Serves a file with these bytes.
     pub(crate) fn with(bytes: Vec<u8>, pages: Pages) -> Result<Self> {
+        Self::serve(NAME, bytes, pages)
+    }
+
+    fn serve(name: &str, bytes: Vec<u8>, pages: Pages) -> Result<Self> {
         std::fs::create_dir_all(FOLDER).with_context(|| format!("failed to create {FOLDER}"))?;
-        let state = Arc::new(State { bytes, pages, faults: Mutex::default(), called_off: Condvar::new() });
+        let name = name.to_owned();
+        let state = State { name, bytes, pages, faults: Mutex::default(), called_off: Condvar::new() };
+        let state = Arc::new(state);
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         // Users other than root may use the file, too.
@@ -140,7 +152,7 @@ impl Served {
 
     /// The file.
     pub(crate) fn file(&self) -> PathBuf {
-        Path::new(FOLDER).join(NAME)
+        Path::new(FOLDER).join(&self.state.name)
     }
 
     /// Lets a fault happen to the read that comes after as many others.
@@ -221,7 +233,7 @@ impl Filesystem for OneFile {
     }
 
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if name == NAME {
+        if name == self.0.name.as_str() {
             reply.entry(&NO_TIME, &self.attributes(FILE), Generation(0));
         } else {
             reply.error(Errno::ENOENT);

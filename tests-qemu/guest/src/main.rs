@@ -28,6 +28,7 @@ mod module;
 mod mounts;
 mod mutants;
 mod observe;
+mod packs;
 mod paging;
 mod policy;
 mod privilege;
@@ -70,11 +71,11 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).context("failed to read")?;
             Ok(())
         }
-        Some((verb, [image, target])) if verb == "mount-as-user" => {
-            privilege::mount_as_user(Path::new(image), Path::new(target), false)
+        Some((verb, [image, target, options])) if verb == "mount-as-user" => {
+            privilege::mount_as_user(Path::new(image), Path::new(target), options, false)
         }
-        Some((verb, [image, target])) if verb == "mount-in-namespace" => {
-            privilege::mount_as_user(Path::new(image), Path::new(target), true)
+        Some((verb, [image, target, options])) if verb == "mount-in-namespace" => {
+            privilege::mount_as_user(Path::new(image), Path::new(target), options, true)
         }
         Some((verb, [image, manifest])) if verb == "mount-by-fuse-in-namespace" => {
             by_fuse::mount_in_namespace(Path::new(image), Path::new(manifest))
@@ -82,7 +83,9 @@ fn helper(arguments: &[std::ffi::OsString]) -> Result<()> {
         Some((verb, [layers, target])) if verb == "list-overlay-in-namespace" => {
             privilege::list_overlay(layers, Path::new(target))
         }
-        Some((verb, [image])) if verb == "mount-and-read" => races::mount_and_read(Path::new(image)),
+        Some((verb, [image, options])) if verb == "mount-and-read" => {
+            races::mount_and_read(Path::new(image), options.to_str().context("options that are no text")?)
+        }
         Some((verb, [image, manifest])) if verb == "read-under-alarms" => {
             races::read_under_alarms(Path::new(image), Path::new(manifest))
         }

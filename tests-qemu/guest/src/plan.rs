@@ -85,6 +85,25 @@ pub const LABEL_OPEN: &str = "system_u:object_r:open_t";
 /// The label of `secret`.
 pub const LABEL_SECRET: &str = "system_u:object_r:secret_t";
 
+/// Images in the shared form, and their packs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Packed {
+    /// The directory of packs.
+    pub directory: String,
+    /// The small tree, all of it in one pack.
+    pub base: Image,
+    /// That pack.
+    pub base_pack: String,
+    /// The same and more, signed: in that pack and in another one.
+    pub next: Image,
+    /// The other one.
+    pub next_pack: String,
+    /// A tree in as many packs as an image can have.
+    pub many: Image,
+    /// The directory of these.
+    pub many_directory: String,
+}
+
 /// Everything the guest needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -104,6 +123,8 @@ pub struct Plan {
     pub labels: Labels,
     /// An image of a layer in which `directory` is opaque, and has the file `new`.
     pub opaque: String,
+    /// Images whose chunks lie in packs.
+    pub packed: Packed,
     /// The signature tests.
     pub signed: Signed,
     /// Bits of `signed.good[0]` to flip, one at a time.
@@ -122,6 +143,8 @@ pub const OCI_CONFIG: &str = "org.opencontainers.image.config";
 pub struct Appliance {
     /// Image ID of the root, in hexadecimal.
     pub image_id: String,
+    /// That of the root with packs, where one is booted as a file.
+    pub packed_id: Option<String>,
     /// Path of a file of the root that nothing needs at boot.
     pub touched: String,
     /// Entry for the blacklist, whose signature is `blacklist.p7s`.

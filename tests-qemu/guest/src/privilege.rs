@@ -41,7 +41,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("a-user-needs-a-namespace", || {
         let (image, target) = (on_disk(&signed.good[0].image), Path::new("/tmp/plain"));
         std::fs::create_dir(target).context("failed to create a folder")?;
-        let errno = said_by(&mut user("mount-as-user", &image, target)?)?;
+        let errno = said_by(&mut user("mount-as-user", &image, target, "")?)?;
         ensure!(errno == Some(Errno::PERM), "a user without a namespace gets {errno:?}");
         Ok(String::new())
     });
@@ -162,12 +162,22 @@ fn refused(image: &Image, allowed: &[Errno]) -> Result<String> {
 
 fn refused_at(image: &Path, allowed: &[Errno]) -> Result<String> {
     let mut log = Log::from_now()?;
-    let target = target()?;
-    match said_by(&mut user("mount-in-namespace", image, &target)?)? {
+    match refused_to_user(image, "")? {
         Some(Errno::PERM) if allowed.contains(&Errno::PERM) => log.expect_line("in a user namespace"),
         Some(errno) if allowed.contains(&errno) => log.expect_line(reason(errno)?),
         said => bail!("a user gets {said:?} for {}, not one of {allowed:?}", image.display()),
     }
+}
+
+/// The error that a user gets, in a namespace of its own, for an image with these options; none if it can be mounted.
+pub(crate) fn refused_to_user(image: &Path, options: &str) -> Result<Option<Errno>> {
+    let mut child = user("mount-in-namespace", image, &target()?, options)?;
+    let said = said_by(&mut child)?;
+    if said.is_none() {
+        drop(child.stdin.take());
+        child.wait().context("failed to wait for a process")?;
+    }
+    Ok(said)
 }
 
 /// A folder of the user's.
@@ -178,9 +188,9 @@ fn target() -> Result<PathBuf> {
 }
 
 /// A process of a user's, which mounts the image, says how that went, and ends with its standard input.
-fn user(verb: &str, image: &Path, target: &Path) -> Result<Child> {
+fn user(verb: &str, image: &Path, target: &Path, options: &str) -> Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(verb).arg(image).arg(target).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(verb).arg(image).arg(target).arg(options).stdin(Stdio::piped()).stdout(Stdio::piped());
     sys::as_user(&mut command, USER);
     command.spawn().context("failed to start a process")
 }
@@ -200,11 +210,12 @@ fn said_by(child: &mut Child) -> Result<Option<Errno>> {
 }
 
 /// The helper that [`user`] starts.
-pub(crate) fn mount_as_user(image: &Path, target: &Path, in_namespace: bool) -> Result<()> {
+pub(crate) fn mount_as_user(image: &Path, target: &Path, options: &OsStr, in_namespace: bool) -> Result<()> {
     if in_namespace {
         sys::become_root_of_a_namespace().context("failed to make a user namespace")?;
     }
-    let mount = Mount::image(image, target, "");
+    let options = options.to_str().context("options that are no text")?;
+    let mount = Mount::image(image, target, options);
     let errno = mount.as_ref().map_or_else(|errno| errno.raw_os_error(), |_| 0);
     println!("{errno}");
     std::io::stdout().flush().context("failed to tell of a mount")?;
@@ -218,7 +229,7 @@ pub(crate) fn mount_as_user(image: &Path, target: &Path, in_namespace: bool) -> 
 /// Everything is there but what is root's alone, and gives nobody rights.
 fn mounted_by_user(image: &Image) -> Result<String> {
     let target = target()?;
-    let mut child = user("mount-in-namespace", &on_disk(&image.image), &target)?;
+    let mut child = user("mount-in-namespace", &on_disk(&image.image), &target, "")?;
     let said = said_by(&mut child)?;
     ensure!(said.is_none(), "a user gets {said:?}");
     let root = PathBuf::from(format!("/proc/{}/root", child.id())).join("tmp/namespace");

@@ -88,6 +88,7 @@ fn killed(plan: &Plan) -> Result<String> {
     for round in 0..KILLS {
         let mut child = helper("mount-and-read")
             .arg(on_disk(&plan.small.image))
+            .arg("")
             .spawn()
             .context("failed to start a process")?;
         std::thread::sleep(Duration::from_micros(random.u64(0..300_000)));
@@ -100,11 +101,11 @@ fn killed(plan: &Plan) -> Result<String> {
 }
 
 /// Mounts an image in a mount namespace of its own, reads all of it, unmounts it, without end.
-pub(crate) fn mount_and_read(image: &Path) -> Result<()> {
+pub(crate) fn mount_and_read(image: &Path, options: &str) -> Result<()> {
     sys::enter_mount_namespace().context("failed to enter a mount namespace")?;
     let target = Path::new("/mnt/image");
     loop {
-        let mount = Mount::image(image, target, "").context("failed to mount")?;
+        let mount = Mount::image(image, target, options).context("failed to mount")?;
         tree::scan(mount.path(), 2)?;
         drop_caches()?;
         mount.unmount()?;

@@ -23,6 +23,8 @@ const UBD: (u32, u32) = (98, 16);
 /// The system that the others are measured against, and the same with the image as a file.
 pub(super) const OURS: &str = "tesserafs";
 pub(super) const OURS_FILE: &str = "tesserafs, file";
+/// The same tree in several packs.
+pub(super) const OURS_PACKS: &str = "tesserafs, packs, file";
 /// The same, mounted as on a backing that is authenticated already.
 pub(super) const OURS_TRUSTED: &str = "tesserafs, trusted";
 /// The others that verify what they read.
@@ -66,6 +68,16 @@ const PLAIN: &str = "erofs-uncompressed";
 const SQUASHFS: &str = "squashfs";
 const SQUASHFS_HASHES: &str = "squashfs-hashes";
 const DISK: &str = "disk";
+const PACKED: &str = "tesserafs-packs";
+const PACKS: &str = "packs";
+
+/// Parts of the tree, by what each leaves out: an image of each is a parent of the one in packs, whose chunks then lie in as many.
+const PARTS: [&[&str]; 4] = [
+    &["/usr/share", "/usr/bin", "/usr/sbin", "/var", "/srv"],
+    &["/usr/lib", "/usr/bin", "/usr/sbin", "/var", "/srv"],
+    &["/usr/lib", "/usr/share", "/var", "/srv"],
+    &["/usr", "/srv"],
+];
 
 /// Puts images into `folder` by `make`, out of the cache if they can be kept for other runs: there they are called `name`, and
 /// are made again where `sources`, the code that makes them, have changed.
@@ -119,8 +131,31 @@ fn make(bench: &Bench<'_>, folder: &Path) -> Result<()> {
         std::fs::hard_link(image(name), contents.join(name))
             .with_context(|| format!("failed to link {name}"))?;
     }
+    packs(bench, &contents)?;
     disk::write(&image(DISK), &contents)?;
     std::fs::remove_dir_all(&contents).context("failed to remove a folder")
+}
+
+/// The image in packs, and these.
+fn packs(bench: &Bench<'_>, folder: &Path) -> Result<()> {
+    let packs = folder.join(PACKS);
+    std::fs::create_dir(&packs).context("failed to create a folder")?;
+    let mut parents = Vec::new();
+    for (number, left_out) in PARTS.iter().enumerate() {
+        let part = folder.join(format!("part-{number}"));
+        let mut command = build::tesserafs(bench, LEVEL, &part);
+        for path in *left_out {
+            command.args(["--exclude", path]);
+        }
+        run::capture(command.arg("--packdir").arg(&packs))?;
+        parents.push(part);
+    }
+    let mut command = build::tesserafs(bench, LEVEL, &folder.join(PACKED));
+    for parent in &parents {
+        command.arg("--parent").arg(parent);
+    }
+    run::capture(command.arg("--packdir").arg(&packs))?;
+    parents.iter().try_for_each(std::fs::remove_file).context("failed to remove an image of a part")
 }
 
 fn system(name: &str, kind: &str, source: String) -> System {
@@ -146,6 +181,10 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
         system("squashfs", "squashfs", device(5)),
         system(SQUASHFS_VERITY, "squashfs", "/dev/dm-1".to_owned()),
         system(OURS_FILE, "tesserafs", file(TESSERAFS)),
+        System {
+            options: format!("packdir={}", file(PACKS)),
+            ..system(OURS_PACKS, "tesserafs", file(PACKED))
+        },
         system("EROFS, file", "erofs", file(EROFS)),
     ];
     let table = |hashes: &str, image: u32, number: u32| -> Result<String> {

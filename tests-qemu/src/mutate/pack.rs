@@ -75,7 +75,7 @@ fn errno(error: &FormatError) -> i32 {
 pub(crate) fn expected(reading: &Reading) -> Expected {
     let refusal = reading.refusal.map(|refusal| match refusal {
         Refusal::Broken(error) => errno(&error),
-        Refusal::External => EOPNOTSUPP,
+        Refusal::External => EINVAL,
     });
     let mut errors: Vec<i32> = reading.failures.iter().map(|failure| errno(&failure.error)).collect();
     if reading.lost_names > 0 {

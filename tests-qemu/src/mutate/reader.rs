@@ -45,7 +45,7 @@ pub(crate) enum At {
 pub(crate) enum Refusal {
     /// It breaks a rule.
     Broken(FormatError),
-    /// It needs packs in other files.
+    /// It needs packs in files of their own.
     External,
 }
 
@@ -143,13 +143,21 @@ pub(crate) fn read(image: &[u8]) -> Reading {
     };
     let memory = Memory { image, sb: &sb, verified: RefCell::default(), steps: RefCell::default() };
     let whole = Image::new(&sb, &memory);
-    if sb.layout.packs.records() > 1 {
-        return Reading { refusal: Some(Refusal::External), ..Reading::default() };
-    }
-    let (pack, root) = match whole.pack(PackIndex(0)).and_then(|pack| Ok((pack, whole.inode(Ino::ROOT)?))) {
-        Ok(both) => both,
+    let root = match whole.inode(Ino::ROOT) {
+        Ok(root) => root,
         Err(error) => return refused(error),
     };
+    let pack = match whole.pack(PackIndex(0)) {
+        Ok(pack) => pack,
+        Err(error) => return refused(error),
+    };
+    if sb.layout.packs.records() > 1 {
+        // The mounter names no place of the next one, if it is one.
+        return match whole.pack(PackIndex(1)) {
+            Ok(_) => Reading { refusal: Some(Refusal::External), ..Reading::default() },
+            Err(error) => refused(error),
+        };
+    }
     let mut reader = Reader { image: whole, pack, reading: Reading::default(), decoded: HashMap::new() };
     reader.walk(root);
     let mut reading = reader.reading;

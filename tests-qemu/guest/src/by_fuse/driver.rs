@@ -26,6 +26,9 @@ pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("driver-takes-the-options", || options(small));
     suite.test("driver-refuses-and-nobody-else-is-asked", || refused(small));
     suite.test("driver-has-no-threads-so-fuse-serves", || only_fuse(small));
+    for (name, driver, kind) in [("driver", "--kernel", KERNEL), ("fuse", "--fuse", FUSE)] {
+        suite.test(&format!("{name}-takes-packs"), || packs(plan, driver, kind));
+    }
 }
 
 /// `tesserafs mount`; what it says, and whether it mounted.
@@ -120,6 +123,31 @@ fn only_fuse(image: &Image) -> Result<String> {
     compare(image, Path::new(TARGET))?;
     unmount()?;
     Ok(text)
+}
+
+/// An image with packs that are beside it, in the directory that is said, and nowhere.
+fn packs(plan: &Plan, driver: &str, expected: &str) -> Result<String> {
+    let (image, directory) = (&plan.packed.next, on_disk(&plan.packed.directory));
+    let directory = directory.to_str().context("a path that is no text")?;
+    drop_caches()?;
+    let (kind, _, _) = expect(&[driver, "--packdir", directory], image)?;
+    ensure!(kind == expected, "it is {kind}");
+    let note = compare(image, Path::new(TARGET))?;
+    unmount()?;
+
+    let (is_mounted, text) = mount(&[driver], &on_disk(&image.image))?;
+    ensure!(!is_mounted && text.contains(&plan.packed.base_pack), "without its packs: {text}");
+
+    let beside = Path::new("/tmp/beside");
+    crate::packs::copies(plan, beside)?;
+    let copy = beside.join("copy.tess");
+    std::fs::copy(on_disk(&image.image), &copy).context("failed to copy an image")?;
+    let (is_mounted, text) = mount(&[driver], &copy)?;
+    ensure!(is_mounted, "with its packs beside it: {text}");
+    compare(image, Path::new(TARGET))?;
+    unmount()?;
+    std::fs::remove_dir_all(beside).context("failed to remove a directory")?;
+    Ok(note)
 }
 
 /// The ID of an image, as the driver shows it of a mount.

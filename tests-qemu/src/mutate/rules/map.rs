@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Packs, chunk records, contents, extents, annotations.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tesserafs_format::raw::{RawAnnotation, RawChunk, RawContentMap, RawExtent, RawPack};
-use tesserafs_format::Rule;
+use tesserafs_format::{Chunk, PackIndex, Rule};
 
 use super::super::parts::{chunk_digest, sha256, Parts};
 use super::super::reader::At::Data;
@@ -17,9 +17,22 @@ pub(super) fn cases() -> Vec<Case> {
     [packs(), chunks(), extents(), annotations()].concat()
 }
 
-/// An image that wants a pack in another file: no kernel reads it yet.
-fn external(p: &mut Parts, kind: u32) -> Result<()> {
-    p.packs.push(RawPack { digest: [7; 32], bytes: 4096.into(), kind: kind.into(), ..RawPack::default() });
+/// Puts the chunks into a pack of this kind, which is in no file.
+fn move_chunks(p: &mut Parts, kind: u32) -> Result<()> {
+    let bytes = std::mem::take(&mut p.pack);
+    let moved = RawPack {
+        digest: sha256(&bytes),
+        bytes: (bytes.len() as u64).into(),
+        kind: kind.into(),
+        ..RawPack::default()
+    };
+    p.packs[0].bytes = 0.into();
+    p.packs[0].digest = sha256(&[]);
+    p.packs.push(moved);
+    for chunk in &mut p.chunks {
+        let place = Chunk::place(PackIndex(1), chunk.offset()).context("a chunk lies too far")?;
+        chunk.place = place.into();
+    }
     Ok(())
 }
 
@@ -34,9 +47,11 @@ fn packs() -> Vec<Case> {
         fails("pack-bytes-zero", Data, Rule::ChunkRange, |p| set64(&mut p.packs[0].bytes, 0)),
         fails("pack-bytes-one-less", Data, Rule::ChunkRange, |p| { let bytes = p.pack.len() as u64; set64(&mut p.packs[0].bytes, bytes - 1) }),
         canonical("pack-digest", Rule::PackDigest, |p| set8(&mut p.packs[0].digest[31], 0)),
-        Case { kernel: Kernel::Unsupported, ..canonical("pack-external-embedded", Rule::PackKind, |p| external(p, 0)) },
+        refused("pack-external-embedded", Rule::PackKind, |p| move_chunks(p, 0)),
         // fsck says that the file is not there, which is no broken rule.
-        Case { kernel: Kernel::Unsupported, ..valid("pack-external", |p| external(p, 1)) },
+        Case { kernel: Kernel::LacksPack, ..valid("pack-external", |p| move_chunks(p, 1)) },
+        Case { kernel: Kernel::LacksPack, ..canonical("pack-unused", Rule::MapPacks, |p| { move_chunks(p, 1)?; p.packs.push(RawPack { digest: [7; 32], bytes: 4096.into(), kind: 1.into(), ..RawPack::default() }); Ok(()) }) },
+        refused("pack-external-beside-embedded", Rule::PackBytes, |p| { let last = p.packs[0]; p.packs.push(RawPack { kind: 1.into(), digest: [7; 32], ..last }); Ok(()) }),
     ]
 }
 

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The pack file that a build writes: its name is its digest, so it has none until it is complete.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tesserafs_format::Digest;
+
+use crate::encode::PackWriter;
+use crate::error::{Error, Result};
+use crate::output::Output;
+
+/// Bytes that are written, and read to compare, at once.
+const BUFFER: usize = 1 << 18;
+
+/// A pack that is being written.
+#[derive(Debug)]
+pub struct NewPack {
+    dir: PathBuf,
+    /// Nothing, where only the digest is wanted.
+    file: Option<(Output, BufWriter<File>)>,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl NewPack {
+    /// Begins a pack in `dir`; nothing is written where only the IDs are wanted.
+    pub fn create(dir: &Path, dry_run: bool) -> Result<Self> {
+        if !dir.is_dir() {
+            let reason = "is no directory; packs lie in one, so make it first";
+            return Err(Error::unsupported(dir, reason));
+        }
+        let file = if dry_run {
+            None
+        } else {
+            // The digest becomes the name.
+            let output = Output::create(&dir.join("new pack"), true)?;
+            let writer = BufWriter::with_capacity(BUFFER, output.file()?);
+            Some((output, writer))
+        };
+        Ok(Self { dir: dir.to_owned(), file, hasher: Sha256::new(), bytes: 0 })
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The digest of the bytes so far.
+    pub fn digest(&self) -> Digest {
+        Digest(self.hasher.clone().finalize().into())
+    }
+
+    /// Gives the file its name, and then the image that names it: an image is never there without its packs.
+    pub fn commit_before(self, image: Output) -> Result<()> {
+        let written = self.commit()?;
+        image.commit().inspect_err(|_| {
+            if let Some(path) = written {
+                let _ = fs::remove_file(path);
+            }
+        })
+    }
+
+    /// Gives the file its name, if there is a byte in it; the path of a file that was not there before.
+    ///
+    /// A pack of that name is kept if it has these bytes: images may be mounted over it.
+    fn commit(self) -> Result<Option<PathBuf>> {
+        let path = self.dir.join(self.digest().to_string());
+        let Some((output, writer)) = self.file else { return Ok(None) };
+        writer.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
+        if self.bytes == 0 || has_digest(&path, self.bytes, &self.hasher.finalize()) {
+            return Ok(None);
+        }
+        output.commit_as(path.clone())?;
+        Ok(Some(path))
+    }
+}
+
+impl PackWriter for NewPack {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        match &mut self.file {
+            Some((_, writer)) => writer.write_all(bytes).map_err(Error::io("write a pack in", &self.dir)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether there is a file with these bytes.
+fn has_digest(path: &Path, bytes: u64, digest: &[u8]) -> bool {
+    let same = || -> io::Result<bool> {
+        let found = fs::symlink_metadata(path)?;
+        if !found.is_file() || found.len() != bytes {
+            return Ok(false);
+        }
+        let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; BUFFER]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hasher.finalize()[..] == *digest),
+                len => hasher.update(&buffer[..len]),
+            }
+        }
+    };
+    // Where it cannot be read, it is replaced.
+    same().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack(dir: &Path, bytes: &[u8]) -> Option<PathBuf> {
+        let mut pack = NewPack::create(dir, false).unwrap();
+        pack.append(bytes).unwrap();
+        pack.commit().unwrap()
+    }
+
+    #[test]
+    fn a_pack_has_its_digest_as_its_name_and_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = pack(dir.path(), b"bytes").unwrap();
+        assert_eq!(path.file_name().unwrap().to_str().unwrap(), format!("{:x}", Sha256::digest(b"bytes")));
+        assert_eq!(pack(dir.path(), b"bytes"), None);
+        // Another file under that name is no pack.
+        fs::write(&path, b"other").unwrap();
+        assert_eq!(pack(dir.path(), b"bytes"), Some(path.clone()));
+        assert_eq!(fs::read(&path).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn a_pack_without_bytes_or_without_an_end_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(pack(dir.path(), b""), None);
+        let mut unfinished = NewPack::create(dir.path(), false).unwrap();
+        unfinished.append(b"bytes").unwrap();
+        drop(unfinished);
+        let mut dry = NewPack::create(dir.path(), true).unwrap();
+        dry.append(b"bytes").unwrap();
+        assert_eq!(dry.digest().to_string(), format!("{:x}", Sha256::digest(b"bytes")));
+        assert_eq!(dry.commit().unwrap(), None);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
