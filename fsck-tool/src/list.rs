@@ -7,7 +7,6 @@ mod long;
 mod mtree;
 mod names;
 mod sha256;
-mod time;
 
 use std::io::Write;
 

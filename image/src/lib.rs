@@ -11,6 +11,7 @@
 //! - [`packs`]: stored and decoded chunks; [`contents`]: the bytes of files;
 //! - [`serve`]: the tree and ranges of files for many threads at once, of an image that nobody has walked;
 //! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
+//! - [`diff`]: what is different in another image;
 //! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
 //! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed, [`profile`] how a profile is
 //!   reported; [`hash`], [`parallel`] and [`progress`] serve all of them, and [`Context`] is what they are handed.
@@ -90,6 +91,7 @@
 
 pub mod contents;
 pub mod context;
+pub mod diff;
 pub mod error;
 pub mod extract;
 pub mod finding;
@@ -108,6 +110,7 @@ pub mod source;
 pub mod superblock;
 pub mod tar;
 pub mod text;
+pub mod time;
 pub mod visit;
 pub mod walk;
 

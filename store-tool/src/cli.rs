@@ -2,6 +2,7 @@
 
 //! The command line.
 
+mod diff;
 mod forms;
 
 use std::io::{self, Write};
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Error};
 
+use self::diff::DiffArgs;
 use self::forms::{PackArgs, UnpackArgs};
 use crate::daemon::{self, Flags, Job};
 use crate::mount::{self, Driver, Request};
@@ -23,11 +25,12 @@ const AFTER_HELP: &str = "\
 Examples:
   tesserafs mount root.tess mnt/
   tesserafs umount mnt/
+  tesserafs diff monday.tess tuesday.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
   tesserafs unpack root.tess shared.tess
   tesserafs mount --help          options, more examples and the exit status of a verb
 
-Exit status of each verb: 0 done; 1 not done, and standard error says why; 2 usage error.";
+Exit status of each verb but diff: 0 done; 1 not done, and standard error says why; 2 usage error.";
 
 /// Works with images of tesserafs.
 #[derive(Debug, Parser)]
@@ -41,6 +44,7 @@ struct Cli {
 enum Verb {
     Mount(MountArgs),
     Umount(UmountArgs),
+    Diff(DiffArgs),
     Pack(PackArgs),
     Unpack(UnpackArgs),
     #[command(hide = true)]
@@ -222,20 +226,8 @@ pub fn command() -> clap::Command {
 /// The name under which mount(8) calls the program for `mount -t fuse.tesserafs`, and so for a line of fstab.
 const HELPER: &str = "mount.fuse.tesserafs";
 
-/// The statuses of a verb.
-const VERB_FAILURES: Failures = Failures { not_done: 1, usage: 2 };
-
-/// The statuses of the helper: those of mount(8).
-const HELPER_FAILURES: Failures = Failures { not_done: 32, usage: 1 };
-
 const HELPER_STATUS: &str =
     "Exit status, as of mount(8): 0 mounted; 1 usage error; 32 not mounted, and standard error says why.";
-
-/// Exit statuses where something is not done, and where the arguments are wrong.
-struct Failures {
-    not_done: u8,
-    usage: u8,
-}
 
 /// Mounts an image for mount(8), by FUSE; in fstab: IMAGE DIR fuse.tesserafs OPTIONS 0 0
 #[derive(Debug, Parser)]
@@ -295,17 +287,27 @@ impl HelperArgs {
 pub fn main() -> ExitCode {
     let name = std::env::args_os().next().map(PathBuf::from);
     if name.as_ref().and_then(|name| name.file_name()).is_some_and(|name| name == HELPER) {
-        return HELPER_FAILURES.exit(HelperArgs::try_parse(), |args| mount(args.into_request()));
+        return exit(HelperArgs::try_parse(), 1, |args| {
+            // As mount(8) wants it.
+            mount(args.into_request()).map(|()| 0).map_err(|error| (32, error))
+        });
     }
-    VERB_FAILURES.exit(Cli::try_parse(), |cli| match cli.verb {
-        Verb::Mount(args) => mount(args.into_request()),
-        Verb::Umount(args) => umount::run(&umount::Request { dir: args.dir, lazy: args.lazy }),
-        Verb::Pack(args) => args.run(),
-        Verb::Unpack(args) => args.run(),
-        Verb::Serve(args) => {
-            let job = args.into_job();
-            daemon::run(&job).map_err(|error| format!("{}: {}", text::path(&job.image), chain(&error)))
-        }
+    exit(Cli::try_parse(), 2, |cli| {
+        let done = match cli.verb {
+            // As diff(1) ends.
+            Verb::Diff(args) => {
+                return crate::diff::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
+            }
+            Verb::Mount(args) => mount(args.into_request()),
+            Verb::Pack(args) => args.run(),
+            Verb::Unpack(args) => args.run(),
+            Verb::Serve(args) => {
+                let job = args.into_job();
+                daemon::run(&job).map_err(|error| format!("{}: {}", text::path(&job.image), chain(&error)))
+            }
+            Verb::Umount(args) => umount::run(&umount::Request { dir: args.dir, lazy: args.lazy }),
+        };
+        done.map(|()| 0).map_err(|error| (1, error))
     })
 }
 
@@ -313,19 +315,21 @@ fn mount(request: Result<Request, Error>) -> Result<(), String> {
     mount::run(&request.map_err(|error| chain(&error))?)
 }
 
-impl Failures {
-    /// Does what the arguments ask for, and says why it is not done.
-    fn exit<T>(self, args: Result<T, clap::Error>, run: impl FnOnce(T) -> Result<(), String>) -> ExitCode {
-        match args.map(run) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => {
-                say(&error);
-                ExitCode::from(self.not_done)
-            }
-            Err(error) => {
-                print(&error);
-                ExitCode::from(if error.use_stderr() { self.usage } else { 0 })
-            }
+/// Does what the arguments ask for. The status is what `run` says, also where it is not done, and why; or `usage`, where the arguments are wrong.
+fn exit<T>(
+    args: Result<T, clap::Error>,
+    usage: u8,
+    run: impl FnOnce(T) -> Result<u8, (u8, String)>,
+) -> ExitCode {
+    match args.map(run) {
+        Ok(Ok(status)) => ExitCode::from(status),
+        Ok(Err((status, error))) => {
+            say(&error);
+            ExitCode::from(status)
+        }
+        Err(error) => {
+            print(&error);
+            ExitCode::from(if error.use_stderr() { usage } else { 0 })
         }
     }
 }

@@ -9,6 +9,8 @@
 //! - [`mount`]: by the [`kernel`] driver, or by
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
+//!
+//! [`diff`] compares images; to convert them is [`mkfs_tesserafs::convert`].
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +18,7 @@ mod attach;
 pub mod cli;
 mod confine;
 pub mod daemon;
+pub mod diff;
 pub mod fuse;
 pub mod head;
 pub mod kernel;

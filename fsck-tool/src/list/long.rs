@@ -6,9 +6,9 @@ use std::io::Write;
 
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
-use tesserafs_image::{text, visit, Context, Error};
+use tesserafs_image::{text, time, visit, Context, Error};
 
-use super::{digest, time, Format};
+use super::{digest, Format};
 use crate::print::cannot_write;
 
 /// Type and mode, owner, size, digest, path; and where a symlink points.

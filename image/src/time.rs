@@ -3,7 +3,7 @@
 //! Times in UTC.
 
 /// `2001-02-03T04:05:06.000000007Z`: ISO 8601, all nanoseconds, for any time that an image can hold.
-pub(super) fn utc(sec: i64, nsec: u32) -> String {
+pub fn utc(sec: i64, nsec: u32) -> String {
     let (days, rest) = (sec.div_euclid(86_400), sec.rem_euclid(86_400));
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `tesserafs diff`: the differences of two images, for people and for machines.
+
+mod json;
+mod lines;
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use tesserafs_image::diff::{diff, needs, Aspect, Difference, Needs, Side};
+use tesserafs_image::text::{escape, size};
+use tesserafs_image::{superblock, text, Broken, Source, VerifiedMetadata};
+
+use crate::chain;
+
+/// Two images to compare.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The first one.
+    pub a: PathBuf,
+    /// The second one.
+    pub b: PathBuf,
+    /// Only what is at this path, or below it.
+    pub path: Option<Vec<u8>>,
+    /// What is no difference.
+    pub ignored: Vec<Aspect>,
+    /// A line for each difference, or only how many there are and what the second image needs.
+    pub stat: bool,
+    /// For machines.
+    pub json: bool,
+    /// Nothing is printed.
+    pub quiet: bool,
+}
+
+/// How many differences there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    added: u64,
+    removed: u64,
+    changed: u64,
+    renamed: u64,
+}
+
+/// The kind of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Added,
+    Removed,
+    Changed,
+    Renamed,
+}
+
+impl Kind {
+    fn of(difference: &Difference) -> Self {
+        match (difference.before, difference.after, &difference.from) {
+            (None, ..) => Kind::Added,
+            (_, None, _) => Kind::Removed,
+            (.., Some(_)) => Kind::Renamed,
+            _ => Kind::Changed,
+        }
+    }
+
+    /// The word in the machine report.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Added => "added",
+            Kind::Removed => "removed",
+            Kind::Changed => "changed",
+            Kind::Renamed => "renamed",
+        }
+    }
+}
+
+/// Compares two images; whether they differ.
+pub fn run(request: &Request) -> Result<bool, String> {
+    let source = |path| Source::open(path).map_err(|error| chain(&error));
+    let (source_a, source_b) = (source(&request.a)?, source(&request.b)?);
+    let (sb_a, sb_b) = (superblock_of(&source_a)?, superblock_of(&source_b)?);
+    let (metadata_a, metadata_b) =
+        (VerifiedMetadata::new(&source_a, &sb_a), VerifiedMetadata::new(&source_b, &sb_b));
+    let (a, b) = (Side::new(&metadata_a), Side::new(&metadata_b));
+    let differences = diff(&a, &b, &request.ignored).map_err(|error| chain(&error))?;
+    let differences = within(differences, request.path.as_deref());
+    if !request.quiet {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let printed = print(request, &a, &b, &differences, &mut out).and_then(|()| {
+            let flushed = out.flush().map_err(cannot_write);
+            flushed
+        });
+        match printed {
+            // Whoever reads has seen enough.
+            Err(Stop::Closed) | Ok(()) => (),
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+    }
+    Ok(!differences.is_empty())
+}
+
+fn superblock_of(source: &Source) -> Result<tesserafs_format::SuperBlock, String> {
+    superblock::read(source).map_err(|error| match error {
+        Broken::Rule(error) => format!("{}: {error}", text::path(source.path())),
+        Broken::Stop(error) => chain(&error),
+    })
+}
+
+/// The differences at a path, and below it.
+fn within(mut differences: Vec<Difference>, path: Option<&[u8]>) -> Vec<Difference> {
+    let Some(path) = path.map(|path| path.trim_ascii_start()) else { return differences };
+    let names: Vec<&[u8]> =
+        path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
+    let top = names.join(&b'/');
+    let is_within = |path: &[u8]| {
+        top.is_empty()
+            || path.strip_prefix(&*top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+    };
+    differences.retain(|difference| {
+        is_within(&difference.path) || difference.from.as_deref().is_some_and(is_within)
+    });
+    differences
+}
+
+/// Why no more is printed.
+enum Stop {
+    /// Nobody reads it.
+    Closed,
+    Failed(String),
+}
+
+fn cannot_write(error: io::Error) -> Stop {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Stop::Closed,
+        _ => Stop::Failed(format!("cannot write the differences: {error}")),
+    }
+}
+
+impl From<tesserafs_image::Error> for Stop {
+    fn from(error: tesserafs_image::Error) -> Self {
+        Stop::Failed(chain(&error))
+    }
+}
+
+fn print(
+    request: &Request,
+    a: &Side<'_>,
+    b: &Side<'_>,
+    differences: &[Difference],
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
+    if request.stat {
+        let counts = counts(differences);
+        let needs = needs(a, b)?;
+        return if request.json { json::stat(counts, &needs, out) } else { stat(counts, &needs, out) };
+    }
+    for difference in differences {
+        if request.json {
+            json::line(a, b, difference, out)?;
+        } else {
+            lines::line(a, b, difference, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn counts(differences: &[Difference]) -> Counts {
+    let mut counts = Counts::default();
+    for difference in differences {
+        *match Kind::of(difference) {
+            Kind::Added => &mut counts.added,
+            Kind::Removed => &mut counts.removed,
+            Kind::Changed => &mut counts.changed,
+            Kind::Renamed => &mut counts.renamed,
+        } += 1;
+    }
+    counts
+}
+
+fn stat(counts: Counts, needs: &Needs, out: &mut dyn Write) -> Result<(), Stop> {
+    let Counts { added, removed, changed, renamed } = counts;
+    writeln!(out, "{added} added, {removed} removed, {changed} changed, {renamed} renamed")
+        .map_err(cannot_write)?;
+    let Needs { chunks, chunk_bytes, packs, metadata_bytes } = needs;
+    writeln!(
+        out,
+        "needs {chunks} chunks ({}) that the first image has not, and {} of metadata",
+        size(*chunk_bytes),
+        size(*metadata_bytes)
+    )
+    .map_err(cannot_write)?;
+    for (digest, bytes) in packs {
+        writeln!(out, "needs pack {digest} ({})", size(*bytes)).map_err(cannot_write)?;
+    }
+    Ok(())
+}
+
+/// A path as it is printed.
+fn shown(path: &[u8]) -> String {
+    escape(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_that_of_a_file_or_of_what_is_below_it() {
+        let difference = |path: &str, from: Option<&str>| Difference {
+            path: path.into(),
+            from: from.map(Into::into),
+            before: None,
+            after: None,
+            aspects: Vec::new(),
+        };
+        let all = || {
+            vec![
+                difference("usr", None),
+                difference("usr/lib", None),
+                difference("usrx", None),
+                difference("x", Some("usr/y")),
+            ]
+        };
+        let kept = |path: &str| within(all(), Some(path.as_bytes())).len();
+        assert_eq!((kept("/usr"), kept("usr/"), kept("./usr/lib"), kept("/"), kept("lib")), (3, 3, 1, 4, 0));
+    }
+}
