@@ -57,6 +57,9 @@ impl Aspect {
     }
 }
 
+/// An xattr: name and value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 /// One of the two images.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
@@ -89,8 +92,8 @@ impl<'a> Side<'a> {
         Ok(target)
     }
 
-    /// The names and values of the xattrs, in their order.
-    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    /// The xattrs, in their order.
+    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<Xattr>, Error> {
         let Some(index) = inode.xattrs else { return Ok(Vec::new()) };
         let mut xattrs = Vec::new();
         let mut cursor = self.image.xattrs(self.of(self.image.xattr_set(index))?);

@@ -84,10 +84,8 @@ pub fn run(request: &Request) -> Result<bool, String> {
     let differences = within(differences, request.path.as_deref());
     if !request.quiet {
         let mut out = BufWriter::new(io::stdout().lock());
-        let printed = print(request, &a, &b, &differences, &mut out).and_then(|()| {
-            let flushed = out.flush().map_err(cannot_write);
-            flushed
-        });
+        let printed =
+            print(request, &a, &b, &differences, &mut out).and_then(|()| out.flush().map_err(cannot_write));
         match printed {
             // Whoever reads has seen enough.
             Err(Stop::Closed) | Ok(()) => (),

@@ -9,8 +9,11 @@ use std::time::Duration;
 use fsck_tesserafs::parallel::Cancel;
 use fsck_tesserafs::progress::Silent;
 use fsck_tesserafs::{check, Options, Report, Source};
+use mkfs_tesserafs::convert::{storage_order, Tables};
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_guest::plan::Mutants;
+use tesserafs_image::diff::{diff, needs, Side};
+use tesserafs_image::{superblock, VerifiedMetadata};
 
 use super::parts::{digest, Parts};
 use super::reader;
@@ -212,7 +215,10 @@ fn ten_thousand_mutants_harm_nobody() {
     let (seed, count) = (1_000_000, 10_000);
     let Some(good) = good() else { return };
     let folder = crate::trees::in_memory().unwrap();
-    let path = folder.path().join("image");
+    let (path, good_path) = (folder.path().join("image"), folder.path().join("good"));
+    let (mut whole, layout) = good.lay_out().unwrap();
+    digest(&mut whole, &layout).unwrap();
+    std::fs::write(&good_path, whole).unwrap();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     random::mutants(&good, seed, count, None, |mutant| {
         let reading = reader::read(&mutant.image);
@@ -234,6 +240,7 @@ fn ten_thousand_mutants_harm_nobody() {
             let is_seen = report.totals.contains_key(&rule) || options.metadata_only;
             assert!(!is_met || is_seen, "{name}: {}, and fsck says {:?}", rule.name(), report.totals.keys());
         }
+        others(&good_path, &path);
         let kind = match (reading.refusal.is_some(), is_met, report.totals.is_empty()) {
             (true, ..) => "refused",
             (_, true, _) => "fails",
@@ -248,6 +255,21 @@ fn ten_thousand_mutants_harm_nobody() {
     // No kind is left out: else the numbers are badly chosen.
     assert_eq!(kinds.len(), 4, "{kinds:?}");
     check_memory();
+}
+
+/// Lets those look at a broken image who look at images that nobody has checked; whatever they say of it.
+fn others(good: &Path, broken: &Path) {
+    let sources = [good, broken].map(|path| Source::open(path).unwrap());
+    let Ok(broken) = superblock::read(&sources[1]) else { return };
+    let good = superblock::read(&sources[0]).unwrap();
+    let (good, broken) =
+        (VerifiedMetadata::new(&sources[0], &good), VerifiedMetadata::new(&sources[1], &broken));
+    let (a, b) = (Side::new(&good), Side::new(&broken));
+    let _ = diff(&a, &b, &[]);
+    let _ = needs(&a, &b);
+    if let Ok(tables) = Tables::read(&b.image) {
+        storage_order(&tables, &broken.superblock().profile);
+    }
 }
 
 /// fsck hashes the zeros of holes of up to 8 GiB, as the format wants it: that is left out here.
