@@ -5,19 +5,14 @@
 //! Both trees are walked at once, in the order of names. Of an image whose entries are in no order, or whose directories do not make
 //! a tree, the walk ends with the rule that is broken: nobody has to check the images before.
 
-mod cursor;
 mod needs;
 mod renames;
 
-use std::path::Path;
+use tesserafs_format::{Directory, FileKind, Ino, Inode};
 
-use tesserafs_format::{Directory, FileKind, Image, Ino, Inode};
-
-use self::cursor::Cursor;
 pub use self::needs::{needs, Needs};
-use crate::error::{Broken, Error};
-use crate::metadata::VerifiedMetadata;
-use crate::text;
+use crate::error::Error;
+use crate::unchecked::{Cursor, Seen, Unchecked};
 
 /// A property of a file that can differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,57 +52,6 @@ impl Aspect {
     }
 }
 
-/// An xattr: name and value.
-pub type Xattr = (Vec<u8>, Vec<u8>);
-
-/// One of the two images.
-#[derive(Clone, Copy, Debug)]
-pub struct Side<'a> {
-    /// Its records.
-    pub image: Image<'a, VerifiedMetadata<'a>>,
-    path: &'a Path,
-}
-
-impl<'a> Side<'a> {
-    /// The image of this metadata.
-    pub fn new(metadata: &'a VerifiedMetadata<'a>) -> Self {
-        let image = Image::new(metadata.superblock(), metadata);
-        Self { image, path: metadata.source().path() }
-    }
-
-    /// Adds the name of the image to an error.
-    pub fn of<T>(&self, result: Result<T, Broken>) -> Result<T, Error> {
-        result.map_err(|error| match error {
-            Broken::Rule(error) => Error::Refused(format!("{}: {error}", text::path(self.path))),
-            Broken::Stop(error) => error,
-        })
-    }
-
-    /// The target of a symlink; empty of any other file.
-    pub fn target(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
-        let FileKind::Symlink { offset, len } = inode.kind else { return Ok(Vec::new()) };
-        // Proven to be 4095 at most.
-        let mut target = vec![0; len as usize];
-        self.of(self.image.target(inode.ino, offset, &mut target))?;
-        Ok(target)
-    }
-
-    /// The xattrs, in their order.
-    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<Xattr>, Error> {
-        let Some(index) = inode.xattrs else { return Ok(Vec::new()) };
-        let mut xattrs = Vec::new();
-        let mut cursor = self.image.xattrs(self.of(self.image.xattr_set(index))?);
-        let mut buf = [0; tesserafs_format::limits::XATTR_NAME_MAX];
-        while let Some((entry, name)) = self.of(cursor.next(&mut buf))? {
-            // Proven to be 64 KiB at most.
-            let mut value = vec![0; entry.value_len as usize];
-            self.of(self.image.xattr_value(index, &entry, &mut value))?;
-            xattrs.push((name.to_vec(), value));
-        }
-        Ok(xattrs)
-    }
-}
-
 /// A name that one image has and the other has not, or that is another file in each.
 #[derive(Clone, Debug)]
 pub struct Difference {
@@ -125,7 +69,7 @@ pub struct Difference {
 
 /// The differences, in the order of paths; `ignored` ones are none. A file that is removed, and added with the same bytes elsewhere, was
 /// renamed.
-pub fn diff(a: &Side<'_>, b: &Side<'_>, ignored: &[Aspect]) -> Result<Vec<Difference>, Error> {
+pub fn diff(a: &Unchecked<'_>, b: &Unchecked<'_>, ignored: &[Aspect]) -> Result<Vec<Difference>, Error> {
     // The tree ID is the digest of all that follows.
     if a.image.sb.tree_id == b.image.sb.tree_id {
         return Ok(Vec::new());
@@ -138,8 +82,8 @@ pub fn diff(a: &Side<'_>, b: &Side<'_>, ignored: &[Aspect]) -> Result<Vec<Differ
 
 /// A walk of both trees at once.
 struct Walk<'a> {
-    a: Side<'a>,
-    b: Side<'a>,
+    a: Unchecked<'a>,
+    b: Unchecked<'a>,
     ignored: &'a [Aspect],
     /// Pairs of xattr sets that were compared.
     xattrs: std::collections::HashMap<(u32, u32), bool>,
@@ -156,7 +100,7 @@ struct Level {
 
 impl Walk<'_> {
     fn run(&mut self) -> Result<(), Error> {
-        let (mut seen_a, mut seen_b) = (cursor::Seen::default(), cursor::Seen::default());
+        let (mut seen_a, mut seen_b) = (Seen::default(), Seen::default());
         let (a, b) = (self.a, self.b);
         let roots = [a.of(a.image.inode(Ino::ROOT))?, b.of(b.image.inode(Ino::ROOT))?];
         let mut path = Vec::new();
@@ -185,14 +129,13 @@ impl Walk<'_> {
             );
             let before = if order.is_le() { level.a.take(&a)? } else { None };
             let after = if order.is_ge() { level.b.take(&b)? } else { None };
-            let (parent_a, parent_b) = (level.a.ino(), level.b.ino());
             self.compare(&path, before, after)?;
             let below = |inode: &Option<Inode>| inode.as_ref().and_then(directory);
             let (below_a, below_b) = (below(&before), below(&after));
             if below_a.is_some() || below_b.is_some() {
                 let path_len = path.len();
-                let a = Cursor::below(&a, &mut seen_a, parent_a, below_a)?;
-                let b = Cursor::below(&b, &mut seen_b, parent_b, below_b)?;
+                let a = Cursor::new(&a, &mut seen_a, below_a)?;
+                let b = Cursor::new(&b, &mut seen_b, below_b)?;
                 levels.push(Level { a, b, path_len });
             }
         }
@@ -242,8 +185,8 @@ fn directory(inode: &Inode) -> Option<(Ino, Directory)> {
 
 /// What differs between two files, but for xattrs.
 fn aspects(
-    a: &Side<'_>,
-    b: &Side<'_>,
+    a: &Unchecked<'_>,
+    b: &Unchecked<'_>,
     before: &Inode,
     after: &Inode,
     ignored: &[Aspect],
@@ -270,7 +213,7 @@ fn aspects(
     Ok(aspects)
 }
 
-fn same_bytes(a: &Side<'_>, b: &Side<'_>, before: &Inode, after: &Inode) -> Result<bool, Error> {
+fn same_bytes(a: &Unchecked<'_>, b: &Unchecked<'_>, before: &Inode, after: &Inode) -> Result<bool, Error> {
     let (
         FileKind::Regular { size: old_size, content: old },
         FileKind::Regular { size: new_size, content: new },

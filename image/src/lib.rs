@@ -11,7 +11,7 @@
 //! - [`packs`]: stored and decoded chunks; [`contents`]: the bytes of files;
 //! - [`serve`]: the tree and ranges of files for many threads at once, of an image that nobody has walked;
 //! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
-//! - [`diff`]: what is different in another image;
+//! - [`unchecked`]: a walk of an image that nobody has checked; [`diff`]: what is different in another image;
 //! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
 //! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed, [`profile`] how a profile is
 //!   reported; [`hash`], [`parallel`] and [`progress`] serve all of them, and [`Context`] is what they are handed.
@@ -111,6 +111,7 @@ pub mod superblock;
 pub mod tar;
 pub mod text;
 pub mod time;
+pub mod unchecked;
 pub mod visit;
 pub mod walk;
 

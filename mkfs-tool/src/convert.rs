@@ -98,7 +98,7 @@ pub fn convert(conversion: &Conversion, progress: &dyn Progress) -> Result<Conve
 }
 
 /// Adds the name of the image to an error.
-fn broken(path: &Path) -> impl Fn(Broken) -> Error + '_ {
+pub(crate) fn broken(path: &Path) -> impl Fn(Broken) -> Error + '_ {
     |error| match error {
         Broken::Rule(source) => Error::Image { path: path.to_owned(), source },
         Broken::Stop(error) => error.into(),

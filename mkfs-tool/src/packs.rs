@@ -17,6 +17,7 @@ use serde::Serialize;
 use tesserafs_image::text::size;
 
 pub use self::arrange::arrange;
+pub(crate) use self::arrange::sort;
 pub use self::new_pack::NewPack;
 pub use self::parents::{KnownChunk, ParentPack, Parents};
 

@@ -11,7 +11,7 @@ pub mod exclude;
 mod filter;
 pub mod holes;
 pub mod left_out;
-mod overlay;
+pub(crate) mod overlay;
 pub mod owner;
 pub mod tar;
 

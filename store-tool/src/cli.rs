@@ -2,6 +2,7 @@
 
 //! The command line.
 
+mod compose;
 mod diff;
 mod forms;
 
@@ -14,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Error};
 
+use self::compose::ComposeArgs;
 use self::diff::DiffArgs;
 use self::forms::{PackArgs, UnpackArgs};
 use crate::daemon::{self, Flags, Job};
@@ -25,6 +27,7 @@ const AFTER_HELP: &str = "\
 Examples:
   tesserafs mount root.tess mnt/
   tesserafs umount mnt/
+  tesserafs compose app.tess base.tess libraries.tess code.tess
   tesserafs diff monday.tess tuesday.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
   tesserafs unpack root.tess shared.tess
@@ -44,6 +47,7 @@ struct Cli {
 enum Verb {
     Mount(MountArgs),
     Umount(UmountArgs),
+    Compose(ComposeArgs),
     Diff(DiffArgs),
     Pack(PackArgs),
     Unpack(UnpackArgs),
@@ -298,6 +302,7 @@ pub fn main() -> ExitCode {
             Verb::Diff(args) => {
                 return crate::diff::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
             }
+            Verb::Compose(args) => args.run(),
             Verb::Mount(args) => mount(args.into_request()),
             Verb::Pack(args) => args.run(),
             Verb::Unpack(args) => args.run(),

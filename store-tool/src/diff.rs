@@ -8,8 +8,9 @@ mod lines;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-use tesserafs_image::diff::{diff, needs, Aspect, Difference, Needs, Side};
+use tesserafs_image::diff::{diff, needs, Aspect, Difference, Needs};
 use tesserafs_image::text::{escape, size};
+use tesserafs_image::unchecked::Unchecked;
 use tesserafs_image::{superblock, text, Broken, Source, VerifiedMetadata};
 
 use crate::chain;
@@ -79,7 +80,7 @@ pub fn run(request: &Request) -> Result<bool, String> {
     let (sb_a, sb_b) = (superblock_of(&source_a)?, superblock_of(&source_b)?);
     let (metadata_a, metadata_b) =
         (VerifiedMetadata::new(&source_a, &sb_a), VerifiedMetadata::new(&source_b, &sb_b));
-    let (a, b) = (Side::new(&metadata_a), Side::new(&metadata_b));
+    let (a, b) = (Unchecked::new(&metadata_a), Unchecked::new(&metadata_b));
     let differences = diff(&a, &b, &request.ignored).map_err(|error| chain(&error))?;
     let differences = within(differences, request.path.as_deref());
     if !request.quiet {
@@ -140,8 +141,8 @@ impl From<tesserafs_image::Error> for Stop {
 
 fn print(
     request: &Request,
-    a: &Side<'_>,
-    b: &Side<'_>,
+    a: &Unchecked<'_>,
+    b: &Unchecked<'_>,
     differences: &[Difference],
     out: &mut dyn Write,
 ) -> Result<(), Stop> {

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use tesserafs_format::{ChunkIndex, Digest, PackIndex, PackKind};
 
-use super::Side;
 use crate::error::Error;
+use crate::unchecked::Unchecked;
 
 /// Stored bytes that the second image needs, and the first one has not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Needs {
 }
 
 /// Compares the chunks and packs of two images.
-pub fn needs(a: &Side<'_>, b: &Side<'_>) -> Result<Needs, Error> {
+pub fn needs(a: &Unchecked<'_>, b: &Unchecked<'_>) -> Result<Needs, Error> {
     let mut needs = Needs::default();
     let mut known = HashSet::new();
     for number in 0..chunks(a) {
@@ -51,10 +51,10 @@ pub fn needs(a: &Side<'_>, b: &Side<'_>) -> Result<Needs, Error> {
     Ok(needs)
 }
 
-fn chunks(side: &Side<'_>) -> u32 {
+fn chunks(side: &Unchecked<'_>) -> u32 {
     u32::try_from(side.image.sb.layout.chunks.records()).unwrap_or(u32::MAX)
 }
 
-fn packs(side: &Side<'_>) -> u16 {
+fn packs(side: &Unchecked<'_>) -> u16 {
     u16::try_from(side.image.sb.layout.packs.records()).unwrap_or(u16::MAX)
 }

@@ -6,13 +6,14 @@ use std::collections::{HashMap, VecDeque};
 
 use tesserafs_format::{Digest, FileKind, Inode};
 
-use super::{aspects, Aspect, Difference, Side};
+use super::{aspects, Aspect, Difference};
 use crate::error::Error;
+use crate::unchecked::Unchecked;
 
 /// Makes one difference of two, where content says so: of several files with the same bytes, in the order of paths.
 pub(super) fn find(
-    a: &Side<'_>,
-    b: &Side<'_>,
+    a: &Unchecked<'_>,
+    b: &Unchecked<'_>,
     ignored: &[Aspect],
     mut differences: Vec<Difference>,
 ) -> Result<Vec<Difference>, Error> {
@@ -45,7 +46,7 @@ pub(super) fn find(
 }
 
 /// The digest of a file that has bytes.
-fn digest(side: &Side<'_>, inode: &Inode) -> Result<Option<Digest>, Error> {
+fn digest(side: &Unchecked<'_>, inode: &Inode) -> Result<Option<Digest>, Error> {
     match inode.kind {
         FileKind::Regular { content: Some(content), .. } => {
             side.of(side.image.content_digest(content)).map(Some)

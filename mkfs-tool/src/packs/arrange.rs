@@ -122,7 +122,7 @@ fn place(pack: PackIndex, offset: u64) -> Result<u64> {
 }
 
 /// Puts the tables of chunks in the order of their places.
-fn sort(map: &mut Map) {
+pub(crate) fn sort(map: &mut Map) {
     let mut order: Vec<u32> = (0..map.chunks.len() as u32).collect();
     order.sort_unstable_by_key(|chunk| map.chunks[*chunk as usize].place.get());
     let mut index_of = vec![0_u32; order.len()];

@@ -5,9 +5,9 @@
 use crate::tree::Xattrs;
 
 /// The xattrs by which overlayfs recognises an opaque directory: without and with its option `userxattr`.
-pub(super) const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
+pub(crate) const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
 /// The value of these.
-pub(super) const OPAQUE_VALUE: &[u8] = b"y";
+pub(crate) const OPAQUE_VALUE: &[u8] = b"y";
 /// The xattrs that say under which path the lower layers have a directory that was renamed.
 const REDIRECT: [&[u8]; 2] = [b"trusted.overlay.redirect", b"user.overlay.redirect"];
 

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
-use tesserafs_image::diff::{Difference, Needs, Side};
+use tesserafs_image::diff::{Difference, Needs};
+use tesserafs_image::unchecked::Unchecked;
 
 use super::{cannot_write, shown, Counts, Kind, Stop};
 
@@ -83,13 +84,14 @@ struct Pack {
 
 /// Writes the object of a difference.
 pub(super) fn line(
-    a: &Side<'_>,
-    b: &Side<'_>,
+    a: &Unchecked<'_>,
+    b: &Unchecked<'_>,
     difference: &Difference,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
-    let file =
-        |side: &Side<'_>, inode: &Option<Inode>| inode.as_ref().map(|inode| file(side, inode)).transpose();
+    let file = |side: &Unchecked<'_>, inode: &Option<Inode>| {
+        inode.as_ref().map(|inode| file(side, inode)).transpose()
+    };
     let line = Line {
         version: VERSION,
         change: Kind::of(difference).name(),
@@ -120,7 +122,7 @@ fn write(value: &impl Serialize, out: &mut dyn Write) -> Result<(), Stop> {
     writeln!(out).map_err(cannot_write)
 }
 
-fn file(side: &Side<'_>, inode: &Inode) -> Result<File, Stop> {
+fn file(side: &Unchecked<'_>, inode: &Inode) -> Result<File, Stop> {
     let mut file = File {
         kind: type_name(inode),
         mode: format!("{:04o}", inode.mode),

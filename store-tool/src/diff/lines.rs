@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use tesserafs_format::{FileKind, Inode};
-use tesserafs_image::diff::{Aspect, Difference, Side};
+use tesserafs_image::diff::{Aspect, Difference};
 use tesserafs_image::time::utc;
+use tesserafs_image::unchecked::Unchecked;
 
 use super::{cannot_write, shown, Kind, Stop};
 use crate::diff::json::type_name;
 
 /// Writes the line of a difference.
 pub(super) fn line(
-    a: &Side<'_>,
-    b: &Side<'_>,
+    a: &Unchecked<'_>,
+    b: &Unchecked<'_>,
     difference: &Difference,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
@@ -53,7 +54,13 @@ fn what(inode: &Inode) -> String {
 }
 
 /// How an aspect differs.
-fn how(a: &Side<'_>, b: &Side<'_>, before: &Inode, after: &Inode, aspect: Aspect) -> Result<String, Stop> {
+fn how(
+    a: &Unchecked<'_>,
+    b: &Unchecked<'_>,
+    before: &Inode,
+    after: &Inode,
+    aspect: Aspect,
+) -> Result<String, Stop> {
     let of = |inode: &Inode| match aspect {
         Aspect::Type => type_name(inode).to_owned(),
         Aspect::Mode => format!("{:04o}", inode.mode),
@@ -76,7 +83,7 @@ fn how(a: &Side<'_>, b: &Side<'_>, before: &Inode, after: &Inode, aspect: Aspect
 }
 
 /// The names of xattrs that came, went or changed.
-fn xattrs(a: &Side<'_>, b: &Side<'_>, before: &Inode, after: &Inode) -> Result<String, Stop> {
+fn xattrs(a: &Unchecked<'_>, b: &Unchecked<'_>, before: &Inode, after: &Inode) -> Result<String, Stop> {
     let old: BTreeMap<_, _> = a.xattrs(before)?.into_iter().collect();
     let new: BTreeMap<_, _> = b.xattrs(after)?.into_iter().collect();
     let mut names = Vec::new();

@@ -12,7 +12,8 @@ use fsck_tesserafs::{check, Options, Report, Source};
 use mkfs_tesserafs::convert::{storage_order, Tables};
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_guest::plan::Mutants;
-use tesserafs_image::diff::{diff, needs, Side};
+use tesserafs_image::diff::{diff, needs};
+use tesserafs_image::unchecked::Unchecked;
 use tesserafs_image::{superblock, VerifiedMetadata};
 
 use super::parts::{digest, Parts};
@@ -264,7 +265,7 @@ fn others(good: &Path, broken: &Path) {
     let good = superblock::read(&sources[0]).unwrap();
     let (good, broken) =
         (VerifiedMetadata::new(&sources[0], &good), VerifiedMetadata::new(&sources[1], &broken));
-    let (a, b) = (Side::new(&good), Side::new(&broken));
+    let (a, b) = (Unchecked::new(&good), Unchecked::new(&broken));
     let _ = diff(&a, &b, &[]);
     let _ = needs(&a, &b);
     if let Ok(tables) = Tables::read(&b.image) {
