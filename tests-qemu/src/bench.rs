@@ -2,6 +2,7 @@
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
+//! In what ten versions of a tree take ([`packs`]).
 //! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
@@ -13,6 +14,7 @@ mod fleet;
 mod fuse;
 mod images;
 mod machine;
+mod packs;
 mod plot;
 mod read;
 mod record;
@@ -86,6 +88,8 @@ enum Part {
     Fleet,
     /// Servers for FUSE, on this machine without a virtual one.
     Fuse,
+    /// Ten versions of several trees: disk, and what is fetched.
+    Packs,
     /// Nothing: write the reports of BENCH.json anew.
     Report,
 }
@@ -153,6 +157,9 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         if options.measure.is_empty() {
             write(&json, &record.to_json()?)?;
             write(&output.join("BENCH.svg"), plot::svg(record).as_bytes())?;
+            if let Some(drawing) = plot::packs(record) {
+                write(&output.join("BENCH-packs.svg"), drawing.as_bytes())?;
+            }
             write(&output.join("BENCH.md"), text.as_bytes())?;
             quote(&output.join("README.md"), record)?;
         }
@@ -194,6 +201,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.fleet = Some(fleet::measure(&bench)?);
         save(&record)?;
     }
+    if wants(Part::Packs) {
+        record.packs = Some(packs::measure(&bench)?);
+        save(&record)?;
+    }
     if wants(Part::Build) {
         let old = record.build.take();
         record.build = Some(build::measure(&bench)?.with_levels_of(old));
@@ -210,6 +221,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
 fn needs(part: Option<Part>) -> &'static [Need] {
     match part {
         Some(Part::Fuse) => &[Need::Machine, Need::Bench, Need::Fuse],
+        Some(Part::Packs) => &[Need::Machine, Need::Bench],
         None => &[Need::Kernel, Need::Machine, Need::Bench, Need::Fuse],
         Some(_) => &[Need::Kernel, Need::Machine, Need::Bench],
     }

@@ -83,7 +83,8 @@ const MACHINE: &[&str] = &[
 const ARM64: &[&str] = &["qemu-system-arm"];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
-const BENCH: &[&str] = &["cryptsetup-bin", "erofs-utils", "squashfs-tools", "util-linux"];
+const BENCH: &[&str] =
+    &["casync", "cryptsetup-bin", "erofs-utils", "python3-pip", "squashfs-tools", "util-linux"];
 const FUSE: &[&str] = &["fuse3", "squashfuse", "util-linux"];
 const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git"];
 /// `man` formats the pages.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tesserafs_guest::reading;
 
+use super::packs::Version;
 use super::Bench;
 use crate::{kernel, run, tools};
 
@@ -60,6 +61,8 @@ pub(super) struct Record {
     pub(super) fleet: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) fuse: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) packs: Option<Measured<Version>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

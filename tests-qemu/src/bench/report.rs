@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
 
+pub(super) mod packs;
 mod targets;
 
 use std::fmt::Write as _;
@@ -88,6 +89,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     }
     if let Some(fuse) = &record.fuse {
         by_fuse(&mut out, fuse)?;
+    }
+    if let Some(part) = &record.packs {
+        packs::packs(&mut out, part)?;
     }
     if let Some(build) = &record.build {
         building(&mut out, build)?;

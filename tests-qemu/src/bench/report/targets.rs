@@ -12,7 +12,7 @@ use super::super::images::{EROFS_VERITY, OURS, OURS_TRUSTED, SQUASHFS_VERITY};
 use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
-use super::{decoded_of, names, of, of_builder};
+use super::{decoded_of, names, of, of_builder, packs};
 
 /// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
 struct Target {
@@ -61,7 +61,7 @@ const FUSE_MEMORY: f64 = (64 << 20) as f64;
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 42] = [
+const TARGETS: [Target; 44] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -123,6 +123,12 @@ const TARGETS: [Target; 42] = [
     fuse("stat of all"),
     fuse("start of python3"),
     target("FUSE: memory of the server at most", "64 MiB", Wanted::AtMost(1.0), |f| f.fuse_memory()),
+    target("ten versions on one disk", "the smaller one of squashfs and EROFS", Wanted::AtMost(0.5), |f| {
+        packs::disk_target(&f.record.packs.as_ref()?.samples)
+    }),
+    target("chunks to fetch of the next version", "a layer built again", Wanted::AtMost(0.35), |f| {
+        packs::fetched_target(&f.record.packs.as_ref()?.samples)
+    }),
     decoded("fault: 1 page of a large program"),
     decoded("fault: 8 pages of a large program"),
     decoded("fault: 32 pages of a large program"),
