@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The trees: real ones, each in ten versions, from the package registries.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
@@ -260,7 +261,7 @@ fn debian(releases: &Releases, tree: &Path, version: usize) -> Result<()> {
     let from = (version - 2) * batch;
     let packages = releases.updated.iter().skip(from).take(batch);
     let info = releases.after.join("var/lib/dpkg/info");
-    let mut paths = String::new();
+    let mut paths = BTreeSet::new();
     for package in packages {
         let name = package.split([' ', ':']).next().unwrap_or(package);
         for entry in info.read_dir().context("failed to list what packages have")? {
@@ -270,22 +271,23 @@ fn debian(releases: &Releases, tree: &Path, version: usize) -> Result<()> {
             if !is_of_it {
                 continue;
             }
-            paths.push_str(&format!("var/lib/dpkg/info/{file}\n"));
+            paths.insert(format!("var/lib/dpkg/info/{file}"));
             if file.ends_with(".list") {
                 let list = std::fs::read_to_string(info.join(&*file)).context("failed to read a list")?;
                 for path in list.lines().map(|path| path.trim_start_matches('/')) {
                     let is_file =
                         releases.after.join(path).symlink_metadata().is_ok_and(|found| !found.is_dir());
-                    if is_file {
-                        paths.push_str(path);
-                        paths.push('\n');
+                    // Links in the root, such as `lib`, stay.
+                    if is_file && path.contains('/') {
+                        paths.insert(path.to_owned());
                     }
                 }
             }
         }
     }
     let list = tree.with_extension("list");
-    std::fs::write(&list, paths).context("failed to write a list")?;
+    let paths: Vec<String> = paths.into_iter().collect();
+    std::fs::write(&list, paths.join("\n") + "\n").context("failed to write a list")?;
     let script = "tar -C \"$1\" -cf - --no-recursion -T \"$2\" | tar -C \"$3\" --unlink-first -xpf -";
     run::quiet(
         run::command("bash")
