@@ -17,7 +17,8 @@ use crate::packs::{sort, PackReport};
 pub(super) struct Contents<'a> {
     layers: &'a [Layer<'a>],
     map: Map,
-    contents: HashMap<Digest, u32>,
+    /// Contents by digest and size, which a broken image may say otherwise.
+    contents: HashMap<(Digest, u64), u32>,
     /// Chunks by the digest of their raw bytes.
     chunks: HashMap<Digest, u32>,
     /// The packs of all images, the lowest image's first; those of which no chunk is used go in the end.
@@ -46,12 +47,12 @@ impl<'a> Contents<'a> {
         let number = content.0 as usize;
         let (digest, size) = (tables.content_digests[number], tables.sizes[number]);
         self.map.figures.raw_bytes += size;
-        if let Some(known) = self.contents.get(&digest) {
+        if let Some(known) = self.contents.get(&(digest, size)) {
             self.map.files.push((ino, *known));
             return Ok(());
         }
         let index = self.map.content_digests.len() as u32;
-        self.contents.insert(digest, index);
+        self.contents.insert((digest, size), index);
         self.map.files.push((ino, index));
         self.map.content_digests.push(digest);
         self.map.figures.content_bytes += size;
