@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Images in the shared form for the guest: with one pack, with one that they share, and with as many as there can be.
 
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
+use rustix::fs::{mknodat, setxattr, FileType, Mode, XattrFlags, CWD};
 use tesserafs_format::limits::PACKS_MAX;
 use tesserafs_format::raw::RawPack;
 use tesserafs_format::{Digest, Pack, PackIndex, PackKind};
@@ -11,6 +13,7 @@ use tesserafs_guest::plan::{Image, Packed};
 
 use crate::mutate::parts::{self, sha256, Parts};
 use crate::rootfs::noise;
+use crate::run;
 use crate::tools::Tools;
 use crate::trees;
 
@@ -35,6 +38,7 @@ pub(crate) fn stage(tools: &Tools, disk: &Path, tree: &Path, sign: &[&str]) -> R
     let next = trees::image(tools, disk, "packed-next", tree, &options)?;
     let next_pack = only_new(&directory, &base_pack)?;
 
+    let (layers, composed) = composed(tools, disk, &packdir)?;
     Ok(Packed {
         directory: DIRECTORY.to_owned(),
         base,
@@ -43,7 +47,72 @@ pub(crate) fn stage(tools: &Tools, disk: &Path, tree: &Path, sign: &[&str]) -> R
         next_pack,
         many: many(tools, disk)?,
         many_directory: MANY.to_owned(),
+        layers,
+        composed,
     })
+}
+
+/// Three layers in which names are added, replaced, hidden, and hidden with all that is below; and the image that they make.
+fn composed(tools: &Tools, disk: &Path, packdir: &str) -> Result<(Vec<Image>, String)> {
+    let scratch = tempfile::tempdir_in(disk).context("failed to make a scratch folder")?;
+    let path = |name: &str| -> Result<PathBuf> {
+        let path = scratch.path().join(name);
+        std::fs::create_dir_all(path.parent().context("a file in no folder")?)
+            .context("failed to create a folder")?;
+        Ok(path)
+    };
+    let write = |name: &str, bytes: &[u8]| -> Result<()> {
+        std::fs::write(path(name)?, bytes).with_context(|| format!("failed to write {name}"))
+    };
+    let whiteout = |name: &str| -> Result<()> {
+        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
+        mknodat(CWD, path(name)?, kind, mode, 0).with_context(|| format!("failed to make {name}"))
+    };
+    for number in 0..50 {
+        write(&format!("0/many/{number:02}"), &noise(number + 900, 100 * number as usize + 1))?;
+    }
+    for name in [
+        "0/kept/deep/file",
+        "0/hidden/old",
+        "0/opaque/old",
+        "0/opaque/deep/old",
+        "0/file",
+        "0/becomes-file/old",
+    ] {
+        write(name, name.as_bytes())?;
+    }
+    std::fs::hard_link(path("0/file")?, path("0/kept/link")?).context("failed to link")?;
+    symlink("file", path("0/symlink")?).context("failed to link")?;
+    write("1/opaque/new", b"new")?;
+    write("1/opaque/deep/new", b"new")?;
+    setxattr(path("1/opaque")?, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+        .context("failed to set an xattr")?;
+    setxattr(path("1/opaque/new")?, "user.own", b"value", XattrFlags::empty())
+        .context("failed to set an xattr")?;
+    for number in (0..50).step_by(7) {
+        whiteout(&format!("1/many/{number:02}"))?;
+    }
+    whiteout("1/hidden")?;
+    whiteout("1/never-there")?;
+    write("1/becomes-file", b"a file")?;
+    write("1/file/in-a-directory-now", b"a directory")?;
+    write("2/many/07", b"back again")?;
+    write("2/hidden/new", b"another directory")?;
+    write("2/becomes-file/again", b"a directory again")?;
+    whiteout("2/kept/link")?;
+    write("2/symlink", b"a file")?;
+    let mut compose = run::command(&tools.store);
+    let composed = "composed.tess";
+    compose.args(["compose", "--quiet"]).arg(disk.join(composed));
+    let mut layers = Vec::new();
+    for number in 0..3 {
+        let image =
+            trees::image(tools, disk, &format!("layer-{number}"), &path(&number.to_string())?, &[packdir])?;
+        compose.arg(trees::path(disk, &image));
+        layers.push(image);
+    }
+    run::capture(&mut compose)?;
+    Ok((layers, composed.to_owned()))
 }
 
 /// The name of the file in a directory that has no other but `known`.

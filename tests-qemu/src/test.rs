@@ -119,8 +119,8 @@ const STOCK_GROUPS: [&str; 10] = [
 /// Groups of tests in a machine that boots Debian's own kernel from an image; each is one boot.
 const STOCK_BOOT_GROUPS: [&str; 3] = ["boot", "boot-from-file", "tampered"];
 
-/// A run without a filter tries every so many of the images that are broken at random, and of the bits to flip: all would
-/// take an eighth of its minutes. The tests without a kernel have all of them in every run.
+/// A run without a filter tries every so many of the images that are broken at random, of the bits to flip, and of the reads that go
+/// wrong: all would take a quarter of its minutes. The tests without a kernel have all of them in every run.
 const EVERY: usize = 4;
 
 /// The prefix of the names of tests that run on the second kernel of a run.

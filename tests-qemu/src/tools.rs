@@ -54,7 +54,7 @@ impl Tools {
 
     /// Identifies all programs that have a part in what the verbs make: these, and this one.
     pub(crate) fn digest(&self) -> Result<String> {
-        [&self.mkfs, &self.fsck, Path::new(OWN)].into_iter().map(sha256_of).collect()
+        [&self.mkfs, &self.fsck, &self.store, Path::new(OWN)].into_iter().map(sha256_of).collect()
     }
 
     /// Makes an image; returns mkfs's report.

@@ -80,8 +80,8 @@ fn run() -> Result<()> {
             waits::tests(&mut suite, &plan);
             races::tests(&mut suite, &plan, words.period()?, words.says("guest.leaks"));
         }
-        "backing" => backing::tests(&mut suite, &plan),
-        "packs" => packs::tests(&mut suite, &plan),
+        "backing" => backing::tests(&mut suite, &plan, words.every()?),
+        "packs" => packs::tests(&mut suite, &plan, words.every()?),
         "stores" => stores::tests(&mut suite, &plan),
         "mutants" => mutants::tests(&mut suite, &plan, words.every()?),
         "tools" => tools::tests(&mut suite, &plan),

@@ -16,7 +16,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, move_mount, FsMountFlags,
-    FsOpenFlags, MountAttrFlags, MoveMountFlags,
+    FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags,
 };
 use tesserafs_guest::manifest::Manifest;
 use tesserafs_guest::plan::{Image, Plan};
@@ -32,7 +32,8 @@ const TARGET: &str = "/mnt/packed";
 /// Processes that are killed while they mount and read.
 const KILLS: u64 = 20;
 
-pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
+/// Every so many of the reads that go wrong are tried.
+pub(crate) fn tests(suite: &mut Suite, plan: &Plan, every: usize) {
     suite
         .test("in-a-directory-by-its-path", || in_directory(plan, &plan.packed.next, &plan.packed.directory));
     suite.test("in-as-many-packs-as-there-can-be", || {
@@ -44,8 +45,9 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("two-images-over-one-pack", || shared(plan));
     suite.test("nothing-is-opened-later", || opened_once(plan));
     suite.test("killed-while-mounting-and-reading", || killed(plan));
+    suite.test("a-composed-image-is-what-an-overlay-shows", || composed(plan));
     refused::tests(suite, plan);
-    damaged::tests(suite, plan);
+    damaged::tests(suite, plan, every);
 }
 
 /// Where packs are, as a mounter says it.
@@ -201,6 +203,39 @@ fn opened_once(plan: &Plan) -> Result<String> {
     mount.unmount()?;
     fs::remove_dir_all(directory).context("failed to remove a directory")?;
     Ok(String::new())
+}
+
+/// A composed image has the tree that overlayfs shows over mounts of its layers, but for numbers of links.
+fn composed(plan: &Plan) -> Result<String> {
+    let packed = &plan.packed;
+    let options = format!("packdir={}", on_disk(&packed.directory).display());
+    let mount = |image: &str, target: &str| {
+        Mount::image(&on_disk(image), Path::new(target), &options)
+            .with_context(|| format!("failed to mount {image}"))
+    };
+    let mut layers = Vec::new();
+    for (number, layer) in packed.layers.iter().enumerate() {
+        layers.push(mount(&layer.image, &format!("/mnt/layer-{number}"))?);
+    }
+    let lower: Vec<String> = layers.iter().rev().map(|layer| layer.path().display().to_string()).collect();
+    let lower = format!("lowerdir={}", lower.join(":"));
+    let target = Path::new("/mnt/overlay");
+    let overlay = Mount::new(Path::new("overlay"), target, "overlay", MountFlags::RDONLY, &lower)
+        .context("failed to mount an overlay")?;
+    let composed = mount(&packed.composed, TARGET)?;
+    let scan = |mount: &Mount| -> Result<Manifest> {
+        let mut found = tree::scan(mount.path(), 1)?;
+        for entry in &mut found.entries {
+            (entry.nlink, entry.first_name) = (0, None);
+        }
+        Ok(found)
+    };
+    let (shown, own) = (scan(&overlay)?, scan(&composed)?);
+    shown.expect_equal(&own).context("the overlay is the measure")?;
+    composed.unmount()?;
+    overlay.unmount()?;
+    layers.into_iter().try_for_each(Mount::unmount)?;
+    Ok(format!("{} names", own.entries.len()))
 }
 
 /// Processes that mount an image with packs, read it and unmount it are killed at any moment.

@@ -102,6 +102,10 @@ pub struct Packed {
     pub many: Image,
     /// The directory of these.
     pub many_directory: String,
+    /// Layers, the lowest first, with whiteouts and opaque directories.
+    pub layers: Vec<Image>,
+    /// The image that is composed of them.
+    pub composed: String,
 }
 
 /// Everything the guest needs to know.
