@@ -90,6 +90,8 @@ enum Part {
     Fuse,
     /// Ten versions of several trees: disk, and what is fetched.
     Packs,
+    /// Fifty builds of a tree, by several rules for packs.
+    Nights,
     /// Nothing: write the reports of BENCH.json anew.
     Report,
 }
@@ -205,6 +207,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.packs = Some(packs::measure(&bench)?);
         save(&record)?;
     }
+    if wants(Part::Nights) {
+        record.nights = Some(packs::nights(&bench)?);
+        save(&record)?;
+    }
     if wants(Part::Build) {
         let old = record.build.take();
         record.build = Some(build::measure(&bench)?.with_levels_of(old));
@@ -221,7 +227,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
 fn needs(part: Option<Part>) -> &'static [Need] {
     match part {
         Some(Part::Fuse) => &[Need::Machine, Need::Bench, Need::Fuse],
-        Some(Part::Packs) => &[Need::Machine, Need::Bench],
+        Some(Part::Packs | Part::Nights) => &[Need::Machine, Need::Bench],
         None => &[Need::Kernel, Need::Machine, Need::Bench, Need::Fuse],
         Some(_) => &[Need::Kernel, Need::Machine, Need::Bench],
     }

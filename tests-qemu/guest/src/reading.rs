@@ -134,6 +134,8 @@ pub const LOOP_HASHES: &str = "HASHES";
 pub struct Releases {
     /// The candidates to compare, in the order of the tables.
     pub pairs: Vec<Pair>,
+    /// The device with those that are files.
+    pub disk: String,
     /// Rounds; each measures every pair once.
     pub rounds: usize,
 }

@@ -2,6 +2,7 @@
 //! Ten versions of a tree, one after the other, as images that share packs: what they take on a disk, what a host lacks that has the version
 //! before, and how long it takes to build and to compare them; against what others make of the same trees.
 
+mod nights;
 mod rivals;
 mod series;
 
@@ -11,6 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::nights::Rule;
 pub(super) use self::rivals::{CASYNC, EROFS, LAYERS, SQUASHFS};
 use self::series::{Series, SERIES};
 use super::images::LEVEL;
@@ -63,6 +65,16 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Version>> {
         notes.push(format!("{}: {about}", series.name));
     }
     Measured::new(bench, programs(bench)?, notes, samples)
+}
+
+/// The rule for packs, over many nights.
+pub(super) fn nights(bench: &Bench<'_>) -> Result<Measured<Rule>> {
+    let rules = nights::measure(bench)?.context("there is no python3, which fetches the tree")?;
+    let notes = vec![format!(
+        "{}, first version; each night one file of fifty has the bytes of another version",
+        series::PYTHON.about
+    )];
+    Measured::new(bench, Vec::new(), notes, rules)
 }
 
 fn programs(bench: &Bench<'_>) -> Result<Vec<Program>> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tesserafs_guest::reading;
 
-use super::packs::Version;
+use super::packs::{Rule, Version};
 use super::Bench;
 use crate::{kernel, run, tools};
 
@@ -63,6 +63,8 @@ pub(super) struct Record {
     pub(super) fuse: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) packs: Option<Measured<Version>>,
+    #[serde(default)]
+    pub(super) nights: Option<Measured<Rule>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tesserafs_guest::manifest::{Entry, Manifest};
-use tesserafs_guest::reading::{self, Pair, Sample, System, Task};
+use tesserafs_guest::reading::{self, Pair, Sample, System, Task, IMAGES};
 use tesserafs_guest::tree;
 
-use super::images::{device, LEVEL, OURS};
+use super::images::{device, LEVEL, OURS, OURS_FILE, OURS_PACKS};
 use super::machine::{self, MEMORY};
 use super::record::{Measured, Program};
 use super::{build, uml, Bench};
 use crate::kernel::Toolchain;
 use crate::releases::{self, Releases};
-use crate::{run, trees};
+use crate::{disk, run, trees};
 
 /// How long a round may take on a slow machine that others use, too.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -30,6 +30,10 @@ const SHARE: &str = "domain_id=bench,inode_share";
 
 /// Option of `mkfs.erofs` that writes the fingerprints which sharing goes by.
 const FINGERPRINTS: &str = "--xattr-inode-digest";
+
+/// The disk with images that are files, and the folder of packs on it.
+const DISK: &str = "disk";
+const PACKS: &str = "packs";
 
 /// A file system that holds both releases.
 struct Contender {
@@ -111,8 +115,14 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         };
         pairs.push(Pair { system, second: device(devices.len() - 1) });
     }
+    pairs.extend(files(bench, &releases, scratch.path())?);
+    let disk = scratch.path().join(DISK);
+    std::io::copy(&mut std::fs::File::open(&disk).context("there is no disk")?, &mut std::io::sink())
+        .context("failed to read the disk")?;
+    devices.push(disk);
     let rounds = bench.options.rounds;
-    let task = Task::Releases(reading::Releases { pairs, rounds });
+    let disk = device(devices.len() - 1);
+    let task = Task::Releases(reading::Releases { pairs, disk, rounds });
     let initramfs = machine::initramfs(scratch.path(), &task, None, &[])?;
     let command = machine::user_mode(bench, &linux.program, &initramfs, &devices, "");
     let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
@@ -127,6 +137,33 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     });
     programs.push(machine::program(&linux, &toolchain, shown));
     Measured::new(bench, programs, notes(&releases, rounds)?, samples)
+}
+
+/// Makes the disk with images that are files: of both releases in one file each, and in packs of which they share one.
+fn files(bench: &Bench<'_>, releases: &Releases, scratch: &Path) -> Result<[Pair; 2]> {
+    let folder = scratch.join("files");
+    let packs = folder.join(PACKS);
+    std::fs::create_dir_all(&packs).context("failed to create a folder")?;
+    let mut parent = None;
+    for (number, root) in [&releases.before, &releases.after].into_iter().enumerate() {
+        let of_root = bench.of(root);
+        run::capture(&mut build::tesserafs(&of_root, LEVEL, &folder.join(format!("file-{number}"))))?;
+        let image = folder.join(format!("packed-{number}"));
+        let mut packed = build::tesserafs(&of_root, LEVEL, &image);
+        if let Some(parent) = parent.replace(image) {
+            packed.arg("--parent").arg(parent);
+        }
+        run::capture(packed.arg("--packdir").arg(&packs))?;
+    }
+    disk::write(&scratch.join(DISK), &folder)?;
+    std::fs::remove_dir_all(&folder).context("failed to remove a folder")?;
+    let pair = |name: &str, file: &str, options: String| {
+        let [source, second] = [0, 1].map(|number| format!("{IMAGES}/{file}-{number}"));
+        let system = System { name: name.to_owned(), kind: "tesserafs".to_owned(), options, source };
+        Pair { system, second }
+    };
+    let packdir = format!("packdir={IMAGES}/{PACKS}");
+    Ok([pair(OURS_FILE, "file", String::new()), pair(OURS_PACKS, "packed", packdir)])
 }
 
 fn notes(releases: &Releases, rounds: usize) -> Result<Vec<String>> {

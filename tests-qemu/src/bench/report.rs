@@ -93,6 +93,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     if let Some(part) = &record.packs {
         packs::packs(&mut out, part)?;
     }
+    if let Some(part) = &record.nights {
+        packs::nights(&mut out, part)?;
+    }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
     }

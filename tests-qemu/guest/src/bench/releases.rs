@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
-use tesserafs_guest::reading::{Pair, Releases};
+use rustix::mount::MountFlags;
+use tesserafs_guest::reading::{Pair, Releases, IMAGES};
 
 use super::measures::{allow_open_files, BUFFER};
 use super::walk::{walk, Visit};
 use super::{memory, mounted, report, Work};
+use crate::mounts::Mount;
 
 /// Where the two are mounted.
 const TARGETS: [&str; 2] = ["/mnt/first", "/mnt/second"];
@@ -18,6 +20,8 @@ const TARGETS: [&str; 2] = ["/mnt/first", "/mnt/second"];
 pub(super) fn run(plan: &Releases) -> Result<()> {
     allow_open_files()?;
     memory::touch().context("failed to touch all memory")?;
+    let _disk = Mount::new(Path::new(&plan.disk), Path::new(IMAGES), "ext4", MountFlags::RDONLY, "")
+        .context("failed to mount the disk with images")?;
     let mut work = None;
     for round in 1..=plan.rounds {
         // Another one begins each round, so that the leftovers of the one before meet all alike.

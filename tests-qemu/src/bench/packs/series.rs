@@ -94,6 +94,9 @@ pub(super) const SERIES: [Series; 5] = [
     },
 ];
 
+/// The series of which single files are taken, too.
+pub(super) const PYTHON: &Series = &SERIES[1];
+
 /// Archives in the tree of those.
 const ARCHIVES: usize = 100;
 
@@ -209,6 +212,11 @@ fn archives(folder: &Path) -> Result<()> {
 }
 
 impl Versions {
+    /// Where a version lies that was fetched as a whole.
+    pub(super) fn folder(&self, version: usize) -> PathBuf {
+        self.folder.join(version.to_string())
+    }
+
     /// Makes `tree` the version of this number, from 1; it has the version before, or is not there.
     pub(super) fn fill(&mut self, tree: &Path, version: usize) -> Result<()> {
         if let Some(releases) = &self.releases {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::super::packs::{Version, CHUNKS, COMPOSE, DIFF, EROFS, LAYERS, PACKS, SQUASHFS};
+use super::super::packs::{Rule, Version, CHUNKS, COMPOSE, DIFF, EROFS, LAYERS, PACKS, SQUASHFS};
 use super::super::record::{summary, Measured};
 use super::circumstances;
 
@@ -37,6 +37,27 @@ pub(super) fn packs(out: &mut String, part: &Measured<Version>) -> Result<()> {
             }
         }
         writeln!(out)?;
+    }
+    circumstances(out, part)
+}
+
+/// The section about rules for packs.
+pub(super) fn nights(out: &mut String, part: &Measured<Rule>) -> Result<()> {
+    writeln!(out, "\n## Fifty nights, by rules for packs\n\nIn packs of the first build; dead bytes are those that the last image does not use.\n")?;
+    writeln!(
+        out,
+        "| packs are | uploaded and kept | a new host fetches | of that dead | packs of an image, at most |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|")?;
+    for Rule { rule, uploaded, fetched, dead, packs, base } in &part.samples {
+        let of_base = |bytes: &u64| *bytes as f64 / *base as f64;
+        writeln!(
+            out,
+            "| {rule} | {:.2} | {:.2} | {:.2} | {packs} |",
+            of_base(uploaded),
+            of_base(fetched),
+            of_base(dead)
+        )?;
     }
     circumstances(out, part)
 }

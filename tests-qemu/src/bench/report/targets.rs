@@ -8,7 +8,7 @@ use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::super::build::{MKSQUASHFS, OURS as MKFS};
 use super::super::fuse;
-use super::super::images::{EROFS_VERITY, OURS, OURS_TRUSTED, SQUASHFS_VERITY};
+use super::super::images::{EROFS_VERITY, OURS, OURS_FILE, OURS_PACKS, OURS_TRUSTED, SQUASHFS_VERITY};
 use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
@@ -61,7 +61,7 @@ const FUSE_MEMORY: f64 = (64 << 20) as f64;
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 44] = [
+const TARGETS: [Target; 47] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -123,6 +123,15 @@ const TARGETS: [Target; 44] = [
     fuse("stat of all"),
     fuse("start of python3"),
     target("FUSE: memory of the server at most", "64 MiB", Wanted::AtMost(1.0), |f| f.fuse_memory()),
+    target("in packs: random 4 KiB, time", "the same in one file", Wanted::AtMost(1.02), |f| {
+        f.ratio("random 4 KiB", OURS_PACKS, OURS_FILE)
+    }),
+    target("in packs: sequential, all files, time", "the same in one file", Wanted::AtMost(1.02), |f| {
+        f.ratio("sequential, all files", OURS_PACKS, OURS_FILE)
+    }),
+    target("in packs: memory, two releases read", "the same in one file", Wanted::AtMost(1.0), |f| {
+        f.of(&f.record.releases, "memory: all", OURS_PACKS, OURS_FILE)
+    }),
     target("ten versions on one disk", "the smaller one of squashfs and EROFS", Wanted::AtMost(0.5), |f| {
         packs::disk_target(&f.record.packs.as_ref()?.samples)
     }),
