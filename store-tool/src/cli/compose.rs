@@ -18,7 +18,7 @@ use crate::chain;
 const COMPOSE_HELP: &str = "\
 Examples:
   tesserafs compose app.tess debian.tess libraries.tess code.tess
-  tesserafs compose --at /opt/jdk jdk.tess app.tess debian.tess code.tess
+  tesserafs compose app.tess debian.tess code.tess --at /opt/jdk jdk.tess
   tesserafs compose --partial layer.tess lower.tess upper.tess      a layer again: whiteouts stay
 
 The tree is what overlayfs shows over mounts of the images, each one above those before it. No file is read: NEW
