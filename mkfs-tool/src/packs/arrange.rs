@@ -16,9 +16,6 @@ use crate::error::{Error, Result};
 /// Packs that an image has beside the first one, its *base*, at most: the more there are, the more requests and open files.
 const BESIDE_BASE: usize = 4;
 
-/// A new pack absorbs one that has less than so many times its bytes.
-const ABSORBED_BELOW: u64 = 2;
-
 /// Decides which packs of the parents the image names, copies what it has in the others to the new one, and puts the tables of
 /// chunks in the order of packs and offsets. Until then a chunk's pack is 0 for the new one, else one more than the index of the parents'.
 pub fn arrange(map: &mut Map, parents: &mut Parents, rebase: bool, new: &mut NewPack) -> Result<PacksReport> {
@@ -60,13 +57,13 @@ pub fn arrange(map: &mut Map, parents: &mut Parents, rebase: bool, new: &mut New
 }
 
 /// The packs of parents that stay, by the bytes that the image has in each: from the newest on they are absorbed, while each has less than
-/// twice what the new pack has by then, or there are too many.
+/// the new pack has by then, or there are too many.
 fn kept(live: &[u64], new_bytes: u64) -> Vec<usize> {
     let mut kept: Vec<usize> = (0..live.len()).filter(|pack| live[*pack] > 0).collect();
     let mut new = new_bytes;
     while let Some(last) = kept.last() {
         let packs = kept.len() + usize::from(new > 0);
-        if live[*last] >= ABSORBED_BELOW * new && packs <= 1 + BESIDE_BASE {
+        if live[*last] >= new && packs <= 1 + BESIDE_BASE {
             break;
         }
         new += live[*last];
@@ -147,15 +144,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packs_are_absorbed_while_they_have_less_than_twice_the_new_bytes() {
+    fn packs_are_absorbed_while_they_have_less_than_the_new_one() {
         assert_eq!(kept(&[1000, 100], 10), [0, 1]);
-        assert_eq!(kept(&[1000, 100], 50), [0, 1]);
-        assert_eq!(kept(&[1000, 100], 51), [0]);
+        assert_eq!(kept(&[1000, 100], 100), [0, 1]);
+        assert_eq!(kept(&[1000, 100], 101), [0]);
         // Each that is absorbed counts for the next one.
-        assert_eq!(kept(&[1000, 100, 60], 31), [0]);
-        assert_eq!(kept(&[1000, 190, 60], 31), [0, 1]);
+        assert_eq!(kept(&[1000, 100, 60], 61), [0]);
+        assert_eq!(kept(&[1000, 130, 60], 61), [0, 1]);
         // The base, too.
-        assert_eq!(kept(&[1000], 501), [0_usize; 0]);
+        assert_eq!(kept(&[1000], 1001), [0_usize; 0]);
         // Nothing is new.
         assert_eq!(kept(&[1000, 1], 0), [0, 1]);
     }
