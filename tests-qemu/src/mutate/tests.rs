@@ -9,8 +9,10 @@ use std::time::Duration;
 use fsck_tesserafs::parallel::Cancel;
 use fsck_tesserafs::progress::Silent;
 use fsck_tesserafs::{check, Options, Report, Source};
+use mkfs_tesserafs::compose::{compose, Composition, LayerPath};
 use mkfs_tesserafs::convert::{storage_order, Tables};
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
+use tesserafs_format::{Chunk, Pack, PackIndex, PackKind};
 use tesserafs_guest::plan::Mutants;
 use tesserafs_image::diff::{diff, needs};
 use tesserafs_image::unchecked::Unchecked;
@@ -271,6 +273,58 @@ fn others(good: &Path, broken: &Path) {
     if let Ok(tables) = Tables::read(&b.image) {
         storage_order(&tables, &broken.superblock().profile);
     }
+}
+
+/// The good image in the shared form: pack 0 is empty, and its bytes are another pack.
+fn in_packs(mut good: Parts) -> Parts {
+    let pack = std::mem::take(&mut good.pack);
+    let record = |index, kind, bytes: &[u8]| {
+        let digest = tesserafs_format::Digest(super::parts::sha256(bytes));
+        Pack { index: PackIndex(index), kind, digest, bytes: bytes.len() as u64 }.to_raw()
+    };
+    good.packs = vec![record(0, PackKind::Embedded, &[]), record(1, PackKind::File, &pack)];
+    for chunk in &mut good.chunks {
+        chunk.place = Chunk::place(PackIndex(1), chunk.offset()).unwrap().into();
+    }
+    good
+}
+
+/// Broken images below and above a good one: they are composed, or refused, in a time that is bounded, and nothing is left of what is refused.
+#[test]
+fn mutants_are_composed_or_refused() {
+    let (seed, count) = (3_000_000, 4000);
+    let Some(good) = good() else { return };
+    let good = in_packs(good);
+    let folder = crate::trees::in_memory().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (mut whole, layout) = good.lay_out().unwrap();
+    digest(&mut whole, &layout).unwrap();
+    std::fs::write(at("good"), whole).unwrap();
+    let layer = |name: &str| LayerPath { image: at(name), at: Vec::new() };
+    let mut composed = [0, 0];
+    random::mutants(&good, seed, count, None, |mutant| {
+        std::fs::write(at("mutant"), &mutant.image).unwrap();
+        for (is_upper, layers) in [["mutant", "good"], ["good", "mutant"]].into_iter().enumerate() {
+            let composition = Composition {
+                output: at("new"),
+                layers: layers.map(layer).into(),
+                partial: is_upper == 1,
+                annotations: Default::default(),
+                force: false,
+            };
+            let (result, new) = (compose(&composition), at("new"));
+            assert_eq!(result.is_ok(), new.exists(), "{}: {:?}", mutant.name, result.err());
+            if result.is_ok() {
+                composed[is_upper] += 1;
+                std::fs::remove_file(new).unwrap();
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    // Some break nothing that is looked at, and most something.
+    assert!(composed.iter().all(|composed| (1..count).contains(composed)), "{composed:?}");
+    check_memory();
 }
 
 /// fsck hashes the zeros of holes of up to 8 GiB, as the format wants it: that is left out here.

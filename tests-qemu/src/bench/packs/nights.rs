@@ -2,20 +2,19 @@
 //! Fifty builds of a tree of which a fiftieth of the files is of another version each night: what is uploaded and kept by the rule for packs, and
 //! by others that it could be.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use mkfs_tesserafs::convert::Tables;
 use serde::{Deserialize, Serialize};
-use tesserafs_format::{Digest, Image};
-use tesserafs_image::{superblock, Source, VerifiedMetadata};
+use tesserafs_format::Digest;
 
 use super::series::{self, PYTHON, VERSIONS};
 use super::{new_packs, timed};
 use crate::bench::images::LEVEL;
 use crate::bench::Bench;
+use crate::mutate::parts::Parts;
 use crate::run;
 
 /// Builds after the first one.
@@ -167,15 +166,12 @@ fn change(tree: &Path, files: &[PathBuf], night: usize, other: &Path) -> Result<
 
 /// The chunks of an image, and the packs that it names with their bytes.
 fn read(image: &Path) -> Result<(Chunks, BTreeMap<Digest, u64>)> {
-    let source = Source::open(image)?;
-    let sb = superblock::read(&source)?;
-    let metadata = VerifiedMetadata::new(&source, &sb);
-    let tables = Tables::read(&Image::new(&sb, &metadata))?;
-    let stored = tables.chunks.iter().map(|chunk| u64::from(chunk.stored_len));
-    let chunks = tables.raw_digests.iter().copied().zip(stored).collect();
-    let used: HashSet<u16> = tables.chunks.iter().map(|chunk| chunk.pack.0).collect();
-    let packs = tables.packs.iter().filter(|pack| used.contains(&pack.index.0));
-    Ok((chunks, packs.map(|pack| (pack.digest, pack.bytes)).collect()))
+    let bytes = std::fs::read(image).with_context(|| format!("failed to read {}", image.display()))?;
+    let parts = Parts::read(&bytes)?;
+    let stored = parts.chunks.iter().map(|chunk| u64::from(chunk.stored_len()));
+    let chunks = parts.raw_digests.iter().copied().map(Digest).zip(stored).collect();
+    let packs = parts.packs.iter().skip(1);
+    Ok((chunks, packs.map(|pack| (Digest(pack.digest), pack.bytes.get())).collect()))
 }
 
 #[cfg(test)]
