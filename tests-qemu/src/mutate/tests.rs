@@ -292,7 +292,7 @@ fn in_packs(mut good: Parts) -> Parts {
 /// Broken images below and above a good one: they are composed, or refused, in a time that is bounded, and nothing is left of what is refused.
 #[test]
 fn mutants_are_composed_or_refused() {
-    let (seed, count) = (3_000_000, 4000);
+    let (seed, count) = (3_000_000, 1000);
     let Some(good) = good() else { return };
     let good = in_packs(good);
     let folder = crate::trees::in_memory().unwrap();
