@@ -149,7 +149,7 @@ fn refused(plan: &Plan, kind: Kind) -> Result<String> {
         Err(errno) => bail!("the mount is refused with {errno}"),
         Ok(_) => bail!("the image is mounted"),
     }
-    let line = log.expect_line("no image can lie on fuse, ")?;
+    let line = log.expect_line("the source cannot lie on fuse, ")?;
     store.close()?;
     Ok(line)
 }
