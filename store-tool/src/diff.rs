@@ -105,7 +105,7 @@ fn superblock_of(source: &Source) -> Result<tesserafs_format::SuperBlock, String
 
 /// The differences at a path, and below it.
 fn within(mut differences: Vec<Difference>, path: Option<&[u8]>) -> Vec<Difference> {
-    let Some(path) = path.map(|path| path.trim_ascii_start()) else { return differences };
+    let Some(path) = path else { return differences };
     let names: Vec<&[u8]> =
         path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
     let top = names.join(&b'/');

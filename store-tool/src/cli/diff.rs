@@ -20,7 +20,7 @@ Examples:
 
 A line begins with A for a file that was added, D for one that was removed, M for one that changed, R for one that
 was renamed: it has the bytes of one that is gone. Bytes are compared by their digests, which the metadata holds;
-packs need not be there. Hard links are compared name by name.
+packs need not be there. Of an image from elsewhere fsck.tesserafs proves these digests first. Hard links are compared name by name.
 
 Exit status: 0 no difference; 1 differences; 2 trouble, and standard error says what.";
 
