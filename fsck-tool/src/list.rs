@@ -93,15 +93,3 @@ fn digest(context: &Context<'_>, inode: &Inode) -> Result<String, Error> {
         _ => Ok(hash::sha256(b"").to_string()),
     }
 }
-
-/// The word for the type of a file in a machine listing.
-fn type_name(inode: &Inode) -> &'static str {
-    match inode.kind {
-        FileKind::Regular { .. } => "file",
-        FileKind::Directory(_) => "directory",
-        FileKind::Symlink { .. } => "symlink",
-        FileKind::Fifo => "fifo",
-        FileKind::Socket => "socket",
-        FileKind::Whiteout => "whiteout",
-    }
-}

@@ -180,7 +180,7 @@ fn directory(inode: &Inode) -> Option<(Ino, Directory)> {
     }
 }
 
-/// What differs between two files, but for xattrs.
+/// The aspects in which two files differ, but for xattrs.
 fn aspects(
     a: &Unchecked<'_>,
     b: &Unchecked<'_>,

@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use tesserafs_format::FileType;
+
 /// The bytes as text: printable UTF-8 stays, a backslash becomes two, everything else `\ooo` (octal).
 ///
 /// No two byte strings give the same text.
@@ -42,6 +44,18 @@ pub fn is_printable(c: char) -> bool {
 /// Whether text of several lines can be given to a terminal as it is.
 pub fn is_plain(text: &str) -> bool {
     text.chars().all(|c| c == '\n' || is_printable(c))
+}
+
+/// The word for the type of a file in a machine listing.
+pub const fn file_type(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::Regular => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symlink",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+        FileType::Whiteout => "whiteout",
+    }
 }
 
 /// Bytes with a unit.

@@ -5,6 +5,7 @@
 mod compose;
 mod diff;
 mod forms;
+mod made;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;

@@ -8,6 +8,7 @@ mod lines;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
+use tesserafs_format::{FileKind, Ino};
 use tesserafs_image::diff::{diff, needs, Aspect, Difference, Needs};
 use tesserafs_image::text::{escape, size};
 use tesserafs_image::unchecked::Unchecked;
@@ -24,7 +25,7 @@ pub struct Request {
     pub b: PathBuf,
     /// Only what is at this path, or below it.
     pub path: Option<Vec<u8>>,
-    /// What is no difference.
+    /// Aspects that are no difference.
     pub ignored: Vec<Aspect>,
     /// A line for each difference, or only how many there are and what the second image needs.
     pub stat: bool,
@@ -82,7 +83,12 @@ pub fn run(request: &Request) -> Result<bool, String> {
         (VerifiedMetadata::new(&source_a, &sb_a), VerifiedMetadata::new(&source_b, &sb_b));
     let (a, b) = (Unchecked::new(&metadata_a), Unchecked::new(&metadata_b));
     let differences = diff(&a, &b, &request.ignored).map_err(|error| chain(&error))?;
-    let differences = within(differences, request.path.as_deref());
+    let names = names(request.path.as_deref().unwrap_or_default());
+    let is_there = |side| has(side, &names).map_err(|error| chain(&error));
+    if !is_there(&a)? && !is_there(&b)? {
+        return Err(format!("--path {}: neither image has it", escape(&names.join(&b'/'))));
+    }
+    let differences = within(differences, &names);
     if !request.quiet {
         let mut out = BufWriter::new(io::stdout().lock());
         let printed =
@@ -103,11 +109,8 @@ fn superblock_of(source: &Source) -> Result<tesserafs_format::SuperBlock, String
     })
 }
 
-/// The differences at a path, and below it.
-fn within(mut differences: Vec<Difference>, path: Option<&[u8]>) -> Vec<Difference> {
-    let Some(path) = path else { return differences };
-    let names: Vec<&[u8]> =
-        path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
+/// The differences at a path, which one of the images has, and below it.
+fn within(mut differences: Vec<Difference>, names: &[&[u8]]) -> Vec<Difference> {
     let top = names.join(&b'/');
     let is_within = |path: &[u8]| {
         top.is_empty()
@@ -117,6 +120,22 @@ fn within(mut differences: Vec<Difference>, path: Option<&[u8]>) -> Vec<Differen
         is_within(&difference.path) || difference.from.as_deref().is_some_and(is_within)
     });
     differences
+}
+
+/// The names of a path from the root.
+fn names(path: &[u8]) -> Vec<&[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect()
+}
+
+/// Whether an image has a file of that path; no symlink is followed.
+fn has(side: &Unchecked<'_>, names: &[&[u8]]) -> Result<bool, tesserafs_image::Error> {
+    let mut inode = side.of(side.image.inode(Ino::ROOT))?;
+    for name in names {
+        let FileKind::Directory(directory) = inode.kind else { return Ok(false) };
+        let Some(entry) = side.of(side.image.lookup(&directory, name))? else { return Ok(false) };
+        inode = side.of(side.image.inode(entry.ino))?;
+    }
+    Ok(true)
 }
 
 /// Why no more is printed.
@@ -218,7 +237,7 @@ mod tests {
                 difference("x", Some("usr/y")),
             ]
         };
-        let kept = |path: &str| within(all(), Some(path.as_bytes())).len();
+        let kept = |path: &str| within(all(), &names(path.as_bytes())).len();
         assert_eq!((kept("/usr"), kept("usr/"), kept("./usr/lib"), kept("/"), kept("lib")), (3, 3, 1, 4, 0));
     }
 }

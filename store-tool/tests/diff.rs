@@ -211,6 +211,21 @@ fn xattrs_are_named() {
 }
 
 #[test]
+fn a_copied_tree_id_hides_nothing() {
+    let folder = folder();
+    let folder = folder.path();
+    change(&folder.join("root"));
+    image(folder, "b.tess");
+    let a = fs::read(folder.join("a.tess")).expect("read");
+    let mut b = fs::read(folder.join("b.tess")).expect("read");
+    b[0x100..0x120].copy_from_slice(&a[0x100..0x120]);
+    let prefix = tesserafs_image::hash::sha256(&b[..0x200]);
+    b[0x200..0x220].copy_from_slice(&prefix.0);
+    fs::write(folder.join("b.tess"), b).expect("written");
+    assert_eq!(differs(folder, &["--ignore", "time", "a.tess", "b.tess"]), CHANGES);
+}
+
+#[test]
 fn trouble_is_named() {
     let folder = folder();
     let folder = folder.path();
@@ -232,5 +247,12 @@ fn trouble_is_named() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
     }
+    let output = run(folder, &["--path", "/ect", "a.tess", "b.tess"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(
+        (output.status.code(), said.contains("--path ect: neither image has it")),
+        (Some(2), true),
+        "{said}"
+    );
     assert_eq!(run(folder, &["--ignore", "colour", "a.tess", "b.tess"]).status.code(), Some(2));
 }

@@ -10,7 +10,7 @@ use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
 use tesserafs_image::{text, visit, Context, Error};
 
-use super::{digest, type_name, Format};
+use super::{digest, Format};
 use crate::print::cannot_write;
 
 /// Version of the fields: it changes when one changes its meaning or goes, not when one comes.
@@ -60,7 +60,7 @@ impl Format for Json {
         let mut line = Line {
             version: VERSION,
             path: text::escape(path),
-            kind: type_name(inode),
+            kind: text::file_type(inode.kind.file_type()),
             ino: inode.ino.get(),
             mode: format!("{:04o}", inode.mode),
             nlink: inode.nlink,

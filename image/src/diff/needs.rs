@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a host that has one image lacks of another one.
+//! The bytes of an image that a host lacks which has another one.
 
 use std::collections::HashSet;
 

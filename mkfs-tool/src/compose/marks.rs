@@ -5,16 +5,16 @@
 use crate::source::overlay::{OPAQUE, OPAQUE_VALUE};
 use crate::tree::Xattrs;
 
-/// What the names of marks begin with: without and with the mount option `userxattr`.
+/// The beginnings of the names of marks: without and with the mount option `userxattr`.
 const PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// What the names of marks begin with, behind that, which are those of an overlay *in* the layer.
+/// Behind that, the beginning of the names of marks that are those of an overlay *in* the layer.
 const ESCAPE: &[u8] = b"overlay.";
 
 /// Says in a directory that there may be whiteouts in it that are files.
 const FILES_VALUE: &[u8] = b"x";
 
-/// What the marks of a file say.
+/// The meaning of the marks of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
     /// The xattrs by which a directory is opaque.
@@ -63,7 +63,7 @@ pub(super) fn without(xattrs: Xattrs, partial: bool) -> Xattrs {
     kept.collect()
 }
 
-/// What a mark of this layer is called, without what its name begins with.
+/// The name of a mark of this layer, without its beginning.
 fn mark(name: &[u8]) -> Option<&[u8]> {
     let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix))?;
     (!rest.starts_with(ESCAPE)).then_some(rest)

@@ -178,10 +178,10 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// What overlayfs shows of the files that one name has in several layers, the uppermost first.
+    /// The one that overlayfs shows of the files that one name has in several layers, the uppermost first.
     fn resolve(&self, path: &[u8], found: Vec<Found>) -> Result<Resolved> {
         let mut parts = Vec::new();
-        // What stands below a directory and is none hides all below it, and so does an opaque directory.
+        // A file below a directory that is none itself hides all below it, and so does an opaque directory.
         let mut closed = None;
         for file in found {
             let Found::File { layer, inode, marks } = &file else {

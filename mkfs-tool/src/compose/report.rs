@@ -16,7 +16,7 @@ use crate::image::Written;
 use crate::packs::PackReport;
 use crate::tree::Tree;
 
-/// What a composition made.
+/// The image that a composition made.
 #[derive(Clone, Debug, Serialize)]
 pub struct ComposeReport {
     /// The version of this report: higher where a field went away or means something else.

@@ -14,7 +14,7 @@ use crate::error::Shown;
 use crate::image::Written;
 use crate::packs::PacksReport;
 
-/// What a conversion made.
+/// The image that a conversion made.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConvertReport {
     /// The version of this report: higher where a field went away or means something else.

@@ -4,15 +4,14 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mkfs_tesserafs::compose::{compose, Composition, LayerPath};
 use mkfs_tesserafs::image::Annotations;
-use mkfs_tesserafs::output;
 
+use super::made::{remove_on_signal, Made};
 use crate::chain;
 
 const COMPOSE_HELP: &str = "\
@@ -50,17 +49,8 @@ pub(super) struct ComposeArgs {
     #[arg(long, value_name = "KEY=FILE")]
     annotate: Vec<OsString>,
 
-    /// Replace an existing NEW
-    #[arg(long, short)]
-    force: bool,
-
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
-
-    /// No report
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    made: Made,
 }
 
 impl ComposeArgs {
@@ -75,25 +65,11 @@ impl ComposeArgs {
             let (key, value) = annotation(text)?;
             annotations.insert(key, value);
         }
-        output::remove_on_signal().map_err(|error| format!("cannot wait for signals: {error}"))?;
-        let composition =
-            Composition { output: self.new, layers, partial: self.partial, annotations, force: self.force };
+        remove_on_signal()?;
+        let (partial, force) = (self.partial, self.made.force);
+        let composition = Composition { output: self.new, layers, partial, annotations, force };
         let report = compose(&composition).map_err(|error| chain(&error))?;
-        let text = match (self.json, self.quiet) {
-            (true, _) => report.to_json(),
-            (false, false) => report.to_text(),
-            (false, true) => return Ok(()),
-        };
-        // Standard output may have the image.
-        let said = if output::is_stdout(&composition.output) {
-            io::stderr().write_all(text.as_bytes())
-        } else {
-            io::stdout().write_all(text.as_bytes())
-        };
-        match said {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot report: {error}")),
-            _ => Ok(()),
-        }
+        self.made.report(&composition.output, || report.to_text(), || report.to_json())
     }
 }
 

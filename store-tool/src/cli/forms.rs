@@ -2,15 +2,15 @@
 
 //! `tesserafs pack` and `tesserafs unpack`: the other form of an image.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
 use mkfs_tesserafs::convert::{convert, Conversion, Form};
-use mkfs_tesserafs::output;
 use mkfs_tesserafs::packs::SharedForm;
 use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 
+use super::made::{remove_on_signal, Made};
 use crate::chain;
 
 const PACK_HELP: &str = "\
@@ -47,7 +47,7 @@ pub(super) struct PackArgs {
     rebase: bool,
 
     #[command(flatten)]
-    common: Common,
+    made: Made,
 }
 
 const UNPACK_HELP: &str = "\
@@ -75,68 +75,34 @@ pub(super) struct UnpackArgs {
     packdir: Option<PathBuf>,
 
     #[command(flatten)]
-    common: Common,
-}
-
-/// What both take.
-#[derive(Args, Debug)]
-struct Common {
-    /// Replace an existing NEW
-    #[arg(long, short)]
-    force: bool,
-
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
-
-    /// No report, no progress
-    #[arg(long, short)]
-    quiet: bool,
+    made: Made,
 }
 
 impl PackArgs {
     pub(super) fn run(self) -> Result<(), String> {
-        let Self { new, image, packdir, parent, rebase, common } = self;
+        let Self { new, image, packdir, parent, rebase, made } = self;
         let form = Form::Shared(SharedForm { dir: packdir.clone(), parents: parent, rebase });
-        common.run(&Conversion { output: new, image, pack_dir: Some(packdir), form, force: common.force })
+        run(&Conversion { output: new, image, pack_dir: Some(packdir), form, force: made.force }, &made)
     }
 }
 
 impl UnpackArgs {
     pub(super) fn run(self) -> Result<(), String> {
-        let Self { new, image, packdir, common } = self;
-        common.run(&Conversion {
-            output: new,
-            image,
-            pack_dir: packdir,
-            form: Form::OneFile,
-            force: common.force,
-        })
+        let Self { new, image, packdir, made } = self;
+        run(
+            &Conversion { output: new, image, pack_dir: packdir, form: Form::OneFile, force: made.force },
+            &made,
+        )
     }
 }
 
-impl Common {
-    fn run(&self, conversion: &Conversion) -> Result<(), String> {
-        output::remove_on_signal().map_err(|error| format!("cannot wait for signals: {error}"))?;
-        let progress: Box<dyn Progress> =
-            if self.quiet || !io::stderr().is_terminal() { Box::new(Silent) } else { Box::new(Bar::new()) };
-        let report = convert(conversion, &*progress);
-        drop(progress);
-        let report = report.map_err(|error| chain(&error))?;
-        let text = match (self.json, self.quiet) {
-            (true, _) => report.to_json(),
-            (false, false) => report.to_text(),
-            (false, true) => return Ok(()),
-        };
-        // Standard output may have the image.
-        let said = if output::is_stdout(&conversion.output) {
-            io::stderr().write_all(text.as_bytes())
-        } else {
-            io::stdout().write_all(text.as_bytes())
-        };
-        match said {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot report: {error}")),
-            _ => Ok(()),
-        }
-    }
+/// Converts an image, with a bar on a terminal.
+fn run(conversion: &Conversion, made: &Made) -> Result<(), String> {
+    remove_on_signal()?;
+    let progress: Box<dyn Progress> =
+        if made.quiet || !io::stderr().is_terminal() { Box::new(Silent) } else { Box::new(Bar::new()) };
+    let report = convert(conversion, &*progress);
+    drop(progress);
+    let report = report.map_err(|error| chain(&error))?;
+    made.report(&conversion.output, || report.to_text(), || report.to_json())
 }

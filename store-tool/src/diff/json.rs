@@ -9,6 +9,7 @@ use serde::Serialize;
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
 use tesserafs_image::diff::{Difference, Needs};
+use tesserafs_image::text;
 use tesserafs_image::unchecked::Unchecked;
 
 use super::{cannot_write, shown, Counts, Kind, Stop};
@@ -124,7 +125,7 @@ fn write(value: &impl Serialize, out: &mut dyn Write) -> Result<(), Stop> {
 
 fn file(side: &Unchecked<'_>, inode: &Inode) -> Result<File, Stop> {
     let mut file = File {
-        kind: type_name(inode),
+        kind: text::file_type(inode.kind.file_type()),
         mode: format!("{:04o}", inode.mode),
         uid: inode.uid,
         gid: inode.gid,
@@ -150,16 +151,4 @@ fn file(side: &Unchecked<'_>, inode: &Inode) -> Result<File, Stop> {
         file.xattrs.insert(shown(&name), shown(&value));
     }
     Ok(file)
-}
-
-/// The word for the type of a file.
-pub(super) fn type_name(inode: &Inode) -> &'static str {
-    match inode.kind {
-        FileKind::Regular { .. } => "file",
-        FileKind::Directory(_) => "directory",
-        FileKind::Symlink { .. } => "symlink",
-        FileKind::Fifo => "fifo",
-        FileKind::Socket => "socket",
-        FileKind::Whiteout => "whiteout",
-    }
 }

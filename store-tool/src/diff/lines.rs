@@ -7,11 +7,11 @@ use std::io::Write;
 
 use tesserafs_format::{FileKind, Inode};
 use tesserafs_image::diff::{Aspect, Difference};
+use tesserafs_image::text;
 use tesserafs_image::time::utc;
 use tesserafs_image::unchecked::Unchecked;
 
 use super::{cannot_write, shown, Kind, Stop};
-use crate::diff::json::type_name;
 
 /// Writes the line of a difference.
 pub(super) fn line(
@@ -49,7 +49,7 @@ pub(super) fn line(
 fn what(inode: &Inode) -> String {
     match inode.kind {
         FileKind::Regular { size, .. } => format!("file, {size} bytes"),
-        _ => type_name(inode).to_owned(),
+        _ => text::file_type(inode.kind.file_type()).to_owned(),
     }
 }
 
@@ -62,7 +62,7 @@ fn how(
     aspect: Aspect,
 ) -> Result<String, Stop> {
     let of = |inode: &Inode| match aspect {
-        Aspect::Type => type_name(inode).to_owned(),
+        Aspect::Type => text::file_type(inode.kind.file_type()).to_owned(),
         Aspect::Mode => format!("{:04o}", inode.mode),
         Aspect::Owner => format!("{}:{}", inode.uid, inode.gid),
         Aspect::Time => utc(inode.mtime.sec, inode.mtime.nsec),

@@ -23,7 +23,7 @@ const NIGHTS: usize = 50;
 /// One file of so many changes in a night.
 const ONE_OF: u64 = 50;
 
-/// What a rule for packs costs, in bytes.
+/// The cost of a rule for packs, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in super::super) struct Rule {
     /// Its name.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What others make of a version: an image of it, a layer of it, or chunks.
+//! The forms that others give a version: an image, a layer, or chunks.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
