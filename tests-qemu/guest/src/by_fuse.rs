@@ -11,6 +11,8 @@ mod pair;
 mod requests;
 mod user;
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -33,6 +35,9 @@ const TARGET: &str = "/mnt/fuse";
 
 /// A daemon that ends, ends within this.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// No daemon has more words than these bytes.
+const LONGEST_COMMAND_LINE: usize = 64 << 10;
 
 /// The tests of a group: there are several, as emulated machines need minutes for each.
 pub(crate) fn tests(suite: &mut Suite, plan: &Plan, group: &str) -> Result<()> {
@@ -146,8 +151,8 @@ fn daemons() -> Result<Vec<(Pid, PathBuf)>> {
         let number = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(daemon) = number.and_then(Pid::from_raw) else { continue };
         // It may be gone by now; and of one that has ended nothing is left.
-        let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        let line = command_line(&process.path()).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         if words.get(1) != Some(&&b"serve"[..]) {
             continue;
         }
@@ -156,4 +161,12 @@ fn daemons() -> Result<Vec<(Pid, PathBuf)>> {
         found.push((daemon, PathBuf::from(String::from_utf8_lossy(place).into_owned())));
     }
     Ok(found)
+}
+
+/// The words of a process, by one read: between two it may end, and half of them would look like all.
+fn command_line(process: &Path) -> std::io::Result<Vec<u8>> {
+    let mut line = vec![0; LONGEST_COMMAND_LINE];
+    let read = File::open(process.join("cmdline"))?.read(&mut line)?;
+    line.truncate(read);
+    Ok(line)
 }
