@@ -5,12 +5,17 @@
 //! Both trees are walked at once, in the order of names. Of an image whose entries are in no order, or whose directories do not make
 //! a tree, the walk ends with the rule that is broken: nobody has to check the images before.
 
+mod compare;
 mod needs;
+mod paths;
 mod renames;
 
 use tesserafs_format::{Directory, FileKind, Ino, Inode};
 
+use self::compare::Compare;
 pub use self::needs::{needs, Needs};
+pub use self::paths::PathIndex;
+use self::paths::Paths;
 use crate::error::Error;
 use crate::unchecked::{Cursor, Seen, Unchecked};
 
@@ -55,10 +60,10 @@ impl Aspect {
 /// A name that one image has and the other has not, or that is another file in each.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// The path, from the root; that in the second image, if it has the file.
-    pub path: Vec<u8>,
+    /// The path; that in the second image, if it has the file.
+    pub path: PathIndex,
     /// The path in the first image, of a file that was renamed.
-    pub from: Option<Vec<u8>>,
+    pub from: Option<PathIndex>,
     /// The file in the first image.
     pub before: Option<Inode>,
     /// The file in the second one.
@@ -67,23 +72,35 @@ pub struct Difference {
     pub aspects: Vec<Aspect>,
 }
 
-/// The differences, in the order of paths; `ignored` ones are none. A file that is removed, and added with the same bytes elsewhere, was
-/// renamed.
-pub fn diff(a: &Unchecked<'_>, b: &Unchecked<'_>, ignored: &[Aspect]) -> Result<Vec<Difference>, Error> {
+/// Differences, and their paths.
+#[derive(Clone, Debug)]
+pub struct Differences {
+    /// In the order of paths.
+    pub all: Vec<Difference>,
+    paths: Paths,
+}
+
+impl Differences {
+    /// A path from the root; that of the root is `.`.
+    pub fn path(&self, index: PathIndex) -> Vec<u8> {
+        self.paths.get(index)
+    }
+}
+
+/// The differences; `ignored` ones are none. A file that is removed, and added with the same bytes elsewhere, was renamed.
+pub fn diff(a: &Unchecked<'_>, b: &Unchecked<'_>, ignored: &[Aspect]) -> Result<Differences, Error> {
     // Equal tree IDs are no proof: nobody has compared them with the trees.
-    let mut walk = Walk { a: *a, b: *b, ignored, xattrs: Default::default(), differences: Vec::new() };
+    let mut walk =
+        Walk { compare: Compare::new(a, b, ignored), paths: Paths::new(), differences: Vec::new() };
     walk.run()?;
-    let differences = walk.differences;
-    renames::find(a, b, ignored, differences)
+    let Walk { mut compare, paths, differences } = walk;
+    Ok(Differences { all: renames::find(&mut compare, differences)?, paths })
 }
 
 /// A walk of both trees at once.
 struct Walk<'a> {
-    a: Unchecked<'a>,
-    b: Unchecked<'a>,
-    ignored: &'a [Aspect],
-    /// Pairs of xattr sets that were compared.
-    xattrs: std::collections::HashMap<(u32, u32), bool>,
+    compare: Compare<'a>,
+    paths: Paths,
     differences: Vec<Difference>,
 }
 
@@ -91,24 +108,22 @@ struct Walk<'a> {
 struct Level {
     a: Cursor,
     b: Cursor,
-    /// Bytes of its path.
-    path_len: usize,
+    path: PathIndex,
 }
 
 impl Walk<'_> {
     fn run(&mut self) -> Result<(), Error> {
         let (mut seen_a, mut seen_b) = (Seen::default(), Seen::default());
-        let (a, b) = (self.a, self.b);
+        let (a, b) = (self.compare.a, self.compare.b);
         let roots = [a.of(a.image.inode(Ino::ROOT))?, b.of(b.image.inode(Ino::ROOT))?];
-        let mut path = Vec::new();
-        self.compare(b".", Some(roots[0]), Some(roots[1]))?;
+        self.note(Some(roots[0]), Some(roots[1]), |_| PathIndex::ROOT)?;
         let mut levels = vec![Level {
             a: Cursor::new(&a, &mut seen_a, directory(&roots[0]))?,
             b: Cursor::new(&b, &mut seen_b, directory(&roots[1]))?,
-            path_len: 0,
+            path: PathIndex::ROOT,
         }];
+        let mut name = Vec::new();
         while let Some(level) = levels.last_mut() {
-            path.truncate(level.path_len);
             let order = match (level.a.name(), level.b.name()) {
                 (None, None) => {
                     levels.pop();
@@ -118,57 +133,43 @@ impl Walk<'_> {
                 (None, Some(_)) => std::cmp::Ordering::Greater,
                 (Some(a), Some(b)) => a.cmp(b),
             };
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(
+            name.clear();
+            name.extend_from_slice(
                 if order.is_le() { level.a.name() } else { level.b.name() }.unwrap_or_default(),
             );
             let before = if order.is_le() { level.a.take(&a)? } else { None };
             let after = if order.is_ge() { level.b.take(&b)? } else { None };
-            self.compare(&path, before, after)?;
+            let parent = level.path;
+            let noted = self.note(before, after, |paths| paths.add(parent, &name))?;
             let below = |inode: &Option<Inode>| inode.as_ref().and_then(directory);
             let (below_a, below_b) = (below(&before), below(&after));
             if below_a.is_some() || below_b.is_some() {
-                let path_len = path.len();
+                let path = noted.unwrap_or_else(|| self.paths.add(parent, &name));
                 let a = Cursor::new(&a, &mut seen_a, below_a)?;
                 let b = Cursor::new(&b, &mut seen_b, below_b)?;
-                levels.push(Level { a, b, path_len });
+                levels.push(Level { a, b, path });
             }
         }
         Ok(())
     }
 
-    /// Notes how the files of one name differ.
-    fn compare(&mut self, path: &[u8], before: Option<Inode>, after: Option<Inode>) -> Result<(), Error> {
-        let aspects = match (&before, &after) {
-            (Some(before), Some(after)) => {
-                let mut aspects = aspects(&self.a, &self.b, before, after, self.ignored)?;
-                if !self.ignored.contains(&Aspect::Xattrs) && !self.same_xattrs(before, after)? {
-                    aspects.push(Aspect::Xattrs);
-                }
-                if aspects.is_empty() {
-                    return Ok(());
-                }
-                aspects
+    /// Notes how the files of one path differ, if they do.
+    fn note(
+        &mut self,
+        before: Option<Inode>,
+        after: Option<Inode>,
+        path: impl FnOnce(&mut Paths) -> PathIndex,
+    ) -> Result<Option<PathIndex>, Error> {
+        let mut aspects = Vec::new();
+        if let (Some(before), Some(after)) = (&before, &after) {
+            aspects = self.compare.aspects(before, after)?;
+            if aspects.is_empty() {
+                return Ok(None);
             }
-            _ => Vec::new(),
-        };
-        self.differences.push(Difference { path: path.to_vec(), from: None, before, after, aspects });
-        Ok(())
-    }
-
-    /// Sets are shared by many inodes: each pair is compared once.
-    fn same_xattrs(&mut self, before: &Inode, after: &Inode) -> Result<bool, Error> {
-        let (Some(a), Some(b)) = (before.xattrs, after.xattrs) else {
-            return Ok(before.xattrs.is_none() && after.xattrs.is_none());
-        };
-        if let Some(same) = self.xattrs.get(&(a.0, b.0)) {
-            return Ok(*same);
         }
-        let same = self.a.xattrs(before)? == self.b.xattrs(after)?;
-        self.xattrs.insert((a.0, b.0), same);
-        Ok(same)
+        let path = path(&mut self.paths);
+        self.differences.push(Difference { path, from: None, before, after, aspects });
+        Ok(Some(path))
     }
 }
 
@@ -177,53 +178,5 @@ fn directory(inode: &Inode) -> Option<(Ino, Directory)> {
     match inode.kind {
         FileKind::Directory(directory) => Some((inode.ino, directory)),
         _ => None,
-    }
-}
-
-/// The aspects in which two files differ, but for xattrs.
-fn aspects(
-    a: &Unchecked<'_>,
-    b: &Unchecked<'_>,
-    before: &Inode,
-    after: &Inode,
-    ignored: &[Aspect],
-) -> Result<Vec<Aspect>, Error> {
-    let mut aspects = Vec::new();
-    let mut note = |aspect, differs: bool| {
-        if differs && !ignored.contains(&aspect) {
-            aspects.push(aspect);
-        }
-    };
-    note(Aspect::Type, before.kind.file_type() != after.kind.file_type());
-    match (before.kind, after.kind) {
-        (FileKind::Regular { .. }, FileKind::Regular { .. }) => {
-            note(Aspect::Bytes, !same_bytes(a, b, before, after)?);
-        }
-        (FileKind::Symlink { len: old, .. }, FileKind::Symlink { len: new, .. }) => {
-            note(Aspect::Target, old != new || a.target(before)? != b.target(after)?);
-        }
-        _ => (),
-    }
-    note(Aspect::Mode, before.mode != after.mode);
-    note(Aspect::Owner, (before.uid, before.gid) != (after.uid, after.gid));
-    note(Aspect::Time, before.mtime != after.mtime);
-    Ok(aspects)
-}
-
-fn same_bytes(a: &Unchecked<'_>, b: &Unchecked<'_>, before: &Inode, after: &Inode) -> Result<bool, Error> {
-    let (
-        FileKind::Regular { size: old_size, content: old },
-        FileKind::Regular { size: new_size, content: new },
-    ) = (before.kind, after.kind)
-    else {
-        return Ok(false);
-    };
-    match (old, new) {
-        _ if old_size != new_size => Ok(false),
-        (Some(old), Some(new)) => {
-            Ok(a.of(a.image.content_digest(old))? == b.of(b.image.content_digest(new))?)
-        }
-        // Both are empty.
-        _ => Ok(true),
     }
 }

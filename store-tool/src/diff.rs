@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use tesserafs_format::{FileKind, Ino};
-use tesserafs_image::diff::{diff, needs, Aspect, Difference, Needs};
+use tesserafs_image::diff::{diff, needs, Aspect, Difference, Differences, Needs};
 use tesserafs_image::text::{escape, size};
 use tesserafs_image::unchecked::Unchecked;
 use tesserafs_image::{superblock, text, Broken, Source, VerifiedMetadata};
@@ -99,7 +99,7 @@ pub fn run(request: &Request) -> Result<bool, String> {
             Err(Stop::Failed(error)) => return Err(error),
         }
     }
-    Ok(!differences.is_empty())
+    Ok(!differences.all.is_empty())
 }
 
 fn superblock_of(source: &Source) -> Result<tesserafs_format::SuperBlock, String> {
@@ -110,16 +110,23 @@ fn superblock_of(source: &Source) -> Result<tesserafs_format::SuperBlock, String
 }
 
 /// The differences at a path, which one of the images has, and below it.
-fn within(mut differences: Vec<Difference>, names: &[&[u8]]) -> Vec<Difference> {
+fn within(mut differences: Differences, names: &[&[u8]]) -> Differences {
+    if names.is_empty() {
+        return differences;
+    }
     let top = names.join(&b'/');
-    let is_within = |path: &[u8]| {
-        top.is_empty()
-            || path.strip_prefix(&*top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-    };
-    differences.retain(|difference| {
-        is_within(&difference.path) || difference.from.as_deref().is_some_and(is_within)
+    let mut all = std::mem::take(&mut differences.all);
+    all.retain(|difference| {
+        let mut paths = [Some(difference.path), difference.from].into_iter().flatten();
+        paths.any(|path| is_within(&differences.path(path), &top))
     });
+    differences.all = all;
     differences
+}
+
+/// Whether a path is `top`, or below it.
+fn is_within(path: &[u8], top: &[u8]) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 /// The names of a path from the root.
@@ -162,19 +169,20 @@ fn print(
     request: &Request,
     a: &Unchecked<'_>,
     b: &Unchecked<'_>,
-    differences: &[Difference],
+    differences: &Differences,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
     if request.stat {
-        let counts = counts(differences);
+        let counts = counts(&differences.all);
         let needs = needs(a, b)?;
         return if request.json { json::stat(counts, &needs, out) } else { stat(counts, &needs, out) };
     }
-    for difference in differences {
+    for difference in &differences.all {
+        let paths = Paths::of(differences, difference);
         if request.json {
-            json::line(a, b, difference, out)?;
+            json::line(a, b, difference, &paths, out)?;
         } else {
-            lines::line(a, b, difference, out)?;
+            lines::line(a, b, difference, &paths, out)?;
         }
     }
     Ok(())
@@ -211,7 +219,20 @@ fn stat(counts: Counts, needs: &Needs, out: &mut dyn Write) -> Result<(), Stop> 
     Ok(())
 }
 
-/// A path as it is printed.
+/// The paths of a difference, as they are printed.
+struct Paths {
+    path: String,
+    from: Option<String>,
+}
+
+impl Paths {
+    fn of(differences: &Differences, difference: &Difference) -> Self {
+        let text = |path| shown(&differences.path(path));
+        Self { path: text(difference.path), from: difference.from.map(text) }
+    }
+}
+
+/// A path or a name as it is printed.
 fn shown(path: &[u8]) -> String {
     escape(path)
 }
@@ -222,22 +243,10 @@ mod tests {
 
     #[test]
     fn a_path_is_that_of_a_file_or_of_what_is_below_it() {
-        let difference = |path: &str, from: Option<&str>| Difference {
-            path: path.into(),
-            from: from.map(Into::into),
-            before: None,
-            after: None,
-            aspects: Vec::new(),
-        };
-        let all = || {
-            vec![
-                difference("usr", None),
-                difference("usr/lib", None),
-                difference("usrx", None),
-                difference("x", Some("usr/y")),
-            ]
-        };
-        let kept = |path: &str| within(all(), &names(path.as_bytes())).len();
-        assert_eq!((kept("/usr"), kept("usr/"), kept("./usr/lib"), kept("/"), kept("lib")), (3, 3, 1, 4, 0));
+        let is_within = |path: &str, top: &str| is_within(path.as_bytes(), top.as_bytes());
+        assert!(is_within("usr", "usr") && is_within("usr/lib", "usr") && is_within("usr/lib", "usr/lib"));
+        assert!(!is_within("usrx", "usr") && !is_within("usr", "usr/lib") && !is_within("x/usr", "usr"));
+        let of = |path: &str| names(path.as_bytes()).len();
+        assert_eq!((of("/usr"), of("usr/"), of("./usr/lib"), of("/"), of(".")), (1, 1, 2, 0, 0));
     }
 }

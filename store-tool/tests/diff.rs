@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
+use mkfs_tesserafs::config::SourcePath;
 use mkfs_tesserafs::packs::SharedForm;
 use tempfile::TempDir;
 
@@ -223,6 +224,35 @@ fn a_copied_tree_id_hides_nothing() {
     b[0x200..0x220].copy_from_slice(&prefix.0);
     fs::write(folder.join("b.tess"), b).expect("written");
     assert_eq!(differs(folder, &["--ignore", "time", "a.tess", "b.tess"]), CHANGES);
+}
+
+/// A tree of one directory in the other, as deep as an image can hold for its bytes: paths take the square of that, but not in memory.
+#[test]
+fn deep_trees_take_no_more_memory_than_names() {
+    const DEPTH: usize = 40_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    for (name, path) in [("flat", "f".to_owned()), ("deep", "d/".repeat(DEPTH) + "f")] {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o644);
+        archive.append_pax_extensions([("path", path.as_bytes())]).expect("a path");
+        header.set_path("f").expect("a path");
+        header.set_cksum();
+        archive.append(&header, &[][..]).expect("a file");
+        fs::write(folder.join("tar"), archive.into_inner().expect("an archive")).expect("written");
+        build_with(folder, |config| {
+            config.image = folder.join(name);
+            config.source = SourcePath::Tar(folder.join("tar"));
+        });
+    }
+    // With their paths in memory the differences would take 1.6 GB.
+    let mut limited = Command::new("prlimit");
+    limited.current_dir(folder).arg("--as=200000000").arg(TESSERAFS).arg("diff");
+    let output = limited.args(["--stat", "flat", "deep"]).output().expect("prlimit");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with(&format!("{} added, 1 removed, 0 changed", DEPTH + 1)), "{output:?}");
 }
 
 #[test]

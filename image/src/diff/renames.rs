@@ -6,39 +6,34 @@ use std::collections::{HashMap, VecDeque};
 
 use tesserafs_format::{Digest, FileKind, Inode};
 
-use super::{aspects, Aspect, Difference};
+use super::compare::Compare;
+use super::Difference;
 use crate::error::Error;
 use crate::unchecked::Unchecked;
 
 /// Makes one difference of two, where content says so: of several files with the same bytes, in the order of paths.
 pub(super) fn find(
-    a: &Unchecked<'_>,
-    b: &Unchecked<'_>,
-    ignored: &[Aspect],
+    compare: &mut Compare<'_>,
     mut differences: Vec<Difference>,
 ) -> Result<Vec<Difference>, Error> {
     let mut gone: HashMap<Digest, VecDeque<usize>> = HashMap::new();
     for (number, difference) in differences.iter().enumerate() {
         if let Difference { before: Some(before), after: None, .. } = difference {
-            if let Some(digest) = digest(a, before)? {
+            if let Some(digest) = digest(&compare.a, before)? {
                 gone.entry(digest).or_default().push_back(number);
             }
         }
     }
     let mut is_merged = vec![false; differences.len()];
     for number in 0..differences.len() {
-        let Difference { before: None, after: Some(after), .. } = &differences[number] else { continue };
-        let Some(digest) = digest(b, after)? else { continue };
+        let Difference { before: None, after: Some(after), .. } = differences[number] else { continue };
+        let Some(digest) = digest(&compare.b, &after)? else { continue };
         let Some(old) = gone.get_mut(&digest).and_then(VecDeque::pop_front) else { continue };
-        let Some(before) = differences[old].before else { continue };
-        let mut what = aspects(a, b, &before, after, ignored)?;
-        if !ignored.contains(&Aspect::Xattrs) && a.xattrs(&before)? != b.xattrs(after)? {
-            what.push(Aspect::Xattrs);
-        }
-        let from = std::mem::take(&mut differences[old].path);
+        let Difference { path: from, before: Some(before), .. } = differences[old] else { continue };
         is_merged[old] = true;
         let difference = &mut differences[number];
-        (difference.from, difference.before, difference.aspects) = (Some(from), Some(before), what);
+        difference.aspects = compare.aspects(&before, &after)?;
+        (difference.from, difference.before) = (Some(from), Some(before));
     }
     let mut is_merged = is_merged.into_iter();
     differences.retain(|_| !is_merged.next().unwrap_or_default());

@@ -12,18 +12,18 @@ use tesserafs_image::diff::{Difference, Needs};
 use tesserafs_image::text;
 use tesserafs_image::unchecked::Unchecked;
 
-use super::{cannot_write, shown, Counts, Kind, Stop};
+use super::{cannot_write, shown, Counts, Kind, Paths, Stop};
 
 /// Version of the fields: it changes when one changes its meaning or goes, not when one comes.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Serialize)]
-struct Line {
+struct Line<'a> {
     version: u32,
     change: &'static str,
-    path: String,
+    path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
+    from: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     what: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +88,7 @@ pub(super) fn line(
     a: &Unchecked<'_>,
     b: &Unchecked<'_>,
     difference: &Difference,
+    paths: &Paths,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
     let file = |side: &Unchecked<'_>, inode: &Option<Inode>| {
@@ -96,8 +97,8 @@ pub(super) fn line(
     let line = Line {
         version: VERSION,
         change: Kind::of(difference).name(),
-        path: shown(&difference.path),
-        from: difference.from.as_deref().map(shown),
+        path: &paths.path,
+        from: paths.from.as_deref(),
         what: difference.aspects.iter().map(|aspect| aspect.name()).collect(),
         before: file(a, &difference.before)?,
         after: file(b, &difference.after)?,

@@ -11,16 +11,17 @@ use tesserafs_image::text;
 use tesserafs_image::time::utc;
 use tesserafs_image::unchecked::Unchecked;
 
-use super::{cannot_write, shown, Kind, Stop};
+use super::{cannot_write, shown, Kind, Paths, Stop};
 
 /// Writes the line of a difference.
 pub(super) fn line(
     a: &Unchecked<'_>,
     b: &Unchecked<'_>,
     difference: &Difference,
+    paths: &Paths,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
-    let Difference { path, from, before, after, aspects } = difference;
+    let Difference { before, after, aspects, .. } = difference;
     let letter = match Kind::of(difference) {
         Kind::Added => 'A',
         Kind::Removed => 'D',
@@ -28,10 +29,10 @@ pub(super) fn line(
         Kind::Renamed => 'R',
     };
     let mut text = format!("{letter}  ");
-    if let Some(from) = from {
-        text.push_str(&format!("{} -> ", shown(from)));
+    if let Some(from) = &paths.from {
+        text.push_str(&format!("{from} -> "));
     }
-    text.push_str(&shown(path));
+    text.push_str(&paths.path);
     if let (Some(before), Some(after)) = (before, after) {
         let parts: Result<Vec<_>, _> =
             aspects.iter().map(|aspect| how(a, b, before, after, *aspect)).collect();

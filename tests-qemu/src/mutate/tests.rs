@@ -275,6 +275,31 @@ fn others(good: &Path, broken: &Path) {
     }
 }
 
+/// Directories that contain a directory above them end a walk with an error that names the image, whichever of two it is.
+#[test]
+fn nobody_walks_in_a_circle() {
+    let Some(good) = good() else { return };
+    let folder = crate::trees::in_memory().unwrap();
+    let (path, good_path) = (folder.path().join("circle"), folder.path().join("good"));
+    let (mut whole, layout) = good.lay_out().unwrap();
+    digest(&mut whole, &layout).unwrap();
+    std::fs::write(&good_path, &whole).unwrap();
+    let is_circle = |case: &Case| case.name.contains("-contains-");
+    let circles: Vec<Case> = rules::all().into_iter().filter(is_circle).collect();
+    assert_eq!(circles.len(), 6);
+    for case in circles {
+        std::fs::write(&path, case.image(&good, None).unwrap()).unwrap();
+        for (a, b) in [(&good_path, &path), (&path, &good_path)] {
+            let sources = [a, b].map(|path| Source::open(path).unwrap());
+            let sbs = [&sources[0], &sources[1]].map(|source| superblock::read(source).unwrap());
+            let (a, b) =
+                (VerifiedMetadata::new(&sources[0], &sbs[0]), VerifiedMetadata::new(&sources[1], &sbs[1]));
+            let error = diff(&Unchecked::new(&a), &Unchecked::new(&b), &[]).expect_err(case.name);
+            assert!(error.to_string().contains("/circle: "), "{}: {error}", case.name);
+        }
+    }
+}
+
 /// The good image in the shared form: pack 0 is empty, and its bytes are another pack.
 fn in_packs(mut good: Parts) -> Parts {
     let pack = std::mem::take(&mut good.pack);
