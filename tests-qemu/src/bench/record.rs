@@ -65,6 +65,8 @@ pub(super) struct Record {
     pub(super) packs: Option<Measured<Version>>,
     #[serde(default)]
     pub(super) nights: Option<Measured<Rule>>,
+    #[serde(default)]
+    pub(super) metadata: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

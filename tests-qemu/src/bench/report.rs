@@ -96,6 +96,11 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     if let Some(part) = &record.nights {
         packs::nights(&mut out, part)?;
     }
+    if let Some(part) = &record.metadata {
+        writeln!(out, "\n## Metadata alone\n")?;
+        medians(&mut out, "images of 100,000 files", &part.samples)?;
+        circumstances(&mut out, part)?;
+    }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
     }

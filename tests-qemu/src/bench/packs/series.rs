@@ -27,7 +27,7 @@ pub(super) struct Series {
 #[derive(Clone, Copy)]
 enum Kind {
     Debian,
-    Python(&'static str, [&'static str; VERSIONS]),
+    Python([&'static [&'static str]; VERSIONS]),
     Node([&'static [&'static str]; VERSIONS]),
     Archives,
     Source(&'static str, [&'static str; VERSIONS]),
@@ -42,12 +42,20 @@ pub(super) const SERIES: [Series; 5] = [
     },
     Series {
         name: "Python application",
-        about: "ansible 10.1 to 11.2 from PyPI with what it depends on, as pip installs it",
+        about: "ansible 10.1 to 11.2 from PyPI with what it depends on, which stays, as pip installs it",
         needs: "python3",
-        kind: Kind::Python(
-            "ansible",
-            ["10.1.0", "10.2.0", "10.3.0", "10.4.0", "10.5.0", "10.6.0", "10.7.0", "11.0.0", "11.1.0", "11.2.0"],
-        ),
+        kind: Kind::Python([
+            &["ansible==10.1.0", "ansible-core==2.17.1"],
+            &["ansible==10.2.0", "ansible-core==2.17.2"],
+            &["ansible==10.3.0", "ansible-core==2.17.3"],
+            &["ansible==10.4.0", "ansible-core==2.17.4"],
+            &["ansible==10.5.0", "ansible-core==2.17.5"],
+            &["ansible==10.6.0", "ansible-core==2.17.6"],
+            &["ansible==10.7.0", "ansible-core==2.17.7"],
+            &["ansible==11.0.0", "ansible-core==2.18.0"],
+            &["ansible==11.1.0", "ansible-core==2.18.1"],
+            &["ansible==11.2.0", "ansible-core==2.18.2"],
+        ]),
     },
     Series {
         name: "Node application",
@@ -74,21 +82,13 @@ pub(super) const SERIES: [Series; 5] = [
     },
     Series {
         name: "source releases",
-        about: "ten point releases of a large source tree, that of OpenSSL as crates.io has it (kernel.org is no package registry)",
+        about: "ten point releases of a large source tree, OpenSSL 1.1.1n to 1.1.1w as crates.io has them (kernel.org is no package registry)",
         needs: "cargo",
         kind: Kind::Source(
             "openssl-src",
             [
-                "300.2.0+3.2.0",
-                "300.2.1+3.2.0",
-                "300.2.2+3.2.1",
-                "300.2.3+3.2.1",
-                "300.3.0+3.3.0",
-                "300.3.1+3.3.1",
-                "300.3.2+3.3.2",
-                "300.4.0+3.4.0",
-                "300.4.1+3.4.0",
-                "300.4.2+3.4.1",
+                "111.18.0", "111.19.0", "111.21.0", "111.22.0", "111.23.0", "111.24.0", "111.25.0", "111.26.0",
+                "111.27.0", "111.28.0",
             ],
         ),
     },
@@ -96,6 +96,18 @@ pub(super) const SERIES: [Series; 5] = [
 
 /// The series of which single files are taken, too.
 pub(super) const PYTHON: &Series = &SERIES[1];
+
+/// What all versions of the Python application depend on: of the day when they are fetched, it would not be the same in each.
+const PYTHON_DEPENDENCIES: [&str; 8] = [
+    "cffi==1.17.1",
+    "cryptography==44.0.0",
+    "Jinja2==3.1.5",
+    "MarkupSafe==3.0.2",
+    "packaging==24.2",
+    "pycparser==2.22",
+    "PyYAML==6.0.2",
+    "resolvelib==1.0.1",
+];
 
 /// Archives in the tree of those.
 const ARCHIVES: usize = 100;
@@ -132,11 +144,11 @@ pub(super) fn open(bench: &Bench<'_>, series: &Series) -> Result<Option<Versions
 fn fetch(kind: Kind, folder: &Path) -> Result<()> {
     match kind {
         Kind::Debian => Ok(()),
-        Kind::Python(name, versions) => versions.iter().enumerate().try_for_each(|(number, version)| {
+        Kind::Python(versions) => versions.iter().enumerate().try_for_each(|(number, packages)| {
             let target = folder.join((number + 1).to_string());
             let mut pip = run::command("python3");
             pip.args(["-m", "pip", "install", "--quiet", "--no-compile", "--only-binary", ":all:", "--target"]);
-            run::capture(pip.arg(&target).arg(format!("{name}=={version}"))).map(drop)
+            run::capture(pip.arg(&target).args(*packages).args(PYTHON_DEPENDENCIES)).map(drop)
         }),
         Kind::Node(versions) => versions.iter().enumerate().try_for_each(|(number, packages)| {
             let target = folder.join((number + 1).to_string());
@@ -151,9 +163,8 @@ fn fetch(kind: Kind, folder: &Path) -> Result<()> {
         Kind::Source(name, versions) => versions.iter().enumerate().try_for_each(|(number, version)| {
             let project = folder.join("project");
             std::fs::create_dir_all(project.join("src")).context("failed to create a folder")?;
-            let exact = version.split('+').next().unwrap_or(version);
             let manifest = format!(
-                "[package]\nname = \"project\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\n{name} = \"={exact}\"\n[workspace]\n"
+                "[package]\nname = \"project\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\n{name} = \"={version}\"\n[workspace]\n"
             );
             std::fs::write(project.join("Cargo.toml"), manifest).context("failed to write Cargo.toml")?;
             std::fs::write(project.join("src/lib.rs"), "").context("failed to write lib.rs")?;
@@ -265,9 +276,9 @@ fn debian(releases: &Releases, tree: &Path, version: usize) -> Result<()> {
     if version == 1 {
         return copy(&releases.before, tree);
     }
-    let batch = releases.updated.len().div_ceil(VERSIONS - 1);
-    let from = (version - 2) * batch;
-    let packages = releases.updated.iter().skip(from).take(batch);
+    // Each version gets some of them, and the last one the rest.
+    let until = |version: usize| releases.updated.len() * (version - 1) / (VERSIONS - 1);
+    let packages = &releases.updated[until(version - 1)..until(version)];
     let info = releases.after.join("var/lib/dpkg/info");
     let mut paths = BTreeSet::new();
     for package in packages {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use super::super::packs::{Rule, Version, CHUNKS, COMPOSE, DIFF, EROFS, LAYERS, PACKS, SQUASHFS};
-use super::super::record::{summary, Measured};
+use super::super::record::{summary, Measured, Summary};
 use super::circumstances;
 
 /// The section.
@@ -117,26 +117,26 @@ pub(in super::super) fn fetched(versions: &[Version], series: &str, form: &str) 
     Some(summary(later.map(|version| version.fetched as f64))?.median)
 }
 
-/// Disk for all versions, as a part of what the smallest rival takes that can be mounted; by median over the series.
-pub(super) fn disk_target(versions: &[Version]) -> Option<f64> {
+/// Disk for all versions, of each series as a part of what the smallest rival takes that can be mounted.
+pub(super) fn disk_ratios(versions: &[Version]) -> Option<Summary> {
     ratios(versions, |series| {
         let rivals = [SQUASHFS, EROFS].map(|form| disk(versions, series, form));
         Some(disk(versions, series, PACKS)? / rivals.into_iter().flatten().reduce(f64::min)?)
     })
 }
 
-/// Chunks to fetch, as a part of a layer that was built again, by the better compressor.
-pub(super) fn fetched_target(versions: &[Version]) -> Option<f64> {
+/// Chunks to fetch, of each series as a part of a layer that was built again, by the better compressor.
+pub(super) fn fetched_ratios(versions: &[Version]) -> Option<Summary> {
     ratios(versions, |series| {
         let layers = LAYERS.map(|form| fetched(versions, series, form));
         Some(fetched(versions, series, CHUNKS)? / layers.into_iter().flatten().reduce(f64::min)?)
     })
 }
 
-fn ratios(versions: &[Version], ratio: impl Fn(&str) -> Option<f64>) -> Option<f64> {
+fn ratios(versions: &[Version], ratio: impl Fn(&str) -> Option<f64>) -> Option<Summary> {
     let series = series(versions);
     let all: Option<Vec<f64>> = series.into_iter().map(ratio).collect();
-    Some(summary(all?.into_iter())?.median)
+    summary(all?.into_iter())
 }
 
 #[cfg(test)]
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_medians_over_the_series() {
+    fn ratios_are_taken_of_each_series() {
         let version = |series: &str, version, form: &str, bytes| Version {
             series: series.to_owned(),
             version,
@@ -165,8 +165,10 @@ mod tests {
                 all.push(version(series, number, LAYERS[1], 100));
             }
         }
-        assert_eq!(disk_target(&all), Some(0.25));
-        assert_eq!(fetched_target(&all), Some(0.1));
-        assert_eq!(disk_target(&[]), None);
+        let disk = disk_ratios(&all).unwrap();
+        assert_eq!((disk.min, disk.median, disk.max), (0.125, 0.25, 0.625));
+        let fetched = fetched_ratios(&all).unwrap();
+        assert_eq!((fetched.min, fetched.median, fetched.max), (0.05, 0.1, 0.25));
+        assert!(disk_ratios(&[]).is_none());
     }
 }
