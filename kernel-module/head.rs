@@ -97,16 +97,16 @@ impl Head {
         let root = image.inode(Ino::ROOT).map_err(refuse)?;
 
         // 6. The packs, those in files of their own, too.
+        let beside = layout.packs.records().saturating_sub(1);
+        check_device(fc, id, &backing, beside)?;
+        options.packs.check_count(fc, beside)?;
         let mut packs = Packs::new(layout.packs.records())?;
-        options
-            .packs
-            .check_count(fc, layout.packs.records().saturating_sub(1))?;
         for index in 0..layout.packs.records() {
             let index = PackIndex(index as u16);
             let pack = image.pack(index).map_err(refuse)?;
             packs.add(open(fc, options, &backing, id, &pack)?, pack)?;
         }
-        if let Err((pack, failure)) = packs.check_first(&image, options.trust()) {
+        if let Err((pack, failure)) = packs.check_first(&image) {
             mount_error!(fc, "{}: {}: in {}", id, failure, PackName(pack.digest));
             return Err(failure.errno());
         }
@@ -123,6 +123,23 @@ impl Head {
             GFP_KERNEL,
         )?)
     }
+}
+
+/// Refuses an image on a device that has packs beside it.
+///
+/// A device is read while its superblock is on the list of all superblocks, locked: nobody else may wait for
+/// the store of a pack. And another mount of the device would get this superblock, whatever packs it names.
+fn check_device(fc: &FsContext<Tesserafs>, id: ImageId, image: &Backing, beside: u64) -> Result {
+    if image.is_device() && beside > 0 {
+        mount_error!(
+            fc,
+            "{}: an image on a device is in one file, this one has {} packs beside it: tesserafs unpack",
+            id,
+            beside
+        );
+        return Err(EINVAL);
+    }
+    Ok(())
 }
 
 /// What the bytes of a pack are read from: the image, or a file of their own, which has no others.

@@ -114,8 +114,7 @@ impl Options {
             );
             return Err(EINVAL);
         }
-        let packdir = self.packs.path();
-        if !self.packs.is_unnamed() && packdir != kept.packdir.as_deref() {
+        if !self.packs.is_unnamed() && !self.packs.is_at(kept.packdir.as_deref()) {
             mount_error!(fc, "{}: `packdir` is for new mounts only", id);
             return Err(EINVAL);
         }

@@ -4,7 +4,7 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use super::c_bytes;
+use super::{c_bytes, source::type_of};
 use crate::{
     bindings,
     klib::buffer::Buffer, //
@@ -88,7 +88,7 @@ impl Backing {
         let raw = file.as_ptr();
         // SAFETY: The file is open; its credentials do not change.
         let cred = unsafe { (*raw).f_cred };
-        // SAFETY: The file is open, and nobody else has it.
+        // SAFETY: The file is open; the flags of one that no process has do not change.
         let flags = unsafe { (*raw).f_flags };
         ask_for_leave(&file)?;
         // SAFETY: The file is a regular one of an overlay, and its credentials are valid.
@@ -99,7 +99,7 @@ impl Backing {
         Ok(unsafe { ARef::from_raw(layer.cast()) })
     }
 
-    /// Takes a regular file, which must be open for reading, by us alone.
+    /// Takes a regular file, which must be open for reading, by this context alone.
     ///
     /// `EOPNOTSUPP` if its filesystem is one that [`refusal`](Self::refusal) names; else what a
     /// security module or a listener answers to the question whether it may be read.
@@ -110,7 +110,7 @@ impl Backing {
         let inode = unsafe { (*raw).f_inode };
         // SAFETY: The file keeps the inode.
         let len = unsafe { bindings::tesserafs_i_size_read(inode) };
-        // SAFETY: The file is open, and nobody else has it.
+        // SAFETY: The file is open, and no process has it: only this mount's context, which one thread uses.
         unsafe { bindings::tesserafs_file_set_noatime(raw) };
         // The one question for all that will be read. Bytes that are written to the file later are not
         // shown: they are not those of the image ID.
@@ -118,7 +118,7 @@ impl Backing {
         if reading == Reading::Filled {
             // Of the listeners, only the one that fills the file is asked again.
             //
-            // SAFETY: The file is open, and nobody else has it.
+            // SAFETY: As for the access time.
             unsafe { bindings::tesserafs_file_set_no_access_perm(raw) };
         }
         // SAFETY: The file keeps the inode; its superblock does not change.
@@ -157,8 +157,9 @@ impl Backing {
     /// How a file is read, or why it cannot be.
     fn reading(file: &File) -> Result<Reading, &'static str> {
         let raw = file.as_ptr();
-        // SAFETY: `f_mode` does not change once a file is open.
-        if unsafe { (*raw).f_mode } & bindings::TESSERAFS_CONST_FMODE_CAN_READ == 0 {
+        // SAFETY: The file is open, and the word aligned; advice may change other bits of it at any time.
+        let mode = unsafe { (&raw const (*raw).f_mode).read_volatile() };
+        if mode & bindings::TESSERAFS_CONST_FMODE_CAN_READ == 0 {
             return Err("whose files cannot be read");
         }
         // SAFETY: The file is open.
@@ -238,6 +239,12 @@ impl Backing {
     /// filesystem, nor for another machine. Of block devices that is assumed.
     pub(crate) fn is_local(&self) -> bool {
         self.is_local
+    }
+
+    /// Whether it is a block device.
+    pub(crate) fn is_device(&self) -> bool {
+        // SAFETY: The file is open.
+        unsafe { type_of(self.file.as_ptr()) == bindings::S_IFBLK }
     }
 
     /// The device that it lies on: of a file, that of its filesystem.

@@ -69,6 +69,13 @@ impl<T: FileSystem> FsContext<T> {
         is_initial(user_ns)
     }
 
+    /// Whether this is about a superblock that exists.
+    pub(super) fn is_remount(&self) -> bool {
+        // SAFETY: The context is valid; its purpose does not change.
+        let purpose = unsafe { (*self.as_ptr()).purpose() };
+        purpose == bindings::fs_context_purpose_FS_CONTEXT_FOR_RECONFIGURE
+    }
+
     /// Lets a remount switch POSIX ACLs on or off, where the kernel has them.
     pub(crate) fn set_posix_acl(&self, on: bool) {
         if !cfg!(CONFIG_FS_POSIX_ACL) {

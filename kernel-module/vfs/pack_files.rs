@@ -4,7 +4,7 @@
 //!
 //! The mounter names a directory, by its path or by `fsconfig(FSCONFIG_SET_FD)`, or passes the packs
 //! themselves, open, in the order of the pack table. All are opened while the image is mounted, with the
-//! mounter's credentials; nothing is opened later.
+//! mounter's credentials; nothing is opened later, by a remount neither.
 //!
 //! C headers: [`include/linux/fs_parser.h`](srctree/include/linux/fs_parser.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
@@ -53,10 +53,12 @@ pub(crate) enum PackFiles {
     },
     /// These are they, in the order of the pack table.
     Open(Buffer<ARef<File>>),
+    /// A remount says the path of the directory once more: nothing is opened.
+    Repeated(CString),
 }
 
 impl PackFiles {
-    /// Takes the option `packdir`.
+    /// Takes the option `packdir`, of a mounter who may mount.
     ///
     /// # Safety
     ///
@@ -66,25 +68,39 @@ impl PackFiles {
         fc: &FsContext<T>,
         param: *mut bindings::fs_parameter,
     ) -> Result {
+        T::check_mounter(fc)?;
         // SAFETY: The parameter is valid.
         if !unsafe { bindings::tesserafs_fs_parameter_is_file(param) } {
             // SAFETY: It is a string then.
             let path = unsafe { (*param).__bindgen_anon_1.string };
+            if fc.is_remount() {
+                // SAFETY: It is a C string that stays for this call.
+                let path = unsafe { copy_c_string(path) }?;
+                return self.set(fc, Self::Repeated(path));
+            }
             // SAFETY: It is a C string that stays for this call.
             let directory = unsafe { source::open(fc, path, DIRECTORY_FLAGS) }?;
-            // SAFETY: It is a C string that stays for this call.
-            let path = unsafe { copy_c_string(path) }?;
-            return self.set_directory(fc, directory, path);
+            return self.set_directory(fc, directory);
         }
         // SAFETY: It is an open file that stays for this call.
         let file = unsafe { (*param).__bindgen_anon_1.file };
         // SAFETY: The file is open.
-        if unsafe { source::type_of(file) } == bindings::S_IFDIR {
-            // SAFETY: The file is open.
-            let directory = unsafe { source::reopen(fc, file, DIRECTORY_FLAGS) }?;
-            // SAFETY: The file is open.
-            let path = unsafe { source::path_of(file) }?;
-            return self.set_directory(fc, directory, path);
+        match unsafe { source::type_of(file) } {
+            bindings::S_IFDIR if fc.is_remount() => {
+                // SAFETY: The file is open.
+                let path = unsafe { source::path_of(file) }?;
+                return self.set(fc, Self::Repeated(path));
+            }
+            bindings::S_IFDIR => {
+                // SAFETY: The file is open.
+                let directory = unsafe { source::reopen(fc, file, DIRECTORY_FLAGS) }?;
+                return self.set_directory(fc, directory);
+            }
+            bindings::S_IFREG => {}
+            _ => {
+                mount_error!(fc, "{} is no regular file", Named::AnyPack);
+                return Err(EINVAL);
+            }
         }
         // SAFETY: The file is open.
         let own = unsafe { source::reopen_to_read(fc, Named::AnyPack, file) }?;
@@ -101,16 +117,18 @@ impl PackFiles {
         }
     }
 
-    fn set_directory<T: FileSystem>(
-        &mut self,
-        fc: &FsContext<T>,
-        directory: ARef<File>,
-        path: CString,
-    ) -> Result {
-        if !matches!(self, Self::Unnamed) {
+    /// Takes a directory; it has the path that it is mounted at for the mounter now, however it was named.
+    fn set_directory<T: FileSystem>(&mut self, fc: &FsContext<T>, directory: ARef<File>) -> Result {
+        // SAFETY: The file is open.
+        let path = unsafe { source::path_of(directory.as_ptr()) }?;
+        self.set(fc, Self::Directory { directory, path })
+    }
+
+    fn set<T: FileSystem>(&mut self, fc: &FsContext<T>, named: Self) -> Result {
+        if !self.is_unnamed() {
             return Self::refuse_second(fc);
         }
-        *self = Self::Directory { directory, path };
+        *self = named;
         Ok(())
     }
 
@@ -127,9 +145,14 @@ impl PackFiles {
     /// The path of the directory, if one was named.
     pub(crate) fn path(&self) -> Option<&CStr> {
         match self {
-            Self::Directory { path, .. } => Some(path),
-            _ => None,
+            Self::Directory { path, .. } | Self::Repeated(path) => Some(path),
+            Self::Unnamed | Self::Open(_) => None,
         }
+    }
+
+    /// Whether the mounter has named the directory that has this path; open packs are none.
+    pub(crate) fn is_at(&self, path: Option<&CStr>) -> bool {
+        self.path().is_some() && self.path() == path
     }
 
     /// Refuses open packs that an image with so many does not have.
@@ -157,7 +180,8 @@ impl PackFiles {
     ) -> Result<Backing> {
         let named = Named::Pack(index, name.to_str().map_err(|_| EINVAL)?);
         let file = match self {
-            Self::Unnamed => {
+            // A remount opens no image.
+            Self::Unnamed | Self::Repeated(_) => {
                 mount_error!(fc, "{} is a file: packdir= says where", named);
                 return Err(EINVAL);
             }

@@ -89,7 +89,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Where the options say that packs are.
     fn pack_files(options: &mut Self::Options) -> &mut PackFiles;
 
-    /// Decides whether the mounter may mount anything at all. Called before anything is opened.
+    /// Decides whether the mounter may mount anything at all. Called before anything is opened, so maybe
+    /// more than once.
     fn check_mounter(fc: &FsContext<Self>) -> Result;
 
     /// Reads and verifies all of the image in `backing` that a mount takes: nothing is read after this

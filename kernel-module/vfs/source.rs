@@ -67,9 +67,10 @@ pub(super) enum Source {
 }
 
 /// A regular file needs no more. `O_NONBLOCK` keeps the open of another type of file from waiting
-/// for a peer before it is refused.
+/// for a peer before it is refused, and `O_NOCTTY` a terminal from becoming the mounter's.
 pub(super) const OPEN_FLAGS: c_int =
-    (bindings::O_RDONLY | bindings::O_LARGEFILE | bindings::O_NONBLOCK) as c_int;
+    (bindings::O_RDONLY | bindings::O_LARGEFILE | bindings::O_NONBLOCK | bindings::O_NOCTTY)
+        as c_int;
 
 /// Takes the option `source`: a name is kept in the context; an open file is named there and opened once
 /// more, and returned.
@@ -98,6 +99,7 @@ pub(super) unsafe fn take<T: FileSystem>(
         unsafe { (*param).__bindgen_anon_1.string = core::ptr::null_mut() };
         return Ok(None);
     }
+    T::check_mounter(fc)?;
     // SAFETY: It is an open file that stays for this call.
     let file = unsafe { (*param).__bindgen_anon_1.file };
     // SAFETY: The file is open.
@@ -129,8 +131,11 @@ pub(super) unsafe fn reopen_to_read<T: FileSystem>(
     named: Named<'_>,
     file: *mut bindings::file,
 ) -> Result<ARef<File>> {
-    // SAFETY: `f_mode` does not change once a file is open.
-    if unsafe { (*file).f_mode } & bindings::TESSERAFS_CONST_FMODE_READ == 0 {
+    // Advice about the mounter's file changes other bits at any time.
+    //
+    // SAFETY: The file is open, and the word aligned.
+    let mode = unsafe { (&raw const (*file).f_mode).read_volatile() };
+    if mode & bindings::TESSERAFS_CONST_FMODE_READ == 0 {
         mount_error!(fc, "{} is not open for reading", named);
         return Err(EBADF);
     }
@@ -152,8 +157,10 @@ pub(super) unsafe fn reopen<T: FileSystem>(
     let location = unsafe { &raw const (*file).__bindgen_anon_1.f_path };
     // SAFETY: The credentials of a context do not change.
     let cred = unsafe { (*fc.as_ptr()).cred };
-    // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
-    let own_file = from_err_ptr(unsafe { bindings::dentry_open(location, flags, cred) })?;
+    let own_file = as_opener(fc, || {
+        // SAFETY: The path of an open file is valid, and so are the mounter's credentials.
+        from_err_ptr(unsafe { bindings::dentry_open(location, flags, cred) })
+    })?;
     // SAFETY: `dentry_open()` returned a new file with a reference for us.
     unsafe { own(own_file) }
 }

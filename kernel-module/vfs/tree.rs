@@ -13,7 +13,8 @@
 //! does not answer keeps its own mounter waiting, and no other task.
 //!
 //! A block device is opened by the VFS for a superblock, so there step 4 comes within step 5. Only
-//! privileged mounters mount devices, and every filesystem reads them in this way.
+//! privileged mounters mount devices, every filesystem reads them in this way, and an image on one has no
+//! packs elsewhere.
 //!
 //! C headers: [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h)
 

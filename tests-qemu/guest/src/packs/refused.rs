@@ -2,11 +2,14 @@
 //! Packs that are not those of the image: the mount is refused, and the log names the pack.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
+use rustix::fs::CWD;
 use rustix::io::Errno;
+use rustix::mount::{fsconfig_reconfigure, fsconfig_set_fd, fspick, FsPickFlags};
 use tesserafs_guest::plan::Plan;
 
 use super::{copies, in_directory, is_whole, mount, open, pack, Packs, TARGET};
@@ -40,11 +43,9 @@ pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
     suite.test("a-pack-that-is-short", || changed(plan, Errno::UCLEAN, |pack| set_len(pack, |len| len - 1)));
     suite
         .test("a-pack-that-is-long", || changed(plan, Errno::UCLEAN, |pack| set_len(pack, |len| len + 4096)));
-    suite.test("a-foreign-pack-of-the-same-length", || {
-        changed(plan, Errno::BADMSG, |pack| {
-            let len = fs::metadata(pack).context("failed to stat a pack")?.len();
-            fs::write(pack, vec![1; len as usize]).context("failed to write a pack")
-        })
+    suite.test("a-foreign-pack-of-the-same-length", || changed(plan, Errno::BADMSG, overwrite));
+    suite.test("a-foreign-pack-on-a-store-that-is-trusted", || {
+        changed_with(plan, ",trusted_backing", Errno::BADMSG, overwrite)
     });
     suite.test("a-directory-is-no-pack", || {
         changed(plan, Errno::INVAL, |pack| {
@@ -66,6 +67,8 @@ pub(super) fn tests(suite: &mut Suite, plan: &Plan) {
                 .context("failed to make a link")
         })
     });
+    suite.test("an-open-pipe-is-no-pack", || open_pipe(plan));
+    suite.test("an-image-on-a-device-has-none", || on_device(plan));
     suite.test("packs-in-another-order", || in_order(plan, &[1, 0], Errno::UCLEAN));
     suite.test("fewer-packs-than-the-image-has", || in_order(plan, &[0], Errno::NOENT));
     suite.test("the-file-of-another-pack-twice", || in_order(plan, &[0, 0], Errno::UCLEAN));
@@ -88,13 +91,29 @@ fn refused(plan: &Plan, words: &str, options: &str, expected: Errno) -> Result<S
 
 /// Something happens to the second pack before the mount.
 fn changed(plan: &Plan, expected: Errno, change: impl FnOnce(&Path) -> Result<()>) -> Result<String> {
+    changed_with(plan, "", expected, change)
+}
+
+/// The same, with more options.
+fn changed_with(
+    plan: &Plan,
+    more: &str,
+    expected: Errno,
+    change: impl FnOnce(&Path) -> Result<()>,
+) -> Result<String> {
     copies(plan, Path::new(DIRECTORY))?;
     let name = &plan.packed.next_pack;
     change(&Path::new(DIRECTORY).join(name))?;
-    let said = refused(plan, name, &format!("packdir={DIRECTORY}"), expected)?;
+    let said = refused(plan, name, &format!("packdir={DIRECTORY}{more}"), expected)?;
     fs::remove_dir_all(DIRECTORY).context("failed to remove a directory")?;
     in_directory(plan, &plan.packed.next, &plan.packed.directory)?;
     Ok(said)
+}
+
+/// Gives a pack other bytes, as many.
+fn overwrite(pack: &Path) -> Result<()> {
+    let len = fs::metadata(pack).context("failed to stat a pack")?.len();
+    fs::write(pack, vec![1; len as usize]).context("failed to write a pack")
 }
 
 fn set_len(pack: &Path, len: impl FnOnce(u64) -> u64) -> Result<()> {
@@ -125,12 +144,34 @@ fn spare(plan: &Plan) -> Result<String> {
     }
 }
 
-/// A remount may repeat where packs are, and not say anything else.
+/// What is passed open is no pack if it is no regular file; it is not opened again to see that.
+fn open_pipe(plan: &Plan) -> Result<String> {
+    let (pipe, _writer) = rustix::pipe::pipe().context("failed to make a pipe")?;
+    let pipe = fs::File::from(pipe);
+    match mount(&on_disk(&plan.packed.next.image), &Packs::Open(vec![&pipe])) {
+        Err(Errno::INVAL) => Ok(String::new()),
+        other => bail!("mounting gives {:?}, expected {}", other.map(|_| ()), Errno::INVAL),
+    }
+}
+
+/// An image on a device has its chunks there: a device is read with locks on which others wait.
+fn on_device(plan: &Plan) -> Result<String> {
+    let file = open(&on_disk(&plan.packed.next.image))?;
+    let (device, _user) = crate::sys::loop_device(&file).context("failed to make a loop device")?;
+    let options = format!("packdir={}", on_disk(&plan.packed.directory).display());
+    let mut log = Log::from_now()?;
+    match Mount::image(&device, Path::new(TARGET), &options) {
+        Err(Errno::INVAL) => log.expect_line("an image on a device is in one file"),
+        other => bail!("mounting gives {:?}, expected {}", other.map(|_| ()), Errno::INVAL),
+    }
+}
+
+/// A remount may repeat where packs are, as the mount table has it, and not say anything else; it opens nothing.
 fn remount(plan: &Plan) -> Result<String> {
     let directory = on_disk(&plan.packed.directory);
     let options = format!("packdir={}", directory.display());
-    let mount = Mount::image(&on_disk(&plan.packed.next.image), Path::new(TARGET), &options)
-        .context("failed to mount")?;
+    let image = on_disk(&plan.packed.next.image);
+    let mount = Mount::image(&image, Path::new(TARGET), &options).context("failed to mount")?;
     let again = |options: &str| {
         let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         rustix::mount::mount_remount(TARGET, rustix::mount::MountFlags::RDONLY, options.as_c_str())
@@ -138,9 +179,36 @@ fn remount(plan: &Plan) -> Result<String> {
     again(&options).context("a remount with the same directory is refused")?;
     again("").context("a remount without a word is refused")?;
     ensure!(again("packdir=/tmp") == Err(Errno::INVAL), "a remount may name another directory");
+    // It is named no matter what is there now.
+    ensure!(again("packdir=/tmp/nowhere") == Err(Errno::INVAL), "a remount looks for a directory");
+    let pack = open(&super::pack(plan, &plan.packed.next_pack))?;
+    let reconfigured = |pack: &fs::File| {
+        let context = fspick(CWD, TARGET, FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_fd(&context, "packdir", pack.as_fd())?;
+        fsconfig_reconfigure(&context)
+    };
+    ensure!(reconfigured(&pack) == Err(Errno::INVAL), "a remount takes an open pack");
+    reconfigured(&open(&directory)?).context("a remount with the same directory, open, is refused")?;
     is_whole(&mount, &plan.packed.next)?;
     mount.unmount()?;
-    Ok(String::new())
+
+    // Of a mount with open packs, too.
+    let packs = [&plan.packed.base_pack, &plan.packed.next_pack].map(|name| super::pack(plan, name));
+    let packs = [open(&packs[0])?, open(&packs[1])?];
+    let mount = super::mount(&image, &Packs::Open(packs.iter().collect())).context("failed to mount")?;
+    ensure!(reconfigured(&pack) == Err(Errno::INVAL), "a remount takes an open pack");
+    ensure!(again(&options) == Err(Errno::INVAL), "a remount names a directory in the place of open packs");
+    mount.unmount()?;
+
+    // A relative path is the one that it was then, wherever the remount comes from.
+    let name = directory.file_name().context("a directory has a name")?;
+    std::env::set_current_dir(directory.parent().context("a directory has a parent")?)?;
+    let mount = Mount::image(&image, Path::new(TARGET), &format!("packdir={}", name.display()));
+    std::env::set_current_dir("/")?;
+    let mount = mount.context("failed to mount")?;
+    again(&options).context("a remount with the whole path is refused")?;
+    mount.unmount()?;
+    Ok(options)
 }
 
 /// An image that has all its chunks takes the option, which then says nothing.
