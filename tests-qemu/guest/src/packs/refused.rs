@@ -203,7 +203,7 @@ fn remount(plan: &Plan) -> Result<String> {
     // A relative path is the one that it was then, wherever the remount comes from.
     let name = directory.file_name().context("a directory has a name")?;
     std::env::set_current_dir(directory.parent().context("a directory has a parent")?)?;
-    let mount = Mount::image(&image, Path::new(TARGET), &format!("packdir={}", name.display()));
+    let mount = Mount::image(&image, Path::new(TARGET), &format!("packdir={}", Path::new(name).display()));
     std::env::set_current_dir("/")?;
     let mount = mount.context("failed to mount")?;
     again(&options).context("a remount with the whole path is refused")?;
