@@ -55,27 +55,24 @@ impl NewPack {
     }
 
     /// Gives the file its name, and then the image that names it: an image is never there without its packs.
+    ///
+    /// Where the image gets no name, the pack keeps its own: it is whole, and another image may name it by now.
     pub fn commit_before(self, image: Output) -> Result<()> {
-        let written = self.commit()?;
-        image.commit().inspect_err(|_| {
-            if let Some(path) = written {
-                let _ = fs::remove_file(path);
-            }
-        })
+        self.commit()?;
+        image.commit()
     }
 
-    /// Gives the file its name, if there is a byte in it; the path of a file that was not there before.
+    /// Gives the file its name, if there is a byte in it.
     ///
     /// A pack of that name is kept if it has these bytes: images may be mounted over it.
-    fn commit(self) -> Result<Option<PathBuf>> {
+    fn commit(self) -> Result<()> {
         let path = self.dir.join(self.digest().to_string());
-        let Some((output, writer)) = self.file else { return Ok(None) };
+        let Some((output, writer)) = self.file else { return Ok(()) };
         writer.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
         if self.bytes == 0 || has_digest(&path, self.bytes, &self.hasher.finalize()) {
-            return Ok(None);
+            return Ok(());
         }
-        output.commit_as(path.clone())?;
-        Ok(Some(path))
+        output.commit_as(path)
     }
 }
 
@@ -111,37 +108,71 @@ fn has_digest(path: &Path, bytes: u64, digest: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
-    fn pack(dir: &Path, bytes: &[u8]) -> Option<PathBuf> {
+    fn unnamed(dir: &Path, bytes: &[u8]) -> NewPack {
         let mut pack = NewPack::create(dir, false).unwrap();
         pack.append(bytes).unwrap();
-        pack.commit().unwrap()
+        pack
+    }
+
+    fn pack(dir: &Path, bytes: &[u8]) {
+        unnamed(dir, bytes).commit().unwrap();
+    }
+
+    fn path_of(dir: &Path, bytes: &[u8]) -> PathBuf {
+        dir.join(format!("{:x}", Sha256::digest(bytes)))
+    }
+
+    fn names(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
     }
 
     #[test]
     fn a_pack_has_its_digest_as_its_name_and_is_written_once() {
         let dir = tempfile::tempdir().unwrap();
-        let path = pack(dir.path(), b"bytes").unwrap();
-        assert_eq!(path.file_name().unwrap().to_str().unwrap(), format!("{:x}", Sha256::digest(b"bytes")));
-        assert_eq!(pack(dir.path(), b"bytes"), None);
+        let path = path_of(dir.path(), b"bytes");
+        let number = || fs::metadata(&path).unwrap().ino();
+        pack(dir.path(), b"bytes");
+        let first = number();
+        assert_eq!(fs::read(&path).unwrap(), b"bytes");
+        pack(dir.path(), b"bytes");
+        assert_eq!(number(), first);
         // Another file under that name is no pack.
         fs::write(&path, b"other").unwrap();
-        assert_eq!(pack(dir.path(), b"bytes"), Some(path.clone()));
+        pack(dir.path(), b"bytes");
         assert_eq!(fs::read(&path).unwrap(), b"bytes");
+        assert_eq!(names(dir.path()), 1);
+    }
+
+    #[test]
+    fn a_whole_pack_stays_where_its_image_gets_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        let packs = dir.path().join("packs");
+        fs::create_dir(&packs).unwrap();
+        let output = Output::create(&image, false).unwrap();
+        let new = unnamed(&packs, b"bytes");
+        // Another build takes the name meanwhile, and its image has the same pack.
+        fs::write(&image, b"another image").unwrap();
+        new.commit_before(output).unwrap_err();
+        assert_eq!(fs::read(path_of(&packs, b"bytes")).unwrap(), b"bytes");
+        assert_eq!((names(&packs), fs::read(&image).unwrap()), (1, b"another image".to_vec()));
     }
 
     #[test]
     fn a_pack_without_bytes_or_without_an_end_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(pack(dir.path(), b""), None);
+        pack(dir.path(), b"");
         let mut unfinished = NewPack::create(dir.path(), false).unwrap();
         unfinished.append(b"bytes").unwrap();
         drop(unfinished);
         let mut dry = NewPack::create(dir.path(), true).unwrap();
         dry.append(b"bytes").unwrap();
         assert_eq!(dry.digest().to_string(), format!("{:x}", Sha256::digest(b"bytes")));
-        assert_eq!(dry.commit().unwrap(), None);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        dry.commit().unwrap();
+        assert_eq!(names(dir.path()), 0);
     }
 }
