@@ -3,11 +3,10 @@
 //! From chunks in the order in which they were cut to the tables of the shared form.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 use tesserafs_format::extent::HOLE;
 use tesserafs_format::{chunk_digest, Chunk, Digest, Pack, PackIndex, PackKind};
+use tesserafs_image::Source;
 
 use super::{NewPack, PackReport, PacksReport, Parents};
 use crate::encode::{Map, PackWriter, Sha2};
@@ -81,21 +80,18 @@ fn absorb(map: &mut Map, parents: &Parents, kept: &[usize], new: &mut NewPack) -
         })
         .collect();
     absorbed.sort_unstable_by_key(|chunk| map.chunks[*chunk].place.get());
-    let mut open: Option<(u16, File)> = None;
+    let mut open: Option<(u16, Source)> = None;
     let mut bytes = Vec::new();
     let mut sum = 0;
     for chunk in absorbed {
         let raw = &mut map.chunks[chunk];
         let parent = &parents.packs[usize::from(raw.pack()) - 1];
-        let file = match &open {
-            Some((pack, file)) if *pack == raw.pack() => file,
-            _ => {
-                let file = File::open(&parent.path).map_err(Error::io("open", &parent.path))?;
-                &open.insert((raw.pack(), file)).1
-            }
+        let source = match &open {
+            Some((pack, source)) if *pack == raw.pack() => source,
+            _ => &open.insert((raw.pack(), Source::open(&parent.path)?)).1,
         };
         bytes.resize(raw.stored_len() as usize, 0);
-        file.read_exact_at(&mut bytes, raw.offset()).map_err(Error::io("read", &parent.path))?;
+        source.read_at(raw.offset(), &mut bytes)?;
         let found = chunk_digest::<Sha2>(&bytes);
         if found != map.chunk_digests[chunk] {
             return Err(Error::unsupported(
@@ -141,7 +137,41 @@ pub(crate) fn sort(map: &mut Map) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::fs::{mknodat, FileType, Mode, CWD};
+    use tesserafs_format::{ChunkIndex, Codec};
+
     use super::*;
+    use crate::packs::ParentPack;
+
+    /// A chunk of a parent, whose pack is at `path`, goes into the new pack.
+    fn absorb_from(path: PathBuf, dir: &std::path::Path) -> Result<u64> {
+        let digest = Digest([1; 32]);
+        let pack = Pack { index: PackIndex(1), kind: PackKind::File, digest, bytes: 10 };
+        let mut parents = Parents::default();
+        parents.packs.push(ParentPack { pack, path });
+        let (codec, index) = (Codec::Plain, ChunkIndex(0));
+        let chunk =
+            Chunk { index, pack: PackIndex(1), offset: 0, codec, stored_len: 10, raw_len: 10, digest };
+        let mut map = Map { chunks: vec![chunk.to_raw().unwrap()], ..Map::default() };
+        map.chunk_digests.push(digest);
+        absorb(&mut map, &parents, &[], &mut NewPack::create(dir, false)?)
+    }
+
+    #[test]
+    fn a_fifo_that_has_the_name_of_a_pack_by_now_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("pack");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let (sender, done) = mpsc::channel();
+        thread::spawn(move || sender.send(absorb_from(fifo, dir.path()).map_err(|error| error.to_string())));
+        let absorbed = done.recv_timeout(Duration::from_secs(60)).expect("it waits for a writer");
+        assert!(absorbed.unwrap_err().contains("neither a regular file nor a block device"));
+    }
 
     #[test]
     fn packs_are_absorbed_while_they_have_less_than_the_new_one() {

@@ -3,11 +3,12 @@
 //! The pack file that a build writes: its name is its digest, so it has none until it is complete.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::Digest;
+use tesserafs_image::Source;
 
 use crate::encode::PackWriter;
 use crate::error::{Error, Result};
@@ -89,26 +90,32 @@ impl PackWriter for NewPack {
 
 /// Whether there is a file with these bytes.
 fn has_digest(path: &Path, bytes: u64, digest: &[u8]) -> bool {
-    let same = || -> io::Result<bool> {
-        let found = fs::symlink_metadata(path)?;
-        if !found.is_file() || found.len() != bytes {
+    let same = || -> Result<bool, tesserafs_image::Error> {
+        let source = Source::open(path)?;
+        if source.is_device() || source.len() != bytes {
             return Ok(false);
         }
-        let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; BUFFER]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hasher.finalize()[..] == *digest),
-                len => hasher.update(&buffer[..len]),
-            }
+        let (mut hasher, mut buffer, mut at) = (Sha256::new(), vec![0; BUFFER], 0);
+        while at < bytes {
+            let piece = &mut buffer[..(bytes - at).min(BUFFER as u64) as usize];
+            source.read_at(at, piece)?;
+            hasher.update(&*piece);
+            at += piece.len() as u64;
         }
+        Ok(hasher.finalize()[..] == *digest)
     };
-    // Where it cannot be read, it is replaced.
-    same().unwrap_or(false)
+    // A link is replaced, and so is what cannot be read.
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) && same().unwrap_or(false)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::{renameat_with, FileType, Mode, RenameFlags, CWD};
 
     use super::*;
 
@@ -145,6 +152,32 @@ mod tests {
         pack(dir.path(), b"bytes");
         assert_eq!(fs::read(&path).unwrap(), b"bytes");
         assert_eq!(names(dir.path()), 1);
+    }
+
+    /// Other builders give packs their names at the same time, and an enemy gives these to something else.
+    #[test]
+    fn a_fifo_under_the_name_of_a_pack_stops_no_build() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, fifo) = (dir.path().join("pack"), dir.path().join("fifo"));
+        fs::write(&path, b"bytes").unwrap();
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let (path_of_reader, (sender, done)) = (path.clone(), mpsc::channel());
+        thread::spawn(move || {
+            let digest = Sha256::digest(b"bytes");
+            let same = (0..20_000).filter(|_| has_digest(&path_of_reader, 5, &digest)).count();
+            let _ = sender.send(same);
+        });
+        let started = Instant::now();
+        let same = loop {
+            for _ in 0..100 {
+                renameat_with(CWD, &path, CWD, &fifo, RenameFlags::EXCHANGE).unwrap();
+            }
+            match done.try_recv() {
+                Ok(same) => break same,
+                Err(_) => assert!(started.elapsed() < Duration::from_secs(60), "it waits for a writer"),
+            }
+        };
+        assert!(same > 0);
     }
 
     #[test]
