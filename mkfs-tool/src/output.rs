@@ -93,6 +93,12 @@ impl Output {
         Self::begin(target, force, file)
     }
 
+    /// Begins a file in `dir` that gets its name by [`commit_as`](Self::commit_as), and is nowhere looked for until then.
+    pub fn create_in(dir: &Path) -> Result<Self> {
+        // Its name in an error; nothing of that name is looked at.
+        Self::begin(dir.join("new file"), true, unnamed(dir))
+    }
+
     /// Begins a file that will be `target` with one that has no name, or one with a name where there is no such file.
     fn begin(target: PathBuf, force: bool, unnamed: Option<File>) -> Result<Self> {
         if let Some(file) = unnamed {

@@ -38,7 +38,7 @@ impl NewPack {
             None
         } else {
             // The digest becomes the name.
-            let output = Output::create(&dir.join("new pack"), true)?;
+            let output = Output::create_in(dir)?;
             let writer = BufWriter::with_capacity(BUFFER, output.file()?);
             Some((output, writer))
         };
@@ -110,7 +110,7 @@ fn has_digest(path: &Path, bytes: u64, digest: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{symlink, MetadataExt};
     use std::sync::mpsc;
     use std::thread;
     use std::time::{Duration, Instant};
@@ -178,6 +178,24 @@ mod tests {
             }
         };
         assert!(same > 0);
+    }
+
+    #[test]
+    fn what_has_another_name_in_the_directory_is_of_no_consequence() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new pack");
+        fs::create_dir(&path).unwrap();
+        pack(dir.path(), b"beside a directory");
+        fs::remove_dir(&path).unwrap();
+        symlink(elsewhere.path().join("nothing"), &path).unwrap();
+        pack(dir.path(), b"beside a dangling link");
+        fs::write(elsewhere.path().join("nothing"), b"").unwrap();
+        // On no other filesystem, say.
+        let bytes = unnamed(dir.path(), b"beside a link");
+        assert_eq!(bytes.file.as_ref().unwrap().0.directory(), dir.path());
+        bytes.commit().unwrap();
+        assert_eq!((names(dir.path()), names(elsewhere.path())), (4, 1));
     }
 
     #[test]
