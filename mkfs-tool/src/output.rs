@@ -149,13 +149,16 @@ impl Output {
     }
 
     /// Gives the file another name than it was begun with, in the same directory. A file of that name is replaced.
+    ///
+    /// Its bytes are on the disk before. A crash can lose the name, and no crash leaves fewer bytes under it.
     pub fn commit_as(self, target: PathBuf) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("force to the disk", &target))?;
         Self { target, force: true, ..self }.commit()
     }
 
     /// Gives the file its name.
     ///
-    /// It is not forced to the disk first: the digests in the image show what a crash has damaged.
+    /// An image is not forced to the disk first: its digests show what a crash has damaged, and it is built again.
     pub fn commit(self) -> Result<()> {
         let Self { mut file, temporary, target, force, to_stdout } = self;
         if to_stdout {
