@@ -179,7 +179,9 @@ impl<'a> Old<'a> {
         for number in &self.order {
             let raw = self.tables.raw_digests[*number as usize];
             if met.insert(raw) {
-                known[*number as usize] = parents.get(&raw).copied();
+                // A broken parent may say that it has these bytes, and how many others.
+                let own = self.tables.chunks[*number as usize].raw_len;
+                known[*number as usize] = parents.get(&raw).filter(|known| known.raw_len == own).copied();
             }
         }
         let mut places = vec![0; self.tables.chunks.len()];

@@ -14,6 +14,7 @@ use mkfs_tesserafs::config::{default_profile, Config, SourcePath};
 use mkfs_tesserafs::error::Error;
 use mkfs_tesserafs::packs::{PacksReport, SharedForm};
 use mkfs_tesserafs::report::Report;
+use tesserafs_format::superblock::Layout;
 use tesserafs_image::{Cancel, Silent, Source};
 
 #[path = "../../../format/tests/common/mod.rs"]
@@ -105,6 +106,18 @@ impl Folder {
     pub(crate) fn packs(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(self.at("packs")).expect("a directory");
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
+    }
+
+    /// An image that says otherwise in its map region, with all digests right.
+    pub(crate) fn forge(&self, new: &str, image: &str, change: impl FnOnce(&mut [u8], &Layout)) {
+        let mut image = fs::read(self.at(image)).expect(image);
+        let layout = common::layout(&image);
+        change(&mut image, &layout);
+        let [start, end] = [layout.tree_offset, layout.hash_offset].map(|at| at as usize);
+        let (hashes, root) = common::merkle(&image[start..end], 0);
+        image[end..end + hashes.len()].copy_from_slice(&hashes);
+        common::superblock(&mut image, |sb| sb.merkle_root = root);
+        fs::write(self.at(new), image).expect(new);
     }
 
     pub(crate) fn image_len(&self, image: &str) -> u64 {

@@ -29,11 +29,20 @@ pub(super) struct Contents<'a> {
 
 impl<'a> Contents<'a> {
     pub(super) fn new(layers: &'a [Layer<'a>]) -> Result<Self> {
-        let (mut packs, mut pack_of) = (Vec::new(), HashMap::new());
-        for pack in layers.iter().flat_map(|layer| layer.tables.packs.iter().skip(1)) {
-            let next = u16::try_from(packs.len()).map_err(|_| Error::TooMany("packs"))?;
-            if *pack_of.entry(pack.digest).or_insert(next) == next {
-                packs.push(*pack);
+        let (mut packs, mut pack_of): (Vec<Pack>, HashMap<_, u16>) = Default::default();
+        for layer in layers {
+            for pack in layer.tables.packs.iter().skip(1) {
+                let next = u16::try_from(packs.len()).map_err(|_| Error::TooMany("packs"))?;
+                let index = *pack_of.entry(pack.digest).or_insert(next);
+                match packs.get(usize::from(index)) {
+                    None => packs.push(*pack),
+                    Some(Pack { bytes, .. }) if *bytes == pack.bytes => (),
+                    Some(Pack { bytes, .. }) => {
+                        let what = format!("names pack {} with {} bytes", pack.digest, pack.bytes);
+                        let reason = format!("{what}, and an image below it with {bytes}");
+                        return Err(Error::unsupported(layer.path, reason));
+                    }
+                }
             }
         }
         let live = vec![0; packs.len()];

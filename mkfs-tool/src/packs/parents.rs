@@ -144,19 +144,30 @@ impl Parents {
     fn pack(&mut self, image: &Path, dir: &Path, pack: Pack) -> Result<u16> {
         let known = self.packs.iter().position(|other| other.pack.digest == pack.digest);
         let index = known.unwrap_or(self.packs.len());
-        if known.is_none() {
-            let path = dir.join(pack.digest.to_string());
-            let found = path.metadata().map_err(|source| Error::Pack {
-                image: image.to_owned(),
-                path: path.clone(),
-                source,
-            })?;
-            if found.len() != pack.bytes {
-                return Err(Error::unsupported(
-                    &path,
-                    format!("has {} bytes, and {} names it with {}", found.len(), Shown(image), pack.bytes),
-                ));
+        // The bytes of the file: those that a parent before said were compared with it.
+        let (path, bytes) = match known.and_then(|known| self.packs.get(known)) {
+            Some(known) => (known.path.clone(), known.pack.bytes),
+            None => {
+                let path = dir.join(pack.digest.to_string());
+                let found = path.metadata().map_err(|source| Error::Pack {
+                    image: image.to_owned(),
+                    path: path.clone(),
+                    source,
+                })?;
+                if !found.is_file() {
+                    let reason = format!("is no regular file, and {} names it as a pack", Shown(image));
+                    return Err(Error::unsupported(&path, reason));
+                }
+                (path, found.len())
             }
+        };
+        if bytes != pack.bytes {
+            return Err(Error::unsupported(
+                &path,
+                format!("has {bytes} bytes, and {} names it with {}", Shown(image), pack.bytes),
+            ));
+        }
+        if known.is_none() {
             self.packs.push(ParentPack { pack, path });
         }
         // One more is what a chunk of it says, until its pack has a place in the table.
