@@ -8,7 +8,7 @@
 //! - [`superblock`]: what the rest is proven by; [`metadata`]: blocks that the Merkle tree vouches for;
 //! - [`signature`]: whether a trusted signer vouches for that;
 //! - [`walk`]: the tree, and whether its tables say what a builder would; [`lookup`]: from a path to an inode;
-//! - [`packs`]: stored and decoded chunks; [`contents`]: the bytes of files;
+//! - [`packs`]: stored and decoded chunks, with [`open_files`] for as many packs as there can be; [`contents`]: the bytes of files;
 //! - [`serve`]: the tree and ranges of files for many threads at once, of an image that nobody has walked;
 //! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
 //! - [`unchecked`]: a walk of an image that nobody has checked; [`diff`]: what is different in another image;
@@ -99,6 +99,7 @@ pub mod hash;
 pub mod lookup;
 pub mod losses;
 pub mod metadata;
+pub mod open_files;
 pub mod packs;
 pub mod parallel;
 pub mod profile;

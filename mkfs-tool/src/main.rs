@@ -5,5 +5,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    tesserafs_image::open_files::allow_many();
     mkfs_tesserafs::cli::main().into()
 }

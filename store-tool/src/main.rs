@@ -7,5 +7,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    tesserafs_image::open_files::allow_many();
     tesserafs_store::cli::main()
 }
