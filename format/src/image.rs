@@ -297,6 +297,24 @@ impl<'a, M: Metadata> Image<'a, M> {
         Ok(Pack::parse(&raw, index, layout)?)
     }
 
+    /// The first chunk in a pack, by bisection: chunks are in the order of packs. Of an image whose chunks are in no order a pack may
+    /// seem to have none.
+    pub fn first_chunk(&self, pack: PackIndex) -> Result<Option<Chunk>, M::Error> {
+        let (mut low, mut high) = (0, low_u32(self.sb.layout.chunks.records()));
+        let mut found = None;
+        while low < high {
+            let middle = low.midpoint(high);
+            let chunk = self.chunk(ChunkIndex(middle))?;
+            if chunk.pack < pack {
+                low = middle.saturating_add(1);
+            } else {
+                high = middle;
+                found = Some(chunk).filter(|chunk| chunk.pack == pack);
+            }
+        }
+        Ok(found)
+    }
+
     /// The annotation of that index.
     pub fn annotation(&self, index: u32) -> Result<Annotation, M::Error> {
         let layout = &self.sb.layout;

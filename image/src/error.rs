@@ -42,6 +42,14 @@ pub enum Error {
         /// Where it was looked for.
         dir: PathBuf,
     },
+    /// The file under the name of a pack is another one.
+    #[error("{}: {rule}", text::path(.path))]
+    Pack {
+        /// The file.
+        path: PathBuf,
+        /// The rule that it breaks.
+        rule: FormatError,
+    },
     /// Something that the caller asked for is not in the image, or cannot be done.
     #[error("{0}")]
     Refused(String),

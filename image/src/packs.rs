@@ -2,9 +2,11 @@
 
 //! Packs and the chunks in them: stored bytes are verified, and decoded from the memory that was verified.
 
+mod beside;
 mod random;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use tesserafs_format::limits::{BLOCK_BYTES, FRAME_BLOCK};
@@ -61,11 +63,13 @@ impl<'a> Packs<'a> {
                 return Ok(Some(PackFile::Embedded(image, pack)));
             }
             let name = pack.digest.to_string();
-            let path = dir.join(&name);
-            if !path.exists() {
-                return Err(Error::NoPack { index: pack.index.0, name, dir: dir.to_owned() });
-            }
-            Ok(Some(PackFile::File(Source::open(&path)?, pack)))
+            let source = Source::open(&dir.join(&name)).map_err(|error| match error {
+                Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    Error::NoPack { index: pack.index.0, name, dir: dir.to_owned() }
+                }
+                error => error,
+            })?;
+            Ok(Some(PackFile::File(source, pack)))
         };
         Ok(Self { files: packs.iter().map(open).collect::<Result<_, _>>()? })
     }

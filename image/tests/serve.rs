@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mkfs_tesserafs::config::{default_profile, Config, SourcePath};
-use tesserafs_format::{FileKind, Ino, Inode};
+use mkfs_tesserafs::packs::SharedForm;
+use tesserafs_format::{FileKind, Image, Ino, Inode, PackIndex};
 use tesserafs_image::serve::{Files, Seek, Tree};
 use tesserafs_image::{superblock, Source, VerifiedMetadata};
 
@@ -25,6 +26,11 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 fn image() -> (tempfile::TempDir, PathBuf) {
+    image_of(false)
+}
+
+/// An image, in one file or with a pack beside it.
+fn image_of(has_pack: bool) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let (root, path) = (folder.path().join("root"), folder.path().join("image.tess"));
     std::fs::create_dir(&root).expect("a directory");
@@ -41,7 +47,7 @@ fn image() -> (tempfile::TempDir, PathBuf) {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
-        shared: None,
+        shared: has_pack.then(|| SharedForm { dir: folder.path().to_owned(), ..SharedForm::default() }),
         force: false,
         dry_run: false,
     };
@@ -150,4 +156,49 @@ fn ranges_end_where_the_file_does() {
             tree.inode(0).expect("no inode").is_none() && tree.inode(u64::MAX).expect("no inode").is_none()
         );
     });
+}
+
+/// As the kernel driver does when it mounts an image.
+#[test]
+fn another_file_under_the_name_of_a_pack_is_refused_at_once() {
+    let (folder, path) = image_of(true);
+    let source = Source::open(&path).expect("an image");
+    let sb = superblock::read(&source).expect("a superblock");
+    let metadata = VerifiedMetadata::new(&source, &sb);
+    let image = Image::new(&sb, &metadata);
+    let pack = image.pack(PackIndex(1)).expect("a pack");
+    let name = folder.path().join(pack.digest.to_string());
+    let bytes = std::fs::read(&name).expect("a pack");
+    let open = || Files::open(&metadata, folder.path(), 0).map(drop).map_err(|error| error.to_string());
+    let first = image.first_chunk(pack.index).expect("chunks").expect("a chunk");
+    assert_eq!((first.index.0, first.offset), (0, 0));
+    assert!(image.first_chunk(PackIndex(0)).expect("chunks").is_none());
+    assert!(image.first_chunk(PackIndex(2)).expect("chunks").is_none());
+    open().expect("packs");
+
+    let (len, named) = (bytes.len(), name.display());
+    for other in [&bytes[1..], &[&bytes[..], b"1"].concat(), b""] {
+        std::fs::write(&name, other).expect("a pack");
+        let found = other.len();
+        let expected = format!("{named}: pack-digest @ pack 1: found {found}, expected {len} (rule: ");
+        let said = open().expect_err("another length");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+    let mut changed = bytes.clone();
+    changed[first.stored_len as usize - 1] ^= 1;
+    std::fs::write(&name, &changed).expect("a pack");
+    let said = open().expect_err("another pack");
+    assert!(said.starts_with(&format!("{named}: chunk-digest @ chunk 0: found ")), "{said}");
+    // A byte behind it is met by those who read it.
+    let mut changed = bytes.clone();
+    changed[first.stored_len as usize] ^= 1;
+    std::fs::write(&name, &changed).expect("a pack");
+    open().expect("the first chunk is right");
+
+    std::fs::remove_file(&name).expect("removed");
+    let said = open().expect_err("no pack");
+    assert!(said.starts_with(&format!("pack 1 is not there: no file {} in ", pack.digest)), "{said}");
+    // It cannot be opened, and is not missing.
+    std::os::unix::fs::symlink(&name, &name).expect("a link to itself");
+    assert_eq!(open().expect_err("a loop"), format!("cannot open {named}"));
 }

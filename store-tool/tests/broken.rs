@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use mkfs_tesserafs::packs::SharedForm;
 use support::{build, build_with, folder, noise, Mount, TESSERAFS};
 use tesserafs_format::{Image, Ino, PackIndex};
 use tesserafs_image::{superblock, Source, VerifiedMetadata};
@@ -139,6 +140,28 @@ fn a_truncated_image_gives_eio_and_a_vanished_one_is_read_on() {
     let mount = Mount::new(&image, &[]);
     fs::remove_file(&image).expect("an image");
     assert_eq!(fs::read(mount.path("dir/3")).expect("a file"), noise(3, 300_000));
+}
+
+#[test]
+fn another_file_under_the_name_of_a_pack_is_refused() {
+    let Some((folder, _)) = prepared() else { return };
+    let image = build_with(folder.path(), |config| {
+        config.shared = Some(SharedForm { dir: folder.path().to_owned(), ..SharedForm::default() });
+    });
+    let is_pack = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
+    let mut names = folder.path().read_dir().expect("a folder").map(|entry| entry.expect("an entry").path());
+    let pack = names.find(is_pack).expect("a pack");
+    let bytes = fs::read(&pack).expect("a pack");
+    fs::write(&pack, &bytes[1..]).expect("a pack");
+    let said = refusal(&[], &image);
+    let lengths = format!("found {}, expected {}", bytes.len() - 1, bytes.len());
+    assert!(said.contains(&format!("{}: pack-digest @ pack 1: {lengths}", pack.display())), "{said}");
+    fs::write(&pack, vec![0; bytes.len()]).expect("a pack");
+    let said = refusal(&[], &image);
+    assert!(said.contains(&format!("{}: chunk-digest @ chunk 0: found ", pack.display())), "{said}");
+    fs::write(&pack, &bytes).expect("a pack");
+    let mount = Mount::new(&image, &[]);
+    assert_eq!(fs::read(mount.path("dir/0")).expect("a file"), noise(0, 300_000));
 }
 
 #[test]

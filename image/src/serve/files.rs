@@ -40,13 +40,15 @@ pub struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    /// Opens the packs of an image: those that are not embedded are files in `pack_dir`. Of decoded chunks `cached` bytes are kept.
+    /// Opens the packs of an image: those that are not embedded are files in `pack_dir`, of the length that the image says, and begin as
+    /// it says. Of decoded chunks `cached` bytes are kept.
     pub fn open(metadata: &'a VerifiedMetadata<'a>, pack_dir: &Path, cached: usize) -> Result<Self, Broken> {
         let image = Image::new(metadata.superblock(), metadata);
         let packs: Result<Vec<_>, Broken> = (0..image.sb.layout.packs.records())
             .map(|number| image.pack(PackIndex(u16::try_from(number).unwrap_or(u16::MAX))).map(Some))
             .collect();
         let packs = Packs::open(metadata.source(), &packs?, pack_dir)?;
+        packs.check_first(&image)?;
         let cache = ChunkCache::new(cached);
         Ok(Self {
             image,
