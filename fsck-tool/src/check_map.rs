@@ -91,7 +91,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree) -> Result<Map, Error> {
     };
     // All of it at once: growing would need half as much again.
     let contents = usize::try_from(layout.content_map.records()).unwrap_or(usize::MAX);
-    let memory = |source| Error::Memory { what: "a record for each content", source };
+    let memory = |_| Error::Memory { what: "a record for each content" };
     map.members.try_reserve_exact(contents).map_err(memory)?;
     check_chunks(context, &mut map)?;
     check_contents(context, tree, &mut map)?;

@@ -2,11 +2,11 @@
 
 //! Errors that end a check, in contrast to findings.
 
-use std::collections::TryReserveError;
 use std::io;
 use std::path::PathBuf;
 
 use tesserafs_format::FormatError;
+use zerocopy::FromZeros;
 
 use crate::text;
 
@@ -29,8 +29,6 @@ pub enum Error {
     Memory {
         /// The use that the memory was for.
         what: &'static str,
-        /// Why there is none.
-        source: TryReserveError,
     },
     /// A pack that the image names is not there.
     #[error("pack {index} is not there: no file {name} in {}", text::path(.dir))]
@@ -69,11 +67,11 @@ pub enum Broken {
     Stop(#[from] Error),
 }
 
-/// A vector of `len` defaults; an error where there is no memory for it.
-pub fn vec_of<T: Clone + Default>(len: u64, what: &'static str) -> Result<Vec<T>, Error> {
-    let mut vec = Vec::new();
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    vec.try_reserve_exact(len).map_err(|source| Error::Memory { what, source })?;
-    vec.resize(len, T::default());
-    Ok(vec)
+/// A vector of `len` zeros; an error where there is no memory for it.
+///
+/// The system gives zeroed pages when they are touched. So a table takes the memory of the records that were read, and verified, and an
+/// image that says to have more costs none.
+pub fn vec_of<T: FromZeros>(len: u64, what: &'static str) -> Result<Vec<T>, Error> {
+    let memory = || Error::Memory { what };
+    T::new_vec_zeroed(usize::try_from(len).map_err(|_| memory())?).map_err(|_| memory())
 }

@@ -22,8 +22,7 @@ pub(super) fn check_attributes(context: &Context<'_>) -> Result<(), Error> {
         step(context, number)?;
         let index = AttributesIndex(u32::try_from(number).unwrap_or(u32::MAX));
         let Some(attributes) = context.note(context.image.attributes(index))? else { continue };
-        seen.try_reserve(1)
-            .map_err(|source| Error::Memory { what: "a record for each attribute record", source })?;
+        seen.try_reserve(1).map_err(|_| Error::Memory { what: "a record for each attribute record" })?;
         if !seen.insert(attributes) {
             let place = Place::Attributes(index.0);
             let finding =

@@ -17,7 +17,7 @@ use crate::finding::Finding;
 /// compared as a whole.
 pub(super) fn check_content_digests(context: &Context<'_>) -> Result<(), Error> {
     let contents = context.image.sb.layout.content_digests.records();
-    let memory = |source| Error::Memory { what: "a digest for each content", source };
+    let memory = |_| Error::Memory { what: "a digest for each content" };
     let mut prefixes: Vec<u64> = Vec::new();
     prefixes.try_reserve_exact(usize::try_from(contents).unwrap_or(usize::MAX)).map_err(memory)?;
     for number in 0..contents {

@@ -115,8 +115,7 @@ pub(super) fn check_sets(context: &Context<'_>) -> Result<Refused, Error> {
         covered = set.offset.saturating_add(set.bytes.into());
         let Some((digest, types)) = context.note(check_set(context, set))? else { continue };
         refused.0[index.0 as usize] = types;
-        seen.try_reserve(1)
-            .map_err(|source| Error::Memory { what: "a digest for each xattr set", source })?;
+        seen.try_reserve(1).map_err(|_| Error::Memory { what: "a digest for each xattr set" })?;
         if !seen.insert(digest) {
             let finding = Finding::new(Rule::TreeXattrs, place, "an equal set before it", "a distinct set");
             context.findings.add(finding);
