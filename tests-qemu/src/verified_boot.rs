@@ -288,6 +288,12 @@ impl VerifiedBoot {
                 "found tesserafs_packdir=/packs and no tesserafs_file=",
             ),
             stopped(
+                "packs-and-an-option",
+                &[&data],
+                "root=/dev/vda tesserafs_file=/packed.tess tesserafs_packdir=/packs,private_pages",
+                "found tesserafs_packdir=/packs,private_pages, expected a path without a comma",
+            ),
+            stopped(
                 "packs-that-are-missing",
                 &[&data],
                 "root=/dev/vda tesserafs_file=/packed.tess tesserafs_packdir=/images",
