@@ -85,6 +85,7 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
         Some(output) => output.identities(),
         None => output::identity(&config.image).into_iter().collect(),
     };
+    filter.pack_dir = config.shared.as_ref().and_then(|form| output::identity(&form.dir));
     let (mut report, pack) = match &config.source {
         SourcePath::Directory(path) => {
             build_from(&DirSource::open(path, filter)?, config, output.as_ref(), progress)?

@@ -208,3 +208,29 @@ fn help_readme_and_messages_have_one_name_for_the_program() {
     assert!(help.contains("mkfs.tesserafs [OPTIONS]") && !help.contains("mkfs-tesserafs"), "{help}");
     assert!(sandbox.refused(1, ["image", "nowhere"]).starts_with("mkfs.tesserafs: "));
 }
+
+#[test]
+fn packs_lie_in_no_tree_that_is_built() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/file", noise(1, 100_000));
+    fs::create_dir_all(sandbox.path("src/dir/packs")).unwrap();
+    symlink("src/dir/packs", sandbox.path("link")).unwrap();
+    for packdir in ["src/dir/packs", "link"] {
+        let said = sandbox.refused(1, ["--packdir", packdir, "image", "src"]);
+        let expected = "mkfs.tesserafs: src/dir/packs: is the directory for packs, and lies in SOURCE: choose another, or \
+                        leave it out: --exclude=/dir/packs\n";
+        assert_eq!(said, expected);
+    }
+    let said = sandbox.refused(1, ["--packdir", "src", "image", "src"]);
+    assert_eq!(said, "mkfs.tesserafs: src: is the directory for packs, and lies in SOURCE: choose another\n");
+    assert!(!sandbox.path("image").exists());
+    assert_eq!(fs::read_dir(sandbox.path("src/dir/packs")).unwrap().count(), 0);
+
+    sandbox.mkfs(["--packdir", "link", "--exclude=/dir/packs", "image", "src"]);
+    sandbox.mkfs(["--packdir", "link", "--exclude=/dir/packs", "again", "src"]);
+    assert_eq!(fs::read_dir(sandbox.path("src/dir/packs")).unwrap().count(), 1);
+    // The source may lie in it.
+    sandbox.mkfs(["--packdir", ".", "whole", "src/dir"]);
+    let (one, two) = (fs::read(sandbox.path("image")).unwrap(), fs::read(sandbox.path("again")).unwrap());
+    assert!(one == two);
+}

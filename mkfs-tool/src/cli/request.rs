@@ -93,6 +93,7 @@ pub(super) fn request(args: Args) -> Result<Request> {
         labels: args.file_contexts.map(|path| FileContexts::read(&path).map(Arc::new)).transpose()?,
         attributes,
         image: Vec::new(),
+        pack_dir: None,
         archive: ArchiveOptions { strip: args.strip, prefix: args.prefix, acl_names: args.acl_names },
         verbose: args.verbose,
     };

@@ -27,7 +27,7 @@ pub use self::file::{DirFile, OpenDirFile};
 use self::stamp::Stamp;
 use self::xattr::Buffers;
 use super::{join, overlay, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Source, Walked};
-use crate::error::{path_of, Error, Result};
+use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError, Xattrs};
 
 /// How a directory or file is opened: never through a symlink, never waiting for a FIFO's other end.
@@ -156,6 +156,17 @@ impl DirSource {
         Error::Changed { path: self.shown(path), what }
     }
 
+    /// The error of the directory that packs go to: each build would have all packs of those before it, and its own as it grows.
+    fn holds_packs(&self, path: &[u8]) -> Error {
+        let way_out = if path.is_empty() {
+            String::new()
+        } else {
+            format!(", or leave it out: --exclude=/{}", Shown(path_of(path)))
+        };
+        let reason = format!("is the directory for packs, and lies in SOURCE: choose another{way_out}");
+        Error::unsupported(&self.shown(path), reason)
+    }
+
     /// The names in an open directory, sorted.
     fn names(&self, dir: &OwnedFd, number: u32, dirents: &mut [MaybeUninit<u8>]) -> Result<Vec<Box<[u8]>>> {
         let mut names = Vec::new();
@@ -180,6 +191,9 @@ impl DirSource {
         opened.map_err(|error| Error::unsupported(&self.shown(&path()), error.to_string()))?;
         if visit.empty {
             return Ok(());
+        }
+        if self.filter.pack_dir.is_some_and(|id| id == visit.stamp.id()) {
+            return Err(self.holds_packs(&path()));
         }
         let dir = self.directories.open_directory(visit.number, OPEN).map_err(io("open the directory"))?;
         let names = self.names(&dir, visit.number, &mut walk.dirents)?;

@@ -80,6 +80,8 @@ pub struct Filter {
     pub attributes: Override,
     /// Device and inode numbers of files that are the image itself.
     pub image: Vec<(u64, u64)>,
+    /// Device and inode number of the directory that packs go to: it may lie in no tree that is built.
+    pub pack_dir: Option<(u64, u64)>,
     /// How an archive becomes a tree.
     pub archive: ArchiveOptions,
     /// Whether the report names what is left out.

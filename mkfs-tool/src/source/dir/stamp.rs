@@ -39,6 +39,11 @@ impl Stamp {
         }
     }
 
+    /// Device and inode number.
+    pub(super) fn id(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
     /// Something of what is stored that is different now, as far as stat tells.
     pub(super) fn difference(&self, now: &Stat) -> Option<&'static str> {
         let now = Self { xattrs: self.xattrs, ..Self::of(now, &Vec::new()) };
