@@ -87,6 +87,14 @@ pub enum Error {
     /// An existing image cannot be read.
     #[error(transparent)]
     Read(#[from] tesserafs_image::Error),
+    /// What was written so far stays, for the next run.
+    #[error("{cause}; {} has what is there, and the next run goes on with it", Shown(.path))]
+    Unfinished {
+        /// The reason.
+        cause: Box<Error>,
+        /// The unfinished file.
+        path: PathBuf,
+    },
     /// The image would pass a limit of the format.
     #[error("more {0} than an image can hold")]
     TooMany(&'static str),

@@ -12,7 +12,7 @@
 //! - [`source`] walks a directory or an archive, [`tree`] numbers what it finds;
 //! - [`chunker`] says where contents are cut, [`mod@encode`] runs that, dedup and compression on all processors;
 //! - [`packs`] has the chunks of other images, and those that go beside this one;
-//! - [`convert`] makes one form of the other, [`compose`] one image of several;
+//! - [`convert`] makes one form of the other, [`compose`] one image of several, [`bundle`] one of an older one;
 //! - [`layout`] places the tables, [`image`] writes them, [`sign`] signs;
 //! - [`output`] is the file, [`report`] and [`progress`] tell of it, [`error`] and [`exit_code`] of failure.
 //!
@@ -26,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod chunker;
 pub mod cli;
 pub mod compose;

@@ -2,6 +2,7 @@
 
 //! The command line.
 
+mod bundle;
 mod compose;
 mod diff;
 mod forms;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Error};
 
+use self::bundle::{ApplyArgs, BundleArgs};
 use self::compose::ComposeArgs;
 use self::diff::DiffArgs;
 use self::forms::{PackArgs, UnpackArgs};
@@ -28,6 +30,8 @@ const AFTER_HELP: &str = "\
 Examples:
   tesserafs mount root.tess mnt/
   tesserafs umount mnt/
+  tesserafs bundle monday.tess tuesday.tess > update
+  tesserafs apply monday.tess update tuesday.tess
   tesserafs compose app.tess base.tess libraries.tess code.tess
   tesserafs diff monday.tess tuesday.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
@@ -48,6 +52,8 @@ struct Cli {
 enum Verb {
     Mount(MountArgs),
     Umount(UmountArgs),
+    Apply(ApplyArgs),
+    Bundle(BundleArgs),
     Compose(ComposeArgs),
     Diff(DiffArgs),
     Pack(PackArgs),
@@ -303,6 +309,8 @@ pub fn main() -> ExitCode {
             Verb::Diff(args) => {
                 return crate::diff::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
             }
+            Verb::Apply(args) => args.run(),
+            Verb::Bundle(args) => args.run(),
             Verb::Compose(args) => args.run(),
             Verb::Mount(args) => mount(args.into_request()),
             Verb::Pack(args) => args.run(),

@@ -28,6 +28,16 @@ impl Packs<'_> {
         Ok(())
     }
 
+    /// Fills `bytes` with those from `offset` of a pack: nothing but the digest of the whole pack proves them.
+    pub fn read_bytes(&self, pack: u16, offset: u64, bytes: &mut [u8]) -> Result<(), Broken> {
+        let Some(Some(file)) = self.files.get(usize::from(pack)) else {
+            return Err(Error::Refused(format!("pack {pack} cannot be read")).into());
+        };
+        let (source, base, _) = file.parts();
+        source.read_at(base.saturating_add(offset), bytes)?;
+        Ok(())
+    }
+
     /// Reads, verifies and decodes `chunk` into `room`, which has as many bytes as it has raw.
     pub(crate) fn read_into(
         &self,

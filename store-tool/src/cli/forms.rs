@@ -2,15 +2,13 @@
 
 //! `tesserafs pack` and `tesserafs unpack`: the other form of an image.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
 use mkfs_tesserafs::convert::{convert, Conversion, Form};
 use mkfs_tesserafs::packs::SharedForm;
-use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 
-use super::made::{remove_on_signal, Made};
+use super::made::{bar, remove_on_signal, Made};
 use crate::chain;
 
 const PACK_HELP: &str = "\
@@ -99,10 +97,6 @@ impl UnpackArgs {
 /// Converts an image, with a bar on a terminal.
 fn run(conversion: &Conversion, made: &Made) -> Result<(), String> {
     remove_on_signal()?;
-    let progress: Box<dyn Progress> =
-        if made.quiet || !io::stderr().is_terminal() { Box::new(Silent) } else { Box::new(Bar::new()) };
-    let report = convert(conversion, &*progress);
-    drop(progress);
-    let report = report.map_err(|error| chain(&error))?;
+    let report = convert(conversion, &*bar(made)).map_err(|error| chain(&error))?;
     made.report(&conversion.output, || report.to_text(), || report.to_json())
 }

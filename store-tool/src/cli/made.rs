@@ -2,11 +2,12 @@
 
 //! The options of all verbs that make an image, and the report of it.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use clap::Args;
 use mkfs_tesserafs::output;
+use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 
 /// The options.
 #[derive(Args, Debug)]
@@ -46,6 +47,15 @@ impl Made {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot report: {error}")),
             _ => Ok(()),
         }
+    }
+}
+
+/// A bar on a terminal.
+pub(super) fn bar(made: &Made) -> Box<dyn Progress> {
+    if made.quiet || !io::stderr().is_terminal() {
+        Box::new(Silent)
+    } else {
+        Box::new(Bar::new())
     }
 }
 

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Updates in a file: what a host with one image needs to make another one, byte for byte.
+//!
+//! A bundle has, in this order, the head of the new image, its tables as differences to those of the old one, and the chunks that the old
+//! one lacks, in pieces: raw, as zstd frames that refer to what resembles them in the old image. Whoever applies it compresses the
+//! chunks again, to the bytes that the new image's digests name. That is tied to the version of libzstd, which the bundle names; a
+//! *portable* bundle has chunks as they are stored.
+//!
+//! - [`stream`]: header and sections, each with its digest;
+//! - [`side`]: an image, its tables and raw bytes; [`wanted`]: what the old one lacks of the new one, found alike on both sides;
+//! - [`head`] and [`tables`]: metadata; [`bases`]: what resembles a chunk; [`piece`]: chunks; [`frame`]: zstd;
+//! - [`mod@create`] writes a bundle; [`mod@apply`] reads it, into [`partial`] files; [`report`] tells of both.
+
+mod apply;
+mod bases;
+mod create;
+mod frame;
+mod head;
+mod partial;
+mod piece;
+mod report;
+mod side;
+mod stream;
+mod tables;
+mod wanted;
+
+use std::path::PathBuf;
+
+pub use self::apply::apply;
+pub use self::create::create;
+pub use self::report::{ApplyReport, BundleReport};
+
+/// A request to make a bundle.
+#[derive(Clone, Debug)]
+pub struct BundleRequest {
+    /// The bundle that is made.
+    pub output: PathBuf,
+    /// The image that hosts have.
+    pub old: PathBuf,
+    /// The image that they get.
+    pub new: PathBuf,
+    /// Where the packs of both are, if they are not beside them.
+    pub pack_dir: Option<PathBuf>,
+    /// Whether chunks are shipped as they are stored.
+    pub portable: bool,
+    /// The level of zstd, 1 to 22.
+    pub level: i32,
+    /// Whether a file of its name is replaced.
+    pub force: bool,
+}
+
+/// A request to apply a bundle.
+#[derive(Clone, Debug)]
+pub struct ApplyRequest {
+    /// The image that there is.
+    pub old: PathBuf,
+    /// The bundle; `-` is standard input.
+    pub bundle: PathBuf,
+    /// The image that is made.
+    pub new: PathBuf,
+    /// Where packs are, and go to, if that is not beside the images.
+    pub pack_dir: Option<PathBuf>,
+    /// Whether a file of its name is replaced.
+    pub force: bool,
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! One of the two images: its tables, and the raw bytes of its chunks and contents.
+
+use std::path::Path;
+
+use tesserafs_format::extent::HOLE;
+use tesserafs_format::{ChunkIndex, Image, SuperBlock};
+use tesserafs_image::packs::{DataError, Decoder, Packs};
+use tesserafs_image::{Source, VerifiedMetadata};
+
+use crate::convert::{broken, Tables};
+use crate::error::{Error, Result, Shown};
+
+/// An image that is read.
+pub(super) struct Side<'a> {
+    pub(super) path: &'a Path,
+    pub(super) metadata: VerifiedMetadata<'a>,
+    pub(super) tables: Tables,
+    pub(super) packs: Packs<'a>,
+}
+
+impl<'a> Side<'a> {
+    /// Reads the tables; packs that are files are in `pack_dir`, or beside the image.
+    pub(super) fn open(source: &'a Source, sb: &'a SuperBlock, pack_dir: Option<&Path>) -> Result<Self> {
+        let path = source.path();
+        let metadata = VerifiedMetadata::new(source, sb);
+        let tables = Tables::read(&Image::new(sb, &metadata)).map_err(broken(path))?;
+        let beside = path.parent().unwrap_or(Path::new(""));
+        let packs: Vec<_> = tables.packs.iter().copied().map(Some).collect();
+        let packs = Packs::open(source, &packs, pack_dir.unwrap_or(beside))?;
+        Ok(Self { path, metadata, tables, packs })
+    }
+
+    pub(super) fn superblock(&self) -> &'a SuperBlock {
+        self.metadata.superblock()
+    }
+
+    /// The extents of a content, by their numbers.
+    pub(super) fn extents(&self, content: u32) -> std::ops::Range<usize> {
+        let map = &self.tables.content_map;
+        let end = map.get(content as usize + 1).map_or(self.tables.extents.len(), |end| *end as usize);
+        map[content as usize] as usize..end
+    }
+
+    /// Where an extent of a content ends.
+    pub(super) fn end_of(&self, content: u32, extent: usize) -> u64 {
+        match self.tables.extents[..self.extents(content).end].get(extent + 1) {
+            Some(next) => next.file_offset.get(),
+            None => self.tables.sizes[content as usize],
+        }
+    }
+}
+
+/// Reads raw bytes of an image; one for each thread.
+pub(super) struct RawReader<'s, 'a> {
+    side: &'s Side<'a>,
+    decoder: Decoder,
+    /// The chunk that was decoded last: contents of one group come one after the other.
+    last: Option<u32>,
+    raw: Vec<u8>,
+}
+
+impl<'s, 'a> RawReader<'s, 'a> {
+    pub(super) fn new(side: &'s Side<'a>) -> Result<Self> {
+        Ok(Self { side, decoder: Decoder::new()?, last: None, raw: Vec::new() })
+    }
+
+    /// The raw bytes of a chunk, proven by the digest of the stored ones.
+    pub(super) fn chunk(&mut self, index: u32) -> Result<&[u8]> {
+        if self.last != Some(index) {
+            self.last = None;
+            let chunk = &self.side.tables.chunks[index as usize];
+            let path = self.side.path;
+            let read = self.side.packs.read(chunk, &mut self.decoder, &mut self.raw);
+            read.map_err(|error| match error {
+                DataError::Broken(finding) => {
+                    tesserafs_image::Error::Refused(format!("{}: {finding}", Shown(path)))
+                }
+                DataError::Stop(error) => error,
+            })?;
+            self.last = Some(index);
+        }
+        Ok(&self.raw)
+    }
+
+    /// Appends a range of a content, as far as the content has it.
+    pub(super) fn content(&mut self, content: u32, start: u64, len: u64, to: &mut Vec<u8>) -> Result<()> {
+        let side = self.side;
+        let extents = side.extents(content);
+        let table = &side.tables.extents;
+        let end = start.saturating_add(len).min(side.tables.sizes[content as usize]);
+        // The last one that begins there or before.
+        let first = table[extents.clone()].partition_point(|extent| extent.file_offset.get() <= start);
+        let first = extents.start + first.saturating_sub(1);
+        for (number, extent) in (first..).zip(&table[first..extents.end]) {
+            let begin = extent.file_offset.get();
+            if begin >= end {
+                break;
+            }
+            let (from, until) = (begin.max(start), side.end_of(content, number).min(end));
+            if extent.chunk.get() == HOLE {
+                to.resize(to.len() + until.saturating_sub(from) as usize, 0);
+                continue;
+            }
+            let skipped = u64::from(extent.chunk_offset.get()) + (from - begin);
+            let raw = self.chunk(ChunkIndex(extent.chunk.get()).0)?;
+            let range = skipped as usize..(skipped + until.saturating_sub(from)) as usize;
+            let bytes = raw.get(range).ok_or_else(|| {
+                Error::unsupported(side.path, format!("changed while content {content} was read"))
+            })?;
+            to.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+}
