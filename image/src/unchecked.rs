@@ -6,8 +6,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use tesserafs_format::limits::{NAME_MAX, XATTR_NAME_MAX};
-use tesserafs_format::{Directory, Dirent, FileKind, FormatError, Image, Ino, Inode, Place, Rule};
+use tesserafs_format::limits::{NAME_ALIGN, NAME_MAX, XATTR_LIST_MAX, XATTR_NAME_MAX};
+use tesserafs_format::{
+    Directory, Dirent, FileKind, FormatError, Image, Ino, Inode, Place, Rule, XattrSetIndex,
+};
 
 use crate::error::{Broken, Error};
 use crate::metadata::VerifiedMetadata;
@@ -51,22 +53,79 @@ impl<'a> Unchecked<'a> {
     /// The xattrs, in their order.
     pub fn xattrs(&self, inode: &Inode) -> Result<Vec<Xattr>, Error> {
         let Some(index) = inode.xattrs else { return Ok(Vec::new()) };
-        let mut xattrs = Vec::new();
+        let place = Place::XattrSet(index.0);
+        let refused =
+            |rule, found, expected| self.of(Err(FormatError::new(rule, place, found, expected).into()));
+        let mut xattrs: Vec<Xattr> = Vec::new();
+        let mut list_bytes = 0;
         let mut cursor = self.image.xattrs(self.of(self.image.xattr_set(index))?);
         let mut buf = [0; XATTR_NAME_MAX];
         while let Some((entry, name)) = self.of(cursor.next(&mut buf))? {
+            if xattrs.last().is_some_and(|(last, _)| name <= &**last) {
+                return refused(Rule::XattrOrder, 0, 1);
+            }
+            list_bytes += name.len() as u64 + 1;
             // Proven to be 64 KiB at most.
             let mut value = vec![0; entry.value_len as usize];
             self.of(self.image.xattr_value(index, &entry, &mut value))?;
             xattrs.push((name.to_vec(), value));
         }
+        if list_bytes > XATTR_LIST_MAX.into() {
+            return refused(Rule::XattrListLength, list_bytes, XATTR_LIST_MAX.into());
+        }
         Ok(xattrs)
+    }
+
+    /// Proves that no two xattr sets have the same bytes, so that all of them are no more than their table.
+    pub fn check_xattr_sets(&self) -> Result<(), Error> {
+        let mut end_of_last = 0;
+        for number in 0..self.image.sb.layout.xattr_sets.records() {
+            let index = XattrSetIndex(u32::try_from(number).unwrap_or(u32::MAX));
+            let set = self.of(self.image.xattr_set(index))?;
+            if set.offset != end_of_last {
+                let place = Place::XattrSet(index.0);
+                let error = FormatError::new(Rule::TreeXattrs, place, set.offset, end_of_last);
+                return self.of(Err(error.into()));
+            }
+            end_of_last = set.offset.saturating_add(set.bytes.into());
+        }
+        Ok(())
     }
 }
 
-/// The directories that a walk has met.
+/// The directories that a walk has met: each once, and together with no more entries and bytes of names than the image has. So a walk takes
+/// time and memory by the size of the image, also where directories have the same entries, or the same names.
 #[derive(Debug, Default)]
-pub struct Seen(HashSet<u32>);
+pub struct Seen {
+    directories: HashSet<u32>,
+    /// Entries, with the fences.
+    entries: u64,
+    /// Bytes of names, with the zeros behind them.
+    names: u64,
+}
+
+impl Seen {
+    fn add(&mut self, side: &Unchecked<'_>, ino: Ino, directory: &Directory) -> Result<(), Broken> {
+        let place = Place::Ino(ino.get());
+        if !self.directories.insert(ino.get()) {
+            let parent = directory.parent.get().into();
+            return Err(FormatError::new(Rule::TreeNlink, place, 2, parent).into());
+        }
+        let layout = &side.image.sb.layout;
+        self.entries = self.entries.saturating_add(u64::from(directory.entries)).saturating_add(1);
+        if self.entries > layout.dirents.records() {
+            let records = layout.dirents.records();
+            return Err(FormatError::new(Rule::TreeEntries, place, self.entries, records).into());
+        }
+        // Names begin where the one before ends, and the last one ends where the fence says.
+        let names = u64::from(side.image.fence(directory)?).next_multiple_of(NAME_ALIGN);
+        self.names = self.names.saturating_add(names);
+        if self.names > layout.names.records() {
+            return Err(FormatError::new(Rule::TreeNames, place, self.names, layout.names.records()).into());
+        }
+        Ok(())
+    }
+}
 
 /// A place in a directory; or nowhere, where an image has no such directory.
 #[derive(Debug)]
@@ -82,10 +141,7 @@ impl Cursor {
     pub fn new(side: &Unchecked<'_>, seen: &mut Seen, at: Option<(Ino, Directory)>) -> Result<Self, Error> {
         let mut cursor = Self { at, next: 0, entry: None, name: Vec::new() };
         if let Some((ino, directory)) = at {
-            if !seen.0.insert(ino.get()) {
-                let (place, parent) = (Place::Ino(ino.get()), directory.parent.get().into());
-                return side.of(Err(FormatError::new(Rule::TreeNlink, place, 2, parent).into()));
-            }
+            side.of(seen.add(side, ino, &directory))?;
             cursor.advance(side)?;
         }
         Ok(cursor)
