@@ -142,7 +142,9 @@ impl Tree {
     fn name_in(&self, dir: u32, ino: u32) -> &[u8] {
         let node = &self.nodes[dir as usize - 1];
         let (count, names) = (node.size as u32 as usize, (node.size >> 32) * NAME_ALIGN);
-        let entries = &self.entries[node.start as usize..][..count + 1];
+        // A directory that could not be closed has no fence.
+        let entries = &self.entries[node.start as usize..];
+        let entries = &entries[..entries.len().min(count + 1)];
         let offset = |entry: &RawDirent| (names + u64::from(entry.name.get() & ((1 << 29) - 1))) as usize;
         let found = entries.windows(2).find(|pair| pair[0].ino.get() == ino);
         found.map_or(&[], |pair| &self.names[offset(&pair[0])..offset(&pair[1])])

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tesserafs_format::{FileKind, Ino, Inode};
+use tesserafs_format::{settable, FileKind, FileType, FormatError, Ino, Inode, Place, Rule};
 use tesserafs_image::error::vec_of;
 use tesserafs_image::unchecked::{Cursor, Seen, Unchecked};
 
@@ -29,7 +29,6 @@ enum Found {
 /// A directory of the result that is to be filled.
 struct Visit {
     ino: u32,
-    path: Vec<u8>,
     /// Those that it is made of, the uppermost first.
     parts: Vec<Found>,
     /// Whether nothing below the result is seen in it, so that whiteouts hide nothing.
@@ -50,9 +49,11 @@ pub(super) fn merge(layers: &[Layer<'_>], partial: bool, contents: &mut Contents
     let images: Vec<Unchecked<'_>> = layers.iter().map(Layer::image).collect();
     let mut numbers = Vec::new();
     for image in &images {
+        image.check_xattr_sets()?;
         numbers.push(vec_of(image.image.sb.layout.inodes.records(), "the numbers of inodes")?);
     }
-    let merge = Merge { layers, images, partial, xattrs: HashMap::new(), numbers };
+    let target_bytes = vec![0; layers.len()];
+    let merge = Merge { layers, images, partial, sets: HashMap::new(), numbers, target_bytes };
     merge.run(contents)
 }
 
@@ -61,9 +62,42 @@ struct Merge<'a> {
     images: Vec<Unchecked<'a>>,
     partial: bool,
     /// The xattr sets that were read, by layer and index.
-    xattrs: HashMap<(usize, u32), Xattrs>,
+    sets: HashMap<(usize, u32), Set>,
     /// The number in the result of each inode of each layer, 0 where it has none yet.
     numbers: Vec<Vec<u32>>,
+    /// Bytes of the symlink targets of each layer that are in the result.
+    target_bytes: Vec<u64>,
+}
+
+/// An xattr set of a layer.
+#[derive(Default)]
+struct Set {
+    xattrs: Xattrs,
+    marks: Marks,
+    /// The types of files that setxattr(2) refuses one of these xattrs on, a bit for each.
+    refused: u8,
+}
+
+impl Set {
+    fn new(xattrs: Xattrs) -> Self {
+        let is_refused =
+            |of: &FileType| xattrs.iter().any(|(name, value)| settable::refusal(*of, name, value).is_some());
+        let refused = TYPES.iter().filter(|of| is_refused(of)).fold(0, |types, of| types | bit(*of));
+        Self { marks: marks::read(&xattrs), xattrs, refused }
+    }
+}
+
+const TYPES: [FileType; 6] = [
+    FileType::Regular,
+    FileType::Directory,
+    FileType::Symlink,
+    FileType::Fifo,
+    FileType::Socket,
+    FileType::Whiteout,
+];
+
+fn bit(file_type: FileType) -> u8 {
+    1 << file_type.value()
 }
 
 impl<'a> Merge<'a> {
@@ -79,37 +113,41 @@ impl<'a> Merge<'a> {
         }
         // As overlayfs has it, a root hides nothing, whatever its marks say.
         let attributes = self.attributes_of_directory(&parts, None)?;
-        let refused = |path: &[u8], error: TreeError| Error::unsupported(shown(path), error.to_string());
         let mut builder = TreeBuilder::new(attributes).map_err(|error| refused(b"", error))?;
-        let mut queue = VecDeque::from([Visit { ino: 1, path: Vec::new(), parts, is_closed: false }]);
+        let mut queue = VecDeque::from([Visit { ino: 1, parts, is_closed: false }]);
         while let Some(visit) = queue.pop_front() {
-            builder.open_directory(visit.ino).map_err(|error| refused(&visit.path, error))?;
+            if let Err(error) = builder.open_directory(visit.ino) {
+                return Err(refused(&builder.path(visit.ino), error));
+            }
             let mut entries = self.entries(&visit, &mut seen)?;
             while let Some(name) = entries.iter().filter_map(Entries::name).min().map(<[u8]>::to_vec) {
-                let path = join(&visit.path, &name);
                 let mut found = Vec::new();
                 for entries in &mut entries {
                     if entries.name() == Some(&name) {
                         found.extend(self.take(entries)?);
                     }
                 }
-                let refused = |error| refused(&path, error);
-                match self.resolve(&path, found)? {
-                    Resolved::Nothing => (),
-                    Resolved::Whiteout(_) if !self.partial || visit.is_closed => (),
-                    Resolved::Whiteout(found) => {
-                        self.add(&mut builder, &name, &found, true, contents, &refused)?;
-                    }
-                    Resolved::File(found) => {
-                        self.add(&mut builder, &name, &found, false, contents, &refused)?;
-                    }
+                // Where it is is found out when it is said: of all directories that wait, paths could be more than memory.
+                let path = |builder: &TreeBuilder| join(&builder.path(visit.ino), &name);
+                let resolved = self.resolve(&|| path(&builder), found)?;
+                let added = match resolved {
+                    Resolved::Nothing => Ok(()),
+                    Resolved::Whiteout(_) if !self.partial || visit.is_closed => Ok(()),
+                    Resolved::Whiteout(found) => self.add(&mut builder, &name, &found, true, contents),
+                    Resolved::File(found) => self.add(&mut builder, &name, &found, false, contents),
                     Resolved::Directory(parts, closed) => {
                         let attributes = self.attributes_of_directory(&parts, closed.as_deref())?;
-                        let ino = builder.add(&name, &Kind::Directory, attributes).map_err(refused)?;
-                        let is_closed = visit.is_closed || closed.is_some();
-                        queue.push_back(Visit { ino, path, parts, is_closed });
+                        let added = builder.add(&name, &Kind::Directory, attributes);
+                        added.map_err(Stop::Tree).map(|ino| {
+                            let is_closed = visit.is_closed || closed.is_some();
+                            queue.push_back(Visit { ino, parts, is_closed });
+                        })
                     }
-                }
+                };
+                added.map_err(|stop| match stop {
+                    Stop::Tree(error) => refused(&path(&builder), error),
+                    Stop::Other(error) => error,
+                })?;
             }
         }
         builder.finish().map_err(|error| refused(b"", error))
@@ -121,18 +159,25 @@ impl<'a> Merge<'a> {
     }
 
     fn found(&mut self, layer: usize, inode: Inode) -> Result<Found> {
-        let marks = marks::read(self.xattrs(layer, &inode)?);
+        let image = self.images[layer];
+        let set = self.set(layer, &inode)?;
+        if set.refused & bit(inode.kind.file_type()) != 0 {
+            let error = FormatError::new(Rule::XattrSettable, Place::Ino(inode.ino.get()), 1, 0);
+            return Ok(image.of(Err(error.into()))?);
+        }
+        let marks = set.marks.clone();
         Ok(Found::File { layer, inode, marks })
     }
 
-    fn xattrs(&mut self, layer: usize, inode: &Inode) -> Result<&Xattrs> {
+    /// The xattrs of an inode.
+    fn set(&mut self, layer: usize, inode: &Inode) -> Result<&Set> {
         // No set has this index: an image has fewer.
         let index = inode.xattrs.map_or(u32::MAX, |set| set.0);
-        if !self.xattrs.contains_key(&(layer, index)) {
+        if !self.sets.contains_key(&(layer, index)) {
             let xattrs = self.images[layer].xattrs(inode)?;
-            self.xattrs.insert((layer, index), xattrs);
+            self.sets.insert((layer, index), Set::new(xattrs));
         }
-        Ok(&self.xattrs[&(layer, index)])
+        Ok(&self.sets[&(layer, index)])
     }
 
     /// The entries of all parts of a directory, each at its first one.
@@ -179,7 +224,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The one that overlayfs shows of the files that one name has in several layers, the uppermost first.
-    fn resolve(&self, path: &[u8], found: Vec<Found>) -> Result<Resolved> {
+    fn resolve(&self, path: &dyn Fn() -> Vec<u8>, found: Vec<Found>) -> Result<Resolved> {
         let mut parts = Vec::new();
         // A file below a directory that is none itself hides all below it, and so does an opaque directory.
         let mut closed = None;
@@ -194,7 +239,7 @@ impl<'a> Merge<'a> {
                     format!(
                         "{} has the xattr {mark}, which says that it, or what it has, is elsewhere; a layer that overlayfs made \
                          without redirect_dir and metacopy has none",
-                        Shown(shown(path))
+                        Shown(shown(&path()))
                     ),
                 ));
             }
@@ -216,7 +261,7 @@ impl<'a> Merge<'a> {
                         self.layers[*layer].path,
                         format!(
                             "{} is a {:?}, and an image is to be put below it: a directory is wanted there",
-                            Shown(shown(path)),
+                            Shown(shown(&path())),
                             inode.kind.file_type()
                         ),
                     ));
@@ -255,7 +300,7 @@ impl<'a> Merge<'a> {
     /// The attributes of a file, without marks.
     fn attributes(&mut self, layer: usize, inode: &Inode) -> Result<Attributes> {
         let partial = self.partial;
-        let xattrs = marks::without(self.xattrs(layer, inode)?.clone(), partial);
+        let xattrs = marks::without(self.set(layer, inode)?.xattrs.clone(), partial);
         let Inode { mode, uid, gid, mtime, .. } = *inode;
         Ok(Attributes { mode, uid, gid, mtime, xattrs })
     }
@@ -268,29 +313,66 @@ impl<'a> Merge<'a> {
         found: &Found,
         is_whiteout: bool,
         contents: &mut Contents<'_>,
-        refused: &dyn Fn(TreeError) -> Error,
-    ) -> Result<()> {
+    ) -> Result<(), Stop> {
         let Found::File { layer, inode, .. } = found else { return Ok(()) };
         let number = inode.ino.index() as usize;
         let known = self.numbers[*layer][number];
         if known != 0 {
-            return builder.add_link(name, known).map_err(refused);
+            return Ok(builder.add_link(name, known)?);
         }
         let kind = match inode.kind {
             _ if is_whiteout => Kind::Whiteout,
             FileKind::Regular { size, .. } => Kind::Regular { size },
-            FileKind::Symlink { .. } => Kind::Symlink(self.images[*layer].target(inode)?),
+            FileKind::Symlink { .. } => Kind::Symlink(self.target(*layer, inode)?),
             FileKind::Fifo => Kind::Fifo,
             FileKind::Socket => Kind::Socket,
             FileKind::Directory(_) | FileKind::Whiteout => Kind::Whiteout,
         };
-        let attributes = self.attributes(*layer, inode)?;
-        let ino = builder.add(name, &kind, attributes).map_err(refused)?;
+        let mut attributes = self.attributes(*layer, inode)?;
+        if is_whiteout {
+            // A file that is one may have xattrs that a device has not.
+            attributes
+                .xattrs
+                .retain(|(name, value)| settable::refusal(FileType::Whiteout, name, value).is_none());
+        }
+        let ino = builder.add(name, &kind, attributes)?;
         self.numbers[*layer][number] = ino;
         if let FileKind::Regular { content: Some(content), .. } = inode.kind {
             contents.add(ino, *layer, content, inode.blocks)?;
         }
         Ok(())
+    }
+
+    /// The target of a symlink. Those of all symlinks are no more than their table, unless some have the same bytes of it.
+    fn target(&mut self, layer: usize, inode: &Inode) -> Result<Vec<u8>> {
+        let image = self.images[layer];
+        let target = image.target(inode)?;
+        let (so_far, records) = (&mut self.target_bytes[layer], image.image.sb.layout.targets.records());
+        *so_far += target.len() as u64;
+        if *so_far > records {
+            let place = Place::Ino(inode.ino.get());
+            return Ok(image.of(Err(FormatError::new(Rule::TreeTargets, place, *so_far, records).into()))?);
+        }
+        Ok(target)
+    }
+}
+
+/// Why a file was not added.
+enum Stop {
+    /// The tree cannot have it, which is said with its path.
+    Tree(TreeError),
+    Other(Error),
+}
+
+impl From<TreeError> for Stop {
+    fn from(error: TreeError) -> Self {
+        Self::Tree(error)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
     }
 }
 
@@ -307,6 +389,10 @@ impl Entries {
             Entries::One { name, .. } => name.as_deref(),
         }
     }
+}
+
+fn refused(path: &[u8], error: TreeError) -> Error {
+    Error::unsupported(shown(path), error.to_string())
 }
 
 /// A path in an error; that of the root is a slash.

@@ -83,6 +83,11 @@ impl TreeBuilder {
         }
     }
 
+    /// The path of a directory that was added; the root's is empty.
+    pub fn path(&self, ino: u32) -> Vec<u8> {
+        self.tree.path(ino)
+    }
+
     /// From here on entries belong to directory `ino`. Directories follow each other by number, from 1, and none is
     /// left out.
     pub fn open_directory(&mut self, ino: u32) -> Result<(), TreeError> {
