@@ -307,6 +307,43 @@ fn a_partial_result_hides_what_its_parts_hide() {
     assert_eq!(again["tree_id"], whole["tree_id"]);
 }
 
+/// A whiteout that is a file is one in directories that say so, and another name of it may be in one that does not.
+#[test]
+fn a_file_that_is_a_whiteout_by_one_name_is_a_file_by_another() {
+    let Some(layers) = Layers::new() else { return };
+    layers.layer("base", |tree| {
+        tree.file("a/gone", "gone");
+        tree.file("b/hidden", "hidden");
+    });
+    layers.layer("top", |tree| {
+        tree.file("a/gone", "");
+        tree.set("a", "trusted.overlay.opaque", "x");
+        tree.set("a/gone", "trusted.overlay.whiteout", "y");
+        tree.set("a/gone", "user.own", "value");
+        for name in ["a/gone-too", "b/hidden", "c"] {
+            fs::hard_link(tree.at("a/gone"), tree.at(name)).expect("a link");
+        }
+    });
+    let merged = |tree: &Tree| {
+        tree.directory("a", 0o755);
+        tree.file("b/hidden", "");
+        tree.set("b/hidden", "user.own", "value");
+        fs::hard_link(tree.at("b/hidden"), tree.at("c")).expect("a link");
+    };
+    let whole = layers.compose(&["base.tess", "top.tess"]);
+    layers.expect(&whole, "merged", merged);
+    let partial = layers.compose(&["--partial", "top.tess"]);
+    layers.expect(&partial, "layer", |tree| {
+        merged(tree);
+        let mode = Mode::from_raw_mode(0o644);
+        mknodat(CWD, tree.at("a/gone"), FileType::CharacterDevice, mode, 0).expect("a whiteout");
+        fs::set_permissions(tree.at("a/gone"), fs::Permissions::from_mode(0o644)).expect("a mode");
+        fs::hard_link(tree.at("a/gone"), tree.at("a/gone-too")).expect("a link");
+    });
+    fs::rename(layers.at("new.tess"), layers.at("partial.tess")).expect("renamed");
+    assert_eq!(layers.compose(&["base.tess", "partial.tess"])["tree_id"], whole["tree_id"]);
+}
+
 #[test]
 fn hard_links_stay_links_as_far_as_they_are_seen() {
     let Some(layers) = Layers::new() else { return };

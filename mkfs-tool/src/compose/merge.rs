@@ -53,7 +53,8 @@ pub(super) fn merge(layers: &[Layer<'_>], partial: bool, contents: &mut Contents
         numbers.push(vec_of(image.image.sb.layout.inodes.records(), "the numbers of inodes")?);
     }
     let target_bytes = vec![0; layers.len()];
-    let merge = Merge { layers, images, partial, sets: HashMap::new(), numbers, target_bytes };
+    let (sets, whiteouts) = Default::default();
+    let merge = Merge { layers, images, partial, sets, numbers, whiteouts, target_bytes };
     merge.run(contents)
 }
 
@@ -65,6 +66,8 @@ struct Merge<'a> {
     sets: HashMap<(usize, u32), Set>,
     /// The number in the result of each inode of each layer, 0 where it has none yet.
     numbers: Vec<Vec<u32>>,
+    /// The same of regular files that are whiteouts by some of their names, which are files by others.
+    whiteouts: HashMap<(usize, u32), u32>,
     /// Bytes of the symlink targets of each layer that are in the result.
     target_bytes: Vec<u64>,
 }
@@ -315,8 +318,7 @@ impl<'a> Merge<'a> {
         contents: &mut Contents<'_>,
     ) -> Result<(), Stop> {
         let Found::File { layer, inode, .. } = found else { return Ok(()) };
-        let number = inode.ino.index() as usize;
-        let known = self.numbers[*layer][number];
+        let known = *self.number(*layer, inode, is_whiteout);
         if known != 0 {
             return Ok(builder.add_link(name, known)?);
         }
@@ -336,11 +338,22 @@ impl<'a> Merge<'a> {
                 .retain(|(name, value)| settable::refusal(FileType::Whiteout, name, value).is_none());
         }
         let ino = builder.add(name, &kind, attributes)?;
-        self.numbers[*layer][number] = ino;
+        *self.number(*layer, inode, is_whiteout) = ino;
+        if is_whiteout {
+            return Ok(());
+        }
         if let FileKind::Regular { content: Some(content), .. } = inode.kind {
             contents.add(ino, *layer, content, inode.blocks)?;
         }
         Ok(())
+    }
+
+    /// The number in the result of an inode of a layer, 0 where it has none yet.
+    fn number(&mut self, layer: usize, inode: &Inode, is_whiteout: bool) -> &mut u32 {
+        if is_whiteout && inode.kind != FileKind::Whiteout {
+            return self.whiteouts.entry((layer, inode.ino.get())).or_default();
+        }
+        &mut self.numbers[layer][inode.ino.index() as usize]
     }
 
     /// The target of a symlink. Those of all symlinks are no more than their table, unless some have the same bytes of it.
