@@ -402,6 +402,44 @@ fn an_image_is_put_below_a_directory() {
     assert!(layers.refused(&["base.tess", "--at", "/opt/../jdk", "jdk.tess"]).contains("--at"));
 }
 
+/// Images at directories are above all at the root, wherever they are said, and among themselves in the order in which they are.
+#[test]
+fn images_below_directories_are_composed_in_their_order() {
+    let Some(layers) = Layers::new() else { return };
+    for (name, file) in [("base", "at/file"), ("top", "at/file"), ("one", "file"), ("two", "file")] {
+        layers.layer(name, |tree| {
+            tree.file(file, name);
+            tree.file(&file.replace("file", name), name);
+        });
+    }
+    let mut trees = Vec::new();
+    for (last, arguments) in [
+        ("two", ["base.tess", "top.tess", "--at", "at", "one.tess", "--at", "at", "two.tess"]),
+        ("two", ["--at", "at", "one.tess", "base.tess", "--at", "/at/", "two.tess", "top.tess"]),
+        ("two", ["--at", "at", "one.tess", "--at", "./at", "two.tess", "base.tess", "top.tess"]),
+        ("one", ["base.tess", "top.tess", "--at", "at", "two.tess", "--at", "at", "one.tess"]),
+    ] {
+        let report = layers.compose(&arguments);
+        trees.push(report["tree_id"].clone());
+        layers.expect(&report, &format!("merged-{}", trees.len()), |tree| {
+            for name in ["base", "top", "one", "two"] {
+                tree.file(&format!("at/{name}"), name);
+            }
+            tree.file("at/file", last);
+        });
+    }
+    assert!(trees[0] == trees[1] && trees[1] == trees[2] && trees[2] != trees[3]);
+    // One below the other, the higher one first or last.
+    let at = |pairs: &[&str]| layers.compose(&[&["base.tess"], pairs].concat())["tree_id"].clone();
+    let below = ["--at", "x", "one.tess", "--at", "x/y", "two.tess"];
+    let above = ["--at", "x/y", "two.tess", "--at", "x", "one.tess"];
+    assert_eq!(at(&below), at(&above), "they have no name in common");
+    // At the root it is above the others.
+    let (two, root) = (at(&["two.tess"]), at(&["--at", "/", "two.tess"]));
+    assert!(two == root && at(&["--at", "/", "two.tess", "one.tess"]) != at(&["two.tess", "one.tess"]));
+    assert_eq!(at(&["--at", "/", "two.tess", "one.tess"]), at(&["one.tess", "two.tess"]));
+}
+
 #[test]
 fn what_cannot_be_composed_is_named() {
     let Some(layers) = Layers::new() else { return };
@@ -419,6 +457,16 @@ fn what_cannot_be_composed_is_named() {
     });
     let said = layers.refused(&["base.tess", "one.tess"]);
     assert!(said.contains("tesserafs pack --packdir DIR SHARED.tess one.tess"), "{said}");
+    // The command does what is said of it.
+    layers.layer("same", |tree| tree.file("other", "text, too"));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(TESSERAFS);
+        let output = command.current_dir(layers.folder.path()).args(arguments).output().expect("tesserafs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["pack", "--quiet", "--packdir", "packs", "shared.tess", "one.tess"]);
+    let converted = layers.compose(&["base.tess", "shared.tess"]);
+    assert_eq!(converted["tree_id"], layers.compose(&["base.tess", "same.tess"])["tree_id"]);
     for (number, mark) in ["trusted.overlay.redirect", "user.overlay.metacopy"].iter().enumerate() {
         let name = format!("marked-{number}");
         layers.layer(&name, |tree| {
@@ -431,7 +479,10 @@ fn what_cannot_be_composed_is_named() {
     let mut broken = fs::read(layers.at("base.tess")).expect("read");
     broken[4200] ^= 1;
     fs::write(layers.at("broken.tess"), broken).expect("written");
-    assert!(layers.refused(&["base.tess", "broken.tess"]).contains("broken.tess: hash-block @"));
+    let said = layers.refused(&["base.tess", "broken.tess"]);
+    assert!(said.starts_with("tesserafs: broken.tess: hash-block @"), "{said}");
+    // The cause is said once.
+    assert_eq!(said.matches("hash-block").count(), 1, "{said}");
     assert!(layers.refused(&["base.tess", "nothing.tess"]).contains("nothing.tess"));
 }
 
