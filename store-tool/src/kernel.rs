@@ -7,10 +7,11 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, FsMountFlags,
-    FsOpenFlags, MountAttrFlags, MoveMountFlags,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags,
 };
 use tesserafs_format::Digest;
 use tesserafs_image::text;
@@ -34,6 +35,12 @@ impl Refusal {
     /// Where the driver was not asked.
     pub fn of(error: io::Error) -> Self {
         Self { errno: Errno::from_io_error(&error).unwrap_or(Errno::IO), reason: error.to_string() }
+    }
+
+    /// The same, for a path of the request.
+    fn at(path: &Path, error: &io::Error) -> Self {
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::LOOP);
+        Self { errno, reason: format!("{}: {error}", text::path(path)) }
     }
 
     /// Whether the driver says nothing about the image, so that FUSE may do: it is not there, or not for this user, or does not have
@@ -60,10 +67,7 @@ pub fn mount(
 ) -> Result<(), Refusal> {
     let plain = |errno: Errno| Refusal::of(errno.into());
     let context = fsopen(BY_KERNEL, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
-    let dir = open_dir(dir).map_err(|error| Refusal {
-        errno: Errno::from_io_error(&error).unwrap_or(Errno::LOOP),
-        reason: format!("{}: {error}", text::path(dir)),
-    })?;
+    let dir = open_dir(dir).map_err(|error| Refusal::at(dir, &error))?;
     let told = |errno: Errno| Refusal { errno, reason: reason(&context, errno) };
     fsconfig_set_string(context.as_fd(), "source", image).map_err(told)?;
     fsconfig_set_flag(context.as_fd(), "ro").map_err(told)?;
@@ -71,7 +75,11 @@ pub fn mount(
         fsconfig_set_string(context.as_fd(), "digest", format!("sha256:{id}")).map_err(told)?;
     }
     if let Some(pack_dir) = pack_dir {
-        fsconfig_set_string(context.as_fd(), "packdir", pack_dir).map_err(told)?;
+        // Open, as a string has 255 bytes at most.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = rustix::fs::open(pack_dir, flags, Mode::empty());
+        let open = open.map_err(|errno| Refusal::at(pack_dir, &errno.into()))?;
+        fsconfig_set_fd(context.as_fd(), "packdir", open.as_fd()).map_err(told)?;
     }
     match options.acl {
         Some(true) => fsconfig_set_flag(context.as_fd(), "acl").map_err(told)?,
