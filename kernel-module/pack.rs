@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 use tesserafs_format::limits::BLOCK_BYTES;
-use tesserafs_format::num::{low_u32, usize_from_u32};
+use tesserafs_format::num::usize_from_u32;
 use tesserafs_format::{Chunk, ChunkIndex, Image, Metadata, Pack, PackKind, Place};
 
 use crate::error::Failure;
@@ -72,7 +72,7 @@ impl Packs {
     {
         for PackFile { pack, .. } in self.files.iter() {
             let check = || {
-                let Some(chunk) = first_chunk(image, pack)? else {
+                let Some(chunk) = image.first_chunk(pack.index)? else {
                     return Ok(());
                 };
                 let mut stored = self.read([chunk].into_iter())?;
@@ -109,26 +109,6 @@ impl Packs {
         }
         Ok(Stored { runs })
     }
-}
-
-/// The first chunk that an image has in a pack. One whose chunks are in no order may seem to have none.
-fn first_chunk<M: Metadata<Error = Failure>>(
-    image: &Image<'_, M>,
-    pack: &Pack,
-) -> Result<Option<Chunk>, Failure> {
-    let (mut low, mut high) = (0, low_u32(image.sb.layout.chunks.records()));
-    let mut found = None;
-    while low < high {
-        let middle = low.midpoint(high);
-        let chunk = image.chunk(ChunkIndex(middle))?;
-        if chunk.pack < pack.index {
-            low = middle.saturating_add(1);
-        } else {
-            high = middle;
-            found = Some(chunk).filter(|chunk| chunk.pack == pack.index);
-        }
-    }
-    Ok(found)
 }
 
 /// Chunks that lie side by side in a pack, and are asked for in this order.

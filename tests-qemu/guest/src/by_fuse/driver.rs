@@ -138,6 +138,16 @@ fn packs(plan: &Plan, driver: &str, expected: &str) -> Result<String> {
     let (is_mounted, text) = mount(&[driver], &on_disk(&image.image))?;
     ensure!(!is_mounted && text.contains(&plan.packed.base_pack), "without its packs: {text}");
 
+    // A string of a mount is no longer than 255 bytes: the directory is passed open.
+    let far = std::path::PathBuf::from(format!("/tmp/far/{}/{}", "a".repeat(200), "b".repeat(200)));
+    crate::packs::copies(plan, &far)?;
+    expect(&[driver, "--packdir", far.to_str().context("text")?], image)?;
+    let line = std::fs::read_to_string("/proc/mounts").context("mounts")?;
+    ensure!(driver != "--kernel" || line.contains(&format!("packdir={}", far.display())), "{line}");
+    compare(image, Path::new(TARGET))?;
+    unmount()?;
+    std::fs::remove_dir_all("/tmp/far").context("failed to remove a directory")?;
+
     let beside = Path::new("/tmp/beside");
     crate::packs::copies(plan, beside)?;
     let copy = beside.join("copy.tess");
