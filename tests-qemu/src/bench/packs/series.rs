@@ -82,12 +82,12 @@ pub(super) const SERIES: [Series; 5] = [
     },
     Series {
         name: "source releases",
-        about: "ten point releases of a large source tree, OpenSSL 1.1.1n to 1.1.1w as crates.io has them (kernel.org is no package registry)",
+        about: "ten point releases of a large source tree, OpenSSL 1.1.1m to 1.1.1w as crates.io has them, which has taken 1.1.1r back (kernel.org is no package registry)",
         needs: "cargo",
         kind: Kind::Source(
             "openssl-src",
             [
-                "111.18.0", "111.19.0", "111.21.0", "111.22.0", "111.23.0", "111.24.0", "111.25.0", "111.26.0",
+                "111.17.0", "111.18.0", "111.19.0", "111.21.0", "111.22.0", "111.24.0", "111.25.0", "111.26.0",
                 "111.27.0", "111.28.0",
             ],
         ),
