@@ -3,9 +3,11 @@
 //! Updates in a file: what a host with one image needs to make another one, byte for byte.
 //!
 //! A bundle has, in this order, the head of the new image, its tables as differences to those of the old one, and the chunks that the old
-//! one lacks, in pieces: raw, as zstd frames that refer to what resembles them in the old image. Whoever applies it compresses the
-//! chunks again, to the bytes that the new image's digests name. That is tied to the version of libzstd, which the bundle names; a
+//! one lacks, in pieces: raw, as zstd frames that refer to what resembles them in the old image. To apply it is to compress the chunks
+//! again, to the bytes that the new image's digests name. That is tied to the version of libzstd, which the bundle names; a
 //! *portable* bundle has chunks as they are stored.
+//!
+//! Memory: both sides hold the tables of both images, some 250 bytes for a chunk and 50 for a content, and some hundred MiB of chunks.
 //!
 //! - [`stream`]: header and sections, each with its digest;
 //! - [`side`]: an image, its tables and raw bytes; [`wanted`]: what the old one lacks of the new one, found alike on both sides;
@@ -26,10 +28,21 @@ mod tables;
 mod wanted;
 
 use std::path::PathBuf;
+use std::thread;
+
+use crate::error::{Error, Result};
 
 pub use self::apply::apply;
 pub use self::create::create;
 pub use self::report::{ApplyReport, BundleReport};
+
+/// Does `work` with as many threads as there are processors, but no more than memory is for.
+fn in_pool<T: Send>(most: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(most);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let no_thread = |error| Error::Usage(format!("cannot start threads: {error}"));
+    pool.map_err(no_thread)?.install(work)
+}
 
 /// A request to make a bundle.
 #[derive(Clone, Debug)]

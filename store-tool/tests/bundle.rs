@@ -259,13 +259,72 @@ fn a_run_that_was_cut_off_goes_on() {
 
     // What is there of another image is no hindrance.
     fs::write(folder.join("made.tess.partial"), noise(9, 5_000_000)).expect("written");
+    fs::remove_file(folder.join("made.tess")).expect("removed");
+    let said = refused(folder, &["apply", "old.tess", "update", "made.tess"]);
+    assert!(said.contains("made.tess.partial: is in the way"), "{said}");
+    assert_eq!(len(folder, "made.tess.partial"), 5_000_000);
     done(folder, &["apply", "-q", "--force", "old.tess", "update", "made.tess"]);
     assert!(read(folder, "made.tess") == read(folder, "new.tess"));
-    let mut partial = read(folder, "new.tess");
-    partial[100_000..200_000].fill(7);
-    fs::write(folder.join("made.tess.partial"), partial).expect("written");
-    done(folder, &["apply", "-q", "--force", "old.tess", "update", "made.tess"]);
-    assert!(read(folder, "made.tess") == read(folder, "new.tess"));
+    // Nor is a byte of it taken that is not that of the new image, wherever it is.
+    let new = read(folder, "new.tess");
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut partial = new.clone();
+        change(&mut partial);
+        fs::write(folder.join("made.tess.partial"), partial).expect("written");
+        done(folder, &["apply", "-q", "--force", "old.tess", "update", "made.tess"]);
+        assert!(read(folder, "made.tess") == new);
+    };
+    changed(&|partial| partial[100_000..200_000].fill(7));
+    changed(&|partial| partial.extend(b"more"));
+    changed(&|partial| partial.truncate(new.len() - 1));
+    // All bytes that are zero: between tables, behind the pack.
+    changed(&|partial| partial[4096..].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = 1));
+    // The inputs are no unfinished image.
+    fs::rename(folder.join("old.tess"), folder.join("made.tess.partial")).expect("renamed");
+    let said = refused(folder, &["apply", "-f", "made.tess.partial", "update", "made.tess"]);
+    assert!(said.contains("is to be read"), "{said}");
+}
+
+#[test]
+fn packs_of_both_images_must_be_where_the_new_one_looks_for_them() {
+    let folder = folder();
+    let folder = folder.path();
+    // A pack as small as that of this file takes in no other.
+    fs::write(folder.join("root/etc/0"), "one more\n").expect("written");
+    image(folder, "third", Some(&["new"]));
+    done(folder, &["bundle", "-q", "--packdir", "packs", "-o", "update", "new", "third"]);
+    let elsewhere = folder.join("elsewhere");
+    fs::create_dir(&elsewhere).expect("a folder");
+    for pack in folder.join("packs").read_dir().expect("packs") {
+        let pack = pack.expect("a pack");
+        fs::copy(pack.path(), folder.join(pack.file_name())).expect("copied");
+    }
+    let said = refused(folder, &["apply", "new", "update", "elsewhere/third"]);
+    assert!(said.contains("is a pack of both images, and not there"), "{said}");
+    done(folder, &["apply", "-q", "--packdir", "packs", "new", "update", "elsewhere/third"]);
+    assert!(read(folder, "elsewhere/third") == read(folder, "third"));
+}
+
+#[test]
+fn an_image_with_bytes_that_nothing_proves_is_refused() {
+    let folder = folder();
+    let folder = folder.path();
+    let mut longer = read(folder, "new.tess");
+    longer.push(0);
+    fs::write(folder.join("longer.tess"), &longer).expect("written");
+    let said = refused(folder, &["bundle", "-o", "update", "old.tess", "longer.tess"]);
+    assert!(said.contains(&format!(
+        "longer.tess: has {} bytes, expected {}",
+        longer.len(),
+        longer.len() - 1
+    )));
+    let tree = u64::from_le_bytes(longer[0x28..0x30].try_into().expect("eight bytes")) as usize;
+    longer.pop();
+    longer[tree - 1] = 1;
+    fs::write(folder.join("longer.tess"), &longer).expect("written");
+    let said = refused(folder, &["bundle", "-o", "update", "old.tess", "longer.tess"]);
+    assert!(said.contains("other bytes than zeros"), "{said}");
+    assert!(!folder.join("update").exists());
 }
 
 #[test]

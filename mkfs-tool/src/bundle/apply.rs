@@ -2,8 +2,9 @@
 
 //! From an image and a bundle to the other image, byte for byte.
 //!
-//! The metadata comes first, and is compared with the image ID. It says what chunks there are: each is written when it has its digest,
-//! so what a run that was cut off has written can be told from what is missing.
+//! The metadata comes first, and is compared with the image ID. It says what chunks there are: each is verified before it is written. A
+//! run that goes on with the file of an earlier one reads each chunk back, and keeps it if it has its digest; all other bytes are
+//! written anew.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -13,6 +14,7 @@ use std::time::Instant;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGESTS_PER_BLOCK};
+use tesserafs_format::raw::MAGIC;
 use tesserafs_format::superblock::check_prefix;
 use tesserafs_format::{chunk_digest, Digest, Image, PackKind, SuperBlock};
 use tesserafs_image::{superblock, Source, VerifiedMetadata};
@@ -24,7 +26,7 @@ use super::side::Side;
 use super::stream::{Header, Kind, Reader};
 use super::tables::parts;
 use super::wanted::Wanted;
-use super::{head, ApplyReport, ApplyRequest};
+use super::{head, in_pool, ApplyReport, ApplyRequest};
 use crate::convert::{broken, Tables};
 use crate::encode::{sha256, zstd_version, Sha2};
 use crate::error::{Error, Result, Shown};
@@ -37,8 +39,15 @@ const PIECE: u64 = 1 << 20;
 /// Sections that are decoded at once, for each processor.
 const AT_ONCE: usize = 2;
 
+/// Threads, at most: each takes some 70 MiB.
+const THREADS_MAX: usize = 12;
+
 /// Applies a bundle.
 pub fn apply(request: &ApplyRequest, progress: &dyn Progress) -> Result<ApplyReport> {
+    in_pool(THREADS_MAX, || apply_bundle(request, progress))
+}
+
+fn apply_bundle(request: &ApplyRequest, progress: &dyn Progress) -> Result<ApplyReport> {
     let started = Instant::now();
     if is_stdout(&request.new) {
         return Err(Error::Usage("an image is written at places: name a file".to_owned()));
@@ -54,14 +63,26 @@ pub fn apply(request: &ApplyRequest, progress: &dyn Progress) -> Result<ApplyRep
     let old = Side::open(&source, &old.sb, request.pack_dir.as_deref())?;
     let (block, signature, sb) = read_head(&mut reader, &header)?;
 
-    let mut image = Partial::open(&request.new, request.force)?;
-    // What is there of another image is worth nothing.
+    let inputs = [&*request.old, &*request.bundle];
+    let mut image = Partial::open(&request.new, request.force, &inputs)?;
     let mut there = Box::new([0; BLOCK_SIZE]);
     if image.is_begun && (image.read(0, &mut *there).is_err() || there != block) {
+        // Of another image; or a file that is nobody's business here.
+        let is_ours = there.starts_with(&MAGIC) || there.iter().all(|byte| *byte == 0);
+        if !is_ours && !request.force {
+            return Err(Error::unsupported(
+                image.path(),
+                "is in the way, and no unfinished image; --force replaces it",
+            ));
+        }
         image.restart()?;
     }
     let written = write_metadata(&mut reader, &old, &image, &block, &signature, &sb);
-    written.inspect_err(|_| image.remove())?;
+    written.inspect_err(|_| {
+        if !image.is_begun {
+            image.remove();
+        }
+    })?;
     let kept = image.path().to_owned();
     let finished = Target { request, old: &old, sb: &sb, image }.fill(reader, progress);
     let (wanted, bundle_bytes) =
@@ -119,18 +140,21 @@ fn write_metadata<R: Read>(
     sb: &SuperBlock,
 ) -> Result<()> {
     let layout = &sb.layout;
-    // Between the tables there are zeros.
-    if !image.is_begun {
-        image.set_len(sb.file_bytes())?;
-    }
+    image.set_len(sb.file_bytes())?;
+    let mut end_of_last = layout.tree_offset;
+    let zeros = |from: u64, until: u64| image.write(from, &vec![0; until.saturating_sub(from) as usize]);
     for part in parts(&old.superblock().layout, layout) {
         let at = reader.at();
         let (_, section) = reader.next(&[Kind::Table])?;
         let bytes = part.decode(&section, &bytes(old, part.old)?);
         let bytes =
             bytes.ok_or_else(|| reader.broken(at, "this is no table that refers to the old image"))?;
+        // Less than a block is between two tables.
+        zeros(end_of_last, part.new.offset)?;
         image.write(part.new.offset, &bytes)?;
+        end_of_last = part.new.offset + part.new.len;
     }
+    zeros(end_of_last, layout.hash_offset)?;
     let offset = |number: u64| layout.tree_offset + number * BLOCK_BYTES;
     let mut below = (0, layout.geometry.metadata_blocks());
     let mut root = Digest::default();
@@ -154,6 +178,7 @@ fn write_metadata<R: Read>(
         ));
     }
     image.write(layout.image_bytes, signature)?;
+    zeros(layout.image_bytes + signature.len() as u64, sb.file_bytes())?;
     image.write(0, block)
 }
 
@@ -178,14 +203,30 @@ impl Target<'_, '_> {
         let metadata = VerifiedMetadata::new(&source, self.sb);
         let new = Tables::read(&Image::new(self.sb, &metadata)).map_err(broken(self.image.path()))?;
         let wanted = Wanted::new(&self.old.tables, &new);
+        let (behind_pack, tree_offset) = (BLOCK_BYTES + new.packs[0].bytes, self.sb.layout.tree_offset);
+        if behind_pack.next_multiple_of(BLOCK_BYTES) != tree_offset {
+            let reason =
+                format!("has {behind_pack} bytes with pack 0, and its tables begin at byte {tree_offset}");
+            return Err(Error::unsupported(self.image.path(), reason));
+        }
+        self.image.write(behind_pack, &vec![0; (tree_offset - behind_pack) as usize])?;
 
         let beside = self.request.new.parent().unwrap_or(Path::new(""));
         let dir = self.request.pack_dir.as_deref().unwrap_or(beside);
         let mut files: Vec<Option<Partial>> = new.packs.iter().map(|_| None).collect();
+        for pack in new.packs.iter().filter(|pack| pack.kind == PackKind::File) {
+            let path = dir.join(pack.digest.to_string());
+            let is_there = path.metadata().is_ok_and(|found| found.is_file() && found.len() == pack.bytes);
+            if !wanted.packs.contains(&pack.index.0) && !is_there {
+                let reason =
+                    "is a pack of both images, and not there: copy it, or say by --packdir where it is";
+                return Err(Error::unsupported(&path, reason));
+            }
+        }
         for index in &wanted.packs {
             let pack = &new.packs[usize::from(*index)];
             if pack.kind == PackKind::File {
-                let file = Partial::open(&dir.join(pack.digest.to_string()), true)?;
+                let file = Partial::open(&dir.join(pack.digest.to_string()), true, &[])?;
                 file.set_len(pack.bytes)?;
                 files[usize::from(*index)] = Some(file);
             }
@@ -226,13 +267,15 @@ impl Target<'_, '_> {
             write(*chunk, &stored)
         })?;
         for gap in &wanted.gaps {
-            let at = reader.at();
-            let (_, bytes) = reader.next(&[Kind::Gap])?;
-            if bytes.len() as u64 != gap.len {
-                return Err(reader.broken(at, format!("found {} bytes, expected {}", bytes.len(), gap.len)));
+            for (offset, len) in gap.sections() {
+                let at = reader.at();
+                let (_, bytes) = reader.next(&[Kind::Gap])?;
+                if bytes.len() as u64 != len {
+                    return Err(reader.broken(at, format!("found {} bytes, expected {len}", bytes.len())));
+                }
+                let place = place(gap.pack);
+                place.file.write(place.start + offset, &bytes)?;
             }
-            let place = place(gap.pack);
-            place.file.write(place.start + gap.offset, &bytes)?;
         }
         let mut rest = &*wanted.lacking;
         let mut ends = false;
@@ -246,7 +289,12 @@ impl Target<'_, '_> {
                     break;
                 }
                 let count = count(&section).filter(|count| *count <= rest.len());
-                let count = count.ok_or_else(|| reader.broken(at, "found more chunks than are lacking"))?;
+                let count = count.ok_or_else(|| {
+                    reader.broken(
+                        at,
+                        format!("found no piece of 1 to {} chunks, which are lacking", rest.len()),
+                    )
+                })?;
                 let (chunks, behind) = rest.split_at(count);
                 rest = behind;
                 some.push((at, chunks, section));

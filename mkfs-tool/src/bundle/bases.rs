@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What of the old image resembles a chunk of the new one: what stands in its place between chunks that both have; the same members of a
-//! group; else the file of that path, or of one that differs in numbers only.
+//! Finds the ranges of the old image that resemble a chunk of the new one. In this order: the bytes between the same two chunks that both
+//! images have, the same members of a group, the file of the same path, the file of a path that differs in numbers only.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -81,14 +81,16 @@ impl Bases {
                 let begin_of = |number: usize| new.tables.extents[number].file_offset.get();
                 let base = match around {
                     (Some((at, (before, left))), Some((_, (behind, right))))
-                        if before == behind && left <= right && right - left <= WHOLE + (end - start) =>
+                        if before == behind
+                            && left <= right
+                            && right - left <= WHOLE.saturating_add(end - start) =>
                     {
-                        let left = left + (new.end_of(content, at) - begin_of(at));
+                        let left = left.saturating_add(new.end_of(content, at) - begin_of(at));
                         near(before, left, right.max(left))
                     }
                     (Some((at, (before, left))), _) => {
-                        let left = left + (start - begin_of(at));
-                        near(before, left, left + (end - start))
+                        let left = left.saturating_add(start - begin_of(at));
+                        near(before, left, left.saturating_add(end - start))
                     }
                     (None, Some((at, (behind, right)))) => {
                         let right = right.saturating_sub(begin_of(at) - end);
@@ -102,7 +104,8 @@ impl Bases {
                             let (size, other) = (new.tables.sizes[content as usize], whole(known).len);
                             let at = (u128::from(start) * u128::from(other) / u128::from(size.max(1))) as u64;
                             let from = at.saturating_sub(FAR);
-                            Base { content: known, start: from, len: at - from + (end - start) + FAR }
+                            let len = (at - from).saturating_add(end - start).saturating_add(FAR);
+                            Base { content: known, start: from, len }
                         }
                     },
                 };
@@ -147,7 +150,7 @@ fn around(
 /// A range, and some bytes around it.
 fn near(content: u32, start: u64, end: u64) -> Base {
     let from = start.saturating_sub(NEAR);
-    Base { content, start: from, len: end + NEAR - from }
+    Base { content, start: from, len: end.saturating_add(NEAR) - from }
 }
 
 /// As far as the content has it.

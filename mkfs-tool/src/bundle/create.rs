@@ -6,8 +6,10 @@ use std::io::BufWriter;
 use std::time::Instant;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::Metadata;
-use tesserafs_image::{superblock, Source};
+use tesserafs_image::packs::DataError;
+use tesserafs_image::{superblock, Cancel, Source};
 
 use super::bases::Bases;
 use super::piece::{cut, encode, How};
@@ -15,7 +17,7 @@ use super::side::Side;
 use super::stream::{Header, Kind, Writer};
 use super::tables::{parts, Range};
 use super::wanted::Wanted;
-use super::{head, BundleReport, BundleRequest};
+use super::{head, in_pool, BundleReport, BundleRequest};
 use crate::convert::broken;
 use crate::encode::zstd_version;
 use crate::error::{Error, Result};
@@ -25,8 +27,15 @@ use crate::progress::Progress;
 /// Pieces that are made at once, for each processor.
 const AT_ONCE: usize = 2;
 
+/// Threads, at most: each takes some 160 MiB at level 19, and three times that above.
+const THREADS_MAX: usize = 5;
+
 /// Makes a bundle.
 pub fn create(request: &BundleRequest, progress: &dyn Progress) -> Result<BundleReport> {
+    in_pool(if request.level > 19 { 2 } else { THREADS_MAX }, || create_bundle(request, progress))
+}
+
+fn create_bundle(request: &BundleRequest, progress: &dyn Progress) -> Result<BundleReport> {
     let started = Instant::now();
     let output = Output::create(&request.output, request.force)?;
     let sources = [Source::open(&request.old)?, Source::open(&request.new)?];
@@ -36,6 +45,7 @@ pub fn create(request: &BundleRequest, progress: &dyn Progress) -> Result<Bundle
     let old = Side::open(&sources[0], &heads[0].sb, pack_dir)?;
     let new = Side::open(&sources[1], &heads[1].sb, pack_dir)?;
     let wanted = Wanted::new(&old.tables, &new.tables);
+    check(&new, &sources[1], &wanted)?;
 
     let header = Header {
         old: heads[0].id,
@@ -54,9 +64,11 @@ pub fn create(request: &BundleRequest, progress: &dyn Progress) -> Result<Bundle
         writer.section(Kind::Table, &section).map_err(at)?;
     }
     for gap in &wanted.gaps {
-        let mut bytes = vec![0; gap.len as usize];
-        new.packs.read_bytes(gap.pack, gap.offset, &mut bytes).map_err(broken(new.path))?;
-        writer.section(Kind::Gap, &bytes).map_err(at)?;
+        for (offset, len) in gap.sections() {
+            let mut bytes = vec![0; len as usize];
+            new.packs.read_bytes(gap.pack, offset, &mut bytes).map_err(broken(new.path))?;
+            writer.section(Kind::Gap, &bytes).map_err(at)?;
+        }
     }
 
     let bases = match request.portable {
@@ -93,6 +105,33 @@ pub fn create(request: &BundleRequest, progress: &dyn Progress) -> Result<Bundle
         bundle_bytes,
         started,
     ))
+}
+
+/// Refuses a new image with bytes that nothing proves, and that `apply` makes zero: it would be made otherwise, or by no host.
+fn check(new: &Side<'_>, source: &Source, wanted: &Wanted) -> Result<()> {
+    let sb = new.superblock();
+    if !source.is_device() && source.len() != sb.file_bytes() {
+        let reason = format!("has {} bytes, expected {}", source.len(), sb.file_bytes());
+        return Err(Error::unsupported(new.path, reason));
+    }
+    let layout = &sb.layout;
+    let behind_pack = BLOCK_BYTES + new.tables.packs[0].bytes;
+    let behind_signature = layout.image_bytes + u64::from(sb.signature_bytes);
+    for (start, end) in [(behind_pack, layout.tree_offset), (behind_signature, sb.file_bytes())] {
+        let mut bytes = vec![0; end.saturating_sub(start).min(BLOCK_BYTES) as usize];
+        source.read_at(start, &mut bytes)?;
+        if end.saturating_sub(start) >= BLOCK_BYTES || bytes.iter().any(|byte| *byte != 0) {
+            let reason = format!("has other bytes than zeros from byte {start} to {end}: see fsck.tesserafs");
+            return Err(Error::unsupported(new.path, reason));
+        }
+    }
+    for gap in &wanted.gaps {
+        new.packs.check_digest(gap.pack.into(), &Cancel::default()).map_err(|error| match error {
+            DataError::Broken(finding) => Error::unsupported(new.path, finding.to_string()),
+            DataError::Stop(error) => error.into(),
+        })?;
+    }
+    Ok(())
 }
 
 /// Bytes of the metadata of an image.

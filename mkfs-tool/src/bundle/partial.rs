@@ -8,7 +8,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{flock, renameat_with, FlockOperation, RenameFlags, CWD};
+use rustix::fs::{
+    flock, linkat, renameat_with, unlinkat, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, CWD,
+};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -28,7 +31,11 @@ pub(super) struct Partial {
 
 impl Partial {
     /// Begins the file that will be `target`, or goes on with it. A file of that name is replaced only with `force`.
-    pub(super) fn open(target: &Path, force: bool) -> Result<Self> {
+    /// `inputs` are files that it must not be.
+    pub(super) fn open(target: &Path, force: bool, inputs: &[&Path]) -> Result<Self> {
+        if target.is_dir() {
+            return Err(Error::unsupported(target, "is a directory"));
+        }
         if !force && target.symlink_metadata().is_ok() {
             return Err(Error::unsupported(target, "exists; --force replaces it"));
         }
@@ -36,14 +43,23 @@ impl Partial {
         name.push(SUFFIX);
         let path = PathBuf::from(name);
         let at = |error: io::Error| Error::io("open", &path)(error);
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(at)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::unsupported(&path, "is being written by another process"))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o666));
+        let file: File = file.map_err(|errno| at(errno.into()))?.into();
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+            Errno::WOULDBLOCK => Error::unsupported(&path, "is being written by another process"),
+            _ => Error::io("lock", &path)(errno),
+        })?;
         // Another process may have given it its name meanwhile.
         let (held, named) = (file.metadata().map_err(at)?, fs::symlink_metadata(&path).map_err(at)?);
-        if !held.is_file() || (held.dev(), held.ino()) != (named.dev(), named.ino()) {
-            return Err(Error::unsupported(&path, "was replaced by another process: try again"));
+        let identity = (held.dev(), held.ino());
+        if !held.is_file() || held.nlink() != 1 || identity != (named.dev(), named.ino()) {
+            let reason = "is no file of its own, or another process has replaced it";
+            return Err(Error::unsupported(&path, reason));
+        }
+        if inputs.iter().any(|input| crate::output::identity(input) == Some(identity)) {
+            let reason = "is where the image is written to, and is to be read: name it otherwise";
+            return Err(Error::unsupported(&path, reason));
         }
         let is_begun = held.len() > 0;
         Ok(Self { file, path, target: target.to_owned(), force, is_begun })
@@ -80,8 +96,15 @@ impl Partial {
     pub(super) fn commit(self) -> Result<()> {
         self.file.sync_data().map_err(Error::io("write", &self.path))?;
         let flags = if self.force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-        renameat_with(CWD, &self.path, CWD, &self.target, flags)
-            .map_err(Error::io("rename the finished file to", &self.target))
+        let renamed = match renameat_with(CWD, &self.path, CWD, &self.target, flags) {
+            // Network file systems know no such flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if !self.force => {
+                linkat(CWD, &self.path, CWD, &self.target, AtFlags::empty())
+                    .and_then(|()| unlinkat(CWD, &self.path, AtFlags::empty()))
+            }
+            renamed => renamed,
+        };
+        renamed.map_err(Error::io("rename the finished file to", &self.target))
     }
 
     /// Removes what there is.

@@ -22,8 +22,11 @@ const RAW_MAX: u64 = RAW + CHUNK_RAW_MAX as u64;
 const PREFIX_MAX: u64 = 12 << 20;
 
 /// Bytes of the list of these ranges, and the level of zstd for it. A range has a byte at least.
-const RANGES_MAX: usize = 16 << 20;
+const RANGES_MAX: usize = 4 << 20;
 const RANGES_LEVEL: i32 = 19;
+
+/// Chunks of the old image that are decoded for the ranges of a piece, at most.
+const DECODED_MAX: usize = 1 << 12;
 
 /// How chunks are shipped.
 const STORED: u64 = 0;
@@ -112,6 +115,7 @@ fn encode_delta(
         put(&mut list, range.len);
         before = range.content.into();
     }
+    let Some(prefix) = prefix(old, &ranges)?.filter(|_| list.len() <= RANGES_MAX) else { return Ok(None) };
     // The members of a group are many, and one like the other.
     let frame = compress(&list, &[], RANGES_LEVEL)?;
     let mut section = Vec::new();
@@ -119,7 +123,7 @@ fn encode_delta(
         put(&mut section, number);
     }
     section.extend(frame);
-    section.extend(compress(&raw, &prefix(old, &ranges)?, level)?);
+    section.extend(compress(&raw, &prefix, level)?);
     Ok(Some(section))
 }
 
@@ -148,14 +152,17 @@ fn ranges(bases: &Bases, chunks: &[u32]) -> Vec<Base> {
     ranges
 }
 
-/// The bytes of these ranges, one after the other.
-fn prefix(old: &Side<'_>, ranges: &[Base]) -> Result<Vec<u8>> {
+/// The bytes of these ranges, one after the other; none if that takes too long.
+fn prefix(old: &Side<'_>, ranges: &[Base]) -> Result<Option<Vec<u8>>> {
     let mut reader = RawReader::new(old)?;
-    let mut prefix = Vec::new();
+    let mut prefix = Vec::with_capacity(ranges.iter().map(|range| range.len as usize).sum());
     for range in ranges {
         reader.content(range.content, range.start, range.len, &mut prefix)?;
+        if reader.decoded > DECODED_MAX {
+            return Ok(None);
+        }
     }
-    Ok(prefix)
+    Ok(Some(prefix))
 }
 
 /// The chunks of a piece, stored as the new image has them: handed to `take` with their numbers.
@@ -194,13 +201,16 @@ pub(super) fn decode(
     }
     let ranges = match fields.ranges(old) {
         Some(ranges) if kind == DELTA => ranges,
-        _ => return Ok(Err("found ranges that the old image has not".to_owned())),
+        _ => return Ok(Err("found another kind of piece, or ranges that the old image has not".to_owned())),
     };
     let len: u64 = chunks.iter().map(|chunk| u64::from(record(chunk).raw_len)).sum();
     if len > RAW_MAX {
         return Ok(Err(format!("found chunks of {len} bytes, expected {RAW_MAX} at most")));
     }
-    let Some(raw) = decompress(fields.0, &prefix(old, &ranges)?, len as usize) else {
+    let Some(prefix) = prefix(old, &ranges)? else {
+        return Ok(Err(format!("found ranges in more than {DECODED_MAX} chunks of the old image")));
+    };
+    let Some(raw) = decompress(fields.0, &prefix, len as usize) else {
         return Ok(Err("found a frame that does not decode with the old image".to_owned()));
     };
     let mut compressor = Compressor::new(level)?;
@@ -274,7 +284,7 @@ impl Fields<'_> {
             let content = u32::try_from(before.checked_add(list.signed()?)?).ok()?;
             let (start, len) = (list.number()?, list.number()?);
             let size = *old.tables.sizes.get(content as usize)?;
-            if start.checked_add(len)? > size {
+            if len == 0 || start.checked_add(len)? > size {
                 return None;
             }
             left = left.checked_sub(len)?;

@@ -59,11 +59,13 @@ pub(super) struct RawReader<'s, 'a> {
     /// The chunk that was decoded last: contents of one group come one after the other.
     last: Option<u32>,
     raw: Vec<u8>,
+    /// Chunks that it has decoded.
+    pub(super) decoded: usize,
 }
 
 impl<'s, 'a> RawReader<'s, 'a> {
     pub(super) fn new(side: &'s Side<'a>) -> Result<Self> {
-        Ok(Self { side, decoder: Decoder::new()?, last: None, raw: Vec::new() })
+        Ok(Self { side, decoder: Decoder::new()?, last: None, raw: Vec::new(), decoded: 0 })
     }
 
     /// The raw bytes of a chunk, proven by the digest of the stored ones.
@@ -80,6 +82,7 @@ impl<'s, 'a> RawReader<'s, 'a> {
                 DataError::Stop(error) => error,
             })?;
             self.last = Some(index);
+            self.decoded += 1;
         }
         Ok(&self.raw)
     }

@@ -135,10 +135,14 @@ impl<R: Read> Reader<R> {
         if found != expected {
             return Err(reader.broken(0, format!("the header has digest {found}, expected {expected}")));
         }
-        let [version, flags, zstd_version] = [8, 12, 16].map(|at| number(&raw[at..]));
+        let [version, flags, zstd_version, zero] = [8, 12, 16, 20].map(|at| number(&raw[at..]));
         if version != VERSION {
             let reason =
                 format!("found version {version}, expected {VERSION}: use the tesserafs of its time");
+            return Err(reader.broken(0, reason));
+        }
+        if flags & !PORTABLE != 0 || zero != 0 {
+            let reason = format!("found flags {flags} and {zero}, expected {PORTABLE} or 0, and 0");
             return Err(reader.broken(0, reason));
         }
         let header = Header {
@@ -179,6 +183,13 @@ impl<R: Read> Reader<R> {
         }
         if kind == Kind::End && bytes != before.finalize()[..] {
             return Err(self.broken(at, "sections are missing, or in another order"));
+        }
+        if kind == Kind::End {
+            let mut more = [0];
+            let read = self.from.read(&mut more).map_err(Error::io("read", &self.path))?;
+            if read > 0 {
+                return Err(self.broken(self.at, "found bytes behind the end"));
+            }
         }
         Ok((kind, bytes))
     }
@@ -255,6 +266,8 @@ mod tests {
             assert!(read(&bad).is_err(), "byte {at}");
             assert!(read(&good[..at]).is_err(), "{at} bytes");
         }
+        let more = [&good[..], b"x"].concat();
+        assert!(read(&more).unwrap_err().to_string().contains("behind the end"));
         let first = HEADER..HEADER + SECTION + 5;
         let mut lost = good.clone();
         lost.drain(first);

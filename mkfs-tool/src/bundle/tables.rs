@@ -54,7 +54,8 @@ pub(super) fn parts(old: &Layout, new: &Layout) -> impl Iterator<Item = Part> {
             // Where a record as far as this one from the beginning is in the old table.
             let place = |at: u64| (u128::from(at) * u128::from(old_bytes) / u128::from(bytes)) as u64;
             let from = place(at).saturating_sub(AROUND) / unit * unit;
-            let until = ((place(at + len) + AROUND) / unit * unit).min(old_bytes);
+            let until = place(at + len).saturating_add(AROUND).min(from + 2 * AROUND + PART) / unit * unit;
+            let until = until.min(old_bytes);
             Part {
                 new: Range { offset: new.offset() + at, len },
                 old: Range { offset: old.offset() + from, len: until - from },

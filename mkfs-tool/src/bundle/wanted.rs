@@ -8,9 +8,6 @@ use tesserafs_format::{Digest, PackKind};
 
 use crate::convert::Tables;
 
-/// Bytes of a pack that no chunk has: a part of one is no longer.
-const GAP_MAX: u64 = 4 << 20;
-
 /// The bytes that are lacking.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -32,13 +29,27 @@ pub(super) struct Gap {
     pub(super) len: u64,
 }
 
+/// Bytes of a gap in a section.
+const GAP_MAX: u64 = 4 << 20;
+
+impl Gap {
+    /// The offsets in the pack, and the lengths, of its sections.
+    pub(super) fn sections(self) -> impl Iterator<Item = (u64, u64)> {
+        let starts = (0..self.len).step_by(GAP_MAX as usize);
+        starts.map(move |start| (self.offset + start, GAP_MAX.min(self.len - start)))
+    }
+}
+
 impl Wanted {
     pub(super) fn new(old: &Tables, new: &Tables) -> Self {
         let have: HashSet<Digest> =
             old.packs.iter().filter(|pack| pack.kind == PackKind::File).map(|pack| pack.digest).collect();
         let is_made = |index: usize| {
             let pack = &new.packs[index];
-            pack.bytes > 0 && (pack.kind == PackKind::Embedded || !have.contains(&pack.digest))
+            match pack.kind {
+                PackKind::Embedded => pack.bytes > 0,
+                PackKind::File => !have.contains(&pack.digest),
+            }
         };
         let chunks: HashMap<Digest, u32> =
             (0..).zip(&old.chunks).map(|(number, chunk)| (chunk.digest, number)).collect();
@@ -67,10 +78,8 @@ impl Wanted {
             covered.sort_unstable();
             let mut at = 0;
             for (start, end) in covered.into_iter().chain([(new.packs[index].bytes, u64::MAX)]) {
-                while at < start {
-                    let len = GAP_MAX.min(start - at);
-                    wanted.gaps.push(Gap { pack, offset: at, len });
-                    at += len;
+                if at < start {
+                    wanted.gaps.push(Gap { pack, offset: at, len: start - at });
                 }
                 at = at.max(end);
             }

@@ -16,8 +16,8 @@ Examples:
   tesserafs bundle --packdir packs/ --output update monday.tess tuesday.tess
   tesserafs bundle --portable monday.tess tuesday.tess > update      for hosts with another version of tesserafs
 
-Whoever applies it compresses chunks again, to the bytes that NEW has: with the version of libzstd that this
-program has, which the bundle names. A portable bundle has chunks as they are stored; it is two to eight times as long.
+`tesserafs apply` compresses chunks again, to the bytes that NEW has: with the version of libzstd that this program
+has, which the bundle names. A portable bundle has chunks as they are stored; it is two to eight times as long.
 
 Exit status: 0 done; 1 not done, and standard error says why; 2 usage error.";
 
@@ -57,7 +57,8 @@ Examples:
   tesserafs apply --packdir packs/ monday.tess update tuesday.tess
 
 NEW gets its name when all of it is there and has the image ID that the bundle names. Until then it is NEW.partial:
-a run that was cut off goes on with that. Packs are made in the same way.
+a run that was cut off goes on with that. Packs are made in the same way. Which image it makes, the bundle says:
+tesserafs mount --cert or --digest, or fsck.tesserafs --cert, tell whose it is.
 
 Exit status: 0 done; 1 not done, and standard error says why; 2 usage error.";
 
@@ -97,6 +98,8 @@ impl ApplyArgs {
     pub(super) fn run(self) -> Result<(), String> {
         let Self { old, bundle, new, packdir, made } = self;
         let request = ApplyRequest { old, bundle, new, pack_dir: packdir, force: made.force };
+        // The file that is not finished stays, for the next run.
+        remove_on_signal()?;
         let report = apply(&request, &*bar(&made)).map_err(|error| chain(&error))?;
         made.report(&request.new, || report.to_text(), || report.to_json())
     }
