@@ -44,8 +44,10 @@ const FILES: [(&str, &[u8], u32); 5] = [
 /// What multi-user.target wants besides.
 const WANTED: [&str; 2] = ["srv-app.mount", "tesserafs-guest.service"];
 
-/// Units that a machine without a network and with a root in memory has no use for: they take a quarter of an emulated boot.
-const MASKED: [&str; 25] = [
+/// Units that a machine without a network and with a root in memory has no use for: they take a quarter of an emulated boot. Podman's
+/// make a store in `/var`, which is an overlay: its driver `overlay` does not go there, and one that starts while another one tries
+/// finds that driver's folder, and fails.
+const MASKED: [&str; 27] = [
     "serial-getty@ttyS0.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -69,7 +71,9 @@ const MASKED: [&str; 25] = [
     "systemd-networkd-persistent-storage.service",
     "systemd-networkd.service",
     "systemd-random-seed.service",
+    "podman.service",
     "podman-restart.service",
+    "podman-auto-update.service",
     "podman-auto-update.timer",
 ];
 

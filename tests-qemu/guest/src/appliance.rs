@@ -90,7 +90,12 @@ fn multi_user() -> Result<String> {
         std::thread::sleep(Duration::from_millis(200));
     }
     let failed = printed("systemctl", &["--failed", "--no-legend", "--plain"])?;
-    ensure!(failed.trim().is_empty(), "units have failed: {failed}");
+    if !failed.trim().is_empty() {
+        let units: Vec<&str> = failed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        let of_units = units.iter().flat_map(|unit| ["--unit", *unit]);
+        let words: Vec<&str> = ["--no-pager", "--output=cat"].into_iter().chain(of_units).collect();
+        bail!("units have failed: {failed}{}", printed("journalctl", &words)?);
+    }
     let uptime = std::fs::read_to_string("/proc/uptime").context("failed to read the uptime")?;
     Ok(format!("{} s", uptime.split_whitespace().next().unwrap_or_default()))
 }
