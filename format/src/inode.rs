@@ -71,6 +71,16 @@ pub enum FileType {
 }
 
 impl FileType {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        FileType::Regular,
+        FileType::Directory,
+        FileType::Symlink,
+        FileType::Fifo,
+        FileType::Socket,
+        FileType::Whiteout,
+    ];
+
     /// The stored value.
     pub const fn value(self) -> u8 {
         match self {

@@ -7,16 +7,18 @@
 //! again, to the bytes that the new image's digests name. That is tied to the version of libzstd, which the bundle names; a
 //! *portable* bundle has chunks as they are stored.
 //!
-//! Memory: both sides hold the tables of both images, some 250 bytes for a chunk and 50 for a content, and some hundred MiB of chunks.
+//! Memory: both sides hold the tables of both images, so it grows with their metadata; and the chunks that each thread works on, which is
+//! why there is a limit of threads.
 //!
 //! - [`stream`]: header and sections, each with its digest;
 //! - [`side`]: an image, its tables and raw bytes; [`wanted`]: what the old one lacks of the new one, found alike on both sides;
 //! - [`head`] and [`tables`]: metadata; [`bases`]: what resembles a chunk; [`piece`]: chunks; [`frame`]: zstd;
-//! - [`mod@create`] writes a bundle; [`mod@apply`] reads it, into [`partial`] files; [`report`] tells of both.
+//! - [`mod@create`] writes a bundle; [`mod@apply`] reads it, and [`fill`] its chunks, into [`partial`] files; [`report`] tells of both.
 
 mod apply;
 mod bases;
 mod create;
+mod fill;
 mod frame;
 mod head;
 mod partial;
@@ -42,6 +44,11 @@ fn in_pool<T: Send>(most: usize, work: impl FnOnce() -> Result<T> + Send) -> Res
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let no_thread = |error| Error::Usage(format!("cannot start threads: {error}"));
     pool.map_err(no_thread)?.install(work)
+}
+
+/// Pieces that are made or applied at once: two for each thread, as they take different times.
+fn at_once() -> usize {
+    2 * rayon::current_num_threads()
 }
 
 /// A request to make a bundle.

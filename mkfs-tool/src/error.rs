@@ -87,7 +87,7 @@ pub enum Error {
     /// An existing image cannot be read.
     #[error(transparent)]
     Read(#[from] tesserafs_image::Error),
-    /// What was written so far stays, for the next run.
+    /// The unfinished file stays, for the next run.
     #[error("{cause}; {} has what is there, and the next run goes on with it", Shown(.path))]
     Unfinished {
         /// The reason.

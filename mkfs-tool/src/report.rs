@@ -124,9 +124,7 @@ impl Report {
 
     /// As JSON, with a newline.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+        to_json(self)
     }
 
     /// As a few lines for people.
@@ -204,4 +202,11 @@ fn counts(tree: &Tree) -> Counts {
     counts.names = tree.entries.len() as u64 - counts.directories;
     counts.hard_links = counts.names + 1 - counts.inodes;
     counts
+}
+
+/// A report for machines, with a newline.
+pub(crate) fn to_json(report: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(report).unwrap_or_default();
+    text.push('\n');
+    text
 }

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use mkfs_tesserafs::packs::SharedForm;
 use mkfs_tesserafs::sign::Signer;
@@ -14,7 +14,7 @@ use tesserafs_image::hash::sha256;
 
 mod support;
 
-use support::{build_with, TESSERAFS};
+use support::{build_with, done, refused, run, TESSERAFS};
 
 /// Bytes that no compressor makes shorter.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -76,23 +76,6 @@ fn image(folder: &Path, name: &str, parents: Option<&[&str]>) {
             rebase: false,
         });
     });
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(TESSERAFS).current_dir(folder).args(arguments).output().expect("tesserafs")
-}
-
-fn done(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
-
-fn refused(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    said
 }
 
 fn read(folder: &Path, name: &str) -> Vec<u8> {
@@ -214,9 +197,9 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let folder = folder();
     let folder = folder.path();
     done(folder, &["bundle", "-q", "-o", "update", "old.tess", "new.tess"]);
-    let said = refused(folder, &["apply", "new.tess", "update", "made.tess"]);
+    let said = refused(folder, 1, &["apply", "new.tess", "update", "made.tess"]);
     assert!(said.contains("update: is for the image sha256:") && said.contains("in new.tess"), "{said}");
-    let said = refused(folder, &["apply", "old.tess", "old.tess", "made.tess"]);
+    let said = refused(folder, 1, &["apply", "old.tess", "old.tess", "made.tess"]);
     assert!(said.contains("old.tess at byte 0: this is no bundle"), "{said}");
     // Of another time.
     let mut other = read(folder, "update");
@@ -224,9 +207,9 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let digest = sha256(&other[..88]);
     other[88..120].copy_from_slice(&digest.0);
     fs::write(folder.join("other"), other).expect("written");
-    let said = refused(folder, &["apply", "old.tess", "other", "made.tess"]);
+    let said = refused(folder, 1, &["apply", "old.tess", "other", "made.tess"]);
     assert!(said.contains("needs libzstd 1.0.0, found ") && said.contains("--portable"), "{said}");
-    let said = refused(folder, &["apply", "old.tess", "update", "new.tess"]);
+    let said = refused(folder, 1, &["apply", "old.tess", "update", "new.tess"]);
     assert!(said.contains("new.tess: exists; --force replaces it"), "{said}");
     assert!(!folder.join("made.tess").exists() && !folder.join("made.tess.partial").exists());
 }
@@ -239,7 +222,7 @@ fn a_run_that_was_cut_off_goes_on() {
     let update = read(folder, "update");
     for cut in (0..update.len()).step_by(update.len() / 12) {
         fs::write(folder.join("cut"), &update[..cut]).expect("written");
-        let said = refused(folder, &["apply", "old.tess", "cut", "made.tess"]);
+        let said = refused(folder, 1, &["apply", "old.tess", "cut", "made.tess"]);
         assert!(said.contains("the bundle ends there"), "{cut} bytes: {said}");
         assert!(!folder.join("made.tess").exists());
     }
@@ -248,7 +231,7 @@ fn a_run_that_was_cut_off_goes_on() {
         let mut changed = update.clone();
         changed[at] ^= 0x10;
         fs::write(folder.join("cut"), &changed).expect("written");
-        let said = refused(folder, &["apply", "old.tess", "cut", "made.tess"]);
+        let said = refused(folder, 1, &["apply", "old.tess", "cut", "made.tess"]);
         assert!(said.contains("cut at byte ") || said.contains("cut: "), "{at}: {said}");
         assert!(!folder.join("made.tess").exists());
     }
@@ -257,10 +240,10 @@ fn a_run_that_was_cut_off_goes_on() {
     assert!(read(folder, "made.tess") == read(folder, "new.tess"));
     assert!(!folder.join("made.tess.partial").exists());
 
-    // What is there of another image is no hindrance.
+    // A file of another image is no hindrance.
     fs::write(folder.join("made.tess.partial"), noise(9, 5_000_000)).expect("written");
     fs::remove_file(folder.join("made.tess")).expect("removed");
-    let said = refused(folder, &["apply", "old.tess", "update", "made.tess"]);
+    let said = refused(folder, 1, &["apply", "old.tess", "update", "made.tess"]);
     assert!(said.contains("made.tess.partial: is in the way"), "{said}");
     assert_eq!(len(folder, "made.tess.partial"), 5_000_000);
     done(folder, &["apply", "-q", "--force", "old.tess", "update", "made.tess"]);
@@ -281,7 +264,7 @@ fn a_run_that_was_cut_off_goes_on() {
     changed(&|partial| partial[4096..].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = 1));
     // The inputs are no unfinished image.
     fs::rename(folder.join("old.tess"), folder.join("made.tess.partial")).expect("renamed");
-    let said = refused(folder, &["apply", "-f", "made.tess.partial", "update", "made.tess"]);
+    let said = refused(folder, 1, &["apply", "-f", "made.tess.partial", "update", "made.tess"]);
     assert!(said.contains("is to be read"), "{said}");
 }
 
@@ -299,7 +282,7 @@ fn packs_of_both_images_must_be_where_the_new_one_looks_for_them() {
         let pack = pack.expect("a pack");
         fs::copy(pack.path(), folder.join(pack.file_name())).expect("copied");
     }
-    let said = refused(folder, &["apply", "new", "update", "elsewhere/third"]);
+    let said = refused(folder, 1, &["apply", "new", "update", "elsewhere/third"]);
     assert!(said.contains("is a pack of both images, and not there"), "{said}");
     done(folder, &["apply", "-q", "--packdir", "packs", "new", "update", "elsewhere/third"]);
     assert!(read(folder, "elsewhere/third") == read(folder, "third"));
@@ -312,7 +295,7 @@ fn an_image_with_bytes_that_nothing_proves_is_refused() {
     let mut longer = read(folder, "new.tess");
     longer.push(0);
     fs::write(folder.join("longer.tess"), &longer).expect("written");
-    let said = refused(folder, &["bundle", "-o", "update", "old.tess", "longer.tess"]);
+    let said = refused(folder, 1, &["bundle", "-o", "update", "old.tess", "longer.tess"]);
     assert!(said.contains(&format!(
         "longer.tess: has {} bytes, expected {}",
         longer.len(),
@@ -322,7 +305,7 @@ fn an_image_with_bytes_that_nothing_proves_is_refused() {
     longer.pop();
     longer[tree - 1] = 1;
     fs::write(folder.join("longer.tess"), &longer).expect("written");
-    let said = refused(folder, &["bundle", "-o", "update", "old.tess", "longer.tess"]);
+    let said = refused(folder, 1, &["bundle", "-o", "update", "old.tess", "longer.tess"]);
     assert!(said.contains("other bytes than zeros"), "{said}");
     assert!(!folder.join("update").exists());
 }
@@ -335,7 +318,7 @@ fn a_damaged_old_image_is_named() {
     let mut old = read(folder, "old.tess");
     old[4096 + 1_000_000] ^= 1;
     fs::write(folder.join("old.tess"), old).expect("written");
-    let said = refused(folder, &["apply", "old.tess", "update", "made.tess"]);
+    let said = refused(folder, 1, &["apply", "old.tess", "update", "made.tess"]);
     assert!(said.contains("old.tess: error: chunk-digest @ chunk "), "{said}");
     assert!(!folder.join("made.tess").exists());
 }

@@ -3,14 +3,12 @@
 //! `tesserafs pack` and `tesserafs unpack`, as a user types them.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
 mod support;
 
-use support::{build, TESSERAFS};
+use support::{build, done, refused, run};
 
 /// A folder with an image in one file.
 fn folder() -> TempDir {
@@ -23,25 +21,6 @@ fn folder() -> TempDir {
     }
     build(folder.path());
     folder
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(TESSERAFS).current_dir(folder).args(arguments).output().expect("tesserafs")
-}
-
-/// What it prints.
-fn done(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// What it says where it does nothing, with this status.
-fn refused(folder: &Path, status: i32, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
-    said
 }
 
 #[test]

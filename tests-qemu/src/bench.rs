@@ -2,7 +2,7 @@
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
-//! In what ten versions of a tree take ([`packs`]), and in what reads metadata alone ([`metadata`]).
+//! In what ten versions of a tree take ([`packs`]), and in the verbs that read metadata alone ([`metadata`]).
 //! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.

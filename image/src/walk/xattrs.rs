@@ -19,16 +19,6 @@ use crate::finding::Finding;
 use crate::hash::Hasher;
 use crate::text;
 
-/// All types of files.
-const TYPES: [FileType; 6] = [
-    FileType::Regular,
-    FileType::Directory,
-    FileType::Symlink,
-    FileType::Fifo,
-    FileType::Socket,
-    FileType::Whiteout,
-];
-
 /// For each set the types of files that cannot have all of its xattrs, a bit for each type.
 ///
 /// So a set is looked through once, whatever number of inodes say to have it.
@@ -144,7 +134,7 @@ fn check_set(context: &Context<'_>, set: XattrSet) -> Result<(Digest, u8), Broke
             return Err(FormatError::new(Rule::XattrOrder, place, found, expected).into());
         }
         let value = value(context, set, &entry, name)?;
-        let refused = TYPES.iter().filter(|of| refusal(**of, name, &value).is_some());
+        let refused = FileType::ALL.iter().filter(|of| refusal(**of, name, &value).is_some());
         types |= refused.fold(0, |types, of| types | bit(*of));
         before.clear();
         before.extend_from_slice(name);

@@ -121,7 +121,7 @@ impl Bases {
     }
 }
 
-/// What both images have before and behind an extent: an extent of the new one, and its place in the old one.
+/// The nearest extent that both images have: its number in the new one, and its place in the old one.
 type Known = Option<(usize, (u32, u64))>;
 
 /// Each extent that is not known, with those around it that are.

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tesserafs_format::limits::BLOCK_BYTES;
-use tesserafs_format::Metadata;
 use tesserafs_image::packs::DataError;
 use tesserafs_image::{superblock, Cancel, Source};
 
@@ -15,24 +14,24 @@ use super::bases::Bases;
 use super::piece::{cut, encode, How};
 use super::side::Side;
 use super::stream::{Header, Kind, Writer};
-use super::tables::{parts, Range};
+use super::tables::parts;
 use super::wanted::Wanted;
-use super::{head, in_pool, BundleReport, BundleRequest};
+use super::{at_once, head, in_pool, BundleReport, BundleRequest};
 use crate::convert::broken;
 use crate::encode::zstd_version;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::progress::Progress;
 
-/// Pieces that are made at once, for each processor.
-const AT_ONCE: usize = 2;
-
-/// Threads, at most: each takes some 160 MiB at level 19, and three times that above.
-const THREADS_MAX: usize = 5;
+/// Threads at levels up to 19, at most: two of them have taken 250 MB, with all that the program has; and above.
+const THREADS_MAX: usize = 6;
+const SLOW_THREADS_MAX: usize = 2;
 
 /// Makes a bundle.
 pub fn create(request: &BundleRequest, progress: &dyn Progress) -> Result<BundleReport> {
-    in_pool(if request.level > 19 { 2 } else { THREADS_MAX }, || create_bundle(request, progress))
+    in_pool(if request.level > 19 { SLOW_THREADS_MAX } else { THREADS_MAX }, || {
+        create_bundle(request, progress)
+    })
 }
 
 fn create_bundle(request: &BundleRequest, progress: &dyn Progress) -> Result<BundleReport> {
@@ -59,7 +58,7 @@ fn create_bundle(request: &BundleRequest, progress: &dyn Progress) -> Result<Bun
     writer.section(Kind::Head, &head::encode(&heads[1], &sources[1])?).map_err(at)?;
     let mut metadata_bytes = 0;
     for part in parts(&old.superblock().layout, &new.superblock().layout) {
-        let section = part.encode(&bytes(&new, part.new)?, &bytes(&old, part.old)?)?;
+        let section = part.encode(&new.metadata(part.new)?, &old.metadata(part.old)?)?;
         metadata_bytes += section.len() as u64;
         writer.section(Kind::Table, &section).map_err(at)?;
     }
@@ -81,7 +80,7 @@ fn create_bundle(request: &BundleRequest, progress: &dyn Progress) -> Result<Bun
         chunks.iter().map(|chunk| u64::from(new.tables.chunks[*chunk as usize].stored_len)).sum()
     };
     progress.found(stored(&wanted.lacking));
-    for some in pieces.chunks(rayon::current_num_threads() * AT_ONCE) {
+    for some in pieces.chunks(at_once()) {
         let sections: Result<Vec<_>> = some
             .into_par_iter()
             .map(|chunks| {
@@ -132,13 +131,4 @@ fn check(new: &Side<'_>, source: &Source, wanted: &Wanted) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Bytes of the metadata of an image.
-pub(super) fn bytes(side: &Side<'_>, range: Range) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; range.len as usize];
-    if !bytes.is_empty() {
-        side.metadata.read(range.offset, &mut bytes).map_err(broken(side.path))?;
-    }
-    Ok(bytes)
 }

@@ -13,6 +13,7 @@ use super::stream::Header;
 use super::wanted::Wanted;
 use super::{ApplyRequest, BundleRequest};
 use crate::error::Shown;
+use crate::report::to_json;
 
 /// The bundle that was made.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +66,7 @@ impl BundleReport {
 
     /// As JSON, with a newline.
     pub fn to_json(&self) -> String {
-        json(self)
+        to_json(self)
     }
 
     /// As a few lines for people.
@@ -128,7 +129,7 @@ impl ApplyReport {
 
     /// As JSON, with a newline.
     pub fn to_json(&self) -> String {
-        json(self)
+        to_json(self)
     }
 
     /// As a few lines for people.
@@ -141,10 +142,4 @@ impl ApplyReport {
             writeln!(text, "{} chunks of the old image, {} of the bundle", self.copied_chunks, self.chunks);
         text
     }
-}
-
-fn json(report: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(report).unwrap_or_default();
-    text.push('\n');
-    text
 }

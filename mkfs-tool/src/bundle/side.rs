@@ -5,10 +5,11 @@
 use std::path::Path;
 
 use tesserafs_format::extent::HOLE;
-use tesserafs_format::{ChunkIndex, Image, SuperBlock};
+use tesserafs_format::{Image, Metadata, SuperBlock};
 use tesserafs_image::packs::{DataError, Decoder, Packs};
 use tesserafs_image::{Source, VerifiedMetadata};
 
+use super::tables::Span;
 use crate::convert::{broken, Tables};
 use crate::error::{Error, Result, Shown};
 
@@ -30,6 +31,15 @@ impl<'a> Side<'a> {
         let packs: Vec<_> = tables.packs.iter().copied().map(Some).collect();
         let packs = Packs::open(source, &packs, pack_dir.unwrap_or(beside))?;
         Ok(Self { path, metadata, tables, packs })
+    }
+
+    /// Bytes of its metadata.
+    pub(super) fn metadata(&self, span: Span) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; span.len as usize];
+        if !bytes.is_empty() {
+            self.metadata.read(span.offset, &mut bytes).map_err(broken(self.path))?;
+        }
+        Ok(bytes)
     }
 
     pub(super) fn superblock(&self) -> &'a SuperBlock {
@@ -107,7 +117,7 @@ impl<'s, 'a> RawReader<'s, 'a> {
                 continue;
             }
             let skipped = u64::from(extent.chunk_offset.get()) + (from - begin);
-            let raw = self.chunk(ChunkIndex(extent.chunk.get()).0)?;
+            let raw = self.chunk(extent.chunk.get())?;
             let range = skipped as usize..(skipped + until.saturating_sub(from)) as usize;
             let bytes = raw.get(range).ok_or_else(|| {
                 Error::unsupported(side.path, format!("changed while content {content} was read"))

@@ -27,7 +27,7 @@ const PROVEN: usize = 8 + 4 * 4 + 2 * 32;
 /// Bytes of the header of a section: kind, zero, length, and the SHA-256 of the section.
 const SECTION: usize = 4 + 4 + 8 + 32;
 
-/// What a bundle says of itself.
+/// The header of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// The image ID of what it is applied to.

@@ -27,7 +27,7 @@ const LEVEL: i32 = 19;
 
 /// Bytes of an image: the first one, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct Span {
     pub(super) offset: u64,
     pub(super) len: u64,
 }
@@ -35,8 +35,8 @@ pub(super) struct Range {
 /// A part of a table, and the part of the old image's table that resembles it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    pub(super) new: Range,
-    pub(super) old: Range,
+    pub(super) new: Span,
+    pub(super) old: Span,
     /// Bytes of a record of numbers; none where there are no numbers.
     record: Option<usize>,
 }
@@ -57,8 +57,8 @@ pub(super) fn parts(old: &Layout, new: &Layout) -> impl Iterator<Item = Part> {
             let until = place(at + len).saturating_add(AROUND).min(from + 2 * AROUND + PART) / unit * unit;
             let until = until.min(old_bytes);
             Part {
-                new: Range { offset: new.offset() + at, len },
-                old: Range { offset: old.offset() + from, len: until - from },
+                new: Span { offset: new.offset() + at, len },
+                old: Span { offset: old.offset() + from, len: until - from },
                 record,
             }
         })
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn part(len: usize, record: Option<usize>) -> Part {
-        let range = Range { offset: 0, len: len as u64 };
+        let range = Span { offset: 0, len: len as u64 };
         Part { new: range, old: range, record }
     }
 

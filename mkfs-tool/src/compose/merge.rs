@@ -85,19 +85,10 @@ impl Set {
     fn new(xattrs: Xattrs) -> Self {
         let is_refused =
             |of: &FileType| xattrs.iter().any(|(name, value)| settable::refusal(*of, name, value).is_some());
-        let refused = TYPES.iter().filter(|of| is_refused(of)).fold(0, |types, of| types | bit(*of));
+        let refused = FileType::ALL.iter().filter(|of| is_refused(of)).fold(0, |types, of| types | bit(*of));
         Self { marks: marks::read(&xattrs), xattrs, refused }
     }
 }
-
-const TYPES: [FileType; 6] = [
-    FileType::Regular,
-    FileType::Directory,
-    FileType::Symlink,
-    FileType::Fifo,
-    FileType::Socket,
-    FileType::Whiteout,
-];
 
 fn bit(file_type: FileType) -> u8 {
     1 << file_type.value()

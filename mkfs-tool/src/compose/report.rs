@@ -14,6 +14,7 @@ use crate::encode::Map;
 use crate::error::Shown;
 use crate::image::Written;
 use crate::packs::PackReport;
+use crate::report::to_json;
 use crate::tree::Tree;
 
 /// The image that a composition made.
@@ -74,9 +75,7 @@ impl ComposeReport {
 
     /// As JSON, with a newline.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+        to_json(self)
     }
 
     /// As a few lines for people.

@@ -13,6 +13,7 @@ use super::{Conversion, Tables};
 use crate::error::Shown;
 use crate::image::Written;
 use crate::packs::PacksReport;
+use crate::report::to_json;
 
 /// The image that a conversion made.
 #[derive(Clone, Debug, Serialize)]
@@ -65,9 +66,7 @@ impl ConvertReport {
 
     /// As JSON, with a newline.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+        to_json(self)
     }
 
     /// As a few lines for people.

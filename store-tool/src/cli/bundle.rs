@@ -17,7 +17,7 @@ Examples:
   tesserafs bundle --portable monday.tess tuesday.tess > update      for hosts with another version of tesserafs
 
 `tesserafs apply` compresses chunks again, to the bytes that NEW has: with the version of libzstd that this program
-has, which the bundle names. A portable bundle has chunks as they are stored; it is two to eight times as long.
+has, which the bundle names. A portable bundle has chunks as they are stored, and is longer.
 
 Exit status: 0 done; 1 not done, and standard error says why; 2 usage error.";
 

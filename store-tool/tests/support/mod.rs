@@ -68,6 +68,26 @@ pub(crate) fn build_with(folder: &Path, change: impl FnOnce(&mut Config)) -> Pat
     image
 }
 
+/// Runs the program in a folder.
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(TESSERAFS).current_dir(folder).args(arguments).output().expect("tesserafs")
+}
+
+/// The words that it prints.
+pub(crate) fn done(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Its error, where it does nothing and ends with this status.
+pub(crate) fn refused(folder: &Path, status: i32, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+    said
+}
+
 /// A mount by FUSE in the foreground.
 pub(crate) struct Mount {
     /// Where it is.

@@ -144,7 +144,7 @@ fn spare(plan: &Plan) -> Result<String> {
     }
 }
 
-/// What is passed open is no pack if it is no regular file; it is not opened again to see that.
+/// An open pipe is no pack, which is found before it is opened again.
 fn open_pipe(plan: &Plan) -> Result<String> {
     let (pipe, _writer) = rustix::pipe::pipe().context("failed to make a pipe")?;
     let pipe = fs::File::from(pipe);

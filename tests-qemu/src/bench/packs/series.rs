@@ -97,7 +97,7 @@ pub(super) const SERIES: [Series; 5] = [
 /// The series of which single files are taken, too.
 pub(super) const PYTHON: &Series = &SERIES[1];
 
-/// What all versions of the Python application depend on: of the day when they are fetched, it would not be the same in each.
+/// The dependencies of all versions of the Python application: those of the day when they are fetched would differ.
 const PYTHON_DEPENDENCIES: [&str; 8] = [
     "cffi==1.17.1",
     "cryptography==44.0.0",
