@@ -12,10 +12,12 @@ use tesserafs_image::text;
 
 use self::args::Args;
 use self::request::{request, Request};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit_code::ExitCode;
 use crate::progress::{Bar, How, Lines, Progress, Silent};
-use crate::{build, output, sign, PROGRAM};
+use crate::report::Report;
+use crate::{build, build_layers, output, sign, PROGRAM};
 
 /// The reports of a build, and where they go.
 struct Telling {
@@ -34,6 +36,31 @@ impl Telling {
             How::Auto if io::stderr().is_terminal() => Box::new(Bar::new()),
             How::Auto => Box::new(Lines::patient()),
             How::None => Box::new(Silent),
+        }
+    }
+
+    /// Tells of images that were built, in the form that is wanted.
+    fn report<'a>(
+        &self,
+        config: &Config,
+        images: impl IntoIterator<Item = &'a Report>,
+        json: impl FnOnce() -> String,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
+        match (self.json, self.quiet) {
+            (true, _) => self.say(&json()),
+            (false, true) => {
+                // With --verbose, what options ask for is wanted all the same.
+                for line in images.into_iter().flat_map(|image| {
+                    let lines = image.left_out.to_text(config.filter.verbose);
+                    lines.lines().map(str::to_owned).collect::<Vec<_>>()
+                }) {
+                    // Nobody may be there to read it, and the image is complete.
+                    let _ = writeln!(io::stderr(), "{PROGRAM}: {line}");
+                }
+                Ok(())
+            }
+            (false, false) => self.say(&text()),
         }
     }
 
@@ -105,18 +132,14 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
                      root of the tree, one without a slash a name at any depth"
                 );
             }
-            match (telling.json, telling.quiet) {
-                (true, _) => telling.say(&report.to_json()),
-                (false, true) => {
-                    // With --verbose, what options ask for is wanted all the same.
-                    for line in report.left_out.to_text(config.filter.verbose).lines() {
-                        // Nobody may be there to read it, and the image is complete.
-                        let _ = writeln!(io::stderr(), "{PROGRAM}: {line}");
-                    }
-                    Ok(())
-                }
-                (false, false) => telling.say(&report.to_text()),
-            }
+            telling.report(&config, [&report], || report.to_json(), || report.to_text())
+        }
+        Request::BuildLayers(config) => {
+            let progress = telling.progress();
+            let report = build_layers(&config, &*progress);
+            drop(progress);
+            let report = report?;
+            telling.report(&config, &report.built, || report.to_json(), || report.to_text())
         }
         Request::Emit { image, data } => {
             let (_, _, prefix) = sign::open_image(&image)?;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::image::Annotations;
 use crate::packs::SharedForm;
 use crate::sign::Signer;
+use crate::source::oci::OciImage;
 use crate::source::Filter;
 
 /// Where the tree is.
@@ -22,12 +23,14 @@ pub enum SourcePath {
     Directory(PathBuf),
     /// A tar archive; `-` is standard input.
     Tar(PathBuf),
+    /// A container image.
+    Oci(OciImage),
 }
 
 /// A build.
 #[derive(Debug)]
 pub struct Config {
-    /// The image to build.
+    /// The image to build; of layers the directory of the images.
     pub image: PathBuf,
     /// Where the tree is.
     pub source: SourcePath,

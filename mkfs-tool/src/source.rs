@@ -11,6 +11,7 @@ pub mod exclude;
 mod filter;
 pub mod holes;
 pub mod left_out;
+pub mod oci;
 pub(crate) mod overlay;
 pub mod owner;
 pub mod tar;

@@ -77,7 +77,7 @@ fn a_directory_keeps_the_whiteouts_that_hide_something() {
 }
 
 #[test]
-fn the_root_of_a_directory_may_be_opaque() {
+fn the_mark_of_a_root_hides_nothing() {
     let sandbox = Sandbox::new();
     sandbox.write("src/a/f", "x");
     let root = sandbox.path("src");
@@ -89,7 +89,8 @@ fn the_root_of_a_directory_may_be_opaque() {
     std::fs::hard_link(root.join("a/nothing"), root.join("nothing")).unwrap();
     sandbox.mkfs(["image", "src"]);
     let read = read_image(&sandbox.path("image"));
-    assert_eq!(read.items.keys().map(String::as_str).collect::<Vec<_>>(), ["/", "a", "a/f"]);
+    let names: Vec<_> = read.items.keys().map(String::as_str).collect();
+    assert_eq!(names, ["/", "a", "a/f", "a/nothing", "nothing"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use clap::{ArgGroup, Parser};
 use super::request::chunk_sizes;
 use crate::config::DEFAULT_LEVEL;
 use crate::progress::How;
+use crate::source::oci::Platform;
 use crate::source::{AclNames, Devices};
 
 const EXAMPLES: &str = "\
@@ -25,6 +26,9 @@ Examples:
   mkfs.tesserafs --packdir packs --parent monday.tess tuesday.tess rootfs/
   docker export box | mkfs.tesserafs --tar - - | ssh host 'cat >box.tess'
   mkfs.tesserafs --tar container.tar.gz --prefix rootfs root.tess
+  docker save app | mkfs.tesserafs --oci - app.tess
+  mkfs.tesserafs --oci layout:latest --platform linux/arm64 app.tess
+  mkfs.tesserafs --oci layout:latest --packdir packs --layers layers/
 
 Signing with a key on another machine:
   mkfs.tesserafs --emit-signed-data data root.tess rootfs/
@@ -56,11 +60,11 @@ represented, and there is no image (if only the report could not be written, the
 2 the command line makes no sense. A signal leaves no image either, unless it was complete
 already. The program ends with SIGABRT where memory cannot be had.";
 
-/// Builds a tesserafs image from a directory or a tar archive.
+/// Builds a tesserafs image from a directory, a tar archive or a container image.
 #[derive(Debug, Parser)]
 #[command(name = "mkfs.tesserafs", bin_name = "mkfs.tesserafs", version)]
 #[command(after_help = EXAMPLES, max_term_width = 110)]
-#[command(group = ArgGroup::new("from").args(["source", "tar", "attach_signature"]))]
+#[command(group = ArgGroup::new("from").args(["source", "tar", "oci", "attach_signature"]))]
 pub(super) struct Args {
     /// The image; - is standard output
     pub(super) image: PathBuf,
@@ -71,6 +75,26 @@ pub(super) struct Args {
     /// Take the tree from a tar archive (ustar, PAX, GNU; plain, gzip or zstd); - is standard input
     #[arg(long, value_name = "FILE")]
     pub(super) tar: Option<PathBuf>,
+
+    /// Take the tree from a container image: an OCI image layout, an archive of one, what `docker save` or `podman save` writes, or a
+    /// directory of `skopeo copy dir:`; - is standard input. All layers are put one over the other, digests are compared, and
+    /// configuration and manifest become the annotations org.opencontainers.image.config and org.opencontainers.image.manifest
+    #[arg(long, value_name = "PLACE[:REF]")]
+    pub(super) oci: Option<PathBuf>,
+
+    /// Of a container image for several machines, the one for this [default: linux and the architecture of this machine]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", requires = "oci", help_heading = "Container images")]
+    pub(super) platform: Option<Platform>,
+
+    /// Make an image of each layer, for `tesserafs compose`, in the directory IMAGE; a layer that is there already stays
+    #[arg(
+        long,
+        requires = "oci",
+        requires = "packdir",
+        conflicts_with = "emit_signed_data",
+        help_heading = "Container images"
+    )]
+    pub(super) layers: bool,
 
     /// Take N names off the start of each path of the archive, and leave out entries with no name left (a
     /// directory with N names becomes the root)
@@ -156,7 +180,7 @@ pub(super) struct Args {
     pub(super) exclude_from: Vec<PathBuf>,
 
     /// Leave out what is mounted in the directory: mount points stay, and are empty
-    #[arg(long, conflicts_with = "tar")]
+    #[arg(long, conflicts_with_all = ["tar", "oci"])]
     pub(super) one_file_system: bool,
 
     /// SELinux labels from a policy's file_contexts, in place of those of the source

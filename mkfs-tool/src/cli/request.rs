@@ -18,12 +18,14 @@ use crate::output;
 use crate::packs::SharedForm;
 use crate::sign::Signer;
 use crate::source::exclude::{patterns_of, Exclude};
+use crate::source::oci::OciImage;
 use crate::source::owner::IdMap;
 use crate::source::{ArchiveOptions, Filter, Override};
 
 /// A request of the command line.
 pub(super) enum Request {
     Build(Box<Config>),
+    BuildLayers(Box<Config>),
     Emit { image: PathBuf, data: PathBuf },
     Attach { image: PathBuf, signature: PathBuf, cert: Option<PathBuf> },
 }
@@ -45,13 +47,14 @@ pub(super) fn request(args: Args) -> Result<Request> {
     if let Some(signature) = args.attach_signature {
         return Ok(Request::Attach { image: args.image, signature, cert: args.sign_cert });
     }
-    let source = match (args.source, args.tar) {
-        (Some(path), _) => SourcePath::Directory(path),
-        (_, Some(path)) => SourcePath::Tar(path),
+    let source = match (args.source, args.tar, args.oci) {
+        (Some(path), ..) => SourcePath::Directory(path),
+        (_, Some(path), _) => SourcePath::Tar(path),
+        (.., Some(path)) => SourcePath::Oci(OciImage::parse(&path, args.platform)),
         _ => {
             return match args.emit_signed_data {
                 Some(data) => Ok(Request::Emit { image: args.image, data }),
-                None => Err(Error::Usage("SOURCE or --tar is missing; see --help".into())),
+                None => Err(Error::Usage("SOURCE, --tar or --oci is missing; see --help".into())),
             };
         }
     };
@@ -103,7 +106,8 @@ pub(super) fn request(args: Args) -> Result<Request> {
     }
     let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let threads = args.threads.unwrap_or(processors.saturating_add(processors.get())).min(THREADS_MAX);
-    Ok(Request::Build(Box::new(Config {
+    let build = if args.layers { Request::BuildLayers } else { Request::Build };
+    Ok(build(Box::new(Config {
         image: args.image,
         source,
         filter,

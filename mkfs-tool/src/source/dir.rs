@@ -310,7 +310,6 @@ impl Source for DirSource {
         let mut left_out = LeftOut::new(self.filter.verbose);
         let xattrs = self.xattrs(root, ROOT, b".", &mut buffers, &mut left_out)?;
         let stamp = Stamp::of(&stat, &xattrs);
-        let opaque = overlay::hides_all(&xattrs, false);
         let mut builder = TreeBuilder::new(self.attributes(&stat, &stamp, xattrs))
             .map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
         builder.configure(&self.filter).map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
@@ -319,7 +318,8 @@ impl Source for DirSource {
             left_out,
             devices: DeviceList::default(),
             links: HashMap::new(),
-            queue: VecDeque::from([Visit { ino: 1, number: ROOT, stamp, empty: false, opaque }]),
+            // Overlayfs does not heed the mark on a root: all layers' roots are one.
+            queue: VecDeque::from([Visit { ino: 1, number: ROOT, stamp, empty: false, opaque: false }]),
             buffers,
             dirents: vec![MaybeUninit::uninit(); DIRENTS_BUFFER],
             dev: stat.st_dev,

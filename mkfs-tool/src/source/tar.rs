@@ -8,12 +8,17 @@
 //!
 //! - `unpack` makes a plain archive of any;
 //! - `reader` reads entries, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
-//! - `nodes` makes a tree of them, each a `node` with `names`, `image_archive` tells those that hold none;
+//! - `index` adds them to the tree of `nodes`, each a `node` with `names`; `mark` and `layers` are about those that hide others;
+//!   `image_archive` tells archives that hold no tree;
 //! - here the tree is walked.
 
 mod acl;
 mod header;
 mod image_archive;
+mod index;
+mod layers;
+mod lookup;
+mod mark;
 mod names;
 mod node;
 mod nodes;
@@ -35,12 +40,13 @@ use std::path::{Path, PathBuf};
 
 use tesserafs_format::limits::BLOCK_BYTES;
 
+use self::index::Index;
+pub(super) use self::lookup::Archive;
 use self::names::Named;
 use self::node::What;
-use self::nodes::{Added, Growing, Nodes, ROOT};
-use self::reader::Reader;
+use self::nodes::{Growing, Nodes};
 use self::sparse::Segment;
-use super::left_out;
+pub(super) use self::unpack::unpack;
 use super::{ArchiveNotes, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
 use crate::error::{path_of, Error, Result, Shown};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
@@ -71,21 +77,22 @@ impl TarSource {
     /// Opens and indexes an archive; `-` is standard input. An archive that must be unpacked goes to an
     /// unnamed file in `spool`.
     pub fn open(path: &Path, spool: &Path, filter: Filter) -> Result<Self> {
-        let input = if path.as_os_str() == "-" {
-            File::from(io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("open", path))?)
-        } else {
-            File::open(path).map_err(Error::io("open", path))?
-        };
-        let shown = if path.as_os_str() == "-" { Path::new("standard input") } else { path };
-        let file = unpack::in_place(input, shown, spool)?;
-        let stamp = stamp(&file).map_err(Error::io("stat", shown))?;
-        let (mut left_out, mut notes) = (LeftOut::new(filter.verbose), ArchiveNotes::default());
-        notes.names = left_out::Names::new(filter.verbose);
-        let nodes = index(&file, shown, stamp.0, &filter, &mut left_out, &mut notes)?;
-        let path = shown.to_owned();
-        let mut source = Self { path, file, stamp, filter, nodes, root: ROOT, left_out, notes };
+        let (file, shown) = open_in_place(path, spool)?;
+        let len = file.metadata().map_err(Error::io("stat", &shown))?.len();
+        let root = Growing::new(filter.archive.strip).map_err(|reason| Error::unsupported(&shown, reason))?;
+        let mut index = Index::new(&filter, root);
+        index.archive(&file, &shown, 0..len)?;
+        let mut source = Self::of_index(index, file, shown, filter)?;
         source.choose_root()?;
         Ok(source)
+    }
+
+    /// What was indexed in `file`, which is `path` in messages.
+    fn of_index(index: Index<'_>, file: File, path: PathBuf, filter: Filter) -> Result<Self> {
+        let stamp = stamp(&file).map_err(Error::io("stat", &path))?;
+        let (nodes, left_out, notes) = index.finish(&path)?;
+        let root = nodes.root();
+        Ok(Self { path, file, stamp, filter, nodes, root, left_out, notes })
     }
 
     /// Finds the directory that becomes the root.
@@ -124,60 +131,15 @@ impl TarSource {
     }
 }
 
-/// Reads all entries of an archive of `len` bytes.
-fn index(
-    file: &File,
-    path: &Path,
-    len: u64,
-    filter: &Filter,
-    left_out: &mut LeftOut,
-    notes: &mut ArchiveNotes,
-) -> Result<Nodes> {
-    let refused = |offset, reason| Error::Archive { path: path.to_owned(), offset, reason };
-    let mut nodes = Growing::new(filter.archive.strip).map_err(|reason| refused(0, reason))?;
-    let mut reader = Reader::new(file.try_clone().map_err(Error::io("open", path))?, path, len);
-    while let Some(mut entry) = reader.next()? {
-        let offset = entry.offset;
-        let path = entry.path.clone();
-        let name = || path.clone();
-        let is_link = matches!(entry.kind, reader::EntryKind::HardLink(_));
-        let unheld = std::mem::take(&mut entry.left_out);
-        let (is_unknown, has_link_data) = (entry.is_unknown, entry.has_link_data);
-        match nodes.add(entry).map_err(|reason| refused(offset, reason))? {
-            Added::Inside => {}
-            Added::Replacing => {
-                notes.replaced_directories += 1;
-                notes.names.push(name, "an entry in the place of an earlier directory");
-            }
-            Added::Stripped => {
-                left_out.outside += 1;
-                left_out.names.push(name, "--strip takes all of its names off");
-                continue;
-            }
-        }
-        // Those of a link are those of its target.
-        for key in unheld.into_iter().filter(|_| !is_link) {
-            left_out.xattrs += 1;
-            let what = || format!("xattr {}, which an image does not hold", Shown(path_of(&key)));
-            left_out.names.push(name, what());
-        }
-        if is_unknown {
-            notes.unknown_types += 1;
-            notes.names.push(name, "an entry of an unknown type");
-        }
-        if has_link_data {
-            notes.links_with_data += 1;
-            notes.names.push(name, "a hard link with data");
-        }
-    }
-    notes.no_end_mark = reader.end.is_missing;
-    if let Some((at, is_archive)) = reader.end.more {
-        left_out.behind_end = len - at;
-        left_out.another_archive = is_archive;
-        let what = format!("from byte {at} on, behind its end mark");
-        left_out.names.push(|| path.as_os_str().as_bytes().to_vec(), what);
-    }
-    nodes.finish(&reader.owners, filter.archive.acl_names).map_err(|reason| refused(len, reason))
+/// A plain archive at the start of a file, and its name in messages.
+fn open_in_place(path: &Path, spool: &Path) -> Result<(File, PathBuf)> {
+    let is_stdin = path.as_os_str() == "-";
+    let input = match is_stdin {
+        true => File::from(io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("open", path))?),
+        false => File::open(path).map_err(Error::io("open", path))?,
+    };
+    let shown = if is_stdin { Path::new("standard input") } else { path };
+    Ok((unpack::in_place(input, shown, spool)?, shown.to_owned()))
 }
 
 /// The error for a name that cannot be in a tree.
@@ -208,7 +170,8 @@ impl Source for TarSource {
         while let Some((dir_ino, dir, above_hides)) = queue.pop_front() {
             let path_of_dir = || self.nodes.path(self.root, dir);
             builder.open_directory(dir_ino).map_err(|error| refused(&path_of_dir())(error))?;
-            let is_opaque = self.nodes.hides_all(dir, above_hides);
+            // Overlayfs does not heed the mark on a root: all layers' roots are one.
+            let is_opaque = dir != self.root && self.nodes.hides_all(dir, above_hides);
             if let What::Directory { implied: true, .. } = self.nodes.what(dir) {
                 notes.implied_directories += 1;
                 notes.names.push(path_of_dir, "a directory without an entry");
@@ -221,7 +184,7 @@ impl Source for TarSource {
                     left_out.names.push(path, "excluded");
                     continue;
                 }
-                if nodes::is_aufs(name) {
+                if mark::is_aufs(name) {
                     left_out.aufs += 1;
                     left_out.names.push(path, "a file of AUFS itself");
                     continue;

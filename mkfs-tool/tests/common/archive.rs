@@ -6,7 +6,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each program uses a part")]
 
 /// An archive in the making.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Archive(Vec<u8>);
 
 impl Archive {

@@ -23,6 +23,9 @@ struct Entry {
     name: u64,
 }
 
+/// The node of a name that was removed: there are fewer than so many.
+const NOTHING: u32 = u32::MAX;
+
 /// Bytes of the length before a name.
 const LENGTH: usize = 4;
 
@@ -61,7 +64,7 @@ impl Growing {
     /// The node of a name in a directory.
     pub(super) fn find(&self, dir: u32, name: &[u8]) -> Option<u32> {
         let at = self.table.find(self.hasher.hash_one((dir, name)), self.is(dir, name))?;
-        Some(self.entries[*at as usize].node)
+        Some(self.entries[*at as usize].node).filter(|node| *node != NOTHING)
     }
 
     fn is<'a>(&'a self, dir: u32, name: &'a [u8]) -> impl Fn(&u32) -> bool + 'a {
@@ -90,10 +93,24 @@ impl Growing {
         Ok(())
     }
 
+    /// Lets a name in a directory stand for nothing.
+    pub(super) fn remove(&mut self, dir: u32, name: &[u8]) {
+        if let Some(at) = self.table.find(self.hasher.hash_one((dir, name)), self.is(dir, name)) {
+            self.entries[*at as usize].node = NOTHING;
+        }
+    }
+
+    /// The names in a directory, in no order; it looks at all there are.
+    pub(super) fn of(&self, dir: u32) -> impl Iterator<Item = &[u8]> {
+        let are_in = move |entry: &&Entry| entry.dir == dir && entry.node != NOTHING;
+        self.entries.iter().filter(are_in).map(|entry| self.bytes.get(entry.name))
+    }
+
     /// The same names, sorted.
     pub(super) fn sort(self) -> Sorted {
         let Self { mut bytes, mut entries, table, .. } = self;
         drop(table);
+        entries.retain(|entry| entry.node != NOTHING);
         entries.sort_unstable_by(|a, b| (a.dir, bytes.get(a.name)).cmp(&(b.dir, bytes.get(b.name))));
         bytes.0.shrink_to_fit();
         entries.shrink_to_fit();
@@ -162,6 +179,14 @@ mod tests {
         }
         growing.set(3, b"17", 9999).expect("room");
         growing.set(3, b"", 5).expect("room");
+        growing.set(5, b"gone", 1).expect("room");
+        growing.set(5, b"back", 2).expect("room");
+        growing.remove(5, b"gone");
+        growing.remove(5, b"back");
+        growing.remove(5, b"never");
+        assert_eq!((growing.find(5, b"gone"), growing.of(5).count()), (None, 0));
+        growing.set(5, b"back", 3).expect("room");
+        assert_eq!((growing.find(5, b"back"), growing.of(5).count()), (Some(3), 1));
         assert_eq!(growing.find(0, b"999"), Some(1001));
         assert_eq!(growing.find(3, b"17"), Some(9999));
         assert_eq!(growing.find(1, b"17"), None);
@@ -172,6 +197,6 @@ mod tests {
         );
         let names: Vec<&[u8]> = sorted.of(3).map(|at| sorted.get(at).name).collect();
         assert!(names.is_sorted() && names.len() == 1001 && names[0].is_empty());
-        assert_eq!((sorted.of(1).len(), sorted.len()), (0, 3001));
+        assert_eq!((sorted.of(1).len(), sorted.of(5).len(), sorted.len()), (0, 1, 3002));
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Node {
 }
 
 /// The node that a name in the archive stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum What {
     Directory {
         opaque: bool,
@@ -50,7 +50,7 @@ pub(super) enum What {
 pub(super) const NO_NAME: u32 = u32::MAX;
 
 /// A file of which the archive has parts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sparse {
     pub(super) size: u64,
     pub(super) segments: Box<[Segment]>,

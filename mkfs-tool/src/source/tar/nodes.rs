@@ -5,30 +5,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use tesserafs_format::limits::NAME_MAX;
+use tesserafs_format::Timestamp;
 
 use super::acl::{Owners, Texts};
 use super::header::Parsed;
+use super::layers::Place;
+use super::mark::{is_mark, Mark};
 use super::names::{self, Named};
 use super::node::{Distinct, Node, What, NO_NAME};
 use super::reader::{EntryKind, TarEntry};
 use crate::error::{path_of, Shown};
 use crate::source::{join, overlay, AclNames};
 use crate::tree::Attributes;
-
-/// The prefix by which OCI marks a name that is to disappear.
-const WHITEOUT: &[u8] = b".wh.";
-/// The entry by which OCI marks a directory whose lower contents are to disappear.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// The prefix of the names of AUFS's own files.
-const AUFS: &[u8] = b".wh..wh.";
-/// The number of the root.
-pub(super) const ROOT: u32 = 0;
-
-/// Whether a name is one of AUFS's own files, which are no part of a tree.
-pub(super) fn is_aufs(name: &[u8]) -> bool {
-    name.starts_with(AUFS)
-}
 
 /// The place that an entry got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,38 +29,43 @@ pub(super) enum Added {
     Stripped,
 }
 
-/// The tree of an archive that is still being read: all inodes by number, the root first.
+/// The tree of an archive that is still being read: all inodes by number.
 #[derive(Debug)]
-pub(super) struct Growing {
-    nodes: Vec<Node>,
-    attributes: Distinct,
-    names: names::Growing,
+pub(super) struct Growing<'a> {
+    pub(super) nodes: Vec<Node>,
+    pub(super) root: u32,
+    pub(super) attributes: Distinct,
+    pub(super) names: names::Growing,
     /// Lists as text, which wait for the names of all users, by node.
-    acls: HashMap<u32, Texts>,
+    pub(super) acls: HashMap<u32, Texts>,
     /// How many names at the start of each path are taken off.
     strip: usize,
+    /// Its place among layers.
+    pub(super) place: Place<'a>,
 }
 
-impl Growing {
+impl Growing<'_> {
     /// A root.
     pub(super) fn new(strip: usize) -> Parsed<Self> {
         let mut growing = Self {
             nodes: Vec::new(),
+            root: 0,
             attributes: Distinct::default(),
             names: names::Growing::default(),
             acls: HashMap::new(),
             strip,
+            place: Place::Alone,
         };
-        growing.push(implied(), What::directory(true))?;
+        growing.root = growing.push(implied(), What::directory(true))?;
         Ok(growing)
     }
 
-    fn node(&mut self, number: u32) -> &mut Node {
+    pub(super) fn node(&mut self, number: u32) -> &mut Node {
         &mut self.nodes[number as usize]
     }
 
     /// Adds a node without a name.
-    fn push(&mut self, attributes: Attributes, what: What) -> Parsed<u32> {
+    pub(super) fn push(&mut self, attributes: Attributes, what: What) -> Parsed<u32> {
         let number = u32::try_from(self.nodes.len()).map_err(|_| "the archive has more than 2^32 files")?;
         let mtime = attributes.mtime;
         self.nodes.push(Node { mtime, attributes: self.attributes.number(attributes), what });
@@ -88,7 +81,7 @@ impl Growing {
         self.set_acls(number, acls);
     }
 
-    fn set_acls(&mut self, number: u32, acls: Texts) {
+    pub(super) fn set_acls(&mut self, number: u32, acls: Texts) {
         if acls == Texts::default() {
             self.acls.remove(&number);
         } else {
@@ -115,26 +108,13 @@ impl Growing {
             if !is_directory {
                 return Err("the root of the archive is not a directory".into());
             }
-            self.set_attributes(ROOT, entry.attributes, entry.acls);
-            self.set_implied(ROOT, false);
+            self.set_attributes(self.root, entry.attributes, entry.acls);
+            self.set_implied(self.root, false);
             return Ok(Added::Inside);
         };
         let parent = self.parent(&names)?;
-        if name == OPAQUE {
-            if let What::Directory { opaque, .. } = &mut self.node(parent).what {
-                *opaque = true;
-            }
-            return Ok(Added::Inside);
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| !is_aufs(name)) {
-            if hidden.is_empty() {
-                return Err("an OCI whiteout without a name".into());
-            }
-            if matches!(hidden, b"." | b"..") || hidden.len() > NAME_MAX {
-                return Err(format!("an OCI whiteout of {}, which is no name", Shown(path_of(hidden))));
-            }
-            let attributes = Attributes { mtime: entry.attributes.mtime, ..Attributes::default() };
-            self.insert(parent, hidden, attributes, Texts::default(), What::Whiteout { oci: true })?;
+        if let Some(mark) = Mark::of(name)? {
+            self.mark(parent, mark, entry.attributes.mtime)?;
             return Ok(Added::Inside);
         }
         let old = self.names.find(parent, name);
@@ -146,20 +126,25 @@ impl Growing {
                 self.names.set(parent, name, node)?;
             }
         }
-        Ok(if over_directory && !is_directory { Added::Replacing } else { Added::Inside })
+        // That a layer does so is nothing to note.
+        let is_noted = over_directory && !is_directory && !matches!(self.place, Place::Over { .. });
+        Ok(if is_noted { Added::Replacing } else { Added::Inside })
     }
 
     /// The node that a hard link names.
-    fn target(&self, target: &[u8]) -> Parsed<u32> {
+    fn target(&mut self, target: &[u8]) -> Parsed<u32> {
         let shown = || Shown(path_of(target));
         let names = components(target).unwrap_or_default();
         if names.len() <= self.strip && self.strip > 0 {
             return Err(format!("a hard link to {}, which --strip leaves out", shown()));
         }
-        let found = names.get(self.strip..).filter(|names| !names.is_empty());
-        let find = |names: &[&[u8]]| names.iter().try_fold(ROOT, |dir, name| self.names.find(dir, name));
+        let names = names.get(self.strip..).unwrap_or_default();
+        let found = match self.find(names) {
+            _ if names.is_empty() => None,
+            Some(node) => Some(node),
+            None => self.copy_of_lower(names)?,
+        };
         let node = found
-            .and_then(find)
             .ok_or_else(|| format!("a hard link to {}, which is not in the archive before it", shown()))?;
         match self.nodes[node as usize].what {
             What::Directory { .. } => Err(format!("a hard link to the directory {}", shown())),
@@ -167,6 +152,36 @@ impl Growing {
             What::Whiteout { oci: true } => Err(format!("a hard link to {}, which is a whiteout", shown())),
             _ => Ok(node),
         }
+    }
+
+    /// The node of these names.
+    pub(super) fn find(&self, names: &[&[u8]]) -> Option<u32> {
+        names.iter().try_fold(self.root, |dir, name| self.names.find(dir, name))
+    }
+
+    /// Heeds a mark in a directory.
+    fn mark(&mut self, dir: u32, mark: Mark<'_>, mtime: Timestamp) -> Parsed<()> {
+        match (mark, &self.place) {
+            // It was, before the first entry of the layer: see `hide`.
+            (_, Place::Over { .. }) => Ok(()),
+            (Mark::Name(hidden), _) => self.whiteout(dir, hidden, mtime),
+            (Mark::All, Place::Apart { root, .. }) if dir == self.root => {
+                // Nothing reads the mark of an opaque directory on the root of a layer.
+                let root = root.clone();
+                root.iter().try_for_each(|name| self.whiteout(dir, name, mtime))
+            }
+            (Mark::All, _) => {
+                if let What::Directory { opaque, .. } = &mut self.node(dir).what {
+                    *opaque = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn whiteout(&mut self, dir: u32, hidden: &[u8], mtime: Timestamp) -> Parsed<()> {
+        let attributes = Attributes { mtime, ..Attributes::default() };
+        self.insert(dir, hidden, attributes, Texts::default(), What::Whiteout { oci: true })
     }
 
     /// Puts a new node where `name` is.
@@ -209,15 +224,15 @@ impl Growing {
 
     /// The directory of these names; those that the archive does not name are made.
     fn parent(&mut self, names: &[&[u8]]) -> Parsed<u32> {
-        let mut dir = ROOT;
+        let mut dir = self.root;
         for (place, name) in names.iter().enumerate() {
-            if *name == OPAQUE || name.starts_with(WHITEOUT) && !is_aufs(name) {
+            if is_mark(name) {
                 return Err(format!("lies below the OCI whiteout {}", path(&names[..=place])));
             }
             dir = match self.names.find(dir, name) {
-                Some(next) => next,
-                None => {
-                    let new = self.push(implied(), What::directory(true))?;
+                Some(next) if !self.gives_way(next) => next,
+                _ => {
+                    let new = self.push(self.implied(&names[..=place]), What::directory(true))?;
                     self.names.set(dir, name, new)?;
                     new
                 }
@@ -249,7 +264,7 @@ impl Growing {
                 Err(reason) => drop(refused.insert(number, reason)),
             }
         }
-        let nodes = Nodes::new(self.nodes, self.attributes.finish(), self.names.sort());
+        let nodes = Nodes::new(self.nodes, self.root, self.attributes.finish(), self.names.sort());
         // A later entry may have taken the place of the one that is wrong.
         match nodes.first_of(&refused) {
             Some((path, reason)) => Err(format!("{}: {reason}", Shown(path_of(&path)))),
@@ -259,27 +274,33 @@ impl Growing {
 }
 
 /// The attributes of a directory that no entry is for.
-fn implied() -> Attributes {
+pub(super) fn implied() -> Attributes {
     Attributes { mode: 0o755, ..Attributes::default() }
 }
 
-/// The tree of an archive: all inodes by number, the root first.
+/// The tree of an archive: all inodes by number.
 #[derive(Debug)]
-pub(super) struct Nodes {
+pub(in crate::source) struct Nodes {
     nodes: Vec<Node>,
+    root: u32,
     attributes: Vec<Attributes>,
     names: names::Sorted,
 }
 
 impl Nodes {
-    fn new(mut nodes: Vec<Node>, attributes: Vec<Attributes>, names: names::Sorted) -> Self {
+    fn new(mut nodes: Vec<Node>, root: u32, attributes: Vec<Attributes>, names: names::Sorted) -> Self {
         nodes.shrink_to_fit();
         for at in 0..names.len() as u32 {
             if let What::Directory { named, .. } = &mut nodes[names.get(at).node as usize].what {
                 *named = at;
             }
         }
-        Self { nodes, attributes, names }
+        Self { nodes, root, attributes, names }
+    }
+
+    /// The number of the root.
+    pub(super) fn root(&self) -> u32 {
+        self.root
     }
 
     /// How many there are.
@@ -329,15 +350,15 @@ impl Nodes {
         if said.is_empty() {
             return None;
         }
-        if let Some(root) = said.get(&ROOT) {
+        if let Some(root) = said.get(&self.root) {
             return Some((Vec::new(), root));
         }
-        let mut queue = VecDeque::from([ROOT]);
+        let mut queue = VecDeque::from([self.root]);
         while let Some(dir) = queue.pop_front() {
             for at in self.names(dir) {
                 let Named { name, node, .. } = self.name(at);
                 if let Some(what) = said.get(&node) {
-                    return Some((join(&self.path(ROOT, dir), name), what));
+                    return Some((join(&self.path(self.root, dir), name), what));
                 }
                 if self.what(node).is_directory() {
                     queue.push_back(node);

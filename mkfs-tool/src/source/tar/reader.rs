@@ -6,6 +6,7 @@
 //! PAX headers, and it wants Rust 1.86; nor by `tar`, which also splits PAX values at newlines (file capabilities are binary).
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +44,7 @@ pub(super) struct TarEntry {
     /// Names of xattrs, and keys of others, that cannot be in an image.
     pub(super) left_out: Vec<Vec<u8>>,
     pub(super) kind: EntryKind,
-    /// Where its header is.
+    /// Where its header is, from the start of the archive.
     pub(super) offset: u64,
     /// A type that no standard has, which is a regular file to all who read archives.
     pub(super) is_unknown: bool,
@@ -56,7 +57,7 @@ pub(super) struct TarEntry {
 pub(super) struct End {
     /// Without two records of zeros.
     pub(super) is_missing: bool,
-    /// The first byte behind the end mark that is not zero, and whether a header begins there.
+    /// The first byte behind the end mark that is not zero, from the start of the archive, and whether a header begins there.
     pub(super) more: Option<(u64, bool)>,
 }
 
@@ -65,7 +66,10 @@ pub(super) struct End {
 pub(super) struct Reader {
     file: File,
     path: PathBuf,
-    pub(super) len: u64,
+    /// Where the archive begins in the file.
+    start: u64,
+    /// Where it ends there.
+    pub(super) limit: u64,
     pub(super) at: u64,
     global: Pax,
     pub(super) owners: Owners,
@@ -102,12 +106,14 @@ struct Extensions {
 }
 
 impl Reader {
-    pub(super) fn new(file: File, path: &Path, len: u64) -> Self {
+    /// Reads the archive at these bytes of a file; `path` is its name in errors.
+    pub(super) fn new(file: File, path: &Path, bytes: Range<u64>) -> Self {
         Self {
             file,
             path: path.to_owned(),
-            len,
-            at: 0,
+            start: bytes.start,
+            limit: bytes.end,
+            at: bytes.start,
             global: Pax::default(),
             owners: Owners::default(),
             end: End::default(),
@@ -119,7 +125,9 @@ impl Reader {
         let mut offset = self.at;
         self.read_entry(&mut offset).map_err(|problem| match problem {
             Problem::Read(error) => error,
-            Problem::Archive(reason) => Error::Archive { path: self.path.clone(), offset, reason },
+            Problem::Archive(reason) => {
+                Error::Archive { path: self.path.clone(), offset: offset - self.start, reason }
+            }
         })
     }
 
@@ -158,27 +166,27 @@ impl Reader {
                 b'V' => self.skip(header.size()?)?,
                 b'A' => return Err("an ACL in the form of Solaris, which is not read".into()),
                 b'M' => return Err("it continues a file of another volume".into()),
-                _ => return self.entry(&header, *offset, before).map(Some),
+                _ => return self.entry(&header, *offset - self.start, before).map(Some),
             }
         }
     }
 
     /// The header here; `None` at the end, which nothing that is for another entry may stand before.
     fn header(&mut self, is_alone: bool) -> std::result::Result<Option<Header>, Problem> {
-        let rest = self.len.saturating_sub(self.at).min(RECORD);
+        let rest = self.limit.saturating_sub(self.at).min(RECORD);
         let mut header = Header([0; RECORD as usize]);
         self.read(self.at, &mut header.0[..rest as usize])?;
         if rest == RECORD && !header.is_zero() {
             return Ok(Some(header));
         }
-        if self.len == 0 {
+        if self.limit == self.start {
             return Err("it is no tar archive: it is empty".into());
         }
         if !is_alone {
             return Err("the archive ends behind a header that is for another entry".into());
         }
         if !header.is_zero() {
-            let what = if self.at == 0 { "it is no tar archive" } else { "the archive is cut off" };
+            let what = if self.at == self.start { "it is no tar archive" } else { "the archive is cut off" };
             return Err(format!("{what}: {rest} bytes instead of a header of {RECORD}").into());
         }
         self.end = End { is_missing: rest < RECORD, more: self.more()? };
@@ -189,12 +197,13 @@ impl Reader {
     fn more(&self) -> std::result::Result<Option<(u64, bool)>, Problem> {
         let mut at = self.at;
         let mut buffer = vec![0; 1 << 16];
-        while at < self.len {
-            let part = &mut buffer[..(self.len - at).min(1 << 16) as usize];
+        while at < self.limit {
+            let part = &mut buffer[..(self.limit - at).min(1 << 16) as usize];
             self.read(at, part)?;
             if let Some(place) = part.iter().position(|byte| *byte != 0) {
                 let at = at + place as u64;
-                return Ok(Some((at, self.is_header(at / RECORD * RECORD)?)));
+                let record = self.start + (at - self.start) / RECORD * RECORD;
+                return Ok(Some((at - self.start, self.is_header(record)?)));
             }
             at += part.len() as u64;
         }
@@ -204,7 +213,7 @@ impl Reader {
     /// Whether a header stands at that place.
     fn is_header(&self, at: u64) -> std::result::Result<bool, Problem> {
         let mut header = Header([0; RECORD as usize]);
-        if at.checked_add(RECORD).is_none_or(|end| end > self.len) {
+        if at.checked_add(RECORD).is_none_or(|end| end > self.limit) {
             return Ok(false);
         }
         self.read(at, &mut header.0)?;
@@ -224,7 +233,7 @@ impl Reader {
 
     /// Steps over `size` bytes and their padding.
     pub(super) fn skip(&mut self, size: u64) -> Parsed<()> {
-        let end = self.at.checked_add(size).filter(|end| *end <= self.len);
+        let end = self.at.checked_add(size).filter(|end| *end <= self.limit);
         let Some(end) = end.and_then(|end| end.checked_next_multiple_of(RECORD)) else {
             return Err("the archive is cut off inside this entry".into());
         };
@@ -329,11 +338,11 @@ impl Reader {
     /// POSIX let a hard link have data in 2001; before, and in the archives of many programs since, it has a size and no data.
     /// So what stands behind the header decides: another header or the end of the archive are no data.
     fn skip_link_data(&mut self, header: &Header, stored: u64) -> std::result::Result<bool, Problem> {
-        if stored == 0 || !header.is_posix() || self.at >= self.len || self.is_header(self.at)? {
+        if stored == 0 || !header.is_posix() || self.at >= self.limit || self.is_header(self.at)? {
             return Ok(false);
         }
         let mut next = Header([0; RECORD as usize]);
-        self.read(self.at, &mut next.0[..(self.len - self.at).min(RECORD) as usize])?;
+        self.read(self.at, &mut next.0[..(self.limit - self.at).min(RECORD) as usize])?;
         // Zeros end the archive, unless an entry stands where the data would end.
         let end = self.at.checked_add(stored).and_then(|end| end.checked_next_multiple_of(RECORD));
         if next.is_zero() && !end.map_or(Ok(false), |end| self.is_header(end))? {

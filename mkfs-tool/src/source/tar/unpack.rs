@@ -3,7 +3,7 @@
 //! A plain archive in a file, whatever it comes as.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Chain, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
@@ -69,21 +69,21 @@ pub(super) fn in_place(input: File, path: &Path, spool: &Path) -> Result<File> {
         return Ok(input);
     }
     let unpacked = tempfile::tempfile_in(spool).map_err(Error::io("create a file in", spool))?;
-    let reader = BufReader::with_capacity(BUFFER, start.as_slice().chain(&input));
-    let mut job = Job {
-        reader: Counted { inner: reader, at: 0 },
-        writer: BufWriter::with_capacity(BUFFER, &unpacked),
-        path,
-        spool,
-    };
-    match compression {
-        Compression::Plain => job.copy()?,
-        Compression::Gzip => job.gzip()?,
-        Compression::Zstd => job.zstd()?,
-    }
-    job.writer.flush().map_err(Error::io("unpack the archive into", spool))?;
-    drop(job);
+    Job::new(start.as_slice().chain(&input), &unpacked, path, spool).run(compression)?;
     Ok(unpacked)
+}
+
+/// Writes the plain archive that `input` is, or is compressed: all that there is to read.
+pub(in crate::source) fn unpack(
+    mut input: impl Read,
+    output: impl Write,
+    path: &Path,
+    spool: &Path,
+) -> Result<()> {
+    let mut start = Vec::with_capacity(MAGIC_MAX as usize);
+    (&mut input).take(MAGIC_MAX).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    let compression = Compression::of(&start, path)?;
+    Job::new(start.as_slice().chain(input), output, path, spool).run(compression)
 }
 
 /// A reader that knows where it stands.
@@ -112,14 +112,28 @@ impl<R: BufRead> BufRead for Counted<R> {
 }
 
 /// An archive on its way into a file.
-struct Job<'a> {
-    reader: Counted<BufReader<Chain<&'a [u8], &'a File>>>,
-    writer: BufWriter<&'a File>,
+struct Job<'a, R, W: Write> {
+    reader: Counted<BufReader<R>>,
+    writer: BufWriter<W>,
     path: &'a Path,
     spool: &'a Path,
 }
 
-impl Job<'_> {
+impl<'a, R: Read, W: Write> Job<'a, R, W> {
+    fn new(input: R, output: W, path: &'a Path, spool: &'a Path) -> Self {
+        let reader = Counted { inner: BufReader::with_capacity(BUFFER, input), at: 0 };
+        Self { reader, writer: BufWriter::with_capacity(BUFFER, output), path, spool }
+    }
+
+    fn run(mut self, compression: Compression) -> Result<()> {
+        match compression {
+            Compression::Plain => self.copy()?,
+            Compression::Gzip => self.gzip()?,
+            Compression::Zstd => self.zstd()?,
+        }
+        self.writer.flush().map_err(Error::io("unpack the archive into", self.spool))
+    }
+
     fn copy(&mut self) -> Result<()> {
         loop {
             let bytes = again(|| self.reader.inner.fill_buf().map(<[u8]>::len));
