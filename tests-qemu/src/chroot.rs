@@ -15,6 +15,8 @@ const ENTER: &str = r#"
 set -e
 root=$1
 shift
+# What unpacks container images mounts its root anew.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do
     mkdir -p "$root$1"

@@ -18,6 +18,7 @@ mod chroot;
 mod cli;
 mod clock;
 mod console;
+mod container_images;
 mod corrupt;
 mod cross;
 mod debian;

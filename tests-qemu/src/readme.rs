@@ -47,16 +47,10 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
     let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
     let folder = scratch.path();
     prepare(folder)?;
-    let programs = folder.join(".bin");
-    std::fs::create_dir(&programs).context("failed to create a folder")?;
-    let names = ["mkfs.tesserafs", "fsck.tesserafs", "tesserafs"];
-    for (program, name) in [&tools.mkfs, &tools.fsck, &tools.store].into_iter().zip(names) {
-        symlink(program, programs.join(name)).with_context(|| format!("failed to link {name}"))?;
-    }
+    let path = programs(tools, folder)?;
     let built = tools.mkfs.parent().context("a program in no folder")?;
     std::fs::create_dir(folder.join("target")).context("failed to create a folder")?;
     symlink(built, folder.join("target/release")).context("failed to link a folder")?;
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let text = text()?;
     let (mut count, mut left_out) = (0, 0);
     for heading in TYPED {
@@ -95,6 +89,42 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
         ensure!(folder.join(made).exists(), "README.md: no command of it makes {made} any more");
     }
     Ok(format!("{count} commands, {left_out} left out that need the driver or cargo"))
+}
+
+/// The section about container images, whose commands need programs that not every machine has.
+const CONTAINERS: &str = "From a container image";
+
+/// Types the commands of that section in a folder with a `Dockerfile`; those that are not of this project are for `others`.
+pub(crate) fn typed_for_containers(
+    tools: &Tools,
+    folder: &Path,
+    others: impl Fn(&str) -> Result<()>,
+) -> Result<String> {
+    let path = programs(tools, folder)?;
+    let text = text()?;
+    let commands = commands(section(&text, CONTAINERS)?);
+    for line in &commands {
+        if line.starts_with("buildah ") {
+            others(line)?;
+        } else {
+            let mut bash = run::command("bash");
+            bash.current_dir(folder).env("PATH", &path).args(["-euo", "pipefail", "-c", line]);
+            run::capture(&mut bash)
+                .with_context(|| format!("README.md, section `{CONTAINERS}`: `{line}`"))?;
+        }
+    }
+    Ok(format!("{} commands", commands.len()))
+}
+
+/// Links the programs in a folder of `folder`, under the names that people know; the search path with it.
+fn programs(tools: &Tools, folder: &Path) -> Result<String> {
+    let programs = folder.join(".bin");
+    std::fs::create_dir(&programs).context("failed to create a folder")?;
+    let names = ["mkfs.tesserafs", "fsck.tesserafs", "tesserafs"];
+    for (program, name) in [&tools.mkfs, &tools.fsck, &tools.store].into_iter().zip(names) {
+        symlink(program, programs.join(name)).with_context(|| format!("failed to link {name}"))?;
+    }
+    Ok(format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default()))
 }
 
 /// Whether a command asks the driver, or cargo, who has built what is tried here.

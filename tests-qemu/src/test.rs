@@ -36,7 +36,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, Tools};
 use crate::verified_boot::VerifiedBoot;
-use crate::{advice, fuzz, package, reproducible, rootfs, run, sign};
+use crate::{advice, container_images, fuzz, package, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 18] = [
@@ -96,7 +96,12 @@ pub(crate) fn is_group(filter: &str) -> bool {
     let all = if is_stock {
         [&STOCK_GROUPS[..], &STOCK_BOOT_GROUPS, &["module"]].concat()
     } else {
-        [&GROUPS[..], &APPLIANCE_GROUPS, &["source", "fuzz", "packages", "module", "image"]].concat()
+        [
+            &GROUPS[..],
+            &APPLIANCE_GROUPS,
+            &["source", "fuzz", container_images::GROUP, "packages", "module", "image"],
+        ]
+        .concat()
     };
     all.contains(&group)
 }
@@ -160,6 +165,9 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
     let without_machine = |report: &mut Report| {
         source::test(&cache, report);
         attempt(report, "preparation of the fuzz targets", &["fuzz"], |report| fuzz::test(&cache, report));
+        attempt(report, "preparation of the container images", &[container_images::GROUP], |report| {
+            container_images::test(&cache, report)
+        });
         // All programs are compiled twice, so only where the group is named.
         if report.filter().is_some() {
             attempt(report, "preparation of the packages", &["packages"], |report| {
