@@ -2,7 +2,7 @@
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
-//! In what ten versions of a tree take ([`packs`]), and in the verbs that read metadata alone ([`metadata`]).
+//! In what ten versions of a tree take, and updates from one to the next ([`packs`]), and in the verbs that read metadata alone ([`metadata`]).
 //! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
@@ -93,6 +93,8 @@ enum Part {
     Packs,
     /// Fifty builds of a tree, by several rules for packs.
     Nights,
+    /// Updates of those trees as files.
+    Updates,
     /// Comparing and composing images of 100,000 files.
     Metadata,
     /// Nothing: write the reports of BENCH.json anew.
@@ -214,6 +216,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.nights = Some(packs::nights(&bench)?);
         save(&record)?;
     }
+    if wants(Part::Updates) {
+        record.updates = Some(packs::updates(&bench)?);
+        save(&record)?;
+    }
     if wants(Part::Metadata) {
         record.metadata = Some(metadata::measure(&bench)?);
         save(&record)?;
@@ -234,7 +240,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
 fn needs(part: Option<Part>) -> &'static [Need] {
     match part {
         Some(Part::Fuse) => &[Need::Machine, Need::Bench, Need::Fuse],
-        Some(Part::Packs | Part::Nights | Part::Metadata) => &[Need::Machine, Need::Bench],
+        Some(Part::Packs | Part::Nights | Part::Updates | Part::Metadata) => &[Need::Machine, Need::Bench],
         None => &[Need::Kernel, Need::Machine, Need::Bench, Need::Fuse],
         Some(_) => &[Need::Kernel, Need::Machine, Need::Bench],
     }

@@ -84,7 +84,7 @@ const ARM64: &[&str] = &["qemu-system-arm"];
 /// libFuzzer is C++; its crate has the source.
 const FUZZ: &[&str] = &["g++"];
 const BENCH: &[&str] =
-    &["casync", "cryptsetup-bin", "erofs-utils", "python3-pip", "squashfs-tools", "util-linux"];
+    &["casync", "cryptsetup-bin", "erofs-utils", "python3-pip", "squashfs-tools", "util-linux", "xdelta3"];
 const FUSE: &[&str] = &["fuse3", "squashfuse", "util-linux"];
 const PACKAGES: &[&str] = &["debhelper", "dpkg-dev", "git"];
 /// `man` formats the pages.

@@ -5,6 +5,7 @@
 mod nights;
 mod rivals;
 mod series;
+mod updates;
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::nights::Rule;
 pub(super) use self::rivals::{CASYNC, EROFS, LAYERS, SQUASHFS};
 use self::series::{Series, SERIES};
+#[cfg(test)]
+pub(super) use self::updates::Spent;
+pub(super) use self::updates::{bundle, measure as updates, patch, Update, LEVELS, PORTABLE};
 use super::images::LEVEL;
 use super::record::{Measured, Program};
 use super::{build, Bench};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tesserafs_guest::reading;
 
-use super::packs::{Rule, Version};
+use super::packs::{Rule, Update, Version};
 use super::Bench;
 use crate::{kernel, run, tools};
 
@@ -65,6 +65,8 @@ pub(super) struct Record {
     pub(super) packs: Option<Measured<Version>>,
     #[serde(default)]
     pub(super) nights: Option<Measured<Rule>>,
+    #[serde(default)]
+    pub(super) updates: Option<Measured<Update>>,
     #[serde(default)]
     pub(super) metadata: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,

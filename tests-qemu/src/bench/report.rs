@@ -3,6 +3,7 @@
 
 pub(super) mod packs;
 mod targets;
+mod updates;
 
 use std::fmt::Write as _;
 
@@ -95,6 +96,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     }
     if let Some(part) = &record.nights {
         packs::nights(&mut out, part)?;
+    }
+    if let Some(part) = &record.updates {
+        updates::updates(&mut out, part)?;
     }
     if let Some(part) = &record.metadata {
         writeln!(out, "\n## Metadata alone\n")?;

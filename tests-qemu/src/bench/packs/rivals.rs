@@ -34,7 +34,7 @@ impl Casync {
     }
 
     /// Adds a tree: bytes of its index and of the chunks that were not there, and seconds.
-    fn add(&mut self, tree: &Path) -> Result<(u64, f64)> {
+    pub(super) fn add(&mut self, tree: &Path) -> Result<(u64, f64)> {
         let index = self.store.join("index.caidx");
         let (seconds, _) = timed(
             run::command("casync")
@@ -85,6 +85,14 @@ pub(super) fn measure(
         let bytes = len(image)?;
         add(name, bytes, bytes, seconds);
     }
+    layers(tree, |name, bytes, seconds| add(name, bytes, bytes, seconds))?;
+    let (bytes, seconds) = store.add(tree)?;
+    add(CASYNC, bytes, bytes, seconds);
+    Ok(())
+}
+
+/// Makes a version into layers; `add` hears the name, the bytes and the seconds of each.
+pub(super) fn layers(tree: &Path, mut add: impl FnMut(&str, u64, f64)) -> Result<()> {
     for (name, compressor) in LAYERS.iter().zip(COMPRESSED) {
         let begin = std::time::Instant::now();
         let script = format!("tar --sort=name --numeric-owner -C \"$1\" -cf - . | {compressor} | wc -c");
@@ -96,10 +104,8 @@ pub(super) fn measure(
             .context("failed to start bash")?;
         ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         let bytes = String::from_utf8_lossy(&output.stdout).trim().parse().context("wc printed no number")?;
-        add(name, bytes, bytes, begin.elapsed().as_secs_f64());
+        add(name, bytes, begin.elapsed().as_secs_f64());
     }
-    let (bytes, seconds) = store.add(tree)?;
-    add(CASYNC, bytes, bytes, seconds);
     Ok(())
 }
 

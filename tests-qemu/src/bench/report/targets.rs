@@ -12,7 +12,7 @@ use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
 use super::super::{fuse, metadata};
-use super::{decoded_of, names, of, of_builder, packs};
+use super::{decoded_of, names, of, of_builder, packs, updates};
 
 /// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
 struct Target {
@@ -57,6 +57,10 @@ pub(super) const THE_FASTER_FUSE: &str = "the faster of erofsfuse and squashfuse
 /// The memory that the server for FUSE may take, besides the page cache.
 const FUSE_MEMORY: f64 = (64 << 20) as f64;
 
+/// The rivals of bundles, on archives of the whole trees.
+const PATCH_9: &str = "zstd -9 --patch-from";
+const PATCH_19: &str = "zstd -19 --patch-from";
+
 /// The rivals of packs: the image that takes less, and the layer that does, each of its better compressor.
 const SMALLER_IMAGE: &str = "the smaller one of squashfs and EROFS";
 const LAYER: &str = "a layer built again";
@@ -65,7 +69,7 @@ const LAYER: &str = "a layer built again";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 51] = [
+const TARGETS: [Target; 57] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -147,6 +151,24 @@ const TARGETS: [Target; 51] = [
     }),
     target("chunks to fetch of the next version, worst series", LAYER, Wanted::AtMost(0.35), |f| {
         Some(packs::fetched_ratios(&f.record.packs.as_ref()?.samples)?.max)
+    }),
+    target("an update as a bundle, level 9, median series", PATCH_9, Wanted::AtMost(0.75), |f| {
+        Some(updates::of_patch(&f.record.updates.as_ref()?.samples, 9)?.median)
+    }),
+    target("an update as a bundle, level 9, worst series", PATCH_9, Wanted::AtMost(0.75), |f| {
+        Some(updates::of_patch(&f.record.updates.as_ref()?.samples, 9)?.max)
+    }),
+    target("an update as a bundle, level 19, median series", PATCH_19, Wanted::AtMost(0.9), |f| {
+        Some(updates::of_patch(&f.record.updates.as_ref()?.samples, 19)?.median)
+    }),
+    target("an update as a bundle, level 19, worst series", PATCH_19, Wanted::AtMost(0.9), |f| {
+        Some(updates::of_patch(&f.record.updates.as_ref()?.samples, 19)?.max)
+    }),
+    target("an update as a bundle, level 9, median series", LAYER, Wanted::AtMost(0.1), |f| {
+        Some(updates::of_layer(&f.record.updates.as_ref()?.samples)?.median)
+    }),
+    target("an update as a bundle, level 9, worst step", "the portable one", Wanted::AtMost(1.0), |f| {
+        updates::of_portable(&f.record.updates.as_ref()?.samples)
     }),
     target("diff of two images of 100,000 files, seconds", "0.1", Wanted::AtMost(0.1), |f| {
         f.seconds(metadata::DIFF)
