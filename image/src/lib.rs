@@ -57,6 +57,7 @@
 //! #     annotations: Default::default(),
 //! #     signer: None,
 //! #     signed_data: None,
+//! #     sbom: false,
 //! #     shared: None,
 //! #     force: false,
 //! #     dry_run: false,

@@ -105,6 +105,9 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
                      root of the tree, one without a slash a name at any depth"
                 );
             }
+            for note in report.sbom.iter().flat_map(|sbom| &sbom.notes) {
+                let _ = writeln!(io::stderr(), "{PROGRAM}: --sbom: {note}");
+            }
             match (telling.json, telling.quiet) {
                 (true, _) => telling.say(&report.to_json()),
                 (false, true) => {

@@ -47,9 +47,12 @@ pub mod source;
 pub mod tree;
 pub mod xattr;
 
+use std::borrow::Cow;
 use std::env;
 use std::path::Path;
 use std::time::Instant;
+
+use tesserafs_image::sbom::KEY;
 
 use crate::config::{Config, SourcePath};
 use crate::encode::{encode, Resources};
@@ -58,11 +61,12 @@ use crate::image::{ImageFile, ImageWriter};
 use crate::output::Output;
 use crate::packs::{arrange, NewPack, Parents};
 use crate::progress::{step, Progress};
-use crate::report::Report;
+use crate::report::{Report, SbomReport};
 use crate::source::dir::DirSource;
 use crate::source::holes::HoleLimit;
+use crate::source::materials::Materials;
 use crate::source::tar::{self, TarSource};
-use crate::source::{LeftOut, Source, Walked};
+use crate::source::{LeftOut, Sbom, Source, Walked};
 
 /// Bytes of file data that `threads` threads have in flight.
 pub const fn memory_budget(threads: usize) -> u64 {
@@ -76,7 +80,7 @@ pub const PROGRAM: &str = "mkfs.tesserafs";
 pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     let started = Instant::now();
     config::check_profile(&config.profile)?;
-    config::check_annotations(&config.annotations)?;
+    config::check_annotations(&config.annotations, config.sbom)?;
     if let SourcePath::Directory(path) = &config.source {
         check_directory(path)?;
     }
@@ -132,7 +136,10 @@ fn build_from<S: Source>(
     config: &Config,
     output: Option<&Output>,
     progress: &dyn Progress,
-) -> Result<(Report, Option<NewPack>)> {
+) -> Result<(Report, Option<NewPack>)>
+where
+    S::File: Clone,
+{
     let threads = config.threads.get();
     let resources = Resources { threads, budget: memory_budget(threads) };
     let file = output.map(Output::file).transpose()?;
@@ -140,6 +147,7 @@ fn build_from<S: Source>(
     let mut writer = ImageWriter::new(sink);
     let annotation_bytes: usize =
         config.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+    let source = &Materials::new(source, config.sbom);
     let source = &HoleLimit::new(source, config.profile.hole_min, annotation_bytes as u64);
     let (mut walked, map, shared) = match &config.shared {
         None => {
@@ -158,7 +166,14 @@ fn build_from<S: Source>(
     };
     let (packs, pack) = shared.unzip();
     let tables = step(progress, || "writing the tables".to_owned());
-    let mut written = writer.finish(&walked.tree, &map, &config.profile, &config.annotations)?;
+    let mut annotations = Cow::Borrowed(&config.annotations);
+    let sbom = walked.sbom.take().map(|Sbom { document, notes }| {
+        let report = SbomReport { packages: document.packages, bytes: document.json.len() as u64, notes };
+        annotations.to_mut().insert(KEY.to_vec(), document.json);
+        report
+    });
+    config::check_annotations(&annotations, false)?;
+    let mut written = writer.finish(&walked.tree, &map, &config.profile, &annotations)?;
     drop(tables);
     if let (Some(signer), Some(file)) = (&config.signer, &file) {
         let signature = signer.sign(&written.signed_prefix)?;
@@ -170,6 +185,7 @@ fn build_from<S: Source>(
     }
     let mut report = Report::new(&config.image, &written, &walked.tree, &map);
     report.shared = packs;
+    report.sbom = sbom;
     // The bytes of a copy are those of its original, which were read.
     for (copy, _) in &walked.tree.copies {
         let size = walked.tree.nodes[*copy as usize - 1].size;

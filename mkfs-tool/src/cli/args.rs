@@ -21,6 +21,7 @@ Examples:
   mkfs.tesserafs --exclude-from list --one-file-system root.tess /
   mkfs.tesserafs --uid-map 100000:0:65536 --gid-map 100000:0:65536 root.tess ~/container
   mkfs.tesserafs --dry-run --json root.tess rootfs/
+  mkfs.tesserafs --sbom root.tess rootfs/
   mkfs.tesserafs --packdir packs monday.tess rootfs/
   mkfs.tesserafs --packdir packs --parent monday.tess tuesday.tess rootfs/
   docker export box | mkfs.tesserafs --tar - - | ssh host 'cat >box.tess'
@@ -194,6 +195,11 @@ pub(super) struct Args {
     /// Embed the bytes of a file under a key, hashed and signed with the rest; repeatable
     #[arg(long, value_name = "KEY=FILE")]
     pub(super) annotate: Vec<OsString>,
+
+    /// Embed a bill of materials, a CycloneDX document of the packages in the tree, under the key sbom.cdx.json: from the
+    /// databases of dpkg, apk and rpm, and metadata of Python, Node and Rust. `tesserafs sbom` prints it
+    #[arg(long, conflicts_with = "attach_signature")]
+    pub(super) sbom: bool,
 
     /// Replace an existing IMAGE
     #[arg(long, short)]
