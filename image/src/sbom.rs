@@ -43,7 +43,7 @@ use std::ops::Range;
 use crate::error::Error;
 use crate::text::escape;
 
-/// The key of the annotation that has the document (`FORMAT.md` 5.5).
+/// The key of the annotation that has the document (`FORMAT.md` 4.10).
 pub const KEY: &[u8] = b"sbom.cdx.json";
 
 /// Most bytes of a database of a system's packages that are believed.

@@ -103,7 +103,7 @@ pub fn check(
     report.packages = owners.packages.len() as u64;
     report.ignored = owners.ignored;
     let digests = digests::compute(tree, &owners.expected, threads, cancel)?;
-    compare(names, &owners, &digests, &mut report);
+    let compared = compare(names, &owners, &digests, &mut report);
     for (package, paths) in &owners.missing {
         report
             .missing
@@ -111,12 +111,12 @@ pub fn check(
             .or_default()
             .extend(paths.iter().cloned());
     }
-    sort_files(names, &owners, &ignored, &mut report);
+    count(names, &owners, &compared, &ignored, &mut report);
     Ok(report)
 }
 
-/// Compares the files that a database has a digest or a target of.
-fn compare(names: &Names, owners: &Owners, digests: &digests::Digests, report: &mut Report) {
+/// Compares the files that a database has a digest or a target of: whether it does, by name.
+fn compare(names: &Names, owners: &Owners, digests: &digests::Digests, report: &mut Report) -> Vec<bool> {
     let mut compared = vec![false; names.count()];
     for Expected { node, bytes, package, is_config } in &owners.expected {
         compared[node.index()] = true;
@@ -142,34 +142,28 @@ fn compare(names: &Names, owners: &Owners, digests: &digests::Digests, report: &
     }
     report.changed.sort();
     report.changed.dedup();
-    let is_compared = |node: &NodeIndex| compared[node.index()];
-    let files = || names.all().filter(|node| matches!(names.kind(*node), Kind::File(_) | Kind::Symlink));
-    report.compared = files().filter(is_compared).count() as u64;
-    let is_owned = |node: &NodeIndex| owners.owned[node.index()];
-    report.without_digest = files()
-        .filter(|node| is_owned(node) && !is_compared(node) && matches!(names.kind(*node), Kind::File(_)))
-        .count() as u64;
+    compared
 }
 
-/// Sorts the files that no list has.
-fn sort_files(names: &Names, owners: &Owners, ignored: &Ignored<'_>, report: &mut Report) {
+/// Counts all files, and tells those that no list has.
+fn count(names: &Names, owners: &Owners, compared: &[bool], ignored: &Ignored<'_>, report: &mut Report) {
     for node in names.all() {
-        if !matches!(names.kind(node), Kind::File(_) | Kind::Symlink) {
+        let is_file = matches!(names.kind(node), Kind::File(_));
+        if !is_file && names.kind(node) != Kind::Symlink {
             continue;
         }
         report.files += 1;
-        if owners.owned[node.index()] {
-            continue;
-        }
+        let index = node.index();
         if ignored.has(node) {
             report.ignored += 1;
-            continue;
-        }
-        let path = names.path(node);
-        if owners.made[node.index()] || runtime::is_made(&path) {
-            report.runtime.push(path);
+        } else if compared[index] {
+            report.compared += 1;
+        } else if owners.owned[index] {
+            report.without_digest += u64::from(is_file);
         } else {
-            report.unowned.push(path);
+            let path = names.path(node);
+            let is_made = owners.made[index] || runtime::is_made(&path);
+            if is_made { &mut report.runtime } else { &mut report.unowned }.push(path);
         }
     }
     report.unowned.sort_unstable();

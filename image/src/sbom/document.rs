@@ -171,5 +171,7 @@ fn package_url(package: &Package, os: Option<&OsRelease>) -> Result<String, Erro
     for (key, value) in qualifiers {
         builder = builder.with_qualifier(key, value).map_err(|error| refused(error.to_string()))?;
     }
-    builder.build().map(|url| url.to_string()).map_err(|error| refused(error.to_string()))
+    let url = builder.build().map_err(|error| refused(error.to_string()))?;
+    // The specification has it encoded, and some readers take it for a space.
+    Ok(url.to_string().replace('+', "%2B"))
 }

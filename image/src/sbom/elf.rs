@@ -6,13 +6,16 @@ use std::ops::Range;
 
 use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
-use object::read::{FileKind, ReadCache, ReadCacheOps};
+use object::read::{FileKind, ReadCache, ReadCacheOps, ReadRef};
 use object::Endianness;
 
 use super::METADATA_MAX;
 
 /// Bytes of the table of sections and their names that are believed.
 const TABLES_MAX: u64 = 16 << 20;
+
+/// Bytes of the name of a section that are looked at.
+const NAME_MAX: u64 = 4096;
 
 /// A file that `object` reads from, and the error that ended it.
 struct Reader<R, E> {
@@ -51,12 +54,41 @@ where
     }
 
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ()> {
-        // `object` makes the buffer before it asks; it has asked for a range in the file, or for one that is longer than all of it.
         if self.read(buf)? == buf.len() {
             Ok(())
         } else {
             Err(())
         }
+    }
+}
+
+/// The same with a limit on what is asked for at once: `object` takes memory for all of it before it reads, and a file of a few bytes
+/// can say to be long.
+struct Limited<'a, R: ReadCacheOps>(&'a ReadCache<R>);
+
+impl<R: ReadCacheOps> Clone for Limited<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: ReadCacheOps> Copy for Limited<'_, R> {}
+
+impl<'a, R: ReadCacheOps> ReadRef<'a> for Limited<'a, R> {
+    fn len(self) -> Result<u64, ()> {
+        self.0.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        if size > TABLES_MAX {
+            return Err(());
+        }
+        self.0.read_bytes_at(offset, size)
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        let end = range.end.min(range.start.saturating_add(NAME_MAX));
+        self.0.read_bytes_at_until(range.start..end, delimiter)
     }
 }
 
@@ -87,14 +119,15 @@ where
         return None;
     }
     let cache = ReadCache::new(reader);
-    match FileKind::parse(&cache).ok()? {
-        FileKind::Elf32 => in_tables::<FileHeader32<Endianness>, _>(name, &cache),
-        FileKind::Elf64 => in_tables::<FileHeader64<Endianness>, _>(name, &cache),
+    let cache = Limited(&cache);
+    match FileKind::parse(cache).ok()? {
+        FileKind::Elf32 => in_tables::<FileHeader32<Endianness>, _>(name, cache),
+        FileKind::Elf64 => in_tables::<FileHeader64<Endianness>, _>(name, cache),
         _ => None,
     }
 }
 
-fn in_tables<H, R>(name: &[u8], cache: &ReadCache<R>) -> Option<Vec<u8>>
+fn in_tables<H, R>(name: &[u8], cache: Limited<'_, R>) -> Option<Vec<u8>>
 where
     H: FileHeader<Endian = Endianness>,
     R: ReadCacheOps,
@@ -108,4 +141,60 @@ where
         return None;
     }
     section.data(endian, cache).ok().map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a section of a program in memory.
+    fn of(program: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+        let read = |range: Range<u64>, buf: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+            buf.extend_from_slice(&program[range.start as usize..range.end as usize]);
+            Ok(())
+        };
+        section(name, program.len() as u64, read).unwrap_or_else(|never| match never {})
+    }
+
+    #[test]
+    fn a_section_of_a_program_is_found_however_it_is_cut() {
+        // This one.
+        let program = std::env::current_exe().and_then(std::fs::read).expect("read");
+        assert!(of(&program, b".text").is_none_or(|text| !text.is_empty()));
+        let comment = of(&program, b".comment").expect("the name of the compiler");
+        assert!(comment.windows(5).any(|part| part == b"rustc"));
+        assert_eq!(of(&program, b".dep-v0"), None);
+        assert_eq!((of(b"", b".text"), of(b"#!/bin/sh\n", b".text")), (None, None));
+        for end in (0..300).chain([program.len() / 2, program.len() - 1]) {
+            assert_eq!(of(&program[..end], b".comment"), None, "{end}");
+        }
+        // A table of 2^48 bytes in a file that says to be as long takes no memory.
+        let mut long = program[..64].to_vec();
+        long[0x28..0x30].copy_from_slice(&64_u64.to_le_bytes());
+        long[0x3c..0x3e].copy_from_slice(&0_u16.to_le_bytes());
+        long.resize(64 + 0x20, 0);
+        long.extend((1_u64 << 42).to_le_bytes());
+        long.resize(256, 0);
+        let read = |range: Range<u64>, buf: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+            let all = (range.start..range.end).map(|at| long.get(at as usize).copied().unwrap_or(0));
+            buf.extend(all);
+            Ok(())
+        };
+        assert_eq!(section(b".comment", 1 << 49, read), Ok(None));
+        // The head says something else, byte by byte: an error, or another section.
+        let head = program[..64].to_vec();
+        let mut program = program;
+        for at in 0..64 {
+            for value in [0, 0x7f, 0xff] {
+                program[at] = value;
+                let _ = of(&program, b".comment");
+            }
+            program[at] = head[at];
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_file_is_passed_on() {
+        assert_eq!(section(b"x", 100, |_, _| Err("gone")), Err("gone"));
+    }
 }

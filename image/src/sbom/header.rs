@@ -91,3 +91,55 @@ impl<'a> Header<'a> {
 fn number(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header of a name, three numbers and two texts.
+    fn blob() -> Vec<u8> {
+        let entries: [[u32; 4]; 4] = [[1000, 6, 0, 1], [1030, 3, 6, 2], [1037, 4, 12, 1], [1118, 8, 16, 2]];
+        let store = b"name\0\0\x81\xa4\xa1\xff\0\0\0\0\0\x40/a/\0/b/\0";
+        let counts = [entries.len() as u32, store.len() as u32].map(u32::to_be_bytes).concat();
+        let entries: Vec<u8> = entries.iter().flatten().flat_map(|number| number.to_be_bytes()).collect();
+        [counts, entries, store.to_vec()].concat()
+    }
+
+    #[test]
+    fn values_are_found_by_tag_and_type() {
+        let blob = blob();
+        let header = Header::parse(&blob, "x").expect("a header");
+        assert_eq!(
+            (header.text(1000), header.text(1001), header.text(1037)),
+            (Some(&b"name"[..]), None, None)
+        );
+        assert_eq!(header.numbers(1030).collect::<Vec<_>>(), [0o100_644, 0o120_777]);
+        assert_eq!(header.numbers(1037).collect::<Vec<_>>(), [0x40]);
+        assert_eq!(header.texts(1118).collect::<Vec<_>>(), [&b"/a/"[..], b"/b/"]);
+    }
+
+    #[test]
+    fn what_is_cut_or_lies_is_refused_or_shorter() {
+        let whole = blob();
+        for end in 0..whole.len() {
+            assert!(Header::parse(&whole[..end], "x").is_err(), "{end}");
+        }
+        // Each byte of the entries says something else.
+        for at in 0..8 + 4 * ENTRY_BYTES {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut blob = whole.clone();
+                blob[at] = value;
+                let Ok(header) = Header::parse(&blob, "x") else { continue };
+                for tag in [1000, 1030, 1037, 1118] {
+                    let (texts, numbers) = (header.texts(tag).count(), header.numbers(tag).count());
+                    assert!(
+                        texts <= blob.len()
+                            && numbers <= blob.len()
+                            && header.states(tag).len() <= blob.len()
+                    );
+                    let _ = header.text(tag);
+                }
+            }
+        }
+    }
+}
