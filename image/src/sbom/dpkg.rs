@@ -116,14 +116,23 @@ fn finish(fields: Fields<'_>, place: &[u8], each: &mut impl FnMut(Entry)) -> Res
 
 /// A line of the field Conffiles. One that is obsolete belongs to the package, and may go.
 fn conffile(line: &[u8]) -> Option<Listed> {
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let (Some(path), Some(digest)) = (words.next(), words.next()) else { return None };
-    let flags: Vec<&[u8]> = words.collect();
+    let mut rest = line.trim_ascii();
+    let mut is_gone = false;
+    // From the end: paths may have spaces.
+    while let Some(shorter) =
+        [&b" obsolete"[..], b" remove-on-upgrade"].iter().find_map(|flag| rest.strip_suffix(*flag))
+    {
+        (rest, is_gone) = (shorter, true);
+    }
+    let space = rest.iter().rposition(|byte| *byte == b' ')?;
+    let (path, digest) = (rest[..space].trim_ascii(), &rest[space + 1..]);
+    if path.is_empty() {
+        return None;
+    }
     let bytes = match digest {
         b"newconffile" => Bytes::Unknown,
         _ => Bytes::hex(Algorithm::Md5, digest)?,
     };
-    let is_gone = flags.iter().any(|flag| matches!(*flag, b"obsolete" | b"remove-on-upgrade"));
     let listed = Listed { is_config: true, may_be_missing: is_gone, ..Listed::new(path.to_vec(), bytes) };
     Some(listed)
 }
@@ -192,7 +201,7 @@ mod tests {
     const STATUS: &[u8] =
         b"Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nMulti-Arch: same\n\
         Source: glibc\nVersion: 2.36-9\nConffiles:\n /etc/ld.so.conf d41d8cd98f00b204e9800998ecf8427e\n \
-        /etc/old d41d8cd98f00b204e9800998ecf8427e obsolete\nDescription: C library\n more of it\n .\n\n\
+        /etc/an old d41d8cd98f00b204e9800998ecf8427e obsolete\nDescription: C library\n more of it\n .\n\n\
         Package: gone\nStatus: deinstall ok config-files\n\n\
         Package: never\nStatus: purge ok not-installed\n\n\n\
         Package: all\nVersion: 1";
@@ -212,6 +221,7 @@ mod tests {
         assert_eq!((libc.package.source.as_deref(), &*libc.package.version), (Some("glibc"), "2.36-9"));
         assert_eq!(libc.package.description.as_deref(), Some("C library"));
         assert!(libc.is_multi_arch && libc.conffiles.len() == 2);
+        assert_eq!(libc.conffiles[1].path, b"/etc/an old");
         assert!(libc.conffiles[1].may_be_missing && !libc.conffiles[0].may_be_missing);
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::{FileKind, Inode};
 
 use super::owners::Expected;
@@ -55,7 +56,8 @@ pub(super) fn of(algorithm: Algorithm, bytes: &[u8]) -> Box<[u8]> {
     hasher.finish()
 }
 
-/// Hashes what is expected to have a digest, each content once.
+/// Hashes what is expected to have a digest, each content once. A file that is so long that the format has no plain digest of it, with holes
+/// that nobody could wait for, has none here either: no package has such a file, so it is a changed one.
 pub(super) fn compute(
     tree: &ImageTree<'_>,
     expected: &[Expected],
@@ -72,6 +74,9 @@ pub(super) fn compute(
         let ino = tree.names().ino(*node);
         let inode = tree.inode(ino)?;
         let FileKind::Regular { size, content } = inode.kind else { continue };
+        if size > PLAIN_DIGEST_MAX {
+            continue;
+        }
         digests.contents.insert(ino, content.map(|content| content.0));
         match content {
             None => {
