@@ -42,6 +42,7 @@ fn image(at: &Path, files: usize) -> PathBuf {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: true,
         dry_run: false,

@@ -12,6 +12,7 @@
 //! - [`serve`]: the tree and ranges of files for many threads at once, of an image that nobody has walked;
 //! - [`visit`]: the names in the order of paths; [`scope`]: a part of a tree;
 //! - [`unchecked`]: a walk of an image that nobody has checked; [`diff`]: what is different in another image;
+//! - [`sbom`]: the packages that are in a tree, and whether its files are theirs;
 //! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
 //! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed, [`profile`] how a profile is
 //!   reported; [`hash`], [`parallel`] and [`progress`] serve all of them, and [`Context`] is what they are handed.
@@ -56,6 +57,7 @@
 //! #     annotations: Default::default(),
 //! #     signer: None,
 //! #     signed_data: None,
+//! #     sbom: false,
 //! #     shared: None,
 //! #     force: false,
 //! #     dry_run: false,
@@ -104,6 +106,7 @@ pub mod packs;
 pub mod parallel;
 pub mod profile;
 pub mod progress;
+pub mod sbom;
 pub mod scope;
 pub mod serve;
 pub mod signature;

@@ -47,6 +47,7 @@ fn image_of(has_pack: bool) -> (tempfile::TempDir, PathBuf) {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: has_pack.then(|| SharedForm { dir: folder.path().to_owned(), ..SharedForm::default() }),
         force: false,
         dry_run: false,

@@ -4,9 +4,12 @@
 
 mod layers;
 
+use std::borrow::Cow;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use tesserafs_image::sbom::KEY;
 
 pub use self::layers::{build_layers, LayersReport};
 use crate::config::{self, Config, SourcePath};
@@ -17,18 +20,19 @@ use crate::memory_budget;
 use crate::output::{self, Output};
 use crate::packs::{arrange, NewPack, Parents};
 use crate::progress::{step, Progress};
-use crate::report::Report;
+use crate::report::{Report, SbomReport};
 use crate::sign;
 use crate::source::dir::DirSource;
 use crate::source::holes::HoleLimit;
+use crate::source::materials::Materials;
 use crate::source::oci::Unpacked;
 use crate::source::tar::{self, TarSource};
-use crate::source::{self, Filter, LeftOut, Source, Walked};
+use crate::source::{self, Filter, LeftOut, Sbom, Source, Walked};
 
 /// Builds an image.
 pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     config::check_profile(&config.profile)?;
-    config::check_annotations(&config.annotations)?;
+    config::check_annotations(&config.annotations, config.sbom)?;
     if let SourcePath::Directory(path) = &config.source {
         check_directory(path)?;
     }
@@ -111,11 +115,14 @@ impl<'a> Image<'a> {
                 return Err(Error::Usage(format!("--annotate {key}: the container image has that itself")));
             }
         }
-        config::check_annotations(&self.annotations)
+        config::check_annotations(&self.annotations, self.config.sbom)
     }
 
     /// Builds the image, and gives it its name.
-    fn finish<S: Source>(self, source: &S, progress: &dyn Progress) -> Result<Report> {
+    fn finish<S: Source>(self, source: &S, progress: &dyn Progress) -> Result<Report>
+    where
+        S::File: Clone,
+    {
         let (mut report, pack) = self.encode(source, progress)?;
         if let Some(output) = self.output {
             let _step = step(progress, || format!("writing {}", Shown(self.path)));
@@ -129,7 +136,10 @@ impl<'a> Image<'a> {
         Ok(report)
     }
 
-    fn encode<S: Source>(&self, source: &S, progress: &dyn Progress) -> Result<(Report, Option<NewPack>)> {
+    fn encode<S: Source>(&self, source: &S, progress: &dyn Progress) -> Result<(Report, Option<NewPack>)>
+    where
+        S::File: Clone,
+    {
         let Self { config, path, annotations, .. } = self;
         let threads = config.threads.get();
         let resources = Resources { threads, budget: memory_budget(threads) };
@@ -138,6 +148,7 @@ impl<'a> Image<'a> {
         let mut writer = ImageWriter::new(sink.map(|file| ImageFile::new(file, path)));
         let annotation_bytes: usize =
             annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+        let source = &Materials::new(source, config.sbom);
         let source = &HoleLimit::new(source, config.profile.hole_min, annotation_bytes as u64);
         let (mut walked, map, shared) = match &config.shared {
             None => {
@@ -156,7 +167,14 @@ impl<'a> Image<'a> {
         };
         let (packs, pack) = shared.unzip();
         let tables = step(progress, || "writing the tables".to_owned());
-        let mut written = writer.finish(&walked.tree, &map, &config.profile, annotations)?;
+        let mut annotations = Cow::Borrowed(annotations);
+        let sbom = walked.sbom.take().map(|Sbom { document, notes }| {
+            let report = SbomReport { packages: document.packages, bytes: document.json.len() as u64, notes };
+            annotations.to_mut().insert(KEY.to_vec(), document.json);
+            report
+        });
+        config::check_annotations(&annotations, false)?;
+        let mut written = writer.finish(&walked.tree, &map, &config.profile, &annotations)?;
         drop(tables);
         if let (Some(signer), Some(file)) = (&config.signer, &file) {
             let signature = signer.sign(&written.signed_prefix)?;
@@ -168,6 +186,7 @@ impl<'a> Image<'a> {
         }
         let mut report = Report::new(path, &written, &walked.tree, &map);
         report.shared = packs;
+        report.sbom = sbom;
         // The bytes of a copy are those of its original, which were read.
         for (copy, _) in &walked.tree.copies {
             let size = walked.tree.nodes[*copy as usize - 1].size;

@@ -132,6 +132,9 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
                      root of the tree, one without a slash a name at any depth"
                 );
             }
+            for note in report.sbom.iter().flat_map(|sbom| &sbom.notes) {
+                let _ = writeln!(io::stderr(), "{PROGRAM}: --sbom: {note}");
+            }
             telling.report(&config, [&report], || report.to_json(), || report.to_text())
         }
         Request::BuildLayers(config) => {

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use tesserafs_format::limits::{ANNOTATIONS_MAX, ANNOTATION_KEY_MAX};
 use tesserafs_format::Profile;
+use tesserafs_image::sbom::KEY;
 
 use crate::encode::zstd_version;
-use crate::error::{Error, Result};
+use crate::error::{path_of, Error, Result, Shown};
 use crate::image::Annotations;
 use crate::packs::SharedForm;
 use crate::sign::Signer;
@@ -42,6 +43,8 @@ pub struct Config {
     pub threads: NonZeroUsize,
     /// Keys and values to embed.
     pub annotations: Annotations,
+    /// Whether to embed a bill of materials, under a key of its own.
+    pub sbom: bool,
     /// The signer.
     pub signer: Option<Signer>,
     /// Where to write the bytes to sign elsewhere.
@@ -82,9 +85,15 @@ pub fn check_profile(profile: &Profile) -> Result<()> {
         .map_err(|error| Error::Usage(format!("the chunking parameters do not fit: {error}")))
 }
 
-/// Proves that annotations fit.
-pub fn check_annotations(annotations: &Annotations) -> Result<()> {
-    if annotations.len() as u64 > ANNOTATIONS_MAX {
+/// Proves that annotations fit, and a bill of materials beside them where one is wanted.
+pub fn check_annotations(annotations: &Annotations, sbom: bool) -> Result<()> {
+    if sbom && annotations.contains_key(KEY) {
+        let key = Shown(path_of(KEY));
+        return Err(Error::Usage(format!(
+            "--annotate {key}: --sbom makes this annotation; give one of the two"
+        )));
+    }
+    if annotations.len() as u64 + u64::from(sbom) > ANNOTATIONS_MAX {
         return Err(Error::Usage(format!("an image holds {ANNOTATIONS_MAX} annotations")));
     }
     for (key, value) in annotations {

@@ -46,6 +46,17 @@ pub struct Counts {
     pub xattr_sets: u64,
 }
 
+/// The bill of materials of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SbomReport {
+    /// Packages in it.
+    pub packages: u64,
+    /// Bytes of the document.
+    pub bytes: u64,
+    /// What in the tree could not be read, in sentences.
+    pub notes: Vec<String>,
+}
+
 /// The report of a build.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -81,6 +92,9 @@ pub struct Report {
     pub shared: Option<PacksReport>,
     /// The parts of the source that are not in the image.
     pub left_out: LeftOut,
+    /// The bill of materials, where one was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<SbomReport>,
     /// Patterns of `--exclude` that match nothing.
     pub unmatched_excludes: Vec<String>,
     /// Of an archive: how it was read where it leaves that open.
@@ -114,6 +128,7 @@ impl Report {
             figures: map.figures,
             shared: None,
             left_out: LeftOut::default(),
+            sbom: None,
             unmatched_excludes: Vec::new(),
             archive: None,
             profile: superblock.profile.into(),
@@ -176,6 +191,9 @@ impl Report {
             size(figures.hole_bytes)
         );
         text.push_str(&self.shared.as_ref().map_or_else(String::new, PacksReport::to_text));
+        if let Some(SbomReport { packages, bytes, .. }) = &self.sbom {
+            let _ = writeln!(text, "bill of materials of {packages} packages ({})", size(*bytes));
+        }
         text.push_str(&left_out.to_text(true));
         text.push_str(&self.archive.as_ref().map_or_else(String::new, ArchiveNotes::to_text));
         text

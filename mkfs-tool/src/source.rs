@@ -11,6 +11,7 @@ pub mod exclude;
 mod filter;
 pub mod holes;
 pub mod left_out;
+pub mod materials;
 pub mod oci;
 pub(crate) mod overlay;
 pub mod owner;
@@ -22,6 +23,8 @@ use std::path::PathBuf;
 pub use self::archive::{AclNames, ArchiveOptions};
 pub use self::filter::{DeviceList, Devices, Filter, Override};
 pub use self::left_out::{ArchiveNotes, LeftOut};
+use tesserafs_image::sbom::Document;
+
 use crate::chunker::Summary;
 use crate::error::Result;
 use crate::tree::Tree;
@@ -68,6 +71,17 @@ pub struct Walked {
     pub left_out: LeftOut,
     /// Of an archive: how it was read where it leaves that open.
     pub archive: Option<ArchiveNotes>,
+    /// The bill of materials, where one was made.
+    pub sbom: Option<Sbom>,
+}
+
+/// The bill of materials of a tree.
+#[derive(Debug)]
+pub struct Sbom {
+    /// The document.
+    pub document: Document,
+    /// What could not be read, in sentences.
+    pub notes: Vec<String>,
 }
 
 /// An open regular file.

@@ -69,6 +69,7 @@ fn peak(at: &Path, source: SourcePath) -> usize {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: true,
         dry_run: false,

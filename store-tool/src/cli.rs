@@ -7,6 +7,7 @@ mod compose;
 mod diff;
 mod forms;
 mod made;
+mod sbom;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -21,6 +22,7 @@ use self::bundle::{ApplyArgs, BundleArgs};
 use self::compose::ComposeArgs;
 use self::diff::DiffArgs;
 use self::forms::{PackArgs, UnpackArgs};
+use self::sbom::SbomArgs;
 use crate::daemon::{self, Flags, Job};
 use crate::mount::{self, Driver, Request};
 use crate::options::Options;
@@ -35,10 +37,11 @@ Examples:
   tesserafs compose app.tess base.tess libraries.tess code.tess
   tesserafs diff monday.tess tuesday.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs sbom --check root.tess
   tesserafs unpack root.tess shared.tess
   tesserafs mount --help          options, more examples and the exit status of a verb
 
-Exit status of each verb but diff: 0 done; 1 not done, and standard error says why; 2 usage error.";
+Exit status of each verb but diff and sbom: 0 done; 1 not done, and standard error says why; 2 usage error.";
 
 /// Works with images of tesserafs.
 #[derive(Debug, Parser)]
@@ -57,6 +60,7 @@ enum Verb {
     Compose(ComposeArgs),
     Diff(DiffArgs),
     Pack(PackArgs),
+    Sbom(SbomArgs),
     Unpack(UnpackArgs),
     #[command(hide = true)]
     Serve(ServeArgs),
@@ -308,6 +312,9 @@ pub fn main() -> ExitCode {
             // As diff(1) ends.
             Verb::Diff(args) => {
                 return crate::diff::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
+            }
+            Verb::Sbom(args) => {
+                return crate::sbom::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
             }
             Verb::Apply(args) => args.run(),
             Verb::Bundle(args) => args.run(),

@@ -10,7 +10,7 @@
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
 //!
-//! [`diff`] compares images; to convert them is [`mkfs_tesserafs::convert`].
+//! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`].
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod log;
 pub mod mount;
 mod mountinfo;
 pub mod options;
+pub mod sbom;
 pub mod umount;
 
 /// The name of the program in its messages.

@@ -25,6 +25,7 @@ fn build(folder: &Path) -> Result<(), String> {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: Some(form),
         force: false,
         dry_run: false,

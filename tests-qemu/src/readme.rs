@@ -40,7 +40,7 @@ pub(crate) fn mentioned<'t>(section: &'t str, beginning: &str) -> Vec<&'t str> {
 }
 
 /// Sections whose commands are typed, but for those of [`is_left_out`].
-const TYPED: [&str; 4] = ["Look at it", "Five minutes", "Images that share", "Signing"];
+const TYPED: [&str; 5] = ["Look at it", "Five minutes", "Images that share", "What is inside", "Signing"];
 
 /// Types the commands of these sections in a folder where `rootfs/` is a tree and `*.tar.*` archives of it.
 pub(crate) fn typed(tools: &Tools) -> Result<String> {
@@ -66,8 +66,9 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
             // Some print bytes that are no text.
             let output = run::output(bash.args(["-euo", "pipefail", "-c", command]))?;
             // It ends with 1 where there are differences.
+            let compares = ["tesserafs diff ", "tesserafs sbom --check "];
             let is_done = output.status.success()
-                || command.starts_with("tesserafs diff ") && output.status.code() == Some(1);
+                || compares.iter().any(|verb| command.starts_with(verb)) && output.status.code() == Some(1);
             ensure!(
                 is_done,
                 "README.md, section `{heading}`: `{line}` ends with {}: {}",
@@ -84,6 +85,7 @@ pub(crate) fn typed(tools: &Tools) -> Result<String> {
         "box.tess",
         "copy/etc/os-release",
         "rootfs.tar",
+        "rootfs.cdx.json",
         "rootfs.p7s",
     ] {
         ensure!(folder.join(made).exists(), "README.md: no command of it makes {made} any more");

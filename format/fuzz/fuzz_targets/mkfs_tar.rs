@@ -109,6 +109,7 @@ fn build(archive: &Path, filter: Filter) {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: false,
         dry_run: false,

@@ -257,6 +257,7 @@ fn image(folder: &Path, source: SourcePath) -> Vec<u8> {
         annotations: [(b"oci.config".to_vec(), b"{}".to_vec()), (b"spdx".to_vec(), b"tag".to_vec())].into(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: true,
         dry_run: false,

@@ -144,7 +144,7 @@ impl Source for ImageSource<'_> {
         }
         let mut tree = builder.finish().map_err(|error| refused(b"/", error))?;
         tree.copies = copies;
-        Ok(Walked { tree, left_out: LeftOut::new(false), archive: None })
+        Ok(Walked { tree, left_out: LeftOut::new(false), archive: None, sbom: None })
     }
 
     fn open<'b>(&'b self, task: &'b FileTask<ContentIndex>) -> Result<OpenImageFile<'b>> {

@@ -59,6 +59,7 @@ fn build(source: SourcePath, image: &Path, profile: Profile) -> Vec<u8> {
         annotations: [annotation("none", Vec::new()), annotation("two blocks", pattern(8192, 7))].into(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: true,
         dry_run: false,

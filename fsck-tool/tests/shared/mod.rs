@@ -76,6 +76,7 @@ impl Folder {
             annotations: Default::default(),
             signer: None,
             signed_data: None,
+            sbom: false,
             shared: (!build.in_one_file).then_some(form),
             force: true,
             dry_run: build.dry_run,

@@ -35,6 +35,7 @@ fn opened(levels: usize) -> u64 {
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: false,
         dry_run: false,

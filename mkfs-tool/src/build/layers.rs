@@ -53,7 +53,7 @@ impl LayersReport {
 /// Builds an image of each layer in the directory that is named for the image.
 pub fn build_layers(config: &Config, progress: &dyn Progress) -> Result<LayersReport> {
     config::check_profile(&config.profile)?;
-    config::check_annotations(&config.annotations)?;
+    config::check_annotations(&config.annotations, config.sbom)?;
     let SourcePath::Oci(container) = &config.source else {
         return Err(Error::Usage("layers are those of a container image, which --oci names".into()));
     };

@@ -114,6 +114,7 @@ pub(super) fn request(args: Args) -> Result<Request> {
         profile,
         threads,
         annotations: annotations(&args.annotate)?,
+        sbom: args.sbom,
         signer,
         signed_data: args.emit_signed_data,
         shared: args.packdir.map(|dir| SharedForm { dir, parents: args.parent, rebase: args.rebase }),

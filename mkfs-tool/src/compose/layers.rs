@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tesserafs_format::{Profile, SuperBlock};
 use tesserafs_image::profile::version;
+use tesserafs_image::sbom::KEY;
 use tesserafs_image::unchecked::Unchecked;
 use tesserafs_image::{Source, VerifiedMetadata};
 
@@ -96,8 +97,10 @@ fn text(profile: &Profile) -> String {
     )
 }
 
-/// The annotations of all images; of several with one key that of the uppermost.
+/// The annotations of all images; of several with one key that of the uppermost. Bills of materials are those of the images, and would
+/// be wrong of the result.
 pub(super) fn annotations(layers: &[Layer<'_>]) -> Annotations {
     let all = layers.iter().flat_map(|layer| &layer.tables.annotations);
+    let all = all.filter(|(key, _)| key.as_slice() != KEY);
     all.map(|(key, value)| (key.clone(), value.clone())).collect()
 }

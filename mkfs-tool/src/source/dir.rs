@@ -330,7 +330,7 @@ impl Source for DirSource {
         walk.devices.refuse()?;
         let tree =
             walk.builder.finish().map_err(|error| Error::unsupported(&self.path, error.to_string()))?;
-        Ok(Walked { tree, left_out: walk.left_out, archive: None })
+        Ok(Walked { tree, left_out: walk.left_out, archive: None, sbom: None })
     }
 
     fn open<'a>(&'a self, task: &'a FileTask<DirFile>) -> Result<OpenDirFile<'a>> {

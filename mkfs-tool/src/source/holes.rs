@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 use tesserafs_format::limits::{plain_holes_max, BLOCK_BYTES, BLOCK_SIZE, DIGEST_SIZE, PLAIN_DIGEST_MAX};
+use tesserafs_image::sbom::KEY;
 
 use super::{FileTask, Found, OpenFile, Source, Walked};
 use crate::error::{Error, Result};
@@ -157,7 +158,9 @@ impl<S: Source> Source for HoleLimit<'_, S> {
             self.count(&task, &mut account)?;
             found(task)
         })?;
-        let image_bytes = account.image_bytes(&walked.tree, self.other_bytes);
+        let sbom_bytes =
+            walked.sbom.as_ref().map_or(0, |sbom| (sbom.document.json.len() + KEY.len() + 16) as u64);
+        let image_bytes = account.image_bytes(&walked.tree, self.other_bytes.saturating_add(sbom_bytes));
         if account.holes > plain_holes_max(image_bytes) {
             return Err(Error::TooMany(TOO_MANY));
         }

@@ -229,7 +229,7 @@ impl Source for TarSource {
         }
         devices.refuse()?;
         let tree = builder.finish().map_err(refused(b"/"))?;
-        Ok(Walked { tree, left_out, archive: Some(notes) })
+        Ok(Walked { tree, left_out, archive: Some(notes), sbom: None })
     }
 
     fn open<'a>(&'a self, task: &'a FileTask<u32>) -> Result<OpenTarFile<'a>> {

@@ -59,6 +59,7 @@ pub(crate) fn build_with(folder: &Path, change: impl FnOnce(&mut Config)) -> Pat
         annotations: Default::default(),
         signer: None,
         signed_data: None,
+        sbom: false,
         shared: None,
         force: true,
         dry_run: false,

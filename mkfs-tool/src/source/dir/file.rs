@@ -20,7 +20,7 @@ use crate::source::{FileTask, OpenFile};
 const AGAIN: u64 = 1 << 20;
 
 /// A regular file: where it is, and how it was when the walk met it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DirFile {
     dir: u32,
     name: Box<[u8]>,
