@@ -51,6 +51,7 @@ use self::places::PackPlace;
 pub use self::report::{
     DamageReport, DonorReport, LostBlock, LostFile, LostReport, PackDamage, RepairReport,
 };
+use self::supply::Supply;
 use self::work::Work;
 use crate::bundle::in_pool;
 use crate::bundle::salvage;
@@ -112,7 +113,7 @@ fn repair_image(request: &RepairRequest, progress: &dyn Progress) -> Result<Repa
     }
     let new = match mended.found.is_empty() {
         true => None,
-        false => Some(begin(&target, &head, &image, &mended)?),
+        false => Some(begin(request, &target, &head, &image, &mended)?),
     };
     let proven = new.as_ref().map_or_else(|| Ok(image.clone()), Work::source)?;
     let metadata = VerifiedMetadata::new(&proven, &head.sb);
@@ -132,12 +133,22 @@ fn repair_image(request: &RepairRequest, progress: &dyn Progress) -> Result<Repa
     }
 
     let new = match new {
-        None if damage.is_of_image() => Some(begin(&target, &head, &image, &mended)?),
+        None if damage.is_of_image() => Some(begin(request, &target, &head, &image, &mended)?),
         new => new,
     };
     let packs = begin_packs(request, &places)?;
-    let fill =
-        Fill::new(&head, &tables, &places, &donors, &proven, new.as_ref(), &packs, &pack_dir, progress);
+    let dirs = donor::dirs(&donors, &pack_dir);
+    let copies = places.iter().map(|place| fill::copies(&head, place, &donors)).collect();
+    let fill = Fill {
+        head: &head,
+        tables: &tables,
+        donors: &donors,
+        supply: Supply::new((&proven, &head.sb), &donors, &dirs, copies),
+        new: new.as_ref(),
+        packs: &packs,
+        dirs: &dirs,
+        progress,
+    };
     let lacking = fill.chunks(&bad)?;
     let mut lost = Lost::of_chunks(&metadata, &tables, &lacking, head.is_signature_lost)?;
     for place in places.iter().filter(|place| place.is_damaged && !lacking.of_pack(&tables, place)) {
@@ -151,7 +162,7 @@ fn repair_image(request: &RepairRequest, progress: &dyn Progress) -> Result<Repa
     }
     let mut report = RepairReport::new(request, &head, damage, &donors, lost, started);
     if is_found && !request.dry_run {
-        put_in_place(packs, new, keep.as_deref(), request)?;
+        put_in_place(packs, new, keep.as_deref())?;
         report.repaired = true;
     }
     report.seconds = started.elapsed().as_secs_f64();
@@ -199,25 +210,30 @@ fn tables_of_bundles(head: &Head, donors: &[Donor], target: &Path) -> Result<Vec
     let mut made = Vec::new();
     for (number, donor) in donors.iter().enumerate() {
         let Some(header) = donor.bundle_of(head.id) else { continue };
-        let old = donors
-            .iter()
-            .find_map(|old| old.image().filter(|(id, _)| *id == header.old).map(|(_, sb)| (old, sb)));
-        let Some((old, sb)) = old else { continue };
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
-        file.set_len(head.sb.layout.image_bytes).map_err(Error::io("create a file in", dir))?;
-        let old = VerifiedMetadata::new(&old.source, sb);
-        if let Err(error) = salvage::tables(&donor.source, &old, &head.sb.layout, &file) {
-            donor.note(error.to_string());
+        for (old, sb) in donors.iter().filter_map(|old| Some((old, old.image_of(header.old)?))) {
+            let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let file = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+            file.set_len(head.sb.layout.image_bytes).map_err(Error::io("create a file in", dir))?;
+            let old = VerifiedMetadata::new(&old.source, sb);
+            if let Err(error) = salvage::tables(&donor.source, &old, &head.sb.layout, &file) {
+                donor.note(error.to_string());
+            }
+            made.push((number, Source::from_file(file, donor.path())?));
         }
-        made.push((number, Source::from_file(file, donor.path())?));
     }
     Ok(made)
 }
 
 /// Begins the new image: all that is known of it but the chunks that are damaged, and the zeros behind them.
-fn begin(target: &Path, head: &Head, image: &Source, mended: &Mended) -> Result<Work> {
-    let new = Work::create(target)?;
+fn begin(
+    request: &RepairRequest,
+    target: &Path,
+    head: &Head,
+    image: &Source,
+    mended: &Mended,
+) -> Result<Work> {
+    let replaced = Some(image).filter(|_| request.output.is_none());
+    let new = Work::create(target, replaced)?;
     let layout = &head.sb.layout;
     new.set_len(head.sb.file_bytes())?;
     new.copy(image, 0, layout.image_bytes)?;
@@ -236,7 +252,7 @@ fn begin_packs(request: &RepairRequest, places: &[PackPlace]) -> Result<BTreeMap
         let Some(path) = &place.path else { continue };
         let is_there = place.source.is_some();
         let keep = work::kept_as(path, request.keep.as_deref().filter(|_| is_there))?;
-        let file = Work::create(path)?;
+        let file = Work::create(path, place.source.as_deref())?;
         file.set_len(place.pack.bytes)?;
         if let Some(source) = &place.source {
             file.copy(source, 0, place.pack.bytes)?;
@@ -286,18 +302,9 @@ fn contradiction(request: &RepairRequest, places: &[PackPlace], tables: &Tables,
 }
 
 /// Gives the new files their names: packs first, so that no image is there without them.
-fn put_in_place(
-    packs: BTreeMap<u16, NewPack>,
-    new: Option<Work>,
-    keep: Option<&Path>,
-    request: &RepairRequest,
-) -> Result<()> {
+fn put_in_place(packs: BTreeMap<u16, NewPack>, new: Option<Work>, keep: Option<&Path>) -> Result<()> {
     for pack in packs.into_values() {
         pack.file.commit(pack.keep.as_deref())?;
     }
-    match new {
-        // A file of that name that is replaced by --output is no damaged one.
-        Some(new) => new.commit(keep.filter(|_| request.output.is_none())),
-        None => Ok(()),
-    }
+    new.map_or(Ok(()), |new| new.commit(keep))
 }

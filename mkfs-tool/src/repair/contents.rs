@@ -91,11 +91,13 @@ impl<'a> Files<'a> {
         let mut covered: Vec<(usize, usize)> = Vec::new();
         let mut givers = HashSet::new();
         let mut bytes = Vec::new();
+        // The members of a group follow each other in other images, too: a reader keeps the chunk that it has decoded.
+        let mut readers: Vec<Option<RawReader<'_, '_>>> = self.sides.iter().map(|_| None).collect();
         for part in parts {
             let start = part.offset as usize;
             let range = start..start.saturating_add(part.len as usize);
             let Some(place) = raw.get_mut(range.clone()) else { continue };
-            for (giver, side, by_digest) in &self.sides {
+            for ((giver, side, by_digest), reader) in self.sides.iter().zip(&mut readers) {
                 let Some(content) = by_digest.get(&tables.content_digests[part.content as usize]) else {
                     continue;
                 };
@@ -103,7 +105,11 @@ impl<'a> Files<'a> {
                     continue;
                 }
                 bytes.clear();
-                let read = RawReader::new(side)?.content(*content, part.start, part.len, &mut bytes);
+                let reader = match reader {
+                    Some(reader) => reader,
+                    None => reader.insert(RawReader::new(side)?),
+                };
+                let read = reader.content(*content, part.start, part.len, &mut bytes);
                 if read.is_ok() && bytes.len() == place.len() {
                     place.copy_from_slice(&bytes);
                     covered.push((range.start, range.end));

@@ -49,7 +49,7 @@ pub(super) fn complete(fill: &Fill<'_>, place: &PackPlace) -> Result<Option<Lost
             "has all chunks that the image says, and not the digest {}: no repair makes that right",
             pack.digest
         );
-        return Err(Error::unsupported(place.path.as_deref().unwrap_or(fill.path), reason));
+        return Err(Error::unsupported(file.target(), reason));
     }
     let bytes = new.gaps.iter().map(|(start, end)| end - start).sum();
     Ok(Some(LostDead { pack: pack.digest.to_string(), bytes }))

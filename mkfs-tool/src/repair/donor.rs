@@ -90,6 +90,11 @@ impl Donor {
         self.source.path()
     }
 
+    /// Its superblock, if it is the image with this ID.
+    pub(super) fn image_of(&self, id: Digest) -> Option<&SuperBlock> {
+        self.image().filter(|(own, _)| *own == id).map(|(_, sb)| sb)
+    }
+
     /// Where packs beside it are.
     pub(super) fn dir(&self) -> PathBuf {
         self.path().parent().unwrap_or(Path::new("")).to_owned()
@@ -129,6 +134,17 @@ impl Donor {
     pub(super) fn notes(&self) -> Vec<String> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
+}
+
+/// Where packs are looked for: beside these files, and in `pack_dir`.
+pub(super) fn dirs(donors: &[Donor], pack_dir: &Path) -> Vec<PathBuf> {
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in donors.iter().map(Donor::dir).chain([pack_dir.to_owned()]) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    dirs
 }
 
 /// Fills `bytes` with those from `offset` of a file that may be damaged; whether it has all of them.

@@ -3,7 +3,7 @@
 //! The chunks that are damaged: from images, packs and bundles, to their places in the new files.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -30,11 +30,12 @@ pub(super) struct Fill<'a> {
     pub(super) tables: &'a Tables,
     pub(super) donors: &'a [Donor],
     pub(super) supply: Supply<'a>,
-    new: Option<&'a Work>,
-    packs: &'a BTreeMap<u16, NewPack>,
-    dirs: Vec<PathBuf>,
-    /// The image, for errors.
-    pub(super) path: &'a Path,
+    /// The new image, if it is made.
+    pub(super) new: Option<&'a Work>,
+    /// The new packs, by their indices.
+    pub(super) packs: &'a BTreeMap<u16, NewPack>,
+    /// Where packs are.
+    pub(super) dirs: &'a [PathBuf],
     pub(super) progress: &'a dyn Progress,
 }
 
@@ -57,29 +58,6 @@ impl Lacking {
 }
 
 impl<'a> Fill<'a> {
-    #[expect(clippy::too_many_arguments, reason = "all that is known of the image by then")]
-    pub(super) fn new(
-        head: &'a Head,
-        tables: &'a Tables,
-        places: &'a [PackPlace],
-        donors: &'a [Donor],
-        proven: &'a Source,
-        new: Option<&'a Work>,
-        packs: &'a BTreeMap<u16, NewPack>,
-        pack_dir: &Path,
-        progress: &'a dyn Progress,
-    ) -> Self {
-        let mut dirs: Vec<PathBuf> = Vec::new();
-        for dir in donors.iter().map(Donor::dir).chain([pack_dir.to_owned()]) {
-            if !dirs.contains(&dir) {
-                dirs.push(dir);
-            }
-        }
-        let copies = places.iter().map(|place| copies(head, place, donors)).collect();
-        let supply = Supply::new((proven, &head.sb), donors, &dirs, copies);
-        Self { head, tables, donors, supply, new, packs, dirs, path: proven.path(), progress }
-    }
-
     /// The new file that a pack is in, and where it begins there; none if the pack is not made.
     pub(super) fn file(&self, pack: u16) -> Option<(&'a Work, u64)> {
         if pack == 0 {
@@ -102,7 +80,7 @@ impl<'a> Fill<'a> {
         self.progress.found(bad.iter().map(bytes).sum());
         let (mut lacking, mut otherwise) = self.by_images(bad)?;
         if !lacking.is_empty() {
-            let files = Files::open(self.donors, &self.dirs);
+            let files = Files::open(self.donors, self.dirs);
             (lacking, otherwise) = self.by_contents(&files, &lacking, otherwise)?;
             self.by_bundles(&files, &mut lacking)?;
         }
@@ -205,37 +183,43 @@ impl<'a> Fill<'a> {
         take_gap: &TakeGap<'_>,
     ) -> Result<()> {
         let Some(header) = donor.bundle_of(self.head.id) else { return Ok(()) };
-        let is_old = |donor: &Donor| matches!(donor.kind, Kind::Image { id, .. } if id == header.old);
         let opened;
         let files = match files {
             Some(files) => files,
             None => {
-                opened = Files::open(self.donors, &self.dirs);
+                opened = Files::open(self.donors, self.dirs);
                 &opened
             }
         };
-        let old = self.donors.iter().position(is_old).and_then(|old| files.side(old));
-        if old.is_none() && !header.portable {
+        let is_old = |donor: &Donor| matches!(donor.kind, Kind::Image { id, .. } if id == header.old);
+        let olds = self.donors.iter().enumerate().filter(|(_, donor)| is_old(donor));
+        let mut olds: Vec<_> = olds.filter_map(|(old, _)| files.side(old)).map(Some).collect();
+        if olds.is_empty() && !header.portable {
             donor.note(format!(
                 "its old image, sha256:{}, is not among the files of --from, or its metadata is damaged: only chunks that the bundle \
                  has as they are stored are of use",
                 header.old
             ));
         }
-        if old.is_some() && !header.portable && header.zstd_version != zstd_version() {
+        if olds.is_empty() {
+            olds.push(None);
+        } else if !header.portable && header.zstd_version != zstd_version() {
             let (needed, found) = (profile::version(header.zstd_version), profile::version(zstd_version()));
             donor.note(format!("it needs libzstd {needed}, and this program has {found}"));
         }
         let search = Search { new: self.tables, sb: &self.head.sb, wanted, take, take_gap };
-        if let Err(error) = search.run(&donor.source, old)? {
-            donor.note(error.to_string());
+        // Of several copies of the old image each may be damaged elsewhere.
+        for old in olds {
+            if let Err(error) = search.run(&donor.source, old)? {
+                donor.note(error.to_string());
+            }
         }
         Ok(())
     }
 }
 
 /// The files that may have the same bytes as a pack.
-fn copies(head: &Head, place: &PackPlace, donors: &[Donor]) -> Vec<Copy> {
+pub(super) fn copies(head: &Head, place: &PackPlace, donors: &[Donor]) -> Vec<Copy> {
     let Some(path) = &place.path else {
         let same = donors.iter().enumerate().filter(|(_, donor)| donor.may_be_copy_of(head.id));
         let copy =

@@ -79,25 +79,28 @@ impl Head {
         let id = id(request, &own, donors)?;
         let copies = copies(id, donors);
         let is_own_right = prefix_digest(&own) == id;
-        let prefix = if is_own_right {
-            &own
-        } else {
-            let copy = copies.first().ok_or_else(|| {
+        let mut prefix = own.clone();
+        match copies.first() {
+            _ if is_own_right => (),
+            Some(copy) => {
+                donor::count(&copy.donor.taken.heads, 1);
+                prefix.clone_from(&copy.block);
+            }
+            None if flip_one_bit(&mut prefix, id) => (),
+            None => {
                 let reason = format!("no file of --from has the first 512 bytes of sha256:{id}");
-                Error::unsupported(&request.image, reason)
-            })?;
-            donor::count(&copy.donor.taken.heads, 1);
-            &copy.block
-        };
+                return Err(Error::unsupported(&request.image, reason));
+            }
+        }
         let at_fault = |source| Error::Image { path: request.image.clone(), source };
-        let unsigned = assemble(prefix, id, UNSIGNED);
+        let unsigned = assemble(&prefix, id, UNSIGNED);
         let end = SuperBlock::parse(&unsigned).map_err(at_fault)?.layout.image_bytes;
         // The whole block may be lost, and zeros say that there is no signature.
         let is_believable = is_own_right || own[PREFIX_DIGEST..SIGNATURE_BYTES] == id.0;
         let own_fields = own_fields(image, &own, end).filter(|_| is_believable);
         let found = find_signature(image, end, own_fields, &copies);
         let (fields, signature) = found.clone().unwrap_or((UNSIGNED, Vec::new()));
-        let block = assemble(prefix, id, fields);
+        let block = assemble(&prefix, id, fields);
         let sb = SuperBlock::parse(&block).map_err(at_fault)?;
         Ok(Self { id, block, sb, signature, is_signature_lost: found.is_none() })
     }
@@ -219,6 +222,18 @@ fn find_signature(
     // The image says nothing that can be believed, and a copy says that there is none.
     let is_unsigned = own.is_none() && copies.iter().any(|copy| Fields::of(&copy.block) == UNSIGNED);
     is_unsigned.then(|| (UNSIGNED, Vec::new()))
+}
+
+/// Whether the first bytes have their digest with one bit that is another one; that is flipped then. It is the damage that needs no copy.
+fn flip_one_bit(block: &mut Block, id: Digest) -> bool {
+    (0..8 * SIGNED_PREFIX).any(|bit| {
+        block[bit / 8] ^= 1 << (bit % 8);
+        let is_right = prefix_digest(block) == id;
+        if !is_right {
+            block[bit / 8] ^= 1 << (bit % 8);
+        }
+        is_right
+    })
 }
 
 fn prefix_digest(block: &Block) -> Digest {

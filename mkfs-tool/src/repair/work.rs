@@ -17,7 +17,7 @@ use tesserafs_image::Source;
 
 use super::donor::read_some;
 use crate::error::{path_of, Error, Result, Shown};
-use crate::output::Output;
+use crate::output::{identity, Output};
 
 /// Bytes that are copied at once.
 const PIECE: u64 = 1 << 20;
@@ -27,18 +27,26 @@ pub(super) struct Work {
     output: Output,
     file: File,
     target: PathBuf,
+    /// The damaged file that it replaces.
+    replaced: Option<File>,
 }
 
 impl Work {
-    /// Begins the file that will be `target`.
-    pub(super) fn create(target: &Path) -> Result<Self> {
+    /// Begins the file that will be `target`, in the place of this one.
+    pub(super) fn create(target: &Path, replaced: Option<&Source>) -> Result<Self> {
         let dir = match target.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
         };
         let output = Output::create_in(dir)?;
         let file = output.file()?;
-        Ok(Self { output, file, target: target.to_owned() })
+        let replaced = replaced.map(|replaced| replaced.file().try_clone()).transpose();
+        let replaced = replaced.map_err(Error::io("open", target))?;
+        Ok(Self { output, file, target: target.to_owned(), replaced })
+    }
+
+    pub(super) fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Copies a range of a file that may be damaged; zeros stand for what it has not.
@@ -72,14 +80,24 @@ impl Work {
 
     /// Gives the file its name, and the damaged one that of `keep`, if there is one. It is on the disk by then.
     pub(super) fn commit(self, keep: Option<&Path>) -> Result<()> {
-        let Self { output, file, target } = self;
-        if let Ok(old) = File::open(&target) {
-            take_attributes(&old, &file, &target)?;
+        let Self { output, file, target, replaced } = self;
+        if let Some(replaced) = &replaced {
+            take_attributes(replaced, &file, &target)?;
+            let held = replaced.metadata().map_err(Error::io("read the attributes of", &target))?;
+            if identity(&target) != Some((held.dev(), held.ino())) {
+                let reason = "was replaced by another file while it was repaired, which stays";
+                return Err(Error::unsupported(&target, reason));
+            }
         }
+        let keep = keep.filter(|_| replaced.is_some());
         if let Some(keep) = keep {
             fs::hard_link(&target, keep).map_err(Error::io("keep the damaged file as", keep))?;
         }
-        output.commit_as(target.clone())?;
+        output.commit_as(target.clone()).inspect_err(|_| {
+            if let Some(keep) = keep {
+                let _ = fs::remove_file(keep);
+            }
+        })?;
         let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("force to the disk", dir))
     }

@@ -44,8 +44,8 @@ pub(super) struct RepairArgs {
     /// The image, in one file or with packs
     image: PathBuf,
 
-    /// Look for good bytes in this image, pack or bundle; repeatable, the first that has them counts. Packs of images are looked
-    /// for beside each of them, and in DIR
+    /// Look for good bytes in these images, packs and bundles; repeatable. Packs of images are looked for beside each of them,
+    /// and in DIR
     #[arg(long, value_name = "OTHER", required = true, num_args = 1..)]
     from: Vec<PathBuf>,
 
