@@ -8,12 +8,12 @@
 //!
 //! - [`donor`]: the other files, and what each is;
 //! - [`head`]: the first block, and the signature;
-//! - [`blocks`]: the metadata, from the root of the Merkle tree down; [`hashes`]: blocks of it that follow from those below;
+//! - [`mod@mend`]: the metadata; [`blocks`]: from the root of the Merkle tree down; [`hashes`]: blocks that follow from those below;
 //! - [`places`]: where chunks lie, and which of them are damaged;
 //! - [`supply`]: chunks of images and packs; [`contents`]: those by the files that have their bytes; [`fill`] asks both, and bundles;
 //! - [`dead`]: bytes of packs that no chunk of the image has;
-//! - [`work`]: the new files; [`whole`]: the proof that they are right;
-//! - [`lost`]: the names of files whose bytes no file has; [`report`] tells of all that.
+//! - [`new_files`], each of which is a [`work`]; [`whole`]: the proof that they are right;
+//! - [`lost`]: the names of files whose bytes no file has; [`report`] tells of all that, by [`text`], too.
 //!
 //! Memory grows with the metadata of the image and that of bundles' old images, and with the chunks that threads work on.
 
@@ -25,13 +25,15 @@ mod fill;
 mod hashes;
 mod head;
 mod lost;
+mod mend;
+mod new_files;
 mod places;
 mod report;
 mod supply;
+mod text;
 mod whole;
 mod work;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,11 +44,12 @@ use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::{Digest, Image};
 use tesserafs_image::{Source, VerifiedMetadata};
 
-use self::blocks::{Blocks, Mended};
 use self::donor::Donor;
 use self::fill::Fill;
 use self::head::Head;
 use self::lost::Lost;
+use self::mend::mend;
+use self::new_files::{begin, begin_packs, put_in_place};
 use self::places::PackPlace;
 pub use self::report::{
     DamageReport, DonorReport, LostBlock, LostFile, LostReport, PackDamage, RepairReport,
@@ -54,7 +57,6 @@ pub use self::report::{
 use self::supply::Supply;
 use self::work::Work;
 use crate::bundle::in_pool;
-use crate::bundle::salvage;
 use crate::convert::{broken, Tables};
 use crate::error::{Error, Result};
 use crate::output::is_stdout;
@@ -185,90 +187,6 @@ fn target(request: &RepairRequest) -> Result<PathBuf> {
     }
 }
 
-/// Finds the damaged blocks of metadata, and good ones.
-fn mend(head: &Head, image: &Source, donors: &[Donor], target: &Path) -> Result<Mended> {
-    let mut files: Vec<(Option<usize>, &Source)> = vec![(None, image)];
-    for (number, donor) in donors.iter().enumerate().filter(|(_, donor)| donor.may_be_copy_of(head.id)) {
-        files.push((Some(number), &donor.source));
-    }
-    let mut mended = Blocks { sb: &head.sb, files: files.clone() }.mend();
-    if !mended.lost.is_empty() {
-        let made = tables_of_bundles(head, donors, target)?;
-        if !made.is_empty() {
-            files.extend(made.iter().map(|(number, source)| (Some(*number), source)));
-            mended = Blocks { sb: &head.sb, files }.mend();
-        }
-    }
-    for (_, file) in mended.found.values() {
-        file.iter().for_each(|file| donor::count(&donors[*file].taken.blocks, 1));
-    }
-    Ok(mended)
-}
-
-/// Files without a name that have the tables of the image where it has them, as bundles and their old images give them.
-fn tables_of_bundles(head: &Head, donors: &[Donor], target: &Path) -> Result<Vec<(usize, Source)>> {
-    let mut made = Vec::new();
-    for (number, donor) in donors.iter().enumerate() {
-        let Some(header) = donor.bundle_of(head.id) else { continue };
-        for (old, sb) in donors.iter().filter_map(|old| Some((old, old.image_of(header.old)?))) {
-            let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let file = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
-            file.set_len(head.sb.layout.image_bytes).map_err(Error::io("create a file in", dir))?;
-            let old = VerifiedMetadata::new(&old.source, sb);
-            if let Err(error) = salvage::tables(&donor.source, &old, &head.sb.layout, &file) {
-                donor.note(error.to_string());
-            }
-            made.push((number, Source::from_file(file, donor.path())?));
-        }
-    }
-    Ok(made)
-}
-
-/// Begins the new image: all that is known of it but the chunks that are damaged, and the zeros behind them.
-fn begin(
-    request: &RepairRequest,
-    target: &Path,
-    head: &Head,
-    image: &Source,
-    mended: &Mended,
-) -> Result<Work> {
-    let replaced = Some(image).filter(|_| request.output.is_none());
-    let new = Work::create(target, replaced)?;
-    let layout = &head.sb.layout;
-    new.set_len(head.sb.file_bytes())?;
-    new.copy(image, 0, layout.image_bytes)?;
-    new.write(0, &*head.block)?;
-    for (number, (block, _)) in &mended.found {
-        new.write(layout.tree_offset + number * BLOCK_BYTES, &**block)?;
-    }
-    new.write(layout.image_bytes, &head.signature)?;
-    Ok(new)
-}
-
-/// Begins the packs that are damaged, with what there is of them.
-fn begin_packs(request: &RepairRequest, places: &[PackPlace]) -> Result<BTreeMap<u16, NewPack>> {
-    let mut packs = BTreeMap::new();
-    for place in places.iter().filter(|place| place.is_damaged) {
-        let Some(path) = &place.path else { continue };
-        let is_there = place.source.is_some();
-        let keep = work::kept_as(path, request.keep.as_deref().filter(|_| is_there))?;
-        let file = Work::create(path, place.source.as_deref())?;
-        file.set_len(place.pack.bytes)?;
-        if let Some(source) = &place.source {
-            file.copy(source, 0, place.pack.bytes)?;
-        }
-        packs.insert(place.pack.index.0, NewPack { file, keep });
-    }
-    Ok(packs)
-}
-
-/// A pack that is made anew.
-struct NewPack {
-    file: Work,
-    /// The name that the damaged one is kept under.
-    keep: Option<PathBuf>,
-}
-
 /// Refuses an image of which the zeros behind pack 0 are no part of a block: no builder makes one, and they may be without end.
 fn check_end_of_pack(request: &RepairRequest, head: &Head, tables: &Tables) -> Result<()> {
     let (end, tree_offset) = (BLOCK_BYTES + tables.packs[0].bytes, head.sb.layout.tree_offset);
@@ -299,12 +217,4 @@ fn contradiction(request: &RepairRequest, places: &[PackPlace], tables: &Tables,
         }
     }
     Ok(())
-}
-
-/// Gives the new files their names: packs first, so that no image is there without them.
-fn put_in_place(packs: BTreeMap<u16, NewPack>, new: Option<Work>, keep: Option<&Path>) -> Result<()> {
-    for pack in packs.into_values() {
-        pack.file.commit(pack.keep.as_deref())?;
-    }
-    new.map_or(Ok(()), |new| new.commit(keep))
 }

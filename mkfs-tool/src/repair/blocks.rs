@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
-use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGEST_SIZE};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGESTS_PER_BLOCK, DIGEST_SIZE};
 use tesserafs_format::{Digest, SuperBlock};
 use tesserafs_image::metadata::Block;
 use tesserafs_image::Source;
@@ -31,7 +31,7 @@ pub(super) struct Mended {
     pub(super) found: BTreeMap<u64, (Box<Block>, Option<usize>)>,
     /// Those that were found nowhere.
     pub(super) lost: Vec<u64>,
-    /// Blocks below these, which nothing proves.
+    /// How many blocks are below these: nothing proves them.
     pub(super) unproven: u64,
 }
 
@@ -48,35 +48,35 @@ impl Blocks<'_> {
         let geometry = &self.sb.layout.geometry;
         let mut levels: Vec<(u64, u64)> = geometry.levels().collect();
         levels.reverse();
+        let mut below: Vec<_> = levels.iter().skip(1).copied().collect();
+        below.push((0, geometry.metadata_blocks()));
         let mut mended = Mended::default();
-        let mut expected = vec![Some(self.sb.merkle_root)];
-        for (start, blocks) in levels {
-            let looked_at: Vec<_> = (start..start + blocks)
-                .into_par_iter()
-                .map(|number| {
-                    expected[(number - start) as usize].map(|expected| self.look(number, &expected))
-                })
-                .collect();
-            let mut below = Vec::new();
-            for (number, looked_at) in (start..).zip(looked_at) {
-                let Some(block) = mended.take(number, looked_at) else {
-                    below.resize(below.len() + BLOCK_SIZE / DIGEST_SIZE, None);
-                    continue;
-                };
-                let digests = block.chunks_exact(DIGEST_SIZE);
-                below.extend(digests.map(|digest| digest.first_chunk().copied().map(Digest)));
+        // Those blocks whose digests are known, so that an image which only says that it is huge takes no memory.
+        let mut known = vec![(geometry.metadata_blocks(), self.sb.merkle_root)];
+        for ((start, _), (start_below, blocks_below)) in levels.into_iter().zip(below) {
+            let looked_at: Vec<_> =
+                known.par_iter().map(|(number, expected)| self.look(*number, expected)).collect();
+            let mut known_below = Vec::new();
+            for ((number, _), looked_at) in known.iter().zip(looked_at) {
+                let Some(block) = mended.take(*number, looked_at) else { continue };
+                let first = (number - start) * DIGESTS_PER_BLOCK;
+                let digests = block.chunks_exact(DIGEST_SIZE).map(|digest| digest.first_chunk().copied());
+                let numbers = first..blocks_below;
+                known_below.extend(
+                    numbers
+                        .zip(digests)
+                        .map(|(at, digest)| (start_below + at, Digest(digest.unwrap_or_default()))),
+                );
             }
-            expected = below;
+            known = known_below;
+            mended.unproven += blocks_below - known.len() as u64;
         }
-        let looked_at: Vec<_> = (0..geometry.metadata_blocks())
-            .into_par_iter()
-            .filter_map(|number| {
-                let looked_at = expected[number as usize].map(|expected| self.look(number, &expected));
-                let is_whole = matches!(looked_at, Some(Some((_, Origin::Image))));
-                (!is_whole).then_some((number, looked_at))
-            })
+        let damaged: Vec<_> = known
+            .par_iter()
+            .map(|(number, expected)| (*number, self.look(*number, expected)))
+            .filter(|(_, looked_at)| !matches!(looked_at, Some((_, Origin::Image))))
             .collect();
-        for (number, looked_at) in looked_at {
+        for (number, looked_at) in damaged {
             mended.take(number, looked_at);
         }
         mended
@@ -104,21 +104,17 @@ impl Blocks<'_> {
 
 impl Mended {
     /// Keeps what became of a block; the answer is the block.
-    fn take(&mut self, number: u64, looked_at: Option<Option<(Box<Block>, Origin)>>) -> Option<Box<Block>> {
-        match looked_at {
-            None => self.unproven += 1,
-            Some(None) => self.lost.push(number),
-            Some(Some((block, Origin::Image))) => return Some(block),
-            Some(Some((block, origin))) => {
-                let file = match origin {
-                    Origin::File(file) => Some(file),
-                    _ => None,
-                };
-                self.found.insert(number, (block.clone(), file));
-                return Some(block);
-            }
+    fn take(&mut self, number: u64, looked_at: Option<(Box<Block>, Origin)>) -> Option<Box<Block>> {
+        let Some((block, origin)) = looked_at else {
+            self.lost.push(number);
+            return None;
+        };
+        match origin {
+            Origin::Image => (),
+            Origin::File(file) => drop(self.found.insert(number, (block.clone(), Some(file)))),
+            Origin::Computed => drop(self.found.insert(number, (block.clone(), None))),
         }
-        None
+        Some(block)
     }
 
     /// Blocks that are damaged in the image.
