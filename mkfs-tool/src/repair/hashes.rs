@@ -54,15 +54,16 @@ pub(super) fn compute(blocks: &Blocks<'_>, number: u64, expected: &Digest) -> Op
     None
 }
 
-/// A hash block by the bytes of one file alone, down to the metadata; none if it is no hash block, or the file ends before.
+/// A hash block over metadata, by the bytes of one file alone; none if it is another block, or the file ends before.
+///
+/// Not those above: a file that says to be huge would be read as a whole for one of them.
 fn computed(blocks: &Blocks<'_>, source: &Source, number: u64) -> Option<Box<Block>> {
     let mut digests = Vec::new();
     for child in below(blocks, number)? {
-        let block = match below(blocks, child) {
-            Some(_) => computed(blocks, source, child)?,
-            None => blocks.read(source, child)?,
-        };
-        digests.push(sha256(block.as_ref()));
+        if child >= blocks.sb.layout.geometry.metadata_blocks() {
+            return None;
+        }
+        digests.push(sha256(blocks.read(source, child)?.as_ref()));
     }
     Some(block_of(digests.into_iter()))
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use mkfs_tesserafs::progress::Silent;
 use mkfs_tesserafs::repair::repair;
 use rustix::fs::{mknodat, FileType, Mode, CWD};
-use tesserafs_image::hash::sha256;
+use tesserafs_format::superblock::Layout;
+use tesserafs_image::hash::{sha256, Sha2};
+use zerocopy::IntoBytes;
 
 use crate::damage::Random;
 use crate::made::{made, superblock};
@@ -84,6 +86,23 @@ fn empty_and_huge_files_are_no_hindrance() {
     repaired(&request(&image, &[Path::new("level.tess")]));
     assert!(fs::read(&image).expect("an image") == good);
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// It says to have 4 TiB of xattrs, and an honest ID.
+#[test]
+fn an_image_that_says_to_be_huge() {
+    let bench = Bench::new();
+    let mut sb = superblock(&made().read("unsigned.tess"));
+    let mut raw = sb.to_raw::<Sha2>();
+    raw.tree.xattr_bytes = (1 << 42).into();
+    sb.layout = Layout::new(raw.tree_offset.get(), &raw.tree, &raw.map).expect("a layout");
+    let image = bench.damaged(sb.to_raw::<Sha2>().as_bytes());
+    let file = File::options().write(true).open(&image).expect("an image");
+    file.set_len(sb.layout.image_bytes).expect("a length");
+    let started = Instant::now();
+    let report = repair(&request(&image, &[&image, Path::new("tuesday.tess")]), &Silent).expect("a report");
+    assert!(!report.repaired && report.lost.unproven_blocks >= 1 << 30, "{report:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]
