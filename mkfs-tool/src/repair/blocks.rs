@@ -20,8 +20,27 @@ use crate::encode::sha256;
 /// Blocks of metadata, in files that may all be damaged.
 pub(super) struct Blocks<'a> {
     pub(super) sb: &'a SuperBlock,
-    /// The image itself, and then those that may be copies of it, with numbers of theirs.
-    pub(super) files: Vec<(Option<usize>, &'a Source)>,
+    /// The image itself, and then the others.
+    pub(super) files: Vec<BlockFile<'a>>,
+}
+
+/// A file that has blocks of metadata.
+#[derive(Clone, Copy)]
+pub(super) struct BlockFile<'a> {
+    /// Its number among those of `--from`; none of the image itself.
+    pub(super) number: Option<usize>,
+    pub(super) source: &'a Source,
+    /// Where its tree region begins.
+    pub(super) start: u64,
+    /// Whether it may be the same image. Of another one blocks can be the same: all of the tree region, if it has the same tree.
+    pub(super) is_copy: bool,
+}
+
+impl<'a> BlockFile<'a> {
+    /// A file that may be the image with this superblock.
+    pub(super) fn copy(number: Option<usize>, source: &'a Source, sb: &SuperBlock) -> Self {
+        Self { number, source, start: sb.layout.tree_offset, is_copy: true }
+    }
 }
 
 /// What became of the blocks that are damaged in the image.
@@ -84,22 +103,21 @@ impl Blocks<'_> {
 
     /// The block that has this digest; none if no file has it.
     fn look(&self, number: u64, expected: &Digest) -> Option<(Box<Block>, Origin)> {
-        for (file, source) in &self.files {
-            if let Some(block) = self.read(source, number).filter(|block| sha256(block.as_ref()) == *expected)
-            {
-                return Some((block, file.map_or(Origin::Image, Origin::File)));
+        for file in &self.files {
+            if let Some(block) = read(file, number).filter(|block| sha256(block.as_ref()) == *expected) {
+                return Some((block, file.number.map_or(Origin::Image, Origin::File)));
             }
         }
         let computed = hashes::compute(self, number, expected)?;
         Some((computed, Origin::Computed))
     }
+}
 
-    /// The bytes of a block in a file; none if the file ends before.
-    pub(super) fn read(&self, source: &Source, number: u64) -> Option<Box<Block>> {
-        let mut block = Box::new([0; BLOCK_SIZE]);
-        let offset = self.sb.layout.tree_offset.checked_add(number.checked_mul(BLOCK_BYTES)?)?;
-        read_all(source, offset, block.as_mut()).then_some(block)
-    }
+/// The bytes of a block in a file; none if the file ends before.
+pub(super) fn read(file: &BlockFile<'_>, number: u64) -> Option<Box<Block>> {
+    let mut block = Box::new([0; BLOCK_SIZE]);
+    let offset = file.start.checked_add(number.checked_mul(BLOCK_BYTES)?)?;
+    read_all(file.source, offset, block.as_mut()).then_some(block)
 }
 
 impl Mended {

@@ -8,9 +8,8 @@
 use tesserafs_format::limits::{BLOCK_SIZE, DIGESTS_PER_BLOCK, DIGEST_SIZE};
 use tesserafs_format::Digest;
 use tesserafs_image::metadata::Block;
-use tesserafs_image::Source;
 
-use super::blocks::Blocks;
+use super::blocks::{read, BlockFile, Blocks};
 use crate::encode::sha256;
 
 /// Combinations that are tried, at most.
@@ -23,9 +22,9 @@ pub(super) fn compute(blocks: &Blocks<'_>, number: u64, expected: &Digest) -> Op
     let mut combinations = 1_u64;
     for child in below {
         let mut digests = Vec::new();
-        for (_, source) in &blocks.files {
-            let computed = computed(blocks, source, child).map(|block| sha256(block.as_ref()));
-            let stored = blocks.read(source, child).map(|block| sha256(block.as_ref()));
+        for file in blocks.files.iter().filter(|file| file.is_copy) {
+            let computed = computed(blocks, file, child).map(|block| sha256(block.as_ref()));
+            let stored = read(file, child).map(|block| sha256(block.as_ref()));
             for digest in stored.into_iter().chain(computed) {
                 if !digests.contains(&digest) {
                     digests.push(digest);
@@ -57,13 +56,13 @@ pub(super) fn compute(blocks: &Blocks<'_>, number: u64, expected: &Digest) -> Op
 /// A hash block over metadata, by the bytes of one file alone; none if it is another block, or the file ends before.
 ///
 /// Not those above: a file that says to be huge would be read as a whole for one of them.
-fn computed(blocks: &Blocks<'_>, source: &Source, number: u64) -> Option<Box<Block>> {
+fn computed(blocks: &Blocks<'_>, file: &BlockFile<'_>, number: u64) -> Option<Box<Block>> {
     let mut digests = Vec::new();
     for child in below(blocks, number)? {
         if child >= blocks.sb.layout.geometry.metadata_blocks() {
             return None;
         }
-        digests.push(sha256(blocks.read(source, child)?.as_ref()));
+        digests.push(sha256(read(file, child)?.as_ref()));
     }
     Some(block_of(digests.into_iter()))
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The metadata: the blocks of it that are damaged, by copies, and by the tables that bundles and their old images give.
+//! The metadata: the blocks of it that are damaged, by copies, by images of the same tree, and by the tables that bundles and their old
+//! images give.
 
 use std::path::Path;
 
 use tesserafs_image::{Source, VerifiedMetadata};
 
-use super::blocks::{Blocks, Mended};
+use super::blocks::{BlockFile, Blocks, Mended};
 use super::donor::{self, Donor};
 use super::head::Head;
 use crate::bundle::salvage;
@@ -14,15 +15,20 @@ use crate::error::{Error, Result};
 
 /// Finds the damaged blocks of metadata, and good ones.
 pub(super) fn mend(head: &Head, image: &Source, donors: &[Donor], target: &Path) -> Result<Mended> {
-    let mut files: Vec<(Option<usize>, &Source)> = vec![(None, image)];
-    for (number, donor) in donors.iter().enumerate().filter(|(_, donor)| donor.may_be_copy_of(head.id)) {
-        files.push((Some(number), &donor.source));
+    let mut files = vec![BlockFile::copy(None, image, &head.sb)];
+    for (number, donor) in donors.iter().enumerate() {
+        if donor.may_be_copy_of(head.id) {
+            files.push(BlockFile::copy(Some(number), &donor.source, &head.sb));
+        } else if let Some((_, sb)) = donor.image() {
+            files.push(BlockFile { is_copy: false, ..BlockFile::copy(Some(number), &donor.source, sb) });
+        }
     }
     let mut mended = Blocks { sb: &head.sb, files: files.clone() }.mend();
     if !mended.lost.is_empty() {
         let made = tables_of_bundles(head, donors, target)?;
         if !made.is_empty() {
-            files.extend(made.iter().map(|(number, source)| (Some(*number), source)));
+            files
+                .extend(made.iter().map(|(number, source)| BlockFile::copy(Some(*number), source, &head.sb)));
             mended = Blocks { sb: &head.sb, files }.mend();
         }
     }

@@ -9,7 +9,7 @@ use tesserafs_format::limits::BLOCK_BYTES;
 use tesserafs_format::{Chunk, PackIndex};
 use tesserafs_image::Source;
 
-use super::blocks::Blocks;
+use super::blocks::{BlockFile, Blocks};
 use super::donor::{are_zeros, first_block, read_all};
 use super::head::Head;
 use super::places::{self, PackPlace};
@@ -34,7 +34,7 @@ pub(super) fn check(
     if new.len() != head.sb.file_bytes() || *first_block(new) != *head.block {
         return wrong("the first block, or the length,");
     }
-    if (Blocks { sb: &head.sb, files: vec![(None, new)] }).mend().damaged() > 0 {
+    if (Blocks { sb: &head.sb, files: vec![BlockFile::copy(None, new, &head.sb)] }).mend().damaged() > 0 {
         return wrong("a block of metadata");
     }
     let pack = tables.packs[0];

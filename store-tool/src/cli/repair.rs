@@ -23,7 +23,8 @@ Examples:
   tesserafs repair --dry-run --json root.tess --from backup.tess
 
 Good bytes come from whatever has them: another copy, other versions in any form and of any profile, packs, bundles;
-files that are damaged, too, for what of them is whole. Each byte is compared with a digest that the image ID proves,
+files that are damaged, too, for what of them is whole. Names and attributes are in copies, in bundles with the image
+that they are applied to, and in other images of the same tree; chunk tables in the first two only. Each byte is compared with a digest that the image ID proves,
 so no file need be trusted. Chunks are compressed again where only their raw bytes are there.
 
 The result is a new file, byte for byte the one that the image ID names. It is read back, forced to the disk and then

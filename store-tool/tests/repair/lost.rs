@@ -124,7 +124,7 @@ fn blocks_of_metadata_are_named_by_their_tables() {
     let mut bad = good.clone();
     bad[layout.names.offset() as usize] ^= 1;
     bad[layout.chunk_digests.offset() as usize] ^= 1;
-    let (report, failure) = fails(&bad, &["level.tess"], |_| ());
+    let (report, failure) = fails(&bad, &["monday.tess"], |_| ());
     assert!(failure.contains("no file has 2 blocks of metadata"), "{failure}");
     assert_eq!(report.lost.blocks.len(), 2);
     assert!(report.lost.blocks[0].tables.contains(&"names"), "{report:?}");

@@ -38,6 +38,17 @@ fn metadata() {
     });
 }
 
+/// The tree region is a function of the tree: images of another level, and those in the other form, have the same.
+#[test]
+fn the_tree_region_by_other_images_of_the_tree() {
+    let layout = superblock(&made().read("tuesday.tess")).layout;
+    for (seed, other) in [(17, "level.tess"), (18, "tuesday")] {
+        each_alone(seed, &[other], |random, bad| {
+            random.change(bad, &(layout.tree_offset..layout.map_offset));
+        });
+    }
+}
+
 #[test]
 fn metadata_by_a_bundle_and_its_old_image() {
     let layout = superblock(&made().read("tuesday.tess")).layout;
