@@ -12,7 +12,7 @@ use mkfs_tesserafs::repair::repair;
 use rustix::fs::{getxattr, setxattr, XattrFlags};
 
 use crate::made::made;
-use crate::support::{done, refused, run};
+use crate::support::{as_user, done, refused, run};
 use crate::{repaired, request, Bench};
 
 /// An image with a damaged chunk.
@@ -43,6 +43,27 @@ fn mode_owner_and_xattrs_stay() {
         let len = getxattr(&image, c"user.origin", &mut value).expect("an xattr");
         assert_eq!(&value[..len], b"backup");
     }
+}
+
+/// Whoever cannot give the new file to the owner of the old one changes nothing.
+#[test]
+fn an_owner_that_cannot_stay() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: not root");
+        return;
+    }
+    let bench = Bench::new();
+    let image = bench.damaged(&damaged());
+    fs::copy(made().at("unsigned.tess"), bench.at("copy")).expect("copied");
+    fs::set_permissions(bench.folder.path(), Permissions::from_mode(0o777)).expect("a mode");
+    let request = request(&image, &[&bench.at("copy")]);
+    let error = as_user(|| repair(&request, &Silent)).expect_err("refused").to_string();
+    assert!(error.contains("cannot keep the owner of "), "{error}");
+    assert!(fs::read(&image).expect("an image") == damaged());
+    assert_eq!(bench.folder.path().read_dir().expect("files").count(), 2);
+    let mut request = request;
+    request.output = Some(bench.at("new"));
+    assert!(as_user(|| repair(&request, &Silent)).expect("a report").repaired);
 }
 
 #[test]
