@@ -16,10 +16,11 @@ use crate::chain;
 const REPAIR_HELP: &str = "\
 Examples:
   tesserafs repair root.tess --from backup.tess
-  tesserafs repair root.tess --from monday.tess --from tuesday.tess     older and newer versions, each with some of it
-  tesserafs repair --packdir packs/ shared.tess --from old.tess --from update
+  tesserafs repair root.tess --from monday.tess tuesday.tess         other versions, each with some of it
+  tesserafs repair --packdir packs/ shared.tess --from old.tess update
                                   a bundle that makes the image, and the image that it is applied to
-  tesserafs repair --id sha256:... root.tess --from backup.tess         where the first 512 bytes are damaged
+  tesserafs repair --id sha256:... root.tess --from backup.tess
+                                  where the first 512 bytes are damaged
   tesserafs repair --dry-run --json root.tess --from backup.tess
 
 Good bytes come from whatever has them: another copy, other versions in any form and of any profile, packs, bundles;
@@ -31,7 +32,7 @@ The result is a new file, byte for byte the one that the image ID names. It is r
 renamed over IMAGE, with the mode, owner and xattrs of the damaged one. A mount that is in use is not disturbed, and
 serves the damaged file until it is unmounted. Packs that IMAGE names are repaired in their directory in the same
 way, also with --output. Nothing is put in place unless all of it is found: what is not is listed by file.
---dry-run does all but that: it writes files without a name, which takes the space of what is damaged.
+--dry-run does all but that: it writes files without a name, and takes the space of them.
 
 The signature is no part of what the image ID proves: that of IMAGE is kept, or found again, by its digest; where
 IMAGE does not tell any more, it is that of a copy.
@@ -40,7 +41,7 @@ Exit status: 0 whole, or nothing was damaged; 1 not repaired, and standard error
 
 /// Makes a damaged image whole, by good bytes from other files
 #[derive(Args, Debug)]
-#[command(after_help = REPAIR_HELP)]
+#[command(after_help = REPAIR_HELP, override_usage = "tesserafs repair [OPTIONS] IMAGE --from OTHER...")]
 pub(super) struct RepairArgs {
     /// The image, in one file or with packs
     image: PathBuf,
