@@ -7,7 +7,7 @@ mod random;
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tesserafs_format::limits::{BLOCK_BYTES, FRAME_BLOCK};
 use tesserafs_format::{frame, x86, Chunk, Codec, Digest, Pack, PackKind, Place, Rule, Verified};
@@ -72,6 +72,20 @@ impl<'a> Packs<'a> {
             Ok(Some(PackFile::File(source, pack)))
         };
         Ok(Self { files: packs.iter().map(open).collect::<Result<_, _>>()? })
+    }
+
+    /// Opens those of the packs that can be: each is looked for in all of `dirs`, in their order. What they hold, each read tells.
+    pub fn open_some(image: &'a Source, packs: &[Option<Pack>], dirs: &[PathBuf]) -> Self {
+        let open = |pack: &Option<Pack>| {
+            let pack = (*pack)?;
+            if pack.kind == PackKind::Embedded {
+                return Some(PackFile::Embedded(image, pack));
+            }
+            let name = pack.digest.to_string();
+            let source = dirs.iter().find_map(|dir| Source::open(&dir.join(&name)).ok())?;
+            Some(PackFile::File(source, pack))
+        };
+        Self { files: packs.iter().map(open).collect() }
     }
 
     /// How many there are.

@@ -13,6 +13,7 @@
 //! - [`stream`]: header and sections, each with its digest;
 //! - [`side`]: an image, its tables and raw bytes; [`wanted`]: what the old one lacks of the new one, found alike on both sides;
 //! - [`head`] and [`tables`]: metadata; [`bases`]: what resembles a chunk; [`piece`]: chunks; [`frame`]: zstd;
+//! - [`salvage`] reads a bundle for what a damaged image lacks;
 //! - [`mod@create`] writes a bundle; [`mod@apply`] reads it, and [`fill`] its chunks, into [`partial`] files; [`report`] tells of both.
 
 mod apply;
@@ -24,8 +25,9 @@ mod head;
 mod partial;
 mod piece;
 mod report;
-mod side;
-mod stream;
+pub(crate) mod salvage;
+pub(crate) mod side;
+pub(crate) mod stream;
 mod tables;
 mod wanted;
 
@@ -39,7 +41,7 @@ pub use self::create::create;
 pub use self::report::{ApplyReport, BundleReport};
 
 /// Does `work` with as many threads as there are processors, but no more than memory is for.
-fn in_pool<T: Send>(most: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn in_pool<T: Send>(most: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(most);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let no_thread = |error| Error::Usage(format!("cannot start threads: {error}"));

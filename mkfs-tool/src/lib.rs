@@ -12,7 +12,8 @@
 //! - [`mod@build`] does all that follows; [`source`] walks a directory, an archive or a container image, [`tree`] numbers what it finds;
 //! - [`chunker`] says where contents are cut, [`mod@encode`] runs that, dedup and compression on all processors;
 //! - [`packs`] has the chunks of other images, and those that go beside this one;
-//! - [`convert`] makes one form of the other, [`compose`] one image of several, [`bundle`] one of an older one;
+//! - [`convert`] makes one form of the other, [`compose`] one image of several, [`bundle`] one of an older one, [`repair`] a whole one of a
+//!   damaged one;
 //! - [`layout`] places the tables, [`image`] writes them, [`sign`] signs;
 //! - [`output`] is the file, [`report`] and [`progress`] tell of it, [`error`] and [`exit_code`] of failure.
 //!
@@ -42,6 +43,7 @@ pub mod layout;
 pub mod output;
 pub mod packs;
 pub mod progress;
+pub mod repair;
 pub mod report;
 pub mod sign;
 pub mod source;

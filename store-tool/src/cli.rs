@@ -7,6 +7,7 @@ mod compose;
 mod diff;
 mod forms;
 mod made;
+mod repair;
 mod sbom;
 
 use std::io::{self, Write};
@@ -22,6 +23,7 @@ use self::bundle::{ApplyArgs, BundleArgs};
 use self::compose::ComposeArgs;
 use self::diff::DiffArgs;
 use self::forms::{PackArgs, UnpackArgs};
+use self::repair::RepairArgs;
 use self::sbom::SbomArgs;
 use crate::daemon::{self, Flags, Job};
 use crate::mount::{self, Driver, Request};
@@ -37,6 +39,7 @@ Examples:
   tesserafs compose app.tess base.tess libraries.tess code.tess
   tesserafs diff monday.tess tuesday.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs repair root.tess --from backup.tess
   tesserafs sbom --check root.tess
   tesserafs unpack root.tess shared.tess
   tesserafs mount --help          options, more examples and the exit status of a verb
@@ -60,6 +63,7 @@ enum Verb {
     Compose(ComposeArgs),
     Diff(DiffArgs),
     Pack(PackArgs),
+    Repair(RepairArgs),
     Sbom(SbomArgs),
     Unpack(UnpackArgs),
     #[command(hide = true)]
@@ -321,6 +325,7 @@ pub fn main() -> ExitCode {
             Verb::Compose(args) => args.run(),
             Verb::Mount(args) => mount(args.into_request()),
             Verb::Pack(args) => args.run(),
+            Verb::Repair(args) => args.run(),
             Verb::Unpack(args) => args.run(),
             Verb::Serve(args) => {
                 let job = args.into_job();

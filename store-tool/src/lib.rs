@@ -10,7 +10,8 @@
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
 //!
-//! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`].
+//! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
+//! [`mkfs_tesserafs::repair`].
 
 #![forbid(unsafe_code)]
 

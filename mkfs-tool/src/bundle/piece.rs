@@ -234,6 +234,14 @@ pub(super) fn count(section: &[u8]) -> Option<usize> {
     usize::try_from(fields.number()?).ok().filter(|count| *count > 0)
 }
 
+/// How many chunks a piece has as they are stored, and their bytes; none if it has them in another way.
+pub(super) fn stored_chunks(section: &[u8]) -> Option<(usize, &[u8])> {
+    let mut fields = Fields(section);
+    let kind = fields.number()?;
+    let count = usize::try_from(fields.number()?).ok()?;
+    (kind == STORED).then_some((count, fields.0))
+}
+
 /// Numbers of seven bits a byte, the lowest first.
 fn put(section: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {

@@ -2,7 +2,7 @@
 
 //! One of the two images: its tables, and the raw bytes of its chunks and contents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tesserafs_format::extent::HOLE;
 use tesserafs_format::{Image, Metadata, SuperBlock};
@@ -14,11 +14,11 @@ use crate::convert::{broken, Tables};
 use crate::error::{Error, Result, Shown};
 
 /// An image that is read.
-pub(super) struct Side<'a> {
-    pub(super) path: &'a Path,
-    pub(super) metadata: VerifiedMetadata<'a>,
-    pub(super) tables: Tables,
-    pub(super) packs: Packs<'a>,
+pub(crate) struct Side<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) metadata: VerifiedMetadata<'a>,
+    pub(crate) tables: Tables,
+    pub(crate) packs: Packs<'a>,
 }
 
 impl<'a> Side<'a> {
@@ -30,6 +30,16 @@ impl<'a> Side<'a> {
         let beside = path.parent().unwrap_or(Path::new(""));
         let packs: Vec<_> = tables.packs.iter().copied().map(Some).collect();
         let packs = Packs::open(source, &packs, pack_dir.unwrap_or(beside))?;
+        Ok(Self { path, metadata, tables, packs })
+    }
+
+    /// The same of an image that may be damaged: those of its packs that are in one of `dirs`.
+    pub(crate) fn open_some(source: &'a Source, sb: &'a SuperBlock, dirs: &[PathBuf]) -> Result<Self> {
+        let path = source.path();
+        let metadata = VerifiedMetadata::new(source, sb);
+        let tables = Tables::read(&Image::new(sb, &metadata)).map_err(broken(path))?;
+        let packs: Vec<_> = tables.packs.iter().copied().map(Some).collect();
+        let packs = Packs::open_some(source, &packs, dirs);
         Ok(Self { path, metadata, tables, packs })
     }
 
@@ -47,7 +57,7 @@ impl<'a> Side<'a> {
     }
 
     /// The extents of a content, by their numbers.
-    pub(super) fn extents(&self, content: u32) -> std::ops::Range<usize> {
+    pub(crate) fn extents(&self, content: u32) -> std::ops::Range<usize> {
         let map = &self.tables.content_map;
         let end = map.get(content as usize + 1).map_or(self.tables.extents.len(), |end| *end as usize);
         map[content as usize] as usize..end
@@ -63,7 +73,7 @@ impl<'a> Side<'a> {
 }
 
 /// Reads raw bytes of an image; one for each thread.
-pub(super) struct RawReader<'s, 'a> {
+pub(crate) struct RawReader<'s, 'a> {
     side: &'s Side<'a>,
     decoder: Decoder,
     /// The chunk that was decoded last: contents of one group come one after the other.
@@ -74,7 +84,7 @@ pub(super) struct RawReader<'s, 'a> {
 }
 
 impl<'s, 'a> RawReader<'s, 'a> {
-    pub(super) fn new(side: &'s Side<'a>) -> Result<Self> {
+    pub(crate) fn new(side: &'s Side<'a>) -> Result<Self> {
         Ok(Self { side, decoder: Decoder::new()?, last: None, raw: Vec::new(), decoded: 0 })
     }
 
@@ -98,7 +108,7 @@ impl<'s, 'a> RawReader<'s, 'a> {
     }
 
     /// Appends a range of a content, as far as the content has it.
-    pub(super) fn content(&mut self, content: u32, start: u64, len: u64, to: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn content(&mut self, content: u32, start: u64, len: u64, to: &mut Vec<u8>) -> Result<()> {
         let side = self.side;
         let extents = side.extents(content);
         let table = &side.tables.extents;

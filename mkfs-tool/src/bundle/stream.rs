@@ -11,7 +11,8 @@ use tesserafs_format::Digest;
 use crate::encode::sha256;
 use crate::error::{Error, Result};
 
-const MAGIC: [u8; 8] = *b"TESSBNDL";
+/// The first bytes of a bundle.
+pub(crate) const MAGIC: [u8; 8] = *b"TESSBNDL";
 const VERSION: u32 = 1;
 
 /// Set where stored chunks are shipped only, which need no libzstd of some version.
@@ -29,15 +30,15 @@ const SECTION: usize = 4 + 4 + 8 + 32;
 
 /// The header of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// The image ID of what it is applied to.
-    pub(super) old: Digest,
+    pub(crate) old: Digest,
     /// The image ID of the result.
-    pub(super) new: Digest,
+    pub(crate) new: Digest,
     /// Whether nothing is compressed when it is applied.
-    pub(super) portable: bool,
+    pub(crate) portable: bool,
     /// The libzstd that chunks are compressed again with.
-    pub(super) zstd_version: u32,
+    pub(crate) zstd_version: u32,
 }
 
 /// A kind of section; they come in this order.

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! What a bundle has of an image that is damaged: its head, its tables where the old image is there, and chunks.
+//!
+//! Nothing here is written to a place of its own: whoever asks compares all of it with digests that the image ID proves. So a bundle with
+//! a damaged section is good for what precedes it, and an old image for what of it is whole.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use tesserafs_format::limits::BLOCK_SIZE;
+use tesserafs_format::superblock::Layout;
+use tesserafs_format::{chunk_digest, Metadata, SuperBlock};
+use tesserafs_image::{Source, VerifiedMetadata};
+
+use super::piece::{count, decode, stored_chunks};
+use super::side::Side;
+use super::stream::{Header, Kind, Reader};
+use super::tables::parts;
+use super::wanted::Wanted;
+use super::{at_once, head};
+use crate::convert::Tables;
+use crate::encode::Sha2;
+use crate::error::{Error, Result};
+
+/// The header of a bundle.
+pub(crate) fn header(source: &Source) -> Result<Header> {
+    open(source).map(|(_, header)| header)
+}
+
+/// The first block of the new image, and its signature: as the bundle has them.
+pub(crate) fn first_block(source: &Source) -> Result<(Box<[u8; BLOCK_SIZE]>, Vec<u8>)> {
+    let (mut reader, _) = open(source)?;
+    let at = reader.at();
+    let (_, section) = reader.next(&[Kind::Head])?;
+    head::decode(&section).ok_or_else(|| reader.broken(at, "found no block and signature"))
+}
+
+/// Writes the tables of the new image to their places in `to`, as far as they follow from the old image and the bundle.
+pub(crate) fn tables(source: &Source, old: &VerifiedMetadata<'_>, new: &Layout, to: &File) -> Result<()> {
+    let (mut reader, _) = open(source)?;
+    reader.next(&[Kind::Head])?;
+    for part in parts(&old.superblock().layout, new) {
+        let (_, section) = reader.next(&[Kind::Table])?;
+        let mut bytes = vec![0; part.old.len as usize];
+        if !bytes.is_empty() && old.read(part.old.offset, &mut bytes).is_err() {
+            continue;
+        }
+        if let Some(bytes) = part.decode(&section, &bytes) {
+            to.write_all_at(&bytes, part.new.offset).map_err(Error::io("write", source.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the stored bytes of a chunk, which have its digest.
+pub(crate) type TakeChunk<'s> = dyn Fn(u32, &[u8]) -> Result<()> + Sync + 's;
+
+/// Takes bytes that no chunk has, from this offset of this pack; nothing proves them.
+pub(crate) type TakeGap<'s> = dyn Fn(u16, u64, &[u8]) -> Result<()> + 's;
+
+/// What is looked for in a bundle.
+pub(crate) struct Search<'s> {
+    /// The tables of the new image.
+    pub(crate) new: &'s Tables,
+    /// Its superblock.
+    pub(crate) sb: &'s SuperBlock,
+    /// The chunks that are wanted.
+    pub(crate) wanted: &'s HashSet<u32>,
+    /// Takes those that are found.
+    pub(crate) take: &'s TakeChunk<'s>,
+    /// Takes the bytes around them.
+    pub(crate) take_gap: &'s TakeGap<'s>,
+}
+
+impl Search<'_> {
+    /// Looks for the chunks in the bundle. Without the old image only those are found that it ships as they are stored.
+    ///
+    /// The inner error is about the bundle, or what it needs: what was found before it counts.
+    pub(crate) fn run(&self, source: &Source, old: Option<&Side<'_>>) -> Result<Result<()>> {
+        let (mut reader, _) = match open(source) {
+            Ok(open) => open,
+            Err(error) => return Ok(Err(error)),
+        };
+        let lacking = old.map(|old| Wanted::new(&old.tables, self.new));
+        let mut gaps = lacking.iter().flat_map(|lacking| &lacking.gaps).flat_map(|gap| {
+            let pack = gap.pack;
+            gap.sections().map(move |(offset, len)| (pack, offset, len))
+        });
+        let mut rest = lacking.as_ref().map(|lacking| lacking.lacking.as_slice());
+        let mut behind = 0;
+        let mut failed = Ok(());
+        let all = [Kind::Head, Kind::Table, Kind::Gap, Kind::Piece, Kind::End];
+        loop {
+            let mut pieces = Vec::new();
+            let ends = loop {
+                if pieces.len() == at_once() {
+                    break false;
+                }
+                match reader.next(&all) {
+                    Ok((Kind::Piece, section)) => pieces.push(section),
+                    Ok((Kind::Gap, section)) => {
+                        if let Some((pack, offset, len)) = gaps.next() {
+                            if section.len() as u64 == len {
+                                (self.take_gap)(pack, offset, &section)?;
+                            }
+                        }
+                    }
+                    Ok((Kind::End, _)) => break true,
+                    Ok(_) => (),
+                    Err(error) => {
+                        failed = Err(error);
+                        break true;
+                    }
+                }
+            };
+            match (old, &mut rest) {
+                (Some(old), Some(rest)) => {
+                    let decoded = self.with_old(old, rest, &pieces)?;
+                    failed = failed.and(decoded);
+                }
+                _ => pieces.iter().try_for_each(|section| self.without_old(&mut behind, section))?,
+            }
+            if ends {
+                return Ok(failed);
+            }
+        }
+    }
+
+    /// Decodes those of the pieces that have a chunk which is wanted.
+    fn with_old(&self, old: &Side<'_>, rest: &mut &[u32], pieces: &[Vec<u8>]) -> Result<Result<()>> {
+        let mut jobs = Vec::new();
+        for section in pieces {
+            let Some((chunks, behind)) = count(section).and_then(|count| rest.split_at_checked(count)) else {
+                break;
+            };
+            *rest = behind;
+            if chunks.iter().any(|chunk| self.wanted.contains(chunk)) {
+                jobs.push((chunks, section));
+            }
+        }
+        let take = |chunk: u32, stored: &[u8]| match self.wanted.contains(&chunk) {
+            true => (self.take)(chunk, stored),
+            false => Ok(()),
+        };
+        let level = self.sb.profile.level;
+        let decoded: Vec<_> = jobs
+            .par_iter()
+            .map(|(chunks, section)| decode(old, self.new, level, chunks, section, take))
+            .collect();
+        let mut failed = Ok(());
+        for decoded in decoded {
+            match decoded {
+                // It is the disk that is full, say, and not the bundle that is broken.
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => failed = Err(error),
+                Ok(Err(reason)) => failed = Err(Error::unsupported(old.path, reason)),
+                Ok(Ok(())) => (),
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Looks for chunks in the stored bytes of a piece. Which chunks it has only the old image tells; but they are in the order of the
+    /// table, so each chunk from number `behind` on is either the next one, or not in the bundle any more. Each is hashed once.
+    fn without_old(&self, behind: &mut usize, section: &[u8]) -> Result<()> {
+        let Some((chunks, mut stored)) = stored_chunks(section) else {
+            *behind = behind.saturating_add(count(section).unwrap_or(0)).min(self.new.chunks.len());
+            return Ok(());
+        };
+        for _ in 0..chunks {
+            let found = (*behind..self.new.chunks.len()).find_map(|number| {
+                let chunk = &self.new.chunks[number];
+                let (bytes, rest) = stored.split_at_checked(chunk.stored_len as usize)?;
+                (chunk_digest::<Sha2>(bytes) == chunk.digest).then_some((number, bytes, rest))
+            });
+            let Some((number, bytes, rest)) = found else {
+                // A bundle of another image than it says.
+                *behind = self.new.chunks.len();
+                return Ok(());
+            };
+            if self.wanted.contains(&(number as u32)) {
+                (self.take)(number as u32, bytes)?;
+            }
+            (*behind, stored) = (number + 1, rest);
+        }
+        Ok(())
+    }
+}
+
+fn open(source: &Source) -> Result<(Reader<BufReader<File>>, Header)> {
+    let path: &Path = source.path();
+    Reader::open(BufReader::new(File::open(path).map_err(Error::io("open", path))?), path)
+}
