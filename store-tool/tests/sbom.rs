@@ -139,6 +139,7 @@ fn packages_of_languages_are_in_the_document() {
     let folder = folder(languages);
     let document = document_of(folder.path());
     component(&document, "pkg:pypi/some-thing@3.1");
+    component(&document, "pkg:pypi/flat@2.0");
     let left = component(&document, "pkg:npm/%40scope/left@1.2.3");
     assert_eq!((&left["group"], &left["name"]), (&json!("@scope"), &json!("left")));
     let right = component(&document, "pkg:npm/right@1.0.0");

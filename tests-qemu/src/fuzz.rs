@@ -18,7 +18,7 @@ use crate::setup::{self, Need};
 use crate::{run, tools, trees};
 
 /// The targets, and inputs in a test of each: two or three seconds.
-const TARGETS: [(&str, u32); 9] = [
+const TARGETS: [(&str, u32); 10] = [
     ("superblock", 200_000),
     ("merkle", 100_000),
     ("records", 200_000),
@@ -28,6 +28,7 @@ const TARGETS: [(&str, u32); 9] = [
     ("frame", 20_000),
     ("x86", 500_000),
     ("mkfs_tar", 5_000),
+    ("packages", 10_000),
 ];
 
 /// Bytes of an input: with more of them each run is slow, and finds no more.

@@ -68,7 +68,41 @@ fn write_and_exit() {
     let calls = [&[100, 0][..], b"\xe8\x10\0\0\0\xe9\xf0\xff\xff\xff\xe8\xe8\xe8\0\0\0\x90\x90\xe9"].concat();
     corpus.add("x86", "calls", &calls);
     corpus.add("x86", "noise", &pattern(500, 3));
+    for (number, text) in DATABASES.iter().enumerate() {
+        corpus.add("packages", &number.to_string(), &[&[number as u8][..], text].concat());
+    }
+    corpus.add("packages", "rpm", &[vec![2], rpm_database()].concat());
     std::process::exit(0);
+}
+
+/// Databases of packages, in the order of that target's paths; that of rpm is made.
+const DATABASES: [&[u8]; 7] = [
+    b"Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\nConffiles:\n /etc/a \
+      d41d8cd98f00b204e9800998ecf8427e\nDescription: x\n y\n\nPackage: b\nStatus: deinstall ok config-files\nVersion: 2\n",
+    b"C:Q1abc=\nP:a\nV:1\nA:x86_64\nL:MIT\nF:bin\nR:sh\na:0:0:755\nZ:Q12jmj7l5rSw0yVb/vlWAYkK/YBwk=\n\n",
+    b"SQLite format 3\0",
+    b"Metadata-Version: 2.1\nName: A_b\nVersion: 1\nLicense: MIT OR ISC\nAuthor: c\n\ntext\n",
+    br#"{"name":"@scope/x","version":"1.0.0","license":{"type":"MIT"},"author":"a"}"#,
+    b"version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nchecksum = \"00\"\n",
+    b"ID=debian\nVERSION_ID=\"13\"\nHOME_URL='https://a.example/'\nCPE_NAME=\"cpe:/o:a:b:1\"\n",
+];
+
+/// A database of one package, with a name, a version and a licence.
+fn rpm_database() -> Vec<u8> {
+    let store = b"a\x001\x00MIT\x00";
+    let entries: [[u32; 4]; 3] = [[1000, 6, 0, 1], [1001, 6, 2, 1], [1014, 6, 4, 1]];
+    let head = [entries.len() as u32, store.len() as u32].map(u32::to_be_bytes).concat();
+    let entries: Vec<u8> = entries.iter().flatten().flat_map(|number| number.to_be_bytes()).collect();
+    let header = [head, entries, store.to_vec()].concat();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rpmdb.sqlite");
+    let database = rusqlite::Connection::open(&path).expect("a database");
+    let table =
+        "PRAGMA page_size = 512; CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)";
+    database.execute_batch(table).expect("a table");
+    database.execute("INSERT INTO Packages (blob) VALUES (?1)", [header]).expect("a package");
+    database.close().expect("closed");
+    fs::read(path).expect("read")
 }
 
 /// A folder with a folder for each target.

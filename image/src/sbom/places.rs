@@ -101,7 +101,8 @@ fn directory(above: Dir, name: &[u8]) -> Dir {
         (Dir::VarLib, b"dpkg") => Dir::Dpkg,
         (Dir::Dpkg, b"status.d") => Dir::DpkgParts,
         (Dir::VarLib | Dir::Sysimage | Dir::UsrShare, b"rpm") => Dir::Rpm,
-        (Dir::Python, _) if name.ends_with(b".dist-info") || name.ends_with(b".egg-info") => Dir::PythonInfo,
+        // Anywhere: `pip install --target` takes any directory.
+        _ if name.ends_with(b".dist-info") || name.ends_with(b".egg-info") => Dir::PythonInfo,
         (Dir::NodeModules, [b'@', ..]) => Dir::Scope,
         // `.bin` and `.pnpm`, for example.
         (Dir::NodeModules, [b'.', ..]) => Dir::Other,

@@ -137,6 +137,13 @@ pub(crate) fn languages(root: &Path) {
         digest("run\n")
     );
     write(root, &format!("{site}/some_thing-3.1.dist-info/RECORD"), record);
+    // As `pip install --target` puts it.
+    write(root, "srv/flat/flat-2.0.dist-info/METADATA", "Name: flat\nVersion: 2.0\n");
+    write(
+        root,
+        "srv/flat/flat-2.0.dist-info/RECORD",
+        "flat-2.0.dist-info/METADATA,,\nflat-2.0.dist-info/RECORD,,\n",
+    );
     let json = r#"{"name": "@scope/left", "version": "1.2.3", "license": "MIT", "author": {"name": "A"}}"#;
     write(root, "srv/app/node_modules/@scope/left/package.json", json);
     write(root, "srv/app/node_modules/@scope/left/lib/index.js", "x");

@@ -16,7 +16,7 @@ use tesserafs_format::{Chunk, Pack, PackIndex, PackKind};
 use tesserafs_guest::plan::Mutants;
 use tesserafs_image::diff::{diff, needs};
 use tesserafs_image::unchecked::Unchecked;
-use tesserafs_image::{superblock, VerifiedMetadata};
+use tesserafs_image::{sbom, superblock, VerifiedMetadata};
 
 use super::parts::{digest, Parts};
 use super::reader;
@@ -272,6 +272,11 @@ fn others(good: &Path, broken: &Path) {
     let _ = needs(&a, &b);
     if let Ok(tables) = Tables::read(&b.image) {
         storage_order(&tables, &broken.superblock().profile);
+    }
+    let _ = sbom::stored(&broken);
+    if let Ok(tree) = sbom::ImageTree::open(&broken, Path::new("")) {
+        let _ = sbom::inventory(tree.names(), &tree);
+        let _ = sbom::check::check(&tree, None, 1, &Cancel::default());
     }
 }
 
