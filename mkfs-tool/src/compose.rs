@@ -63,7 +63,7 @@ pub fn compose(composition: &Composition) -> Result<ComposeReport> {
     let mut contents = contents::Contents::new(&layers)?;
     let tree = merge::merge(&layers, composition.partial, &mut contents)?;
     let (map, packs) = contents.finish()?;
-    let mut annotations = layers::annotations(&layers);
+    let mut annotations = layers::annotations(&layers)?;
     annotations.extend(composition.annotations.clone());
 
     let file = ImageFile::new(output.file()?, &composition.output);

@@ -25,7 +25,7 @@ use tesserafs_image::{superblock, Broken, Source, VerifiedMetadata};
 
 pub use self::order::storage_order;
 pub use self::report::ConvertReport;
-pub use self::tables::Tables;
+pub use self::tables::{annotations, Tables};
 use crate::encode::{Map, PackWriter};
 use crate::error::{Error, Result};
 use crate::image::{ImageFile, ImageWriter, Written};
@@ -234,7 +234,9 @@ impl<'a> Old<'a> {
     ) -> Result<Written> {
         let _step = step(progress, || "writing the tables".to_owned());
         let sb = self.metadata.superblock();
-        writer.finish_with(&sb.raw_tree(), map, &sb.profile, &self.tables.annotations, |out, _| {
+        let image = tesserafs_format::Image::new(sb, &self.metadata);
+        let annotations = annotations(&image).map_err(broken(self.path))?;
+        writer.finish_with(&sb.raw_tree(), map, &sb.profile, &annotations, |out, _| {
             let layout = &sb.layout;
             let mut piece = vec![0; PIECE as usize];
             let mut at = layout.tree_offset;

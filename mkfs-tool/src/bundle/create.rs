@@ -14,7 +14,7 @@ use super::bases::Bases;
 use super::piece::{cut, encode, How};
 use super::side::Side;
 use super::stream::{Header, Kind, Writer};
-use super::tables::parts;
+use super::tables::{parts, Span};
 use super::wanted::Wanted;
 use super::{at_once, head, in_pool, BundleReport, BundleRequest};
 use crate::convert::broken;
@@ -116,7 +116,14 @@ fn check(new: &Side<'_>, source: &Source, wanted: &Wanted) -> Result<()> {
     let layout = &sb.layout;
     let behind_pack = BLOCK_BYTES + new.tables.packs[0].bytes;
     let behind_signature = layout.image_bytes + u64::from(sb.signature_bytes);
-    for (start, end) in [(behind_pack, layout.tree_offset), (behind_signature, sb.file_bytes())] {
+    let mut padding = vec![(behind_pack, layout.tree_offset), (behind_signature, sb.file_bytes())];
+    let mut end_of_last = layout.tree_offset;
+    for Span { offset, len } in parts(layout, layout).map(|part| part.new) {
+        padding.push((end_of_last, offset));
+        end_of_last = offset + len;
+    }
+    padding.push((end_of_last, layout.hash_offset));
+    for (start, end) in padding {
         let mut bytes = vec![0; end.saturating_sub(start).min(BLOCK_BYTES) as usize];
         source.read_at(start, &mut bytes)?;
         if end.saturating_sub(start) >= BLOCK_BYTES || bytes.iter().any(|byte| *byte != 0) {

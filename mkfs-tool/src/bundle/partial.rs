@@ -39,6 +39,12 @@ impl Partial {
         if !force && target.symlink_metadata().is_ok() {
             return Err(Error::unsupported(target, "exists; --force replaces it"));
         }
+        // Through a symlink, so that it is not the link that is replaced.
+        let followed = match target.is_symlink() {
+            true => Some(fs::canonicalize(target).map_err(Error::io("follow the link", target))?),
+            false => None,
+        };
+        let target = followed.as_deref().unwrap_or(target);
         let mut name: OsString = target.as_os_str().to_owned();
         name.push(SUFFIX);
         let path = PathBuf::from(name);

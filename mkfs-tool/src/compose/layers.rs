@@ -99,8 +99,12 @@ fn text(profile: &Profile) -> String {
 
 /// The annotations of all images; of several with one key that of the uppermost. Bills of materials are those of the images, and would
 /// be wrong of the result.
-pub(super) fn annotations(layers: &[Layer<'_>]) -> Annotations {
-    let all = layers.iter().flat_map(|layer| &layer.tables.annotations);
-    let all = all.filter(|(key, _)| key.as_slice() != KEY);
-    all.map(|(key, value)| (key.clone(), value.clone())).collect()
+pub(super) fn annotations(layers: &[Layer<'_>]) -> Result<Annotations> {
+    let mut all = Annotations::new();
+    for layer in layers {
+        let image = tesserafs_format::Image::new(layer.metadata.superblock(), &layer.metadata);
+        all.extend(crate::convert::annotations(&image).map_err(broken(layer.path))?);
+    }
+    all.remove(KEY);
+    Ok(all)
 }

@@ -30,8 +30,6 @@ pub struct Tables {
     pub raw_digests: Vec<Digest>,
     /// Packs, pack 0 first.
     pub packs: Vec<Pack>,
-    /// Keys and values.
-    pub annotations: Annotations,
     /// Bytes of holes in contents whose digest is over all of their bytes.
     pub plain_hole_bytes: u64,
 }
@@ -63,23 +61,6 @@ impl Tables {
         same(Rule::MapExtents, Place::Extent(index(extents)), extents, layout.extents.records())?;
         if let Some(unused) = is_used.iter().position(|is_used| !is_used) {
             return Err(FormatError::new(Rule::MapChunks, Place::Chunk(index(unused as u64)), 0, 1).into());
-        }
-        let mut end_of_last = 0;
-        for number in 0..index(layout.annotations.records()) {
-            let annotation = image.annotation(number)?;
-            // Else many could have the same bytes, and together be many times as much as there is.
-            let place = Place::Annotation(number);
-            same(Rule::AnnotationRange, place, annotation.key_offset, end_of_last)?;
-            let mut key = vec_of(annotation.key_len.into(), "the key of an annotation")?;
-            let mut value = vec_of(annotation.value_len.into(), "an annotation")?;
-            image.annotation_bytes(number, annotation.key_offset, &mut key)?;
-            let value_offset = annotation.key_offset.saturating_add(annotation.key_len.into());
-            image.annotation_bytes(number, value_offset, &mut value)?;
-            end_of_last = value_offset.saturating_add(annotation.value_len.into());
-            if tables.annotations.last_key_value().is_some_and(|(last, _)| key <= *last) {
-                return Err(FormatError::new(Rule::AnnotationOrder, place, 0, 1).into());
-            }
-            tables.annotations.insert(key, value);
         }
         Ok(tables)
     }
@@ -120,6 +101,29 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// The annotations of an image. They may be gigabytes, and few have a use for them.
+pub fn annotations(image: &Verified<'_>) -> Result<Annotations, Broken> {
+    let mut annotations = Annotations::new();
+    let mut end_of_last = 0;
+    for number in 0..index(image.sb.layout.annotations.records()) {
+        let annotation = image.annotation(number)?;
+        // Else many could have the same bytes, and together be many times as much as there is.
+        let place = Place::Annotation(number);
+        same(Rule::AnnotationRange, place, annotation.key_offset, end_of_last)?;
+        let mut key = vec_of(annotation.key_len.into(), "the key of an annotation")?;
+        let mut value = vec_of(annotation.value_len.into(), "an annotation")?;
+        image.annotation_bytes(number, annotation.key_offset, &mut key)?;
+        let value_offset = annotation.key_offset.saturating_add(annotation.key_len.into());
+        image.annotation_bytes(number, value_offset, &mut value)?;
+        end_of_last = value_offset.saturating_add(annotation.value_len.into());
+        if annotations.last_key_value().is_some_and(|(last, _)| key <= *last) {
+            return Err(FormatError::new(Rule::AnnotationOrder, place, 0, 1).into());
+        }
+        annotations.insert(key, value);
+    }
+    Ok(annotations)
 }
 
 /// The sizes of the contents, which regular files say.

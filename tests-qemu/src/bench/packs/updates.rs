@@ -108,12 +108,17 @@ fn one(bench: &Bench<'_>, series: &Series, samples: &mut Vec<Update>) -> Result<
     let scratch =
         tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
     let mut step = Step { bench, series, folder: scratch.path(), samples };
+    let mut store = None;
     for version in 1..=VERSIONS {
         let tree = step.at("tree");
         versions.fill(&tree, version)?;
         step.build(&tree, version)?;
-        if STEPS.contains(&version) {
-            step.compare(&tree, version)?;
+        if let Some(store) = store.take().filter(|_| STEPS.contains(&version)) {
+            step.compare(&tree, version, store)?;
+        }
+        if STEPS.contains(&(version + 1)) {
+            let new = store.insert(Casync::new(&step.at(&format!("casync-{version}")))?);
+            new.add(&tree)?;
         }
         // The archive of the version before is of no more use.
         if version > 1 {
@@ -167,8 +172,8 @@ impl Step<'_> {
         });
     }
 
-    /// All forms of a step.
-    fn compare(&mut self, tree: &Path, version: usize) -> Result<()> {
+    /// All forms of a step; `store` has the chunks of the version before.
+    fn compare(&mut self, tree: &Path, version: usize, mut store: Casync) -> Result<()> {
         let step = (version - 1, version);
         for level in LEVELS {
             self.bundle(step, &bundle(level), &["--level", &level.to_string()])?;
@@ -195,23 +200,9 @@ impl Step<'_> {
         for (form, bytes, seconds) in layers {
             self.add(step, &form, bytes, Spent { seconds, memory: 0 }, None);
         }
-        let (bytes, seconds) = self.casync(&old, tree)?;
+        let (bytes, seconds) = store.add(tree)?;
         self.add(step, CASYNC, bytes, Spent { seconds, memory: 0 }, None);
         Ok(())
-    }
-
-    /// Bytes of the index and of the chunks that a store lacks which has those of the version before.
-    fn casync(&self, old: &Path, tree: &Path) -> Result<(u64, f64)> {
-        let (folder, before) = (self.at("casync"), self.at("before"));
-        std::fs::create_dir(&before).context("failed to create a folder")?;
-        run::quiet(run::command("tar").arg("-C").arg(&before).arg("-xf").arg(old))?;
-        let mut store = Casync::new(&folder)?;
-        store.add(&before)?;
-        let new = store.add(tree)?;
-        for folder in [folder, before] {
-            std::fs::remove_dir_all(folder).context("failed to remove a folder")?;
-        }
-        Ok(new)
     }
 
     fn bundle(&mut self, step: (usize, usize), form: &str, arguments: &[&str]) -> Result<()> {
