@@ -36,7 +36,7 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
     if let SourcePath::Directory(path) = &config.source {
         check_directory(path)?;
     }
-    let mut image = Image::begin(config, &config.image)?;
+    let mut image = Image::begin(config, &config.image, config.force)?;
     match &config.source {
         SourcePath::Directory(path) => {
             let source = DirSource::open(path, image.filter())?;
@@ -50,7 +50,7 @@ pub fn build(config: &Config, progress: &dyn Progress) -> Result<Report> {
         }
         SourcePath::Oci(container) => {
             let unpacked = Unpacked::open(container, &image.spool(), progress)?;
-            image.annotate(unpacked.annotations())?;
+            annotate(&mut image.annotations, unpacked.annotations(), config.sbom)?;
             let reading = step(progress, || "reading the layers".to_owned());
             let source = unpacked.tree(image.filter())?;
             drop(reading);
@@ -74,6 +74,17 @@ fn check_directory(path: &Path) -> Result<()> {
     ))
 }
 
+/// Adds annotations of the source to those that are asked for.
+fn annotate(annotations: &mut Annotations, others: &Annotations, sbom: bool) -> Result<()> {
+    for (key, value) in others {
+        if annotations.insert(key.clone(), value.clone()).is_some() {
+            let key = Shown(path_of(key)).to_string();
+            return Err(Error::Usage(format!("--annotate {key}: the container image has that itself")));
+        }
+    }
+    config::check_annotations(annotations, sbom)
+}
+
 /// An image on its way.
 struct Image<'a> {
     config: &'a Config,
@@ -85,9 +96,9 @@ struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    fn begin(config: &'a Config, path: &'a Path) -> Result<Self> {
+    fn begin(config: &'a Config, path: &'a Path, force: bool) -> Result<Self> {
         let started = Instant::now();
-        let output = if config.dry_run { None } else { Some(Output::create(path, config.force)?) };
+        let output = if config.dry_run { None } else { Some(Output::create(path, force)?) };
         Ok(Self { config, path, started, output, annotations: config.annotations.clone() })
     }
 
@@ -107,23 +118,17 @@ impl<'a> Image<'a> {
         self.output.as_ref().map_or_else(env::temp_dir, |output| output.directory().to_owned())
     }
 
-    /// Adds annotations of the source.
-    fn annotate(&mut self, others: &Annotations) -> Result<()> {
-        for (key, value) in others {
-            if self.annotations.insert(key.clone(), value.clone()).is_some() {
-                let key = Shown(path_of(key)).to_string();
-                return Err(Error::Usage(format!("--annotate {key}: the container image has that itself")));
-            }
-        }
-        config::check_annotations(&self.annotations, self.config.sbom)
-    }
-
     /// Builds the image, and gives it its name.
     fn finish<S: Source>(self, source: &S, progress: &dyn Progress) -> Result<Report>
     where
         S::File: Clone,
     {
-        let (mut report, pack) = self.encode(source, progress)?;
+        let encoded = self.encode(source, progress)?;
+        self.name(encoded, progress)
+    }
+
+    /// Gives the encoded image its name, and its pack before.
+    fn name(self, (mut report, pack): (Report, Option<NewPack>), progress: &dyn Progress) -> Result<Report> {
         if let Some(output) = self.output {
             let _step = step(progress, || format!("writing {}", Shown(self.path)));
             match pack {
@@ -197,10 +202,15 @@ impl<'a> Image<'a> {
         report.dry_run = config.dry_run;
         report.archive = walked.archive.take();
         report.left_out = left_out(walked);
-        let unmatched = config.filter.exclude.unmatched();
-        report.unmatched_excludes = unmatched.iter().map(|text| Shown(text.as_ref()).to_string()).collect();
+        report.unmatched_excludes = unmatched_excludes(config);
         Ok((report, pack))
     }
+}
+
+/// The patterns of `--exclude` that match nothing, as they are shown.
+fn unmatched_excludes(config: &Config) -> Vec<String> {
+    let unmatched = config.filter.exclude.unmatched();
+    unmatched.iter().map(|text| Shown(text.as_ref()).to_string()).collect()
 }
 
 /// The account of a walk, with what the tree left out.

@@ -125,13 +125,7 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
             let report = build(&config, &*progress);
             drop(progress);
             let report = report?;
-            for pattern in &report.unmatched_excludes {
-                let _ = writeln!(
-                    io::stderr(),
-                    "{PROGRAM}: --exclude '{pattern}' matches nothing: a pattern with a slash is a path from the \
-                     root of the tree, one without a slash a name at any depth"
-                );
-            }
+            note_unmatched(&report.unmatched_excludes);
             for note in report.sbom.iter().flat_map(|sbom| &sbom.notes) {
                 let _ = writeln!(io::stderr(), "{PROGRAM}: --sbom: {note}");
             }
@@ -142,6 +136,7 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
             let report = build_layers(&config, &*progress);
             drop(progress);
             let report = report?;
+            note_unmatched(&report.unmatched_excludes);
             telling.report(&config, &report.built, || report.to_json(), || report.to_text())
         }
         Request::Emit { image, data } => {
@@ -152,5 +147,16 @@ fn run(request: Request, telling: &Telling) -> Result<()> {
             let cert = cert.map(|path| sign::certificate(&path)).transpose()?;
             sign::attach_signature(&image, &signature, cert.as_ref()).map(|_| ())
         }
+    }
+}
+
+/// Says which patterns of `--exclude` match nothing.
+fn note_unmatched(patterns: &[String]) {
+    for pattern in patterns {
+        let _ = writeln!(
+            io::stderr(),
+            "{PROGRAM}: --exclude '{pattern}' matches nothing: a pattern with a slash is a path from the root of the tree, one \
+             without a slash a name at any depth"
+        );
     }
 }

@@ -305,8 +305,12 @@ fn damage_is_told_as_what_it_is() {
     }
     for document in [container.manifest(), container.config()] {
         let name = sha256(&document);
-        let error = refusal(|dir| fs::write(dir.join("blobs/sha256").join(&name), b"{}").unwrap());
+        let other = " ".repeat(document.len());
+        let error = refusal(|dir| fs::write(dir.join("blobs/sha256").join(&name), other).unwrap());
         assert!(error.contains(&format!("layout/blobs/sha256/{name}: has the digest sha256:")), "{error}");
+        let error = refusal(|dir| fs::write(dir.join("blobs/sha256").join(&name), b"{}").unwrap());
+        let expected = format!("layout/blobs/sha256/{name}: has 2 bytes, expected {}", document.len());
+        assert!(error.contains(&expected), "{error}");
     }
     let error = refusal(|dir| fs::write(dir.join("index.json"), b"[").unwrap());
     assert!(error.contains("layout/index.json: EOF while parsing"), "{error}");
@@ -314,7 +318,7 @@ fn damage_is_told_as_what_it_is() {
         fs::File::options().write(true).open(dir.join("index.json")).unwrap().set_len(1 << 40).unwrap();
     });
     assert!(
-        error.contains("layout/index.json: has 1099511627776 bytes, expected 16777216 at most"),
+        error.contains("layout/index.json: has 1099511627776 bytes, expected 4194304 at most"),
         "{error}"
     );
     let error = refusal(|dir| fs::remove_file(dir.join("oci-layout")).unwrap());
@@ -328,7 +332,40 @@ fn damage_is_told_as_what_it_is() {
         fs::remove_file(blob(dir, 0)).unwrap();
         symlink("/etc/passwd", blob(dir, 0)).unwrap();
     });
-    assert!(error.contains("cannot open layout/blobs/sha256/"), "{error}");
+    assert!(error.contains("leads out of the place of the container image"), "{error}");
+}
+
+#[test]
+fn documents_write_nothing_to_a_terminal() {
+    let evil = "\u{1b}[31m\nmkfs.tesserafs: all is well\u{7}";
+    let sandbox = Sandbox::new();
+    let image = Container::new(&[&Archive::default()]);
+    let named = json!({ "annotations": { "org.opencontainers.image.ref.name": evil } });
+    let other = json!({ "platform": { "os": evil, "architecture": "amd64" } });
+    layout(
+        &sandbox.path("named"),
+        &[(&image, image.described(&named)), (&image, image.described(&json!({})))],
+    );
+    layout(&sandbox.path("other"), &[(&image, image.described(&other)), (&image, image.described(&other))]);
+    let many: Vec<_> = (0..500)
+        .map(|number| {
+            let name =
+                json!({ "annotations": { "org.opencontainers.image.ref.name": format!("{number:0100}") } });
+            (&image, image.described(&name))
+        })
+        .collect();
+    layout(&sandbox.path("many"), &many);
+    let manifest = json!([{ "Config": evil, "RepoTags": [evil], "Layers": [evil] }]);
+    let mut saved = Archive::default();
+    sandbox.write("saved", saved.file("manifest.json", manifest.to_string().as_bytes()).end());
+    for place in ["named", "named:x", "other", "many", "saved", "saved:x"] {
+        let error = sandbox.refused(1, ["--oci", place, "image"]);
+        let (line, rest) = error.split_once('\n').expect("a line");
+        assert!(rest.is_empty() && line.chars().all(|char| !char.is_control()), "{place}: {error:?}");
+        assert!(line.len() < 5000, "{place}: {} bytes", line.len());
+    }
+    let error = sandbox.refused(1, ["--oci", "many:x", "image"]);
+    assert!(error.contains(" and 480 more"), "{error}");
 }
 
 /// Why a container image is refused whose documents say something else, with digests that fit.
@@ -402,7 +439,7 @@ fn names_in_an_archive_lead_nowhere_else() {
         ("loop", "leads through more than 8 symlinks"),
         ("out", "leads out of the archive"),
         ("absolute", "has no file absolute"),
-        ("directory", "is a directory, and no plain file"),
+        ("directory", "is a directory, expected a file"),
         ("dangling", "has no file dangling"),
         ("nothing", "has no file nothing"),
     ] {

@@ -84,15 +84,20 @@ pub(super) struct Args {
     pub(super) oci: Option<PathBuf>,
 
     /// Of a container image for several machines, the one for this [default: linux and the architecture of this machine]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", requires = "oci", help_heading = "Container images")]
-    pub(super) platform: Option<Platform>,
-
-    /// Make an image of each layer, for `tesserafs compose`, in the directory IMAGE; a layer that is there already stays
     #[arg(
         long,
-        requires = "oci",
+        value_name = "OS/ARCH[/VARIANT]",
+        conflicts_with_all = ["source", "tar", "attach_signature"],
+        help_heading = "Container images"
+    )]
+    pub(super) platform: Option<Platform>,
+
+    /// Make an image of each layer, for `tesserafs compose`, in the directory IMAGE, named by its chain ID; one that is there already
+    /// with these bytes stays, so that container images share layers
+    #[arg(
+        long,
         requires = "packdir",
-        conflicts_with_all = ["emit_signed_data", "sbom"],
+        conflicts_with_all = ["source", "tar", "attach_signature", "emit_signed_data", "sbom"],
         help_heading = "Container images"
     )]
     pub(super) layers: bool,
@@ -102,7 +107,7 @@ pub(super) struct Args {
     #[arg(
         long,
         value_name = "N",
-        requires = "tar",
+        conflicts_with_all = ["source", "oci", "attach_signature"],
         conflicts_with = "prefix",
         default_value_t = 0,
         hide_default_value = true,
@@ -111,7 +116,12 @@ pub(super) struct Args {
     pub(super) strip: usize,
 
     /// Take this directory of the archive as the root, and leave out everything that is not below it
-    #[arg(long, value_name = "DIR", requires = "tar", help_heading = "Archives")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["source", "oci", "attach_signature"],
+        help_heading = "Archives"
+    )]
     pub(super) prefix: Option<PathBuf>,
 
     /// The source of numbers for users and groups that an access control list gives by name
@@ -121,7 +131,7 @@ pub(super) struct Args {
         default_value_t,
         require_equals = true,
         value_name = "SOURCE",
-        requires = "tar",
+        conflicts_with_all = ["source", "attach_signature"],
         help_heading = "Archives"
     )]
     pub(super) acl_names: AclNames,

@@ -66,7 +66,7 @@ impl NewPack {
     /// Gives the file its name, if there is a byte in it.
     ///
     /// A pack of that name is kept if it has these bytes: images may be mounted over it.
-    fn commit(self) -> Result<()> {
+    pub fn commit(self) -> Result<()> {
         let path = self.dir.join(self.digest().to_string());
         let Some((output, writer)) = self.file else { return Ok(()) };
         writer.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;

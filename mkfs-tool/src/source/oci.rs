@@ -11,6 +11,7 @@ mod files;
 mod place;
 mod select;
 
+use std::collections::hash_map::{Entry, HashMap};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
@@ -68,9 +69,14 @@ impl Unpacked {
         let mut file = tempfile::tempfile_in(spool).map_err(Error::io("create a file in", spool))?;
         let mut unpacked = Vec::new();
         let mut chain_id = String::new();
+        // Equal layers are unpacked once.
+        let mut known: HashMap<(&str, &Digest), Range<u64>> = HashMap::new();
         for (number, layer) in (1..).zip(&layers) {
             let _step = step(progress, || format!("unpacking layer {number} of {}", layers.len()));
-            let bytes = unpack_layer(&files, layer, &mut file, spool)?;
+            let bytes = match known.entry((&layer.file, &layer.diff_id)) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(unpack_layer(&files, layer, &mut file, spool)?).clone(),
+            };
             chain_id = chain(&chain_id, &layer.diff_id);
             unpacked.push(UnpackedLayer {
                 path: files.path.join(&layer.file),

@@ -11,6 +11,11 @@ pub(crate) const OPAQUE_VALUE: &[u8] = b"y";
 /// The xattrs that say under which path the lower layers have a directory that was renamed.
 const REDIRECT: [&[u8]; 2] = [b"trusted.overlay.redirect", b"user.overlay.redirect"];
 
+/// Whether an xattr is one of overlayfs's own.
+pub(crate) fn is_own(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
 /// Whether a directory with these xattrs is opaque itself.
 pub(super) fn is_opaque(xattrs: &Xattrs) -> bool {
     xattrs.iter().any(|(name, value)| OPAQUE.contains(&&name[..]) && value == OPAQUE_VALUE)

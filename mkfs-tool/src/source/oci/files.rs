@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::error::{path_of, Error, Result};
+use crate::error::{path_of, Error, Result, Shown};
 use crate::source::tar::Archive;
 
-/// Bytes of a manifest or another document that are believed. Registries take manifests of 4 MiB.
-const DOCUMENT_MAX: u64 = 16 << 20;
+/// Bytes of a manifest or another document that are believed: registries and engines take no larger ones.
+const DOCUMENT_MAX: u64 = 4 << 20;
 
 /// Where files are.
 #[derive(Debug)]
@@ -83,20 +83,22 @@ impl Files {
         let file = match openat2(directory, path_of(name.as_bytes()), flags, Mode::empty(), beneath) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::XDEV) => {
+                return Err(refused(&shown(), "leads out of the place of the container image"))
+            }
             Err(error) => return Err(Error::io("open", &shown())(error)),
         };
         let metadata = file.metadata().map_err(Error::io("stat", &shown()))?;
         if !metadata.is_file() {
-            return Err(Error::unsupported(&shown(), "is no regular file, as blobs and documents are"));
+            return Err(refused(&shown(), "is no regular file, as blobs and documents are"));
         }
         Ok(Some(Part { file, at: 0, end: metadata.len() }))
     }
 
     /// The file of that name; the error says who wants it.
     pub(super) fn get(&self, name: &str, wanted_by: &str) -> Result<Part> {
-        self.find(name)?.ok_or_else(|| {
-            Error::unsupported(&self.path, format!("has no file {name}, which {wanted_by} names"))
-        })
+        self.find(name)?
+            .ok_or_else(|| refused(&self.path, format!("has no file {name}, which {wanted_by} names")))
     }
 
     /// The bytes of a document.
@@ -104,10 +106,15 @@ impl Files {
         let path = self.path.join(name);
         if part.len() > DOCUMENT_MAX {
             let reason = format!("has {} bytes, expected {DOCUMENT_MAX} at most", part.len());
-            return Err(Error::unsupported(&path, reason));
+            return Err(refused(&path, reason));
         }
         let mut bytes = Vec::new();
         part.read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
         Ok(bytes)
     }
+}
+
+/// An error whose reason may quote a document that nobody has checked.
+pub(super) fn refused(path: &Path, reason: impl AsRef<str>) -> Error {
+    Error::unsupported(path, Shown(path_of(reason.as_ref().as_bytes())).to_string())
 }

@@ -7,13 +7,14 @@
 //! as the first: it says more.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType};
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 
 use super::digest::check;
-use super::files::{Files, Part};
+use super::files::{refused, Files, Part};
 use super::place::{OciImage, Platform};
 use crate::error::{Error, Result};
 
@@ -66,7 +67,8 @@ struct Config {
 
 #[derive(Deserialize)]
 struct RootFs {
-    diff_ids: Vec<Digest>,
+    /// Go's programs leave an empty list out, or write null.
+    diff_ids: Option<Vec<Digest>>,
 }
 
 /// An image of `docker save`.
@@ -75,7 +77,7 @@ struct RootFs {
 struct Saved {
     config: String,
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
 /// How blobs are named.
@@ -119,13 +121,12 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    fn refused(&self, reason: impl Into<String>) -> Error {
-        Error::unsupported(&self.files.path, reason)
+    fn refused(&self, reason: impl AsRef<str>) -> Error {
+        refused(&self.files.path, reason)
     }
 
     fn parse<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| Error::unsupported(&self.files.path.join(name), error.to_string()))
+        serde_json::from_slice(bytes).map_err(|error| refused(&self.files.path.join(name), error.to_string()))
     }
 
     fn of_layout(&self) -> Result<Selected> {
@@ -149,11 +150,7 @@ impl Selection<'_> {
 
     /// The image with the name that is asked for, or the only one.
     fn named(&self, index: &ImageIndex) -> Result<Descriptor> {
-        let names: BTreeSet<String> = images(index).flat_map(names_of).map(str::to_owned).collect();
-        let all = || match names.is_empty() {
-            true => "no name".to_owned(),
-            false => names.iter().cloned().collect::<Vec<_>>().join(", "),
-        };
+        let names: BTreeSet<&str> = images(index).flat_map(names_of).collect();
         let found: Vec<&Descriptor> = match &self.image.reference {
             None => images(index).collect(),
             Some(wanted) => images(index)
@@ -163,11 +160,11 @@ impl Selection<'_> {
                 .collect(),
         };
         if let (true, Some(wanted)) = (found.is_empty(), &self.image.reference) {
-            return Err(self.refused(format!("has no image {wanted}; it has {}", all())));
+            return Err(self.refused(format!("has no image {wanted}; it has {}", list(names))));
         }
         let different: BTreeSet<Vec<&str>> = found.iter().map(|image| names_of(image).collect()).collect();
         if different.len() > 1 && self.image.reference.is_none() {
-            return Err(self.refused(format!("has several images; say which, as PLACE:REF: {}", all())));
+            return Err(self.refused(format!("has several images; say which, as PLACE:REF: {}", list(names))));
         }
         self.of_platform(&found)
     }
@@ -202,7 +199,7 @@ impl Selection<'_> {
                     None => format!("{} without a platform", image.digest()),
                 })
                 .collect();
-            let there = there.into_iter().collect::<Vec<_>>().join(", ");
+            let there = list(there.iter().map(String::as_str));
             self.refused(format!("has no image for {wanted}; --platform chooses one of: {there}"))
         })
     }
@@ -248,14 +245,15 @@ impl Selection<'_> {
         if media_type != MediaType::ImageManifest && media_type.to_string() != DOCKER_MANIFEST {
             let reason =
                 format!("is of the type {media_type}, expected a manifest of OCI or of docker (schema 2)");
-            return Err(Error::unsupported(&shown, reason));
+            return Err(refused(&shown, reason));
         }
         let manifest: ImageManifest = self.parse(name, &bytes)?;
         let config_type = manifest.config().media_type();
         if *config_type != MediaType::ImageConfig && config_type.to_string() != DOCKER_CONFIG {
             let reason = format!("is no container image: its configuration is of the type {config_type}");
-            return Err(Error::unsupported(&shown, reason));
+            return Err(refused(&shown, reason));
         }
+        self.check_layers(&shown, manifest.layers().len())?;
         let config = self.blob(manifest.config(), naming, name)?;
         let blobs: Vec<_> = manifest
             .layers()
@@ -263,7 +261,7 @@ impl Selection<'_> {
             .map(|layer| {
                 if layer.media_type().to_string().ends_with("+encrypted") {
                     let reason = format!("has the layer {}, which is encrypted", layer.digest());
-                    return Err(Error::unsupported(&shown, reason));
+                    return Err(refused(&shown, reason));
                 }
                 Ok((naming.name(layer.digest()), Some((layer.digest().clone(), layer.size()))))
             })
@@ -275,8 +273,8 @@ impl Selection<'_> {
         let name = "manifest.json";
         let bytes = self.files.document(name, manifest)?;
         let mut images: Vec<Saved> = self.parse(name, &bytes)?;
-        let names: Vec<String> = images.iter().flat_map(|image| image.repo_tags.clone()).flatten().collect();
-        let names = names.join(", ");
+        let names =
+            list(images.iter().flat_map(|image| image.repo_tags.iter().flatten()).map(String::as_str));
         if let Some(wanted) = &self.image.reference {
             images.retain(|image| image.repo_tags.iter().flatten().any(|name| name == wanted));
         }
@@ -294,7 +292,9 @@ impl Selection<'_> {
         if let Ok(digest) = format!("sha256:{}", stem.trim_end_matches(".json")).parse() {
             check(&self.files.path.join(&image.config), &config, &digest)?;
         }
-        let blobs = image.layers.into_iter().map(|name| (name, None)).collect();
+        let layers = image.layers.unwrap_or_default();
+        self.check_layers(&self.files.path.join(name), layers.len())?;
+        let blobs = layers.into_iter().map(|name| (name, None)).collect();
         self.with_config(&image.config, config, blobs, None)
     }
 
@@ -311,30 +311,53 @@ impl Selection<'_> {
             let Config { os, architecture, variant, .. } = &config;
             if !wanted.takes(os, architecture, variant.as_deref()) {
                 let reason = format!("is for {os}/{architecture}, expected {wanted}");
-                return Err(Error::unsupported(&shown, reason));
+                return Err(refused(&shown, reason));
             }
         }
-        let diff_ids = config.rootfs.diff_ids;
+        let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
         if diff_ids.len() != blobs.len() {
             let reason = format!("has {} diff_ids for {} layers", diff_ids.len(), blobs.len());
-            return Err(Error::unsupported(&shown, reason));
-        }
-        if blobs.len() > LAYERS_MAX {
-            let reason = format!("has {} layers, expected {LAYERS_MAX} at most", blobs.len());
-            return Err(Error::unsupported(&shown, reason));
+            return Err(refused(&shown, reason));
         }
         let layers =
             blobs.into_iter().zip(diff_ids).map(|((file, blob), diff_id)| Layer { file, blob, diff_id });
         Ok(Selected { manifest, config: bytes, layers: layers.collect() })
     }
 
+    fn check_layers(&self, path: &Path, found: usize) -> Result<()> {
+        if found > LAYERS_MAX {
+            return Err(refused(path, format!("has {found} layers, expected {LAYERS_MAX} at most")));
+        }
+        Ok(())
+    }
+
     /// A blob that is a document, whose bytes are those of its descriptor.
     fn blob(&self, descriptor: &Descriptor, naming: Naming, wanted_by: &str) -> Result<Vec<u8>> {
         let name = naming.name(descriptor.digest());
-        let bytes = self.files.document(&name, self.files.get(&name, wanted_by)?)?;
-        check(&self.files.path.join(&name), &bytes, descriptor.digest())?;
+        let path = self.files.path.join(&name);
+        let part = self.files.get(&name, wanted_by)?;
+        if part.len() != descriptor.size() {
+            return Err(refused(&path, format!("has {} bytes, expected {}", part.len(), descriptor.size())));
+        }
+        let bytes = self.files.document(&name, part)?;
+        check(&path, &bytes, descriptor.digest())?;
         Ok(bytes)
     }
+}
+
+/// Names that an error lists, at most.
+const LISTED: usize = 20;
+
+/// Names, for an error.
+fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names = names.into_iter();
+    let mut text = names.by_ref().take(LISTED).collect::<Vec<_>>().join(", ");
+    match names.count() {
+        0 if text.is_empty() => text.push_str("no names"),
+        0 => {}
+        more => text.push_str(&format!(" and {more} more")),
+    }
+    text
 }
 
 fn is_index(media_type: &MediaType) -> bool {

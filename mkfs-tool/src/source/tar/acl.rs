@@ -39,7 +39,7 @@ pub(super) struct Texts {
 }
 
 /// The numbers of the users and groups that an archive names.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Owners {
     /// `None` where headers differ.
     users: HashMap<Box<[u8]>, Option<u32>>,

@@ -16,7 +16,7 @@ use crate::source::{left_out, AclNames, ArchiveNotes, Filter, LeftOut};
 /// A tree that is being read, and the account of it.
 pub(super) struct Index<'a> {
     pub(super) nodes: Growing<'a>,
-    owners: Owners,
+    pub(super) owners: Owners,
     acl_names: AclNames,
     left_out: LeftOut,
     notes: ArchiveNotes,

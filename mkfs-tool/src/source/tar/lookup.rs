@@ -51,7 +51,10 @@ impl Archive {
                     return Ok(Some(Part { file, at: *offset, end: offset + size }));
                 }
                 What::Symlink(target) => wanted = beside(&names, target).map_err(refused)?,
-                other => return Err(refused(format!("is {}, and no plain file", other.name()))),
+                What::Sparse(_) => {
+                    return Err(refused("is a file with holes in the archive, expected all bytes".into()))
+                }
+                other => return Err(refused(format!("is {}, expected a file", other.name()))),
             }
         }
         Err(refused(format!("leads through more than {LINKS_MAX} symlinks")))

@@ -9,7 +9,7 @@ use tesserafs_format::Timestamp;
 
 use super::acl::{Owners, Texts};
 use super::header::Parsed;
-use super::layers::Place;
+use super::layers::{implied_over, Place};
 use super::mark::{is_mark, Mark};
 use super::names::{self, Named};
 use super::node::{Distinct, Node, What, NO_NAME};
@@ -72,8 +72,20 @@ impl Growing<'_> {
         Ok(number)
     }
 
+    /// Adds an empty directory with the attributes of another one, in whose place it is.
+    pub(super) fn push_emptied(&mut self, dir: u32) -> Parsed<u32> {
+        let number = u32::try_from(self.nodes.len()).map_err(|_| "the archive has more than 2^32 files")?;
+        let Node { mtime, attributes, ref what } = self.nodes[dir as usize];
+        let implied = matches!(what, What::Directory { implied: true, .. });
+        self.nodes.push(Node { mtime, attributes, what: What::directory(implied) });
+        if let Some(acls) = self.acls.remove(&dir) {
+            self.acls.insert(number, acls);
+        }
+        Ok(number)
+    }
+
     /// Gives a node other attributes.
-    fn set_attributes(&mut self, number: u32, attributes: Attributes, acls: Texts) {
+    pub(super) fn set_attributes(&mut self, number: u32, attributes: Attributes, acls: Texts) {
         let mtime = attributes.mtime;
         let attributes = self.attributes.number(attributes);
         let node = self.node(number);
@@ -124,6 +136,7 @@ impl Growing<'_> {
             Err(target) => {
                 let node = self.target(&target)?;
                 self.names.set(parent, name, node)?;
+                self.place.note_link(parent, name, node);
             }
         }
         // That a layer does so is nothing to note.
@@ -161,13 +174,13 @@ impl Growing<'_> {
 
     /// Heeds a mark in a directory.
     fn mark(&mut self, dir: u32, mark: Mark<'_>, mtime: Timestamp) -> Parsed<()> {
-        match (mark, &self.place) {
+        match (mark, &mut self.place) {
             // It was, before the first entry of the layer: see `hide`.
             (_, Place::Over { .. }) => Ok(()),
             (Mark::Name(hidden), _) => self.whiteout(dir, hidden, mtime),
             (Mark::All, Place::Apart { root, .. }) if dir == self.root => {
-                // Nothing reads the mark of an opaque directory on the root of a layer.
-                let root = root.clone();
+                // Nothing reads the mark of an opaque directory on the root of a layer. A second mark says nothing more.
+                let root = std::mem::take(root);
                 root.iter().try_for_each(|name| self.whiteout(dir, name, mtime))
             }
             (Mark::All, _) => {
@@ -193,6 +206,7 @@ impl Growing<'_> {
         acls: Texts,
         mut what: What,
     ) -> Parsed<()> {
+        let is_apart = matches!(self.place, Place::Apart { .. });
         if let Some(old) = self.names.find(parent, name) {
             match (&mut self.node(old).what, &mut what) {
                 // A whiteout hides what lower layers have, never what this one has.
@@ -201,13 +215,18 @@ impl Growing<'_> {
                     *opaque = true;
                     return Ok(());
                 }
-                (What::Whiteout { oci: true }, What::Whiteout { oci: true }) => {}
+                (What::Whiteout { oci: true }, What::Whiteout { oci: true }) => {
+                    self.node(old).mtime = attributes.mtime;
+                    return Ok(());
+                }
                 (_, What::Whiteout { oci: true }) => return Ok(()),
                 (What::Directory { .. }, What::Directory { .. }) => {
                     self.set_attributes(old, attributes, acls);
                     self.set_implied(old, false);
                     return Ok(());
                 }
+                // What lower layers have there was hidden by what this one had before.
+                (_, What::Directory { opaque, .. }) if is_apart => *opaque = true,
                 _ => {}
             }
         }
@@ -225,14 +244,18 @@ impl Growing<'_> {
     /// The directory of these names; those that the archive does not name are made.
     fn parent(&mut self, names: &[&[u8]]) -> Parsed<u32> {
         let mut dir = self.root;
+        let mut lower = self.place.lower_root();
         for (place, name) in names.iter().enumerate() {
             if is_mark(name) {
                 return Err(format!("lies below the OCI whiteout {}", path(&names[..=place])));
             }
+            lower = lower.and_then(|(below, node)| Some((below, below.names.find(node, name)?)));
             dir = match self.names.find(dir, name) {
-                Some(next) if !self.gives_way(next) => next,
+                Some(next) if !self.gives_way(dir, name, next) => next,
                 _ => {
-                    let new = self.push(self.implied(&names[..=place]), What::directory(true))?;
+                    let (attributes, acls) = implied_over(lower);
+                    let new = self.push(attributes, What::directory(true))?;
+                    self.set_acls(new, acls);
                     self.names.set(dir, name, new)?;
                     new
                 }
@@ -350,15 +373,30 @@ impl Nodes {
         if said.is_empty() {
             return None;
         }
-        if let Some(root) = said.get(&self.root) {
-            return Some((Vec::new(), root));
+        self.first(|node| said.get(&node))
+    }
+
+    /// The first node of the tree of which something is said, by its path.
+    pub(super) fn first_that<T>(
+        &self,
+        say: impl Fn(&What, &Attributes) -> Option<T>,
+    ) -> Option<(Vec<u8>, T)> {
+        self.first(|number| {
+            let node = &self.nodes[number as usize];
+            say(&node.what, &self.attributes[node.attributes as usize])
+        })
+    }
+
+    fn first<T>(&self, say: impl Fn(u32) -> Option<T>) -> Option<(Vec<u8>, T)> {
+        if let Some(said) = say(self.root) {
+            return Some((Vec::new(), said));
         }
         let mut queue = VecDeque::from([self.root]);
         while let Some(dir) = queue.pop_front() {
             for at in self.names(dir) {
                 let Named { name, node, .. } = self.name(at);
-                if let Some(what) = said.get(&node) {
-                    return Some((join(&self.path(self.root, dir), name), what));
+                if let Some(said) = say(node) {
+                    return Some((join(&self.path(self.root, dir), name), said));
                 }
                 if self.what(node).is_directory() {
                     queue.push_back(node);
