@@ -191,11 +191,11 @@ fn built(programs: &Programs, tools: &Tools) -> Result<String> {
     programs.shell(
         "buildah build -q --isolation chroot --layers --tag built . && buildah push -q built oci-archive:built.tar && \
          skopeo copy -q oci-archive:built.tar docker-archive:saved.tar:app:latest && skopeo copy -q oci-archive:built.tar dir:directory && \
-         skopeo copy -q --dest-compress-format zstd oci-archive:built.tar dir:zstd",
+         skopeo copy -q --dest-compress --dest-compress-format zstd:chunked oci-archive:built.tar dir:chunked",
     )?;
     let image = scratch.join("built.tess");
     let mut trees = Vec::new();
-    for place in ["saved.tar", "directory", "zstd", "built.tar"] {
+    for place in ["saved.tar", "directory", "chunked", "built.tar"] {
         let mut command = run::command(&tools.mkfs);
         command.args(["--json", "--force", "--oci"]).arg(scratch.join(place)).arg(&image);
         let said = run::capture(&mut command)?;

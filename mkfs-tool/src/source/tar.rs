@@ -8,11 +8,12 @@
 //!
 //! - `unpack` makes a plain archive of any;
 //! - `reader` reads entries, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
-//! - `index` adds them to the tree of `nodes`, each a `node` with `names`; `mark` and `layers` are about those that hide others;
+//! - `index` adds them to a `growing` tree, which becomes `nodes`, each a `node` with `names`; `mark` and `layers` are about those that hide others;
 //!   `image_archive` tells archives that hold no tree;
 //! - here the tree is walked.
 
 mod acl;
+mod growing;
 mod header;
 mod image_archive;
 mod index;
@@ -40,11 +41,12 @@ use std::path::{Path, PathBuf};
 
 use tesserafs_format::limits::BLOCK_BYTES;
 
+use self::growing::Growing;
 use self::index::Index;
 pub(super) use self::lookup::Archive;
 use self::names::Named;
 use self::node::What;
-use self::nodes::{Growing, Nodes};
+use self::nodes::Nodes;
 use self::sparse::Segment;
 pub(super) use self::unpack::unpack;
 use super::{ArchiveNotes, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
@@ -101,7 +103,7 @@ impl TarSource {
             let refusal = image_archive::refusal(&self.nodes).filter(|_| self.filter.archive.strip == 0);
             return refusal.map_or(Ok(()), |reason| Err(Error::unsupported(&self.path, reason)));
         };
-        let wanted = nodes::components(prefix.as_os_str().as_bytes())
+        let wanted = names::components(prefix.as_os_str().as_bytes())
             .map_err(|reason| Error::Usage(format!("--prefix {}: {reason}", Shown(prefix))))?;
         for (place, name) in wanted.iter().enumerate() {
             let mut found = None;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The verbs that read metadata alone, on images of 100,000 files: `tesserafs diff` and `tesserafs compose`.
+//! Verbs on images of 100,000 files: `tesserafs diff` and `tesserafs compose`, which read metadata alone, and `tesserafs sbom --check`, which
+//! reads every file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +13,7 @@ use tesserafs_guest::reading::Sample;
 use super::images::{LEVEL, OURS};
 use super::record::Measured;
 use super::Bench;
-use crate::run;
+use crate::{rootfs, run};
 
 /// Directories, and files in each.
 const DIRECTORIES: usize = 1000;
@@ -24,6 +26,11 @@ const ONE_OF: usize = 200;
 pub(super) const DIFF: &str = "diff, 500 of 100,000 files changed";
 const DIFF_OF_TIMES: &str = "diff, the times of all 100,000 files changed";
 pub(super) const COMPOSE: &str = "compose, 500 files over 100,000";
+/// A tree of packages, as dpkg lists them.
+pub(super) const CHECK: &str = "sbom --check, 100,000 files of packages";
+
+/// Bytes of a file of a package.
+const PACKAGE_FILE: usize = 1900;
 
 /// Runs everything.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
@@ -31,8 +38,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
         tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
     let at = |name: &str| scratch.path().join(name);
     fs::create_dir(at("packs")).context("failed to create a folder")?;
-    for name in ["before", "changed", "later", "layer"] {
+    for name in ["before", "changed", "later", "layer", PACKAGES] {
         fill(&at("tree"), name)?;
+        if name == PACKAGES {
+            list(&at("tree"))?;
+        }
         let mut mkfs = run::command(&bench.tools.mkfs);
         mkfs.args(["--quiet", "--level", &LEVEL.to_string(), "--packdir"]).arg(at("packs"));
         run::capture(mkfs.arg(at(name)).arg(at("tree")))?;
@@ -44,6 +54,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
             (DIFF, &["diff", "before", "changed"][..], 1),
             (DIFF_OF_TIMES, &["diff", "before", "later"], 1),
             (COMPOSE, &["compose", "--quiet", "--force", "composed", "before", "layer"], 0),
+            (CHECK, &["sbom", "--check", "--json", PACKAGES], 0),
         ] {
             let begin = Instant::now();
             let output =
@@ -56,9 +67,39 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
             samples.push(Sample { measure, system, round, value, count, bytes: 0, decoded: None });
         }
     }
-    let notes = vec![format!("{DIRECTORIES} directories of {FILES} files, some bytes each")];
+    let notes = vec![format!(
+        "{DIRECTORIES} directories of {FILES} files, some bytes each; of packages, one a directory, {PACKAGE_FILE} bytes each"
+    )];
     // The images are made beside, by our program alone.
     Measured::new(bench, Vec::new(), notes, samples)
+}
+
+/// The tree of packages.
+const PACKAGES: &str = "packages";
+
+/// Adds the database of dpkg, with a package for each directory.
+fn list(tree: &Path) -> Result<()> {
+    let script = "find directory-* -type f -print0 | sort -z | xargs -0 md5sum";
+    let digests = run::capture(run::command("sh").current_dir(tree).args(["-c", script]))?;
+    let info = tree.join("var/lib/dpkg/info");
+    fs::create_dir_all(&info).context("failed to create a folder")?;
+    let (mut status, mut lists) = (String::new(), BTreeMap::new());
+    for line in digests.lines() {
+        let (folder, _) =
+            line.split_once("  ").and_then(|(_, path)| path.split_once('/')).context("no digest")?;
+        let (list, sums): &mut (String, String) = lists.entry(folder).or_default();
+        let path = &line[34..];
+        list.push_str(&format!("/{path}\n"));
+        sums.push_str(&format!("{line}\n"));
+    }
+    for (package, (list, sums)) in lists {
+        status.push_str(&format!(
+            "Package: {package}\nStatus: install ok installed\nArchitecture: all\nVersion: 1\nDescription: one of many\n\n"
+        ));
+        fs::write(info.join(format!("{package}.list")), list).context("failed to write a list")?;
+        fs::write(info.join(format!("{package}.md5sums")), sums).context("failed to write a list")?;
+    }
+    fs::write(tree.join("var/lib/dpkg/status"), status).context("failed to write a database")
 }
 
 /// Makes a tree of this name.
@@ -75,7 +116,11 @@ fn fill(tree: &Path, name: &str) -> Result<()> {
         }
         let path = folder.join(format!("file-{number}"));
         let version = if is_other && name != "before" && name != "later" { 2 } else { 1 };
-        fs::write(&path, format!("version {version} of {number}\n")).context("failed to write a file")?;
+        let bytes = match name {
+            PACKAGES => rootfs::prose(number as u64, PACKAGE_FILE),
+            _ => format!("version {version} of {number}\n").into(),
+        };
+        fs::write(&path, bytes).context("failed to write a file")?;
         set_time(&path, time)?;
     }
     // A directory has the time of its last entry.

@@ -101,7 +101,7 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
         updates::updates(&mut out, part)?;
     }
     if let Some(part) = &record.metadata {
-        writeln!(out, "\n## Metadata alone\n")?;
+        writeln!(out, "\n## Comparing, composing and checking\n")?;
         medians(&mut out, "images of 100,000 files", &part.samples)?;
         circumstances(&mut out, part)?;
     }

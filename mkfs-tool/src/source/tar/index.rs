@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::acl::Owners;
-use super::nodes::{Added, Growing, Nodes};
+use super::growing::{Added, Growing};
+use super::nodes::Nodes;
 use super::reader::{EntryKind, Reader, TarEntry};
 use crate::error::{path_of, Error, Result, Shown};
 use crate::source::{left_out, AclNames, ArchiveNotes, Filter, LeftOut};

@@ -11,11 +11,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::acl::{Owners, Texts};
+use super::growing::{implied, Growing};
 use super::header::Parsed;
 use super::index::Index;
 use super::mark::Mark;
+use super::names::components;
 use super::node::What;
-use super::nodes::{components, implied, Growing, Nodes};
+use super::nodes::Nodes;
 use super::reader::{Reader, TarEntry};
 use super::TarSource;
 use crate::error::{path_of, Error, Result, Shown};

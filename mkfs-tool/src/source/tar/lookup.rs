@@ -5,9 +5,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::growing::Growing;
 use super::index::Index;
+use super::names::components;
 use super::node::What;
-use super::nodes::{components, Growing, Nodes};
+use super::nodes::Nodes;
 use super::open_in_place;
 use crate::error::{path_of, Error, Result, Shown};
 use crate::source::oci::Part;

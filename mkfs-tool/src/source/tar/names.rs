@@ -163,6 +163,16 @@ impl Sorted {
     }
 }
 
+/// The names of a path. Leading slashes and `.` say nothing; `..` is refused.
+pub(super) fn components(path: &[u8]) -> Parsed<Vec<&[u8]>> {
+    let names: Vec<&[u8]> =
+        path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
+    if names.contains(&&b".."[..]) {
+        return Err("its path leaves the archive by way of ..".into());
+    }
+    Ok(names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

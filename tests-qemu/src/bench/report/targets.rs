@@ -69,7 +69,7 @@ const LAYER: &str = "a layer built again";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 57] = [
+const TARGETS: [Target; 58] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -174,6 +174,9 @@ const TARGETS: [Target; 57] = [
         f.seconds(metadata::DIFF)
     }),
     target("compose of 100,000 files, seconds", "1", Wanted::AtMost(1.0), |f| f.seconds(metadata::COMPOSE)),
+    target("sbom --check of 100,000 files, seconds", "1", Wanted::AtMost(1.0), |f| {
+        f.seconds(metadata::CHECK)
+    }),
     decoded("fault: 1 page of a large program"),
     decoded("fault: 8 pages of a large program"),
     decoded("fault: 32 pages of a large program"),
