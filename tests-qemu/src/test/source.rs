@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The group `source`: formatting, lints, unit and integration tests. No kernel, no root.
 
+use std::time::Duration;
+
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::cache::Cache;
@@ -71,10 +73,21 @@ fn scripts() -> Result<Vec<String>> {
     Ok(scripts)
 }
 
+/// How long the tests without a kernel may be compiled, and run.
+const COMPILING: Duration = Duration::from_secs(2700);
+const TESTING: Duration = Duration::from_secs(1800);
+
 /// The tests of all packages, each counted as one.
 fn cargo_test(cache: &Cache, report: &mut Report) -> Result<()> {
     run::say("cargo test --workspace");
-    let output = run::output(cargo().args(["test", "--workspace", "--release", "--no-fail-fast"]))?;
+    // To compile everything takes long where kernels are compiled beside.
+    let compiled =
+        run::output_within(cargo().args(["test", "--workspace", "--release", "--no-run"]), COMPILING)?;
+    if !compiled.status.success() {
+        bail!("{}", run::tail(&String::from_utf8_lossy(&compiled.stderr)));
+    }
+    let output =
+        run::output_within(cargo().args(["test", "--workspace", "--release", "--no-fail-fast"]), TESTING)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let log = cache.folder("logs")?.join("cargo-test.log");
     std::fs::write(&log, [&output.stdout[..], &output.stderr].concat())
