@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
             (DIFF, &["diff", "before", "changed"][..], 1),
             (DIFF_OF_TIMES, &["diff", "before", "later"], 1),
             (COMPOSE, &["compose", "--quiet", "--force", "composed", "before", "layer"], 0),
-            (CHECK, &["sbom", "--check", "--json", PACKAGES], 0),
+            (CHECK, &["sbom", "--check", "--json", "--packdir", "packs", PACKAGES], 0),
         ] {
             let begin = Instant::now();
             let output =
