@@ -74,7 +74,7 @@ impl<'a> Packs<'a> {
         Ok(Self { files: packs.iter().map(open).collect::<Result<_, _>>()? })
     }
 
-    /// Opens those of the packs that can be: each is looked for in all of `dirs`, in their order. What they hold, each read tells.
+    /// Opens those of the packs that can be: each is looked for in all of `dirs`, in their order. Each read tells which chunks they hold.
     pub fn open_some(image: &'a Source, packs: &[Option<Pack>], dirs: &[PathBuf]) -> Self {
         let open = |pack: &Option<Pack>| {
             let pack = (*pack)?;

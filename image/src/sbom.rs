@@ -61,7 +61,7 @@ pub trait Files {
     fn read(&self, ino: u32, range: Range<u64>, buf: &mut Vec<u8>) -> Result<(), Self::Error>;
 }
 
-/// What in the bytes of a database is not as its format says.
+/// A place in a database that is not as its format says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wrong {
     /// Where: a line, a record, a byte.
@@ -71,7 +71,7 @@ struct Wrong {
 }
 
 impl Wrong {
-    /// What is found may quote the database.
+    /// `found` may quote the database.
     fn new(place: String, found: impl AsRef<str>, expected: &'static str) -> Self {
         Self { place, found: escape(found.as_ref().as_bytes()), expected }
     }

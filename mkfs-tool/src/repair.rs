@@ -80,7 +80,7 @@ pub struct RepairRequest {
     pub output: Option<PathBuf>,
     /// Whether an existing `output` is replaced.
     pub force: bool,
-    /// What is added to the names of files that are replaced, so that they are kept.
+    /// The suffix under which files that are replaced are kept.
     pub keep: Option<OsString>,
     /// Whether the image is unsigned if its signature cannot be had.
     pub drop_signature: bool,

@@ -53,7 +53,7 @@ pub struct SbomReport {
     pub packages: u64,
     /// Bytes of the document.
     pub bytes: u64,
-    /// What in the tree could not be read, in sentences.
+    /// Databases in the tree that could not be read, in sentences.
     pub notes: Vec<String>,
 }
 

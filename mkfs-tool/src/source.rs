@@ -80,7 +80,7 @@ pub struct Walked {
 pub struct Sbom {
     /// The document.
     pub document: Document,
-    /// What could not be read, in sentences.
+    /// Databases that could not be read, in sentences.
     pub notes: Vec<String>,
 }
 

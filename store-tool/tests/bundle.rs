@@ -8,13 +8,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mkfs_tesserafs::packs::SharedForm;
-use mkfs_tesserafs::sign::Signer;
 use tempfile::TempDir;
 use tesserafs_image::hash::sha256;
 
 mod support;
 
-use support::{build_with, done, refused, run, TESSERAFS};
+use support::{build_with, done, refused, run, signer, TESSERAFS};
 
 /// Bytes that no compressor makes shorter.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -166,18 +165,9 @@ fn what_resembles_the_old_image_is_not_shipped() {
 fn a_pipe_serves_and_a_signature_comes_with_it() {
     let folder = folder();
     let folder = folder.path();
-    let (key, certificate) = (folder.join("key.pem"), folder.join("signer.pem"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=signer", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl");
-    assert!(made.status.success(), "{made:?}");
     build_with(folder, |config| {
         config.image = folder.join("signed.tess");
-        config.signer = Some(Signer::new(&key, &certificate, None).expect("a signer"));
+        config.signer = Some(signer(folder));
     });
     let bundle = run(folder, &["bundle", "old.tess", "signed.tess"]);
     assert!(bundle.status.success(), "{bundle:?}");

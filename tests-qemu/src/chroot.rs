@@ -15,7 +15,7 @@ const ENTER: &str = r#"
 set -e
 root=$1
 shift
-# What unpacks container images mounts its root anew.
+# Programs that unpack container images mount their root anew.
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do

@@ -28,7 +28,7 @@ const STORAGE: &str = "[storage]\ndriver = \"overlay\"\n";
 /// A tree of programs, with everything that a shell needs to run in it, and no more than that takes seconds.
 const TREE: [&str; 7] = ["bin", "etc", "lib", "lib64", "usr/bin", "usr/lib", "usr/lib64"];
 
-/// What the tree is built into, with a layer for each line.
+/// The image that the tree is built into, with a layer for each line.
 const DOCKERFILE: &str = "\
 FROM scratch
 COPY tree/ /
@@ -111,7 +111,7 @@ impl Programs {
         run::capture(&mut command)
     }
 
-    /// What `umoci unpack` makes of an image that skopeo finds there.
+    /// The tree that `umoci unpack` makes of an image that skopeo finds there.
     fn umoci(&self, name: &str, place: &str) -> Result<PathBuf> {
         self.shell(&format!(
             "skopeo copy -q {place} oci:{name}-layout:latest && umoci unpack --image {name}-layout:latest {name}-umoci"
@@ -119,7 +119,7 @@ impl Programs {
         Ok(self.scratch.join(format!("{name}-umoci/rootfs")))
     }
 
-    /// What podman and buildah show as the root of a container of that image.
+    /// The root of a container of that image, as podman and buildah show it.
     fn podman(&self, name: &str, place: &str) -> Result<PathBuf> {
         // Where it shows whiteouts as names without a file, there is nothing to copy.
         self.shell(&format!(

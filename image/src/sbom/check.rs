@@ -39,7 +39,7 @@ pub struct Report {
     pub changed: Vec<Changed>,
     /// Listed files that are not there, by package.
     pub missing: BTreeMap<String, BTreeSet<Vec<u8>>>,
-    /// What could not be read, in sentences.
+    /// Files and databases that could not be read, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -59,11 +59,11 @@ pub struct Changed {
     pub package: String,
     /// The administrator may change it.
     pub is_config: bool,
-    /// What is different.
+    /// The difference.
     pub what: Difference,
 }
 
-/// What is different of a file.
+/// How a file differs from its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
     /// The bytes.
@@ -170,7 +170,7 @@ fn count(names: &Names, owners: &Owners, compared: &[bool], ignored: &Ignored<'_
     report.runtime.sort_unstable();
 }
 
-/// What the caller does not want to hear of.
+/// The paths that the caller does not ask about.
 struct Ignored<'a> {
     by_path: Option<Ignore<'a>>,
     /// By name; empty where nothing is ignored.

@@ -17,7 +17,7 @@ pub struct Inventory {
     pub os: Option<OsRelease>,
     /// The packages, sorted.
     pub packages: Vec<Package>,
-    /// What could not be read, or is not there, in sentences.
+    /// Databases that could not be read, or are not there, in sentences.
     pub notes: Vec<String>,
 }
 

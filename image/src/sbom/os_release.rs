@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a system calls itself: `os-release`.
+//! The name of a system, by its `os-release`.
 
 use super::lines::lines;
 use super::lossy;

@@ -128,7 +128,7 @@ impl Algorithm {
     }
 }
 
-/// What bytes a file of a package has.
+/// The bytes of a file of a package, by a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Bytes {
     /// The database does not say, or by a digest that nobody here can compute.

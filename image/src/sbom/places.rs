@@ -28,7 +28,7 @@ pub(super) enum Place {
     CargoLock,
     /// A program, which may name the crates that it was built from.
     Program,
-    /// What the system calls itself.
+    /// The name of the system.
     OsRelease,
 }
 

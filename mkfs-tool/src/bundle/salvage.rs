@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a bundle has of an image that is damaged: its head, its tables where the old image is there, and chunks.
+//! The parts of a damaged image that a bundle has: its head, its tables where the old image is there, and chunks.
 //!
 //! Nothing here is written to a place of its own: whoever asks compares all of it with digests that the image ID proves. So a bundle with
 //! a damaged section is good for what precedes it, and an old image for what of it is whole.
@@ -63,7 +63,7 @@ pub(crate) type TakeChunk<'s> = dyn Fn(u32, &[u8]) -> Result<()> + Sync + 's;
 /// Takes bytes that no chunk has, from this offset of this pack; nothing proves them.
 pub(crate) type TakeGap<'s> = dyn Fn(u16, u64, &[u8]) -> Result<()> + 's;
 
-/// What is looked for in a bundle.
+/// The chunks and gaps that are looked for in a bundle.
 pub(crate) struct Search<'s> {
     /// The tables of the new image.
     pub(crate) new: &'s Tables,

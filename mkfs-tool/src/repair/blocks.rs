@@ -43,7 +43,7 @@ impl<'a> BlockFile<'a> {
     }
 }
 
-/// What became of the blocks that are damaged in the image.
+/// The damaged blocks of the image, found or lost.
 #[derive(Default)]
 pub(super) struct Mended {
     /// Those that were found elsewhere, by their numbers from the tree region, with the number of the file; none where they were computed.

@@ -27,7 +27,7 @@ pub(super) struct Donor {
     notes: Mutex<BTreeSet<String>>,
 }
 
-/// What a file is, by its first bytes.
+/// The kind of a file, by its first bytes.
 pub(super) enum Kind {
     /// An image, whose metadata can be followed.
     Image {
@@ -42,7 +42,7 @@ pub(super) enum Kind {
     Other,
 }
 
-/// What was taken from a file.
+/// Counts of the bytes and blocks that were taken from a file.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     /// The first block of the image, and its signature.
@@ -130,7 +130,7 @@ impl Donor {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).insert(note);
     }
 
-    /// What was said.
+    /// The notes that were made.
     pub(super) fn notes(&self) -> Vec<String> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

@@ -24,7 +24,7 @@ use crate::encode::zstd_version;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// What new files are filled from, and where it goes.
+/// The sources that new files are filled from, and these files.
 pub(super) struct Fill<'a> {
     pub(super) head: &'a Head,
     pub(super) tables: &'a Tables,

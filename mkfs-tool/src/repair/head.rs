@@ -28,7 +28,7 @@ const SIGNATURE_DIGEST: usize = SIGNATURE_BYTES + 16;
 /// IDs that a hint names, at most.
 const HINTS: usize = 5;
 
-/// What precedes and follows metadata and chunks.
+/// The first block, and the signature.
 pub(super) struct Head {
     /// The image ID.
     pub(super) id: Digest,

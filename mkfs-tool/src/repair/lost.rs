@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What no file has, by the names of the files that lose it.
+//! Bytes that no file has, by the names of the files that lose them.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use super::report::{LostBlock, LostDead, LostFile};
 use crate::convert::Tables;
 use crate::error::Result;
 
-/// What no file has.
+/// Bytes that no file has.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     pub(super) signature: bool,

@@ -20,7 +20,7 @@ use crate::convert::Tables;
 use crate::error::Shown;
 use crate::report::to_json;
 
-/// What is damaged.
+/// The damage of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DamageReport {
     /// The first block: the superblock.
@@ -55,7 +55,7 @@ pub struct PackDamage {
 }
 
 impl DamageReport {
-    /// What is known before the chunks are.
+    /// The damage that is known before the chunks are looked at.
     pub(super) fn of(head: &Head, image: &Source, mended: &Mended) -> Self {
         let own = first_block(image);
         // The fields of a signature that is lost are part of that loss.
@@ -197,7 +197,7 @@ pub struct LostDead {
     pub bytes: u64,
 }
 
-/// What was not found.
+/// The bytes that were not found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LostReport {
     /// The signature.
@@ -247,11 +247,11 @@ pub struct RepairReport {
     pub dry_run: bool,
     /// Whether the signature was left out, as no file has it.
     pub signature_dropped: bool,
-    /// What is damaged.
+    /// The damage.
     pub damage: DamageReport,
     /// Where good bytes were looked for.
     pub from: Vec<DonorReport>,
-    /// What was not found.
+    /// The bytes that were not found.
     pub lost: LostReport,
     /// How long it took.
     pub seconds: f64,

@@ -64,7 +64,7 @@ pub(super) struct Supply<'a> {
     pub(super) copies: Vec<Vec<Copy>>,
 }
 
-/// What a thread needs.
+/// The decoder, compressor and buffer of a thread.
 pub(super) struct Tools {
     decoder: Decoder,
     pub(super) compressor: Compressor,
@@ -77,7 +77,7 @@ impl Tools {
     }
 }
 
-/// What became of a chunk.
+/// The result of the search for a chunk.
 pub(super) enum Fetched {
     /// Its stored bytes.
     Stored(Vec<u8>),

@@ -18,7 +18,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
-use sha2::{Digest as _, Sha256};
 use tesserafs_format::limits::BLOCK_BYTES;
 
 use self::digest::Digesting;
@@ -28,6 +27,7 @@ pub use self::place::{OciImage, Platform};
 use self::select::{Layer, Selected};
 use super::tar::{unpack, TarSource};
 use super::Filter;
+use crate::encode::sha256;
 use crate::error::{Error, Result};
 use crate::image::Annotations;
 use crate::progress::{step, Progress};
@@ -84,7 +84,7 @@ impl Unpacked {
                 chain_id: hex(&chain_id).to_owned(),
             });
         }
-        let id = Sha256::digest(&config).iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = sha256(&config).to_string();
         let documents = [(CONFIG, Some(config)), (MANIFEST, manifest)];
         let annotations = documents
             .into_iter()
@@ -156,8 +156,7 @@ fn chain(below: &str, diff_id: &Digest) -> String {
     if below.is_empty() {
         return diff_id.to_string();
     }
-    let digest = Sha256::digest(format!("{below} {diff_id}"));
-    digest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    format!("sha256:{}", sha256(format!("{below} {diff_id}").as_bytes()))
 }
 
 /// The digits of a digest.

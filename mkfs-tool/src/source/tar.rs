@@ -89,7 +89,7 @@ impl TarSource {
         Ok(source)
     }
 
-    /// What was indexed in `file`, which is `path` in messages.
+    /// The tree that was indexed in `file`, which is `path` in messages.
     fn of_index(index: Index<'_>, file: File, path: PathBuf, filter: Filter) -> Result<Self> {
         let stamp = stamp(&file).map_err(Error::io("stat", &path))?;
         let (nodes, left_out, notes) = index.finish(&path)?;

@@ -24,8 +24,8 @@ Python, Node and Rust packages; of the same tree it is the same.
   changed   a file whose bytes, target or type are not those that the list of its package says
   missing   files of a package that are not there
 Bytes are decoded and hashed. Lists without digests, as those of Node packages, tell whose a file is and no more.
-What packages make once they are installed, such as caches, logs, databases of package managers, alternatives and
-compiled Python, is counted by itself; --verbose names it. It is no difference.
+Files that packages make once they are installed, such as caches, logs, databases of package managers, alternatives and
+compiled Python, are counted apart; --verbose names them. They are no differences.
 
 Exit status: 0 done, and with --check no difference; 1 differences; 2 trouble, and standard error says what.";
 

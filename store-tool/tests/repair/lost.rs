@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What no file has is named, and nothing is changed.
+//! Bytes that no file has are named, and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,17 +4,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use mkfs_tesserafs::config::Config;
 use mkfs_tesserafs::packs::SharedForm;
-use mkfs_tesserafs::sign::Signer;
 use tempfile::TempDir;
 use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::SuperBlock;
 
-use crate::support::{build_with, done, noise};
+use crate::support::{build_with, done, noise, signer};
 
 /// The folder of all that.
 pub(crate) struct Made {
@@ -83,20 +81,6 @@ impl Made {
         done(path, &["bundle", "-q", "--packdir", "packs", "-o", "packs-update", "monday", "tuesday"]);
         Self { folder }
     }
-}
-
-/// A signer with a key of its own.
-fn signer(folder: &Path) -> Signer {
-    let (key, certificate) = (folder.join("key.pem"), folder.join("signer.pem"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=signer", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl");
-    assert!(made.status.success(), "{made:?}");
-    Signer::new(&key, &certificate, None).expect("a signer")
 }
 
 fn one_file(folder: &Path, name: &str, change: impl FnOnce(&mut Config)) {

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use mkfs_tesserafs::config::{default_profile, Config, SourcePath};
+use mkfs_tesserafs::sign::Signer;
 use rustix::mount::{unmount, UnmountFlags};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -226,4 +227,18 @@ pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
         assert!(Instant::now() < until, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A signer with a key of its own.
+pub(crate) fn signer(folder: &Path) -> Signer {
+    let (key, certificate) = (folder.join("key.pem"), folder.join("signer.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=signer", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    Signer::new(&key, &certificate, None).expect("a signer")
 }

@@ -3,8 +3,8 @@
 //! From the files of container images to the one that is meant: its configuration and its layers.
 //!
 //! Three ways to keep images are known by the file that they begin with: `oci-layout` (OCI image layout), `version` (a directory of
-//! `skopeo copy … dir:`), `manifest.json` (what `docker save` and `podman save` write). What has the first of them and the last is read
-//! as the first: it says more.
+//! `skopeo copy … dir:`), `manifest.json` (what `docker save` and `podman save` write). A place with the first of them and the last is
+//! read as the first, which says more.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(super) struct Layer {
     pub(super) diff_id: Digest,
 }
 
-/// What is read here of a configuration. Programs write much more into it, in forms of their own.
+/// The part of a configuration that is read here. Programs write much more into it, in forms of their own.
 #[derive(Deserialize)]
 struct Config {
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 //! Layers of a container image (OCI image specification, "Applying Changesets"), beside what holds for an archive alone.
 //!
-//! What a layer hides, it hides of the layers below it, never of itself, wherever in it the mark stands: so its marks are heeded before
+//! A layer hides names of the layers below it, never of itself, wherever in it the mark stands: so its marks are heeded before
 //! its entries. A directory without an entry is that of the layers below, and a hard link may be to a file of theirs.
 
 use std::collections::{HashMap, HashSet};
@@ -161,7 +161,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What a directory without an entry has, where lower layers have this in its place.
+/// The attributes of a directory without an entry, where lower layers have this in its place.
 pub(super) fn implied_over(lower: Option<(&Growing<'_>, u32)>) -> (Attributes, Texts) {
     let is_directory = |(below, node): &(&Growing<'_>, u32)| below.nodes[*node as usize].what.is_directory();
     match lower.filter(is_directory) {

@@ -14,7 +14,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The prefix of the names of AUFS's own files.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// What disappears of lower layers.
+/// The names of lower layers that disappear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark<'a> {
     /// All that is in the directory of the mark.

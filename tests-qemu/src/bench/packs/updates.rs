@@ -31,7 +31,7 @@ pub(in super::super) struct Update {
     pub(in super::super) apply: Option<Spent>,
 }
 
-/// What a program took.
+/// Time and memory of a program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(in super::super) struct Spent {
     pub(in super::super) seconds: f64,

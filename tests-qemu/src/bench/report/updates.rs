@@ -57,7 +57,7 @@ pub(super) fn updates(out: &mut String, part: &Measured<Update>) -> Result<()> {
     circumstances(out, part)
 }
 
-/// What one file for hosts with any version would be worth: it has at least what the first one lacks.
+/// The worth of one file for hosts with any version: it would have at least what the first one lacks.
 fn several(out: &mut String, all: &[Update]) -> Result<()> {
     let form = bundle(LEVELS[0]);
     writeln!(
