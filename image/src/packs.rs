@@ -76,14 +76,20 @@ impl<'a> Packs<'a> {
 
     /// Opens those of the packs that can be: each is looked for in all of `dirs`, in their order. Each read tells which chunks they hold.
     pub fn open_some(image: &'a Source, packs: &[Option<Pack>], dirs: &[PathBuf]) -> Self {
+        Self::of(image, packs, |pack| {
+            let name = pack.digest.to_string();
+            dirs.iter().find_map(|dir| Source::open(&dir.join(&name)).ok())
+        })
+    }
+
+    /// The packs: the embedded one is in `image`, and `file` says which file another one is.
+    pub fn of(image: &'a Source, packs: &[Option<Pack>], file: impl Fn(&Pack) -> Option<Source>) -> Self {
         let open = |pack: &Option<Pack>| {
             let pack = (*pack)?;
-            if pack.kind == PackKind::Embedded {
-                return Some(PackFile::Embedded(image, pack));
+            match pack.kind {
+                PackKind::Embedded => Some(PackFile::Embedded(image, pack)),
+                PackKind::File => file(&pack).map(|source| PackFile::File(source, pack)),
             }
-            let name = pack.digest.to_string();
-            let source = dirs.iter().find_map(|dir| Source::open(&dir.join(&name)).ok())?;
-            Some(PackFile::File(source, pack))
         };
         Self { files: packs.iter().map(open).collect() }
     }
@@ -143,18 +149,29 @@ impl<'a> Packs<'a> {
         let broken = |broken| DataError::Broken(Box::new(finding(broken)));
         let verified = Verified::check_chunk::<Sha2>(&decoder.stored, &chunk.digest)
             .map_err(|found: Digest| broken(Broken(Rule::ChunkDigest, found.into(), chunk.digest.into())))?;
-        raw.clear();
-        if chunk.codec == Codec::Plain {
-            raw.extend_from_slice(verified.bytes());
-            return Ok(None);
-        }
-        raw.resize(chunk.raw_len as usize, 0);
-        let form = decompress(&mut decoder.zstd, verified.bytes(), raw).map_err(broken)?;
-        if chunk.codec == Codec::ZstdX86 {
-            x86::decode(raw);
-        }
+        let form = decode(&mut decoder.zstd, chunk, verified.bytes(), raw).map_err(broken)?;
         Ok(form.map(finding))
     }
+}
+
+/// Decodes the stored bytes of a chunk into `raw`. The result says what is wrong with their form only.
+fn decode(
+    zstd: &mut DCtx<'_>,
+    chunk: &Chunk,
+    stored: &[u8],
+    raw: &mut Vec<u8>,
+) -> Result<Option<Broken>, Broken> {
+    raw.clear();
+    if chunk.codec == Codec::Plain {
+        raw.extend_from_slice(stored);
+        return Ok(None);
+    }
+    raw.resize(chunk.raw_len as usize, 0);
+    let form = decompress(zstd, stored, raw)?;
+    if chunk.codec == Codec::ZstdX86 {
+        x86::decode(raw);
+    }
+    Ok(form)
 }
 
 /// A rule that a chunk breaks: what was found, and what was expected.
@@ -245,5 +262,12 @@ impl Decoder {
     pub fn new() -> Result<Self, Error> {
         let no_memory = || Error::Refused("not enough memory to decode zstd".to_owned());
         Ok(Self { zstd: DCtx::try_create().ok_or_else(no_memory)?, stored: Vec::new() })
+    }
+
+    /// Decodes bytes that are to become a chunk, into `raw`; false if they are not those of one as long. Nothing proves them yet: that is
+    /// up to the caller, before the image that they are for has a name.
+    pub fn decode_unproven(&mut self, chunk: &Chunk, stored: &[u8], raw: &mut Vec<u8>) -> bool {
+        let is_decoded = matches!(decode(&mut self.zstd, chunk, stored, raw), Ok(None));
+        is_decoded && raw.len() == chunk.raw_len as usize
     }
 }

@@ -11,19 +11,23 @@
 //! why there is a limit of threads.
 //!
 //! - [`stream`]: header and sections, each with its digest;
-//! - [`side`]: an image, its tables and raw bytes; [`wanted`]: what the old one lacks of the new one, found alike on both sides;
-//! - [`head`] and [`tables`]: metadata; [`bases`]: what resembles a chunk; [`piece`]: chunks; [`frame`]: zstd;
-//! - [`salvage`] reads a bundle for what a damaged image lacks;
-//! - [`mod@create`] writes a bundle; [`mod@apply`] reads it, and [`fill`] its chunks, into [`partial`] files; [`report`] tells of both.
+//! - [`side`]: an image, its tables and raw bytes; [`matches`]: what both images have; [`wanted`] and [`covers`]: what the old one lacks of
+//!   the new one, found alike on both sides;
+//! - [`head`] and [`tables`]: metadata; [`bases`]: what resembles a chunk; [`piece`]: chunks; [`frame`]: zstd, [`numbers`] in sections;
+//! - [`mod@create`] writes a bundle; [`mod@apply`] reads it, and makes the image by [`rebuild`] in [`partial`] files; [`report`] tells of
+//!   both; [`salvage`] reads a bundle for what a damaged image lacks.
 
 mod apply;
 mod bases;
+mod covers;
 mod create;
-mod fill;
 mod frame;
 mod head;
+mod matches;
+mod numbers;
 mod partial;
 mod piece;
+mod rebuild;
 mod report;
 pub(crate) mod salvage;
 pub(crate) mod side;

@@ -63,6 +63,14 @@ pub enum Error {
     /// A key, certificate or signature does not serve.
     #[error("{0}")]
     Signature(String),
+    /// What an earlier run left was of no use, and is removed.
+    #[error("{cause}; what an earlier run has left in {} is removed: apply the bundle again", Shown(.path))]
+    BadRest {
+        /// The reason.
+        cause: Box<Error>,
+        /// The unfinished file.
+        path: PathBuf,
+    },
     /// The image would pass a limit of the format.
     #[error("the image would pass a limit of the format: {0}")]
     Limit(FormatError),

@@ -106,7 +106,9 @@ fn repair_image(request: &RepairRequest, progress: &dyn Progress) -> Result<Repa
     let head = Head::find(request, &image, &donors)?;
 
     let looking = step(progress, || "comparing the metadata".to_owned());
-    let mended = mend(&head, &image, &donors, &target)?;
+    let beside = request.image.parent().unwrap_or(Path::new("")).to_owned();
+    let pack_dir = request.pack_dir.clone().unwrap_or(beside);
+    let mended = mend(&head, &image, &donors, &target, &pack_dir)?;
     drop(looking);
     let mut damage = DamageReport::of(&head, &image, &mended);
     if !mended.lost.is_empty() {
@@ -122,8 +124,6 @@ fn repair_image(request: &RepairRequest, progress: &dyn Progress) -> Result<Repa
     let tables = Tables::read(&Image::new(&head.sb, &metadata)).map_err(broken(&request.image))?;
     check_end_of_pack(request, &head, &tables)?;
 
-    let beside = request.image.parent().unwrap_or(Path::new("")).to_owned();
-    let pack_dir = request.pack_dir.clone().unwrap_or(beside);
     let mut places = places::open(&image, &tables.packs, &pack_dir, progress)?;
     dead::look_at_pack_0(&mut places, &tables.chunks, progress);
     let bad = places::damaged(&places, &tables.chunks, progress);

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use mkfs_tesserafs::packs::SharedForm;
 use tempfile::TempDir;
-use tesserafs_image::hash::sha256;
+use tesserafs_format::{chunk_digest, Chunk, ChunkIndex, Codec, Image, SuperBlock};
+use tesserafs_image::hash::{sha256, Sha2};
+use tesserafs_image::{superblock, Source, VerifiedMetadata};
 
 mod support;
 
@@ -256,6 +258,59 @@ fn a_run_that_was_cut_off_goes_on() {
     fs::rename(folder.join("old.tess"), folder.join("made.tess.partial")).expect("renamed");
     let said = refused(folder, 1, &["apply", "-f", "made.tess.partial", "update", "made.tess"]);
     assert!(said.contains("is to be read"), "{said}");
+}
+
+/// The chunks of an image in one file.
+fn chunks(path: &Path) -> (SuperBlock, Vec<Chunk>) {
+    let source = Source::open(path).expect("an image");
+    let sb = superblock::read(&source).expect("a superblock");
+    let metadata = VerifiedMetadata::new(&source, &sb);
+    let image = Image::new(&sb, &metadata);
+    let numbers = 0..sb.layout.chunks.records() as u32;
+    let chunks = numbers.map(|number| image.chunk(ChunkIndex(number)).expect("a chunk")).collect();
+    (sb, chunks)
+}
+
+#[test]
+fn a_rest_that_seems_right_and_is_not_is_removed() {
+    let folder = folder();
+    let folder = folder.path();
+    done(folder, &["bundle", "-q", "-o", "update", "old.tess", "new.tess"]);
+    let (_, old) = chunks(&folder.join("old.tess"));
+    let (sb, new) = chunks(&folder.join("new.tess"));
+    // A lacking chunk that has another byte, and the digest of that.
+    let is_lacking =
+        |chunk: &&Chunk| chunk.codec == Codec::Plain && old.iter().all(|known| known.digest != chunk.digest);
+    let chunk = new.iter().find(is_lacking).expect("a plain chunk");
+    let mut partial = read(folder, "new.tess");
+    let stored = 4096 + chunk.offset as usize..4096 + chunk.offset as usize + chunk.stored_len as usize;
+    partial[stored.start] ^= 1;
+    let digest = chunk_digest::<Sha2>(&partial[stored]);
+    let at = sb.layout.chunk_digests.offset() as usize + 32 * chunk.index.0 as usize;
+    partial[at..at + 32].copy_from_slice(&digest.0);
+    fs::write(folder.join("made.tess.partial"), &partial).expect("written");
+    // All chunks of its piece have the digests that stand there: nothing tells before the end.
+    let said = refused(folder, 1, &["apply", "old.tess", "update", "made.tess"]);
+    assert!(said.contains("digest") && said.contains("is removed: apply the bundle again"), "{said}");
+    assert!(!folder.join("made.tess").exists() && !folder.join("made.tess.partial").exists());
+    done(folder, &["apply", "-q", "old.tess", "update", "made.tess"]);
+    assert!(read(folder, "made.tess") == read(folder, "new.tess"));
+}
+
+#[test]
+fn a_chunk_that_the_old_image_has_only_in_a_pack_of_both_is_not_shipped() {
+    let folder = folder();
+    let folder = folder.path();
+    // The pack of `new` has `usr/lib/come`, of which this image knows nothing.
+    fs::rename(folder.join("root/usr/lib/come"), folder.join("come")).expect("renamed");
+    image(folder, "without", Some(&["new"]));
+    fs::rename(folder.join("come"), folder.join("root/usr/lib/come")).expect("renamed");
+    fs::write(folder.join("root/etc/0"), "one more\n").expect("written");
+    image(folder, "again", Some(&["new"]));
+    done(folder, &["bundle", "-q", "--packdir", "packs", "-o", "update", "without", "again"]);
+    assert!(len(folder, "update") < 20_000, "{}", len(folder, "update"));
+    done(folder, &["apply", "-q", "--packdir", "packs", "without", "update", "made"]);
+    assert!(read(folder, "made") == read(folder, "again"));
 }
 
 #[test]

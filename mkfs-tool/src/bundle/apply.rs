@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! From an image and a bundle to the other image, byte for byte.
-//!
-//! The metadata comes first, and is compared with the image ID. It says what chunks there are: each is verified before it is written. A
-//! run that goes on with the file of an earlier one reads each chunk back, and keeps it if it has its digest; all other bytes are
-//! written anew.
+//! From an image and a bundle to the other image, byte for byte, under other names until all of it is compared with the image ID.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::time::Instant;
 
-use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGESTS_PER_BLOCK};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::raw::MAGIC;
 use tesserafs_format::superblock::check_prefix;
-use tesserafs_format::{Digest, SuperBlock};
+use tesserafs_format::{Digest, PackKind, SuperBlock};
 use tesserafs_image::{superblock, Source};
 
-use super::fill::fill;
-use super::partial::Partial;
+use super::partial::{NewFile, Partial};
+use super::rebuild::{PackFiles, Rebuild};
 use super::side::Side;
 use super::stream::{Header, Kind, Reader};
-use super::tables::{parts, Span};
+use super::wanted::Wanted;
 use super::{head, in_pool, ApplyReport, ApplyRequest};
 use crate::convert::broken;
 use crate::encode::{sha256, zstd_version, Sha2};
@@ -56,28 +53,62 @@ fn apply_bundle(request: &ApplyRequest, progress: &dyn Progress) -> Result<Apply
     let inputs = [&*request.old, &*request.bundle];
     let mut image = Partial::open(&request.new, request.force, &inputs)?;
     let mut there = Box::new([0; BLOCK_SIZE]);
-    if image.is_begun && (image.read(0, &mut *there).is_err() || there != block) {
+    if image.file.is_begun && (image.file.read(0, &mut *there).is_err() || there != block) {
         // Of another image; or a file of the user's.
         let is_ours = there.starts_with(&MAGIC) || there.iter().all(|byte| *byte == 0);
         if !is_ours && !request.force {
             return Err(Error::unsupported(
-                image.path(),
+                image.file.path(),
                 "is in the way, and no unfinished image; --force replaces it",
             ));
         }
         image.restart()?;
     }
-    let written = write_metadata(&mut reader, &old, &image, &block, &signature, &sb);
-    written.inspect_err(|_| {
-        if !image.is_begun {
+    let begun = Rebuild::begin(&mut reader, &old, &image.file, &sb)
+        .and_then(|begun| write_head(&image.file, &block, &signature, &sb).map(|()| begun));
+    let rebuild = begun.inspect_err(|_| {
+        if !image.file.is_begun {
             image.remove();
         }
     })?;
-    let kept = image.path().to_owned();
-    let finished = fill(request, &old, &sb, image, reader, progress);
-    let (wanted, bundle_bytes) =
-        finished.map_err(|error| Error::Unfinished { cause: Box::new(error), path: kept })?;
-    Ok(ApplyReport::new(request, &header, &sb, &wanted, bundle_bytes, started))
+    let wanted = complete(request, rebuild, &image, &mut reader, progress)?;
+    image.commit()?;
+    Ok(ApplyReport::new(request, &header, &sb, &wanted, reader.at(), started))
+}
+
+/// Brings the chunks, compares everything, and gives packs their names.
+fn complete<R: Read>(
+    request: &ApplyRequest,
+    mut rebuild: Rebuild<'_, '_>,
+    image: &Partial,
+    reader: &mut Reader<R>,
+    progress: &dyn Progress,
+) -> Result<Wanted> {
+    let unfinished = |cause| Error::Unfinished { cause: Box::new(cause), path: image.file.path().to_owned() };
+    let beside = request.new.parent().unwrap_or(Path::new(""));
+    let dir = request.pack_dir.as_deref().unwrap_or(beside);
+    let packs = open_packs(dir, &rebuild).map_err(unfinished)?;
+    let made = packs.iter().map(|pack| pack.as_ref().map(|pack| &pack.file)).collect();
+    let files = PackFiles { made, dir };
+    rebuild.fill(reader, &files, progress).map_err(unfinished)?;
+    let is_begun = image.file.is_begun || files.made.iter().flatten().any(|file| file.is_begun);
+    let packs_are_right = rebuild.wanted.packs.par_iter().try_for_each(|pack| rebuild.check(&files, *pack));
+    let finished = packs_are_right.and_then(|()| {
+        let (root, wanted) = rebuild.finish(&files, true)?;
+        root.map(|()| wanted).map_err(|reason| reader.broken(reader.at(), reason))
+    });
+    match finished {
+        Ok(wanted) => {
+            packs.into_iter().flatten().try_for_each(Partial::commit).map_err(unfinished)?;
+            Ok(wanted)
+        }
+        // Nothing of it can be told from what is right.
+        Err(cause) => {
+            packs.iter().flatten().chain([image]).for_each(Partial::remove);
+            let cause = Box::new(cause);
+            Err(if is_begun { Error::BadRest { cause, path: image.file.path().to_owned() } } else { *cause })
+        }
+    }
 }
 
 /// Refuses a bundle for another image, or another libzstd, before anything is written.
@@ -129,57 +160,38 @@ fn read_head<R: Read>(reader: &mut Reader<R>, header: &Header) -> Result<ImageHe
     parse().map_err(|reason| reader.broken(at, reason))
 }
 
-/// Writes all but the chunks, and compares it with the superblock.
-fn write_metadata<R: Read>(
-    reader: &mut Reader<R>,
-    old: &Side<'_>,
-    image: &Partial,
-    block: &[u8; BLOCK_SIZE],
-    signature: &[u8],
-    sb: &SuperBlock,
-) -> Result<()> {
-    let layout = &sb.layout;
-    image.set_len(sb.file_bytes())?;
-    let mut end_of_last = layout.tree_offset;
-    let zeros = |from: u64, until: u64| image.write(from, &vec![0; until.saturating_sub(from) as usize]);
-    for part in parts(&old.superblock().layout, layout) {
-        let at = reader.at();
-        let (_, section) = reader.next(&[Kind::Table])?;
-        let bytes = part.decode(&section, &old.metadata(part.old)?);
-        let bytes = bytes.ok_or_else(|| {
-            let Span { offset, len } = part.new;
-            reader
-                .broken(at, format!("found no table of the {len} bytes from byte {offset} of the new image"))
-        })?;
-        // Less than a block is between two tables.
-        zeros(end_of_last, part.new.offset)?;
-        image.write(part.new.offset, &bytes)?;
-        end_of_last = part.new.offset + part.new.len;
-    }
-    zeros(end_of_last, layout.hash_offset)?;
-    let offset = |number: u64| layout.tree_offset + number * BLOCK_BYTES;
-    let mut below = (0, layout.geometry.metadata_blocks());
-    let mut root = Digest::default();
-    for level in layout.geometry.levels() {
-        for (hashes, first) in (level.0..).zip((0..below.1).step_by(DIGESTS_PER_BLOCK as usize)) {
-            let mut digests = Vec::with_capacity(BLOCK_SIZE);
-            let blocks = DIGESTS_PER_BLOCK.min(below.1 - first);
-            let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
-            image.read(offset(below.0 + first), &mut bytes)?;
-            bytes.chunks_exact(BLOCK_SIZE).for_each(|block| digests.extend(sha256(block).0));
-            digests.resize(BLOCK_SIZE, 0);
-            root = sha256(&digests);
-            image.write(offset(hashes), &digests)?;
-        }
-        below = level;
-    }
-    if root != sb.merkle_root {
-        return Err(reader.broken(
-            reader.at(),
-            format!("the tables have the Merkle root {root}, expected {}", sb.merkle_root),
-        ));
-    }
-    image.write(layout.image_bytes, signature)?;
-    zeros(layout.image_bytes + signature.len() as u64, sb.file_bytes())?;
+/// Writes the first block and the signature. That the block is there says which image it will be.
+fn write_head(image: &NewFile, block: &[u8; BLOCK_SIZE], signature: &[u8], sb: &SuperBlock) -> Result<()> {
+    let behind = sb.layout.image_bytes + signature.len() as u64;
+    image.write(sb.layout.image_bytes, signature)?;
+    image.write(behind, &vec![0; (sb.file_bytes() - behind) as usize])?;
     image.write(0, block)
+}
+
+/// The files of the packs that are to be made, by their indices; those that are not must be in the directory.
+fn open_packs(dir: &Path, rebuild: &Rebuild<'_, '_>) -> Result<Vec<Option<Partial>>> {
+    let mut files = Vec::new();
+    for pack in &rebuild.tables().packs {
+        let path = dir.join(pack.digest.to_string());
+        let is_made = rebuild.wanted.packs.contains(&pack.index.0);
+        files.push(match pack.kind {
+            PackKind::Embedded => None,
+            PackKind::File if is_made => {
+                let pack_file = Partial::open(&path, true, &[])?;
+                pack_file.file.set_len(pack.bytes)?;
+                Some(pack_file)
+            }
+            PackKind::File => {
+                let is_there =
+                    path.metadata().is_ok_and(|found| found.is_file() && found.len() == pack.bytes);
+                if !is_there {
+                    let reason =
+                        "is a pack of both images, and not there: copy it, or say by --packdir where it is";
+                    return Err(Error::unsupported(&path, reason));
+                }
+                None
+            }
+        });
+    }
+    Ok(files)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Finds the ranges of the old image that resemble a chunk of the new one. In this order: the bytes between the same two chunks that both
-//! images have, the same members of a group, the file of the same path, the file of a path that differs in numbers only.
+//! images have, the file of the same path, the file of a path that differs in numbers only. What is the same in both needs none.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,6 +11,7 @@ use tesserafs_format::{Digest, FileKind, Inode};
 use tesserafs_image::diff::{diff, Aspect};
 use tesserafs_image::unchecked::Unchecked;
 
+use super::matches::Matches;
 use super::side::Side;
 use crate::error::Result;
 
@@ -39,24 +40,21 @@ pub(super) struct Bases {
 
 impl Bases {
     /// Finds them for the chunks of the new image that are lacking.
-    pub(super) fn find(old: &Side<'_>, new: &Side<'_>, lacking: &[u32]) -> Result<Self> {
+    pub(super) fn find(old: &Side<'_>, new: &Side<'_>, matches: &Matches, lacking: &[u32]) -> Result<Self> {
         let mut of: HashMap<u32, Vec<Base>> = lacking.iter().map(|chunk| (*chunk, Vec::new())).collect();
         let resembling = resembling(old, new)?;
         let places = places(old);
         let by_raw: HashMap<Digest, u32> =
             (0..).zip(&old.tables.raw_digests).map(|(chunk, raw)| (*raw, chunk)).collect();
-        let by_digest: HashMap<Digest, u32> =
-            (0..).zip(&old.tables.content_digests).map(|(content, digest)| (*digest, content)).collect();
         let whole = |content: u32| Base { content, start: 0, len: old.tables.sizes[content as usize] };
 
         for content in 0..new.tables.content_map.len() as u32 {
-            let extents = new.extents(content);
+            let extents = new.tables.extents_of(content);
             let is_lacking = |number: &usize| of.contains_key(&new.tables.extents[*number].chunk.get());
-            if !extents.clone().any(|number| is_lacking(&number)) {
+            if matches.content(content).is_some() || !extents.clone().any(|number| is_lacking(&number)) {
                 continue;
             }
-            let digest = &new.tables.content_digests[content as usize];
-            let known = by_digest.get(digest).or_else(|| resembling.get(&content)).copied();
+            let known = resembling.get(&content).copied();
             // A member of a group, or a content of one chunk.
             if extents.len() == 1 {
                 let bases = of.entry(new.tables.extents[extents.start].chunk.get()).or_default();
@@ -77,7 +75,7 @@ impl Bases {
                 let chunk = new.tables.extents[number].chunk.get();
                 let Some(bases) = of.get_mut(&chunk).filter(|bases| bases.is_empty()) else { continue };
                 let (start, end) =
-                    (new.tables.extents[number].file_offset.get(), new.end_of(content, number));
+                    (new.tables.extents[number].file_offset.get(), new.tables.end_of(content, number));
                 let begin_of = |number: usize| new.tables.extents[number].file_offset.get();
                 let base = match around {
                     (Some((at, (before, left))), Some((_, (behind, right))))
@@ -85,7 +83,7 @@ impl Bases {
                             && left <= right
                             && right - left <= WHOLE.saturating_add(end - start) =>
                     {
-                        let left = left.saturating_add(new.end_of(content, at) - begin_of(at));
+                        let left = left.saturating_add(new.tables.end_of(content, at) - begin_of(at));
                         near(before, left, right.max(left))
                     }
                     (Some((at, (before, left))), _) => {
@@ -164,7 +162,7 @@ fn clipped(base: Base, old: &Side<'_>) -> Base {
 fn places(side: &Side<'_>) -> Vec<Option<(u32, u64)>> {
     let mut places = vec![None; side.tables.chunks.len()];
     for content in 0..side.tables.content_map.len() as u32 {
-        for extent in &side.tables.extents[side.extents(content)] {
+        for extent in &side.tables.extents[side.tables.extents_of(content)] {
             if let Some(place) = places.get_mut(extent.chunk.get() as usize) {
                 let start = extent.file_offset.get();
                 place.get_or_insert((content, start.saturating_sub(extent.chunk_offset.get().into())));

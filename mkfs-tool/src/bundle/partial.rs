@@ -13,20 +13,58 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use tesserafs_image::Source;
+
 use crate::error::{Error, Result};
 
 /// The end of the name until then.
 const SUFFIX: &str = ".partial";
 
-/// A file that is not complete.
+/// A file that is written at places.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(super) struct NewFile {
     file: File,
     path: PathBuf,
-    target: PathBuf,
-    force: bool,
     /// Whether an earlier run may have written some of it.
     pub(super) is_begun: bool,
+}
+
+impl NewFile {
+    /// A file without a name, in a folder; errors call it `path`.
+    pub(super) fn unnamed(dir: &Path, path: &Path) -> Result<Self> {
+        let file = tempfile::tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+        Ok(Self { file, path: path.to_owned(), is_begun: false })
+    }
+
+    pub(super) fn set_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(Error::io("set the length of", &self.path))
+    }
+
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(Error::io("read", &self.path))
+    }
+
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(Error::io("write", &self.path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it, through another handle.
+    pub(super) fn source(&self) -> Result<Source> {
+        let file = self.file.try_clone().map_err(Error::io("open", &self.path))?;
+        Ok(Source::from_file(file, &self.path)?)
+    }
+}
+
+/// A file that is not complete, under another name until it is.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) file: NewFile,
+    target: PathBuf,
+    force: bool,
 }
 
 impl Partial {
@@ -68,45 +106,25 @@ impl Partial {
             return Err(Error::unsupported(&path, reason));
         }
         let is_begun = held.len() > 0;
-        Ok(Self { file, path, target: target.to_owned(), force, is_begun })
+        Ok(Self { file: NewFile { file, path, is_begun }, target: target.to_owned(), force })
     }
 
     /// Forgets what an earlier run has written.
     pub(super) fn restart(&mut self) -> Result<()> {
-        self.is_begun = false;
-        self.set_len(0)
-    }
-
-    pub(super) fn set_len(&self, len: u64) -> Result<()> {
-        self.file.set_len(len).map_err(Error::io("set the length of", &self.path))
-    }
-
-    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(bytes, offset).map_err(Error::io("read", &self.path))
-    }
-
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(Error::io("write", &self.path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Another handle of it.
-    pub(super) fn handle(&self) -> Result<File> {
-        self.file.try_clone().map_err(Error::io("open", &self.path))
+        self.file.is_begun = false;
+        self.file.set_len(0)
     }
 
     /// Gives the complete file its name; it is on the disk by then.
     pub(super) fn commit(self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))?;
+        let path = self.file.path();
+        self.file.file.sync_data().map_err(Error::io("write", path))?;
         let flags = if self.force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-        let renamed = match renameat_with(CWD, &self.path, CWD, &self.target, flags) {
+        let renamed = match renameat_with(CWD, path, CWD, &self.target, flags) {
             // Network file systems know no such flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if !self.force => {
-                linkat(CWD, &self.path, CWD, &self.target, AtFlags::empty())
-                    .and_then(|()| unlinkat(CWD, &self.path, AtFlags::empty()))
+                linkat(CWD, path, CWD, &self.target, AtFlags::empty())
+                    .and_then(|()| unlinkat(CWD, path, AtFlags::empty()))
             }
             renamed => renamed,
         };
@@ -115,6 +133,6 @@ impl Partial {
 
     /// Removes what there is.
     pub(super) fn remove(&self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(self.file.path());
     }
 }

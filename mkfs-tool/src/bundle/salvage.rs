@@ -1,31 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The parts of a damaged image that a bundle has: its head, its tables where the old image is there, and chunks.
+//! The parts of a damaged image that a bundle has: its head, all of it where the old image is there and whole, and chunks.
 //!
 //! Nothing here is written to a place of its own: whoever asks compares all of it with digests that the image ID proves. So a bundle with
 //! a damaged section is good for what precedes it, and an old image for what of it is whole.
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::BufReader;
-use std::os::unix::fs::FileExt;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-use tesserafs_format::limits::BLOCK_SIZE;
-use tesserafs_format::superblock::Layout;
-use tesserafs_format::{chunk_digest, Metadata, SuperBlock};
-use tesserafs_image::{Source, VerifiedMetadata};
+use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE};
+use tesserafs_format::{chunk_digest, PackKind, SuperBlock};
+use tesserafs_image::Source;
 
-use super::piece::{count, decode, stored_chunks};
+use super::covers::Covers;
+use super::matches::Matches;
+use super::partial::NewFile;
+use super::piece::{count, stored_chunks, Came, Making};
+use super::rebuild::{PackFiles, Rebuild};
 use super::side::Side;
 use super::stream::{Header, Kind, Reader};
-use super::tables::parts;
+use super::tables::groups;
 use super::wanted::Wanted;
 use super::{at_once, head};
 use crate::convert::Tables;
 use crate::encode::Sha2;
 use crate::error::{Error, Result};
+use crate::progress::Silent;
 
 /// The header of a bundle.
 pub(crate) fn header(source: &Source) -> Result<Header> {
@@ -40,21 +43,58 @@ pub(crate) fn first_block(source: &Source) -> Result<(Box<[u8; BLOCK_SIZE]>, Vec
     head::decode(&section).ok_or_else(|| reader.broken(at, "found no block and signature"))
 }
 
-/// Writes the tables of the new image to their places in `to`, as far as they follow from the old image and the bundle.
-pub(crate) fn tables(source: &Source, old: &VerifiedMetadata<'_>, new: &Layout, to: &File) -> Result<()> {
+/// The damaged image.
+pub(crate) struct Damaged<'d> {
+    /// Its file.
+    pub(crate) image: &'d Source,
+    /// Its superblock, which is proven.
+    pub(crate) sb: &'d SuperBlock,
+    /// Where its packs are.
+    pub(crate) pack_dir: &'d Path,
+}
+
+/// Makes the image in a file without a name in `dir`, as far as the bundle and the old image give it, and the damaged image chunks that
+/// these do not: whoever reads it compares it. The error is why that is not all of it.
+pub(crate) fn rebuild(
+    source: &Source,
+    old: &Side<'_>,
+    damaged: &Damaged<'_>,
+    dir: &Path,
+) -> Result<(Source, Result<()>)> {
+    let image = NewFile::unnamed(dir, source.path())?;
+    let made = fill(source, old, damaged, &image, dir);
+    Ok((image.source()?, made))
+}
+
+fn fill(source: &Source, old: &Side<'_>, damaged: &Damaged<'_>, image: &NewFile, dir: &Path) -> Result<()> {
     let (mut reader, _) = open(source)?;
     reader.next(&[Kind::Head])?;
-    for part in parts(&old.superblock().layout, new) {
-        let (_, section) = reader.next(&[Kind::Table])?;
-        let mut bytes = vec![0; part.old.len as usize];
-        if !bytes.is_empty() && old.read(part.old.offset, &mut bytes).is_err() {
-            continue;
-        }
-        if let Some(bytes) = part.decode(&section, &bytes) {
-            to.write_all_at(&bytes, part.new.offset).map_err(Error::io("write", source.path()))?;
-        }
+    let mut rebuild = Rebuild::begin(&mut reader, old, image, damaged.sb)?;
+    let packs = rebuild.tables().packs.iter().map(|pack| {
+        let is_made = pack.kind == PackKind::File && rebuild.wanted.packs.contains(&pack.index.0);
+        is_made.then(|| NewFile::unnamed(dir, source.path())).transpose()
+    });
+    let packs = packs.collect::<Result<Vec<_>>>()?;
+    for (file, pack) in packs.iter().zip(&rebuild.tables().packs) {
+        file.iter().try_for_each(|file| file.set_len(pack.bytes))?;
     }
-    Ok(())
+    let files = PackFiles { made: packs.iter().map(Option::as_ref).collect(), dir: damaged.pack_dir };
+    let filled = rebuild.fill(&mut reader, &files, &Silent);
+    if filled.is_err() {
+        let names: Vec<_> = rebuild.tables().packs.iter().map(|pack| pack.digest.to_string()).collect();
+        rebuild.take_others(&files, |chunk| {
+            let mut stored = vec![0; chunk.stored_len as usize];
+            let read = match chunk.pack.0 {
+                0 => damaged.image.read_at(BLOCK_BYTES + chunk.offset, &mut stored),
+                pack => Source::open(&damaged.pack_dir.join(&names[usize::from(pack)]))
+                    .and_then(|source| source.read_at(chunk.offset, &mut stored)),
+            };
+            read.ok().map(|()| stored)
+        })?;
+    }
+    let (made, _) = rebuild.finish(&files, filled.is_ok())?;
+    filled?;
+    made.map_err(|reason| reader.broken(reader.at(), reason))
 }
 
 /// Takes the stored bytes of a chunk, which have its digest.
@@ -86,15 +126,18 @@ impl Search<'_> {
             Ok(open) => open,
             Err(error) => return Ok(Err(error)),
         };
-        let lacking = old.map(|old| Wanted::new(&old.tables, self.new));
-        let mut gaps = lacking.iter().flat_map(|lacking| &lacking.gaps).flat_map(|gap| {
+        let lacking = match old.map(|old| Lacking::read(&mut reader, old, self.new, self.sb)).transpose() {
+            Ok(lacking) => lacking,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut gaps = lacking.iter().flat_map(|lacking| &lacking.wanted.gaps).flat_map(|gap| {
             let pack = gap.pack;
             gap.sections().map(move |(offset, len)| (pack, offset, len))
         });
-        let mut rest = lacking.as_ref().map(|lacking| lacking.lacking.as_slice());
+        let mut rest = lacking.as_ref().map(|lacking| lacking.wanted.lacking.as_slice());
         let mut behind = 0;
         let mut failed = Ok(());
-        let all = [Kind::Head, Kind::Table, Kind::Gap, Kind::Piece, Kind::End];
+        let all = [Kind::Head, Kind::Table, Kind::Match, Kind::Gap, Kind::Piece, Kind::End];
         loop {
             let mut pieces = Vec::new();
             let ends = loop {
@@ -118,9 +161,9 @@ impl Search<'_> {
                     }
                 }
             };
-            match (old, &mut rest) {
-                (Some(old), Some(rest)) => {
-                    let decoded = self.with_old(old, rest, &pieces)?;
+            match (old, &lacking, &mut rest) {
+                (Some(old), Some(lacking), Some(rest)) => {
+                    let decoded = self.with_old(old, &lacking.covers, rest, &pieces)?;
                     failed = failed.and(decoded);
                 }
                 _ => pieces.iter().try_for_each(|section| self.without_old(&mut behind, section))?,
@@ -132,7 +175,13 @@ impl Search<'_> {
     }
 
     /// Decodes those of the pieces that have a chunk which is wanted.
-    fn with_old(&self, old: &Side<'_>, rest: &mut &[u32], pieces: &[Vec<u8>]) -> Result<Result<()>> {
+    fn with_old(
+        &self,
+        old: &Side<'_>,
+        covers: &Covers,
+        rest: &mut &[u32],
+        pieces: &[Vec<u8>],
+    ) -> Result<Result<()>> {
         let mut jobs = Vec::new();
         for section in pieces {
             let Some((chunks, behind)) = count(section).and_then(|count| rest.split_at_checked(count)) else {
@@ -143,15 +192,16 @@ impl Search<'_> {
                 jobs.push((chunks, section));
             }
         }
-        let take = |chunk: u32, stored: &[u8]| match self.wanted.contains(&chunk) {
-            true => (self.take)(chunk, stored),
-            false => Ok(()),
+        let take = |Came { chunk, stored, digests }: Came<'_>| {
+            let is_right = digests.0 == self.new.chunks[chunk as usize].digest;
+            match is_right && self.wanted.contains(&chunk) {
+                true => (self.take)(chunk, stored),
+                false => Ok(()),
+            }
         };
-        let level = self.sb.profile.level;
-        let decoded: Vec<_> = jobs
-            .par_iter()
-            .map(|(chunks, section)| decode(old, self.new, level, chunks, section, take))
-            .collect();
+        let making = Making { old, new: self.new, covers, level: self.sb.profile.level };
+        let decoded: Vec<_> =
+            jobs.par_iter().map(|(chunks, section)| making.decode(chunks, section, take)).collect();
         let mut failed = Ok(());
         for decoded in decoded {
             match decoded {
@@ -189,6 +239,26 @@ impl Search<'_> {
             (*behind, stored) = (number + 1, rest);
         }
         Ok(())
+    }
+}
+
+/// The chunks that a bundle has, and what of them is in the old image.
+struct Lacking {
+    wanted: Wanted,
+    covers: Covers,
+}
+
+impl Lacking {
+    /// Reads what the old image has; the tables of the new one are known.
+    fn read<R: Read>(reader: &mut Reader<R>, old: &Side<'_>, new: &Tables, sb: &SuperBlock) -> Result<Self> {
+        reader.next(&[Kind::Head])?;
+        for _ in groups(&old.superblock().layout, &sb.layout) {
+            reader.next(&[Kind::Table])?;
+        }
+        let matches = Matches::read(reader, &old.tables, new)?;
+        let wanted = Wanted::new(&old.tables, new, &matches);
+        let covers = Covers::find(new, &matches, &wanted.lacking);
+        Ok(Self { wanted, covers })
     }
 }
 

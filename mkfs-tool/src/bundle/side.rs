@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use tesserafs_format::extent::HOLE;
-use tesserafs_format::{Image, Metadata, SuperBlock};
+use tesserafs_format::{Digest, Image, Metadata, SuperBlock};
+use tesserafs_image::hash::ContentHasher;
 use tesserafs_image::packs::{DataError, Decoder, Packs};
 use tesserafs_image::{Source, VerifiedMetadata};
 
@@ -55,21 +56,6 @@ impl<'a> Side<'a> {
     pub(super) fn superblock(&self) -> &'a SuperBlock {
         self.metadata.superblock()
     }
-
-    /// The extents of a content, by their numbers.
-    pub(crate) fn extents(&self, content: u32) -> std::ops::Range<usize> {
-        let map = &self.tables.content_map;
-        let end = map.get(content as usize + 1).map_or(self.tables.extents.len(), |end| *end as usize);
-        map[content as usize] as usize..end
-    }
-
-    /// Where an extent of a content ends.
-    pub(super) fn end_of(&self, content: u32, extent: usize) -> u64 {
-        match self.tables.extents[..self.extents(content).end].get(extent + 1) {
-            Some(next) => next.file_offset.get(),
-            None => self.tables.sizes[content as usize],
-        }
-    }
 }
 
 /// Reads raw bytes of an image; one for each thread.
@@ -110,7 +96,7 @@ impl<'s, 'a> RawReader<'s, 'a> {
     /// Appends a range of a content, as far as the content has it.
     pub(crate) fn content(&mut self, content: u32, start: u64, len: u64, to: &mut Vec<u8>) -> Result<()> {
         let side = self.side;
-        let extents = side.extents(content);
+        let extents = side.tables.extents_of(content);
         let table = &side.tables.extents;
         let end = start.saturating_add(len).min(side.tables.sizes[content as usize]);
         // The last one that begins there or before.
@@ -121,7 +107,7 @@ impl<'s, 'a> RawReader<'s, 'a> {
             if begin >= end {
                 break;
             }
-            let (from, until) = (begin.max(start), side.end_of(content, number).min(end));
+            let (from, until) = (begin.max(start), side.tables.end_of(content, number).min(end));
             if extent.chunk.get() == HOLE {
                 to.resize(to.len() + until.saturating_sub(from) as usize, 0);
                 continue;
@@ -129,11 +115,33 @@ impl<'s, 'a> RawReader<'s, 'a> {
             let skipped = u64::from(extent.chunk_offset.get()) + (from - begin);
             let raw = self.chunk(extent.chunk.get())?;
             let range = skipped as usize..(skipped + until.saturating_sub(from)) as usize;
-            let bytes = raw.get(range).ok_or_else(|| {
-                Error::unsupported(side.path, format!("changed while content {content} was read"))
-            })?;
-            to.extend_from_slice(bytes);
+            to.extend_from_slice(raw.get(range).ok_or_else(|| changed(side.path, content))?);
         }
         Ok(())
     }
+
+    /// The digest of a content.
+    pub(super) fn digest(&mut self, content: u32) -> Result<Digest> {
+        let side = self.side;
+        let tables = &side.tables;
+        let mut hasher = ContentHasher::new(tables.sizes[content as usize]);
+        for number in tables.extents_of(content) {
+            let extent = &tables.extents[number];
+            let len = tables.end_of(content, number).saturating_sub(extent.file_offset.get());
+            if extent.chunk.get() == HOLE {
+                hasher.zeros(len);
+                continue;
+            }
+            // An extent lies in its chunk: the tables were read so.
+            let start = extent.chunk_offset.get() as usize;
+            let raw = self.chunk(extent.chunk.get())?;
+            let bytes = raw.get(start..start + len as usize);
+            hasher.update(bytes.ok_or_else(|| changed(side.path, content))?);
+        }
+        Ok(hasher.finish().digest)
+    }
+}
+
+fn changed(path: &Path, content: u32) -> Error {
+    Error::unsupported(path, format!("changed while content {content} was read"))
 }

@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Head,
     /// A part of a table.
     Table,
+    /// What the old image has.
+    Match,
     /// Bytes of a pack that no chunk has.
     Gap,
     /// Chunks.
@@ -57,7 +59,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Head, Self::Table, Self::Gap, Self::Piece, Self::End];
+    const ALL: [Self; 6] = [Self::Head, Self::Table, Self::Match, Self::Gap, Self::Piece, Self::End];
 
     fn number(self) -> u32 {
         1 + self as u32

@@ -4,7 +4,7 @@
 //!
 //! Records of numbers become columns of differences to the record before: what is inserted or removed somewhere then changes nothing
 //! behind it, and the same files give the same bytes in both images. So zstd finds the tables of the old image in those of the new one.
-//! Names, targets and digests are as they are.
+//! Names and targets are as they are. Digests are not in the bundle.
 
 use tesserafs_format::raw::{
     RawAnnotation, RawAttributes, RawChunk, RawContentMap, RawDirent, RawExtent, RawInode, RawPack,
@@ -16,11 +16,14 @@ use tesserafs_format::Table;
 use super::frame::{compress, decompress};
 use crate::error::Result;
 
-/// Bytes of a table in a section.
+/// Bytes of tables in a section.
 const PART: u64 = 4 << 20;
 
 /// Bytes of the old table on each side of the place that a part had in it.
 const AROUND: u64 = 4 << 20;
+
+/// Bytes of the old tables that a section refers to, at most.
+const PREFIX_MAX: u64 = 2 * AROUND + PART;
 
 /// The level of zstd: tables are short.
 const LEVEL: i32 = 19;
@@ -37,17 +40,30 @@ pub(super) struct Span {
 pub(super) struct Part {
     pub(super) new: Span,
     pub(super) old: Span,
-    /// Bytes of a record of numbers; none where there are no numbers.
-    record: Option<usize>,
+    kind: Records,
+}
+
+/// The records of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Records {
+    /// Numbers, of so many bytes a record.
+    Numbers(usize),
+    /// Bytes that are as they are.
+    Bytes,
+    /// Digests: those of what the old image has follow, and the others are computed.
+    Digests,
 }
 
 /// The parts of all tables, in the order of the image.
-pub(super) fn parts(old: &Layout, new: &Layout) -> impl Iterator<Item = Part> {
+fn parts(old: &Layout, new: &Layout) -> impl Iterator<Item = Part> {
     let pairs = tables(new).into_iter().zip(tables(old));
-    pairs.flat_map(|((new, record), (old, _))| {
+    pairs.filter(|((_, kind), _)| *kind != Records::Digests).flat_map(|((new, kind), (old, _))| {
         let bytes = new.end() - new.offset();
         let old_bytes = old.end() - old.offset();
-        let unit = record.unwrap_or(DIGEST) as u64;
+        let unit = match kind {
+            Records::Numbers(record) => record as u64,
+            _ => 1,
+        };
         let step = PART / unit * unit;
         (0..bytes).step_by(step as usize).map(move |at| {
             let len = step.min(bytes - at);
@@ -59,52 +75,114 @@ pub(super) fn parts(old: &Layout, new: &Layout) -> impl Iterator<Item = Part> {
             Part {
                 new: Span { offset: new.offset() + at, len },
                 old: Span { offset: old.offset() + from, len: until - from },
-                record,
+                kind,
             }
         })
     })
 }
 
-/// Bytes of a digest.
-const DIGEST: usize = 32;
+/// The bytes of an image before, between and behind its tables, from the first table on: they are zero.
+pub(super) fn padding(layout: &Layout) -> Vec<Span> {
+    let mut padding = Vec::new();
+    let mut at = layout.tree_offset;
+    let ends = tables(layout).map(|(table, _)| (table.offset(), table.end()));
+    for (offset, end) in
+        ends.into_iter().filter(|(offset, end)| offset < end).chain([(layout.hash_offset, 0)])
+    {
+        if at < offset {
+            padding.push(Span { offset: at, len: offset - at });
+        }
+        at = end;
+    }
+    padding
+}
 
-/// The tables of an image, in its order, and bytes of a record of numbers.
-fn tables(layout: &Layout) -> [(Table, Option<usize>); 16] {
+/// The tables of an image, in its order.
+fn tables(layout: &Layout) -> [(Table, Records); 16] {
+    use Records::{Bytes, Digests, Numbers};
     [
-        (layout.attributes, Some(size_of::<RawAttributes>())),
-        (layout.inodes, Some(size_of::<RawInode>())),
-        (layout.dirents, Some(size_of::<RawDirent>())),
-        (layout.names, None),
-        (layout.targets, None),
-        (layout.xattr_sets, Some(size_of::<RawXattrSet>())),
-        (layout.xattr_entries, None),
-        (layout.content_digests, None),
-        (layout.packs, Some(size_of::<RawPack>())),
-        (layout.chunks, Some(size_of::<RawChunk>())),
-        (layout.chunk_digests, None),
-        (layout.content_map, Some(size_of::<RawContentMap>())),
-        (layout.extents, Some(size_of::<RawExtent>())),
-        (layout.raw_digests, None),
-        (layout.annotations, Some(size_of::<RawAnnotation>())),
-        (layout.annotation_data, None),
+        (layout.attributes, Numbers(size_of::<RawAttributes>())),
+        (layout.inodes, Numbers(size_of::<RawInode>())),
+        (layout.dirents, Numbers(size_of::<RawDirent>())),
+        (layout.names, Bytes),
+        (layout.targets, Bytes),
+        (layout.xattr_sets, Numbers(size_of::<RawXattrSet>())),
+        (layout.xattr_entries, Bytes),
+        (layout.content_digests, Digests),
+        (layout.packs, Numbers(size_of::<RawPack>())),
+        (layout.chunks, Numbers(size_of::<RawChunk>())),
+        (layout.chunk_digests, Digests),
+        (layout.content_map, Numbers(size_of::<RawContentMap>())),
+        (layout.extents, Numbers(size_of::<RawExtent>())),
+        (layout.raw_digests, Digests),
+        (layout.annotations, Numbers(size_of::<RawAnnotation>())),
+        (layout.annotation_data, Bytes),
     ]
 }
 
+/// Parts one behind the other, in one section.
+pub(super) type Group = Vec<Part>;
+
+/// The parts of all tables, in sections: small tables cost little then.
+pub(super) fn groups(old: &Layout, new: &Layout) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut left = (0, 0);
+    for part in parts(old, new) {
+        let fits = part.new.len <= left.0 && part.old.len <= left.1;
+        match groups.last_mut().filter(|_| fits) {
+            Some(last) => last.push(part),
+            None => {
+                left = (PART.max(part.new.len), PREFIX_MAX.max(part.old.len));
+                groups.push(vec![part]);
+            }
+        }
+        left = (left.0 - part.new.len, left.1 - part.old.len);
+    }
+    groups
+}
+
+/// The section of a group; `new` and `old` read bytes of the images.
+pub(super) fn encode(
+    group: &[Part],
+    new: impl Fn(Span) -> Result<Vec<u8>>,
+    old: impl Fn(Span) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>> {
+    let mut columns = Vec::new();
+    for part in group {
+        columns.extend(part.columns(&new(part.new)?));
+    }
+    compress(&columns, &prefix(group, old)?, LEVEL)
+}
+
+/// The bytes of the parts of a group, by its section; none if it is not that of parts as long.
+pub(super) fn decode(
+    group: &[Part],
+    section: &[u8],
+    old: impl Fn(Span) -> Result<Vec<u8>>,
+) -> Result<Option<Vec<Vec<u8>>>> {
+    let len = group.iter().map(|part| part.new.len as usize).sum();
+    let Some(columns) = decompress(section, &prefix(group, old)?, len) else { return Ok(None) };
+    let mut rest = columns.as_slice();
+    let parts = group.iter().map(|part| {
+        let (own, behind) = rest.split_at(part.new.len as usize);
+        rest = behind;
+        part.records(own)
+    });
+    Ok(Some(parts.collect()))
+}
+
+fn prefix(group: &[Part], old: impl Fn(Span) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let mut prefix = Vec::new();
+    for part in group {
+        prefix.extend(part.columns(&old(part.old)?));
+    }
+    Ok(prefix)
+}
+
 impl Part {
-    /// The section of a part, by the bytes of both images.
-    pub(super) fn encode(&self, new: &[u8], old: &[u8]) -> Result<Vec<u8>> {
-        compress(&self.columns(new), &self.columns(old), LEVEL)
-    }
-
-    /// The bytes of a part, by its section and the bytes of the old image; none if it is not that of a part as long.
-    pub(super) fn decode(&self, section: &[u8], old: &[u8]) -> Option<Vec<u8>> {
-        let columns = decompress(section, &self.columns(old), self.new.len as usize)?;
-        Some(self.records(&columns))
-    }
-
     /// Records, one after the other, as columns of differences.
     fn columns(&self, records: &[u8]) -> Vec<u8> {
-        let Some(record) = self.record else { return records.to_vec() };
+        let Records::Numbers(record) = self.kind else { return records.to_vec() };
         let mut columns = Vec::with_capacity(records.len());
         for word in (0..record).step_by(WORD) {
             let mut before = 0_u32;
@@ -119,7 +197,7 @@ impl Part {
 
     /// The opposite.
     fn records(&self, columns: &[u8]) -> Vec<u8> {
-        let Some(record) = self.record else { return columns.to_vec() };
+        let Records::Numbers(record) = self.kind else { return columns.to_vec() };
         let mut records = vec![0; columns.len()];
         let count = columns.len() / record;
         for (column, word) in columns.chunks_exact((count * WORD).max(1)).zip((0..record).step_by(WORD)) {
@@ -144,9 +222,9 @@ fn number(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn part(len: usize, record: Option<usize>) -> Part {
+    fn part(len: usize, kind: Records) -> Part {
         let range = Span { offset: 0, len: len as u64 };
-        Part { new: range, old: range, record }
+        Part { new: range, old: range, kind }
     }
 
     /// Records of four numbers that grow, as tables have them.
@@ -155,24 +233,46 @@ mod tests {
         all.flat_map(u32::to_le_bytes).collect()
     }
 
+    fn both(part: Part, new: &[u8], old: &[u8]) -> Vec<u8> {
+        encode(&[part], |_| Ok(new.to_vec()), |_| Ok(old.to_vec())).unwrap()
+    }
+
+    fn back(part: Part, section: &[u8], old: &[u8]) -> Option<Vec<u8>> {
+        decode(&[part], section, |_| Ok(old.to_vec())).unwrap().map(|mut parts| parts.remove(0))
+    }
+
     #[test]
     fn a_part_comes_back_and_an_inserted_record_costs_little() {
         let (old, mut new) = (records(10_000, 0), records(5000, 0));
         new.extend(records(10_000, 0)[5000 * 16..].iter());
         new.splice(16_000..16_000, records(1, 99));
-        let part = part(new.len(), Some(16));
-        let section = part.encode(&new, &old).unwrap();
+        let part = part(new.len(), Records::Numbers(16));
+        let section = both(part, &new, &old);
         assert!(section.len() < 150, "{}", section.len());
-        assert_eq!(part.decode(&section, &old).unwrap(), new);
-        assert_eq!(part.decode(&section, &new), None, "another prefix");
+        assert_eq!(back(part, &section, &old).unwrap(), new);
+        assert_eq!(back(part, &section, &new), None, "another prefix");
     }
 
     #[test]
     fn bytes_come_back() {
         let names = b"bin etc lib usr".repeat(100);
-        let part = part(names.len(), None);
-        let section = part.encode(&names, b"").unwrap();
-        assert_eq!(part.decode(&section, b"").unwrap(), names);
-        assert_eq!(part.decode(b"no frame", b""), None);
+        let part = part(names.len(), Records::Bytes);
+        let section = both(part, &names, b"");
+        assert_eq!(back(part, &section, b"").unwrap(), names);
+        assert_eq!(back(part, b"no frame", b""), None);
+    }
+
+    #[test]
+    fn several_parts_come_back() {
+        let (numbers, names) = (records(100, 5), b"bin etc lib usr".to_vec());
+        let second = Span { offset: numbers.len() as u64, len: names.len() as u64 };
+        let group = [
+            part(numbers.len(), Records::Numbers(16)),
+            Part { new: second, old: second, kind: Records::Bytes },
+        ];
+        let all = [numbers.clone(), names.clone()].concat();
+        let read = |span: Span| Ok(all[span.offset as usize..][..span.len as usize].to_vec());
+        let section = encode(&group, read, |_| Ok(Vec::new())).unwrap();
+        assert_eq!(decode(&group, &section, |_| Ok(Vec::new())).unwrap().unwrap(), [numbers, names]);
     }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The bytes that a host with the old image lacks of the new one: by the tables of both, so that each side finds the same.
+//! The bytes that a host with the old image lacks of the new one: by the tables of both and what they have in common, so that each side
+//! finds the same.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use tesserafs_format::{Digest, PackKind};
 
+use super::matches::Matches;
 use crate::convert::Tables;
 
 /// The bytes that are lacking.
@@ -17,6 +19,8 @@ pub(super) struct Wanted {
     pub(super) known: Vec<(u32, u32)>,
     /// Chunks that it lacks.
     pub(super) lacking: Vec<u32>,
+    /// Chunks in packs of both images that the old one does not list.
+    pub(super) elsewhere: Vec<u32>,
     /// Bytes that no chunk has.
     pub(super) gaps: Vec<Gap>,
 }
@@ -41,7 +45,7 @@ impl Gap {
 }
 
 impl Wanted {
-    pub(super) fn new(old: &Tables, new: &Tables) -> Self {
+    pub(super) fn new(old: &Tables, new: &Tables, matches: &Matches) -> Self {
         let have: HashSet<Digest> =
             old.packs.iter().filter(|pack| pack.kind == PackKind::File).map(|pack| pack.digest).collect();
         let is_made = |index: usize| {
@@ -51,21 +55,19 @@ impl Wanted {
                 PackKind::File => !have.contains(&pack.digest),
             }
         };
-        let chunks: HashMap<Digest, u32> =
-            (0..).zip(&old.chunks).map(|(number, chunk)| (chunk.digest, number)).collect();
         let mut wanted = Self::default();
         let mut covered: Vec<Vec<(u64, u64)>> = vec![Vec::new(); new.packs.len()];
         for (number, chunk) in (0..).zip(&new.chunks) {
             let pack = usize::from(chunk.pack.0);
             if !is_made(pack) {
+                if matches.chunk(number).is_none() {
+                    wanted.elsewhere.push(number);
+                }
                 continue;
             }
             covered[pack].push((chunk.offset, chunk.offset + u64::from(chunk.stored_len)));
-            match chunks
-                .get(&chunk.digest)
-                .filter(|known| old.chunks[**known as usize].stored_len == chunk.stored_len)
-            {
-                Some(known) => wanted.known.push((number, *known)),
+            match matches.chunk(number) {
+                Some(known) => wanted.known.push((number, known)),
                 None => wanted.lacking.push(number),
             }
         }
@@ -110,20 +112,22 @@ mod tests {
             codec: Codec::Plain,
             digest: Digest([*digest; 32]),
         });
-        Tables { packs: packs.collect(), chunks: chunks.collect(), ..Tables::default() }
+        let chunks: Vec<_> = chunks.collect();
+        let raw_digests = chunks.iter().map(|chunk| chunk.digest).collect();
+        Tables { packs: packs.collect(), chunks, raw_digests, ..Tables::default() }
     }
 
     #[test]
     fn packs_that_are_there_are_not_made_and_gaps_are_found() {
         let old = tables(&[(0, 0), (1, 100)], &[(1, 0, 50, 10), (1, 50, 50, 11)]);
         let new = tables(&[(0, 0), (1, 100), (2, 90)], &[(1, 0, 50, 10), (2, 10, 20, 12), (2, 40, 50, 11)]);
-        let wanted = Wanted::new(&old, &new);
+        let wanted = Wanted::new(&old, &new, &Matches::find(&old, &new));
         assert_eq!((wanted.packs, wanted.known, wanted.lacking), (vec![2], vec![(2, 1)], vec![1]));
         let gap = |offset, len| Gap { pack: 2, offset, len };
         assert_eq!(wanted.gaps, [gap(0, 10), gap(30, 10)]);
         // One file has all of it.
         let new = tables(&[(3, 70)], &[(0, 0, 50, 10), (0, 50, 20, 12)]);
-        let wanted = Wanted::new(&old, &new);
+        let wanted = Wanted::new(&old, &new, &Matches::find(&old, &new));
         assert_eq!((wanted.packs, wanted.known, wanted.lacking), (vec![0], vec![(0, 0)], vec![1]));
         assert!(wanted.gaps.is_empty());
     }

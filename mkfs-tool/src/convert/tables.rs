@@ -2,6 +2,8 @@
 
 //! The map region of an image in memory, proven as far as a builder relies on it.
 
+use std::ops::Range;
+
 use tesserafs_format::limits::PLAIN_DIGEST_MAX;
 use tesserafs_format::raw::RawExtent;
 use tesserafs_format::{
@@ -63,6 +65,21 @@ impl Tables {
             return Err(FormatError::new(Rule::MapChunks, Place::Chunk(index(unused as u64)), 0, 1).into());
         }
         Ok(tables)
+    }
+
+    /// The extents of a content, by their numbers.
+    pub fn extents_of(&self, content: u32) -> Range<usize> {
+        let map = &self.content_map;
+        let end = map.get(content as usize + 1).map_or(self.extents.len(), |end| *end as usize);
+        map[content as usize] as usize..end
+    }
+
+    /// Where an extent of a content ends.
+    pub fn end_of(&self, content: u32, extent: usize) -> u64 {
+        match self.extents[..self.extents_of(content).end].get(extent + 1) {
+            Some(next) => next.file_offset.get(),
+            None => self.sizes[content as usize],
+        }
     }
 
     fn add_content(

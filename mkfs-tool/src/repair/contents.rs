@@ -29,20 +29,16 @@ pub(super) struct Part {
 /// The ranges of contents that lie in these chunks, by the chunk.
 pub(super) fn parts(tables: &Tables, chunks: &HashSet<u32>) -> HashMap<u32, Vec<Part>> {
     let mut parts: HashMap<u32, Vec<Part>> = HashMap::new();
-    let ends = tables.content_map.iter().skip(1).map(|end| *end as usize).chain([tables.extents.len()]);
-    for ((content, first), end) in (0..).zip(&tables.content_map).zip(ends) {
-        for number in *first as usize..end {
+    for content in 0..tables.content_map.len() as u32 {
+        for number in tables.extents_of(content) {
             let extent = &tables.extents[number];
             let chunk = extent.chunk.get();
             if chunk == HOLE || !chunks.contains(&chunk) {
                 continue;
             }
             let start = extent.file_offset.get();
-            let behind = match tables.extents[..end].get(number + 1) {
-                Some(next) => next.file_offset.get(),
-                None => tables.sizes[content as usize],
-            };
-            let part = Part { content, start, len: behind - start, offset: extent.chunk_offset.get() };
+            let len = tables.end_of(content, number) - start;
+            let part = Part { content, start, len, offset: extent.chunk_offset.get() };
             parts.entry(chunk).or_default().push(part);
         }
     }
