@@ -9,6 +9,7 @@ mod different;
 mod driver;
 mod pair;
 mod requests;
+mod stored;
 mod user;
 
 use std::fs::File;
@@ -46,6 +47,7 @@ pub(crate) fn tests(suite: &mut Suite, plan: &Plan, group: &str) -> Result<()> {
             driver::tests(suite, plan);
             alive::tests(suite, plan);
             damaged::tests(suite, plan);
+            stored::tests(suite, plan);
             user::tests(suite, plan);
             pair::tests(suite, plan);
         }

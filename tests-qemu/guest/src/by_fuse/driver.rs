@@ -52,14 +52,19 @@ fn mounted() -> Result<Option<(String, String)>> {
 
 /// Mounts with success, and gives type, options and what was said.
 fn expect(arguments: &[&str], image: &Image) -> Result<(String, String, String)> {
-    let (is_mounted, text) = mount(arguments, &on_disk(&image.image))?;
+    expect_at(arguments, &on_disk(&image.image))
+}
+
+/// The same of what has this path or name.
+pub(super) fn expect_at(arguments: &[&str], image: &Path) -> Result<(String, String, String)> {
+    let (is_mounted, text) = mount(arguments, image)?;
     ensure!(is_mounted, "{arguments:?}: not mounted: {text}");
     let (kind, options) = mounted()?.with_context(|| format!("{arguments:?}: nothing is mounted: {text}"))?;
     Ok((kind, options, text))
 }
 
 /// `tesserafs umount`, which serves for both.
-fn unmount() -> Result<()> {
+pub(super) fn unmount() -> Result<()> {
     let output = Command::new(PROGRAM).args(["umount", TARGET]).output();
     let output = output.with_context(|| format!("failed to start {PROGRAM}"))?;
     ensure!(output.status.success(), "not unmounted: {}: {}", output.status, said(&output));
