@@ -10,6 +10,8 @@
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
 //!
+//! [`store`] has images that came from registries, by their [`reference`].
+//!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
 //! [`mkfs_tesserafs::repair`].
 
@@ -27,7 +29,9 @@ pub mod log;
 pub mod mount;
 mod mountinfo;
 pub mod options;
+pub mod reference;
 pub mod sbom;
+pub mod store;
 pub mod umount;
 
 /// The name of the program in its messages.
