@@ -10,11 +10,17 @@
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
 //!
+//! And those in which an image meets a registry:
+//!
+//! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
+//! - [`registry`]: one repository, read and written over HTTP.
+//!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
 //! [`mkfs_tesserafs::repair`].
 
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 mod attach;
 pub mod cli;
 mod confine;
@@ -27,6 +33,8 @@ pub mod log;
 pub mod mount;
 mod mountinfo;
 pub mod options;
+pub mod reference;
+pub mod registry;
 pub mod sbom;
 pub mod umount;
 
