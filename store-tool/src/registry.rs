@@ -13,7 +13,7 @@
 //!   [`credentials`]) and where blobs are redirected to;
 //! - `hosts`: connections to a host, opened as `tls` and `proxy` say, as fast as its `bucket` allows;
 //! - `call`: one request, and what its answer means: a result, or a `fault`, after which `retry` tries again or not;
-//! - `read`: ranges of blobs.
+//! - `read`: ranges of blobs; `write`: blobs and manifests that the registry lacks.
 //!
 //! # Failures
 //!
@@ -26,8 +26,6 @@
 //!
 //! Credentials and tokens go to the registry that they are for, and to the token server that it names, by TLS where the registry
 //! itself is reached by TLS. They are never sent to where a blob is redirected.
-
-#![expect(dead_code, reason = "what writes comes with the verb that writes")]
 
 mod auth;
 mod bucket;
@@ -43,6 +41,7 @@ mod read;
 mod retry;
 mod tls;
 mod url;
+mod write;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +56,7 @@ use self::fault::Fault;
 use self::hosts::Hosts;
 pub use self::options::{ClientCertificate, Options};
 use self::read::Reading;
+pub use self::write::Upload;
 use crate::artifact::{Blob, DOCUMENT_MAX};
 use crate::reference::{Name, Reference};
 
@@ -188,7 +188,7 @@ impl Repository {
                 Ok(_) => (),
                 Err(Fault::Stop(error)) => return Err(error),
                 Err(fault) => {
-                    mirror.fell_ill(&fault);
+                    mirror.fell_ill();
                     mirrors_said.push_str(&format!("; mirror {}", fault.into_text()));
                 }
             }

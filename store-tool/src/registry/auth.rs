@@ -276,8 +276,8 @@ fn parse_token(answer: &[u8]) -> Result<(String, Duration), String> {
         return Err("the token is no text of 64 KiB at most".into());
     }
     let validity = answer.expires_in.map_or(VALIDITY, |seconds| Duration::from_secs(seconds.into()));
-    // A day is enough: an end that lies too far ahead has no time of this machine.
-    Ok((token, validity.min(Duration::from_secs(86_400))))
+    // A token serves one request at least; and an end that lies too far ahead has no time of this machine.
+    Ok((token, validity.clamp(Duration::from_secs(1), Duration::from_secs(86_400))))
 }
 
 /// Whether an answer is a refusal that a new ticket can change.

@@ -147,6 +147,8 @@ impl Search<'_> {
                 return Ok(None);
             }
             Err(source) => return Err(Error::Io { what: format!("cannot read {path}"), source }),
+            // /dev/null: none at all.
+            Ok(0) => return Ok(None),
             Ok(_) => (),
         }
         // The file can hold passwords: its bytes are not shown, only the place of the mistake.

@@ -45,6 +45,8 @@ pub(super) struct Endpoint {
     auth: Auth,
     /// Where blobs are redirected to.
     targets: Mutex<HashMap<Digest, String>>,
+    /// Uploads that were begun instead of mounts.
+    sessions: Mutex<HashMap<Digest, String>>,
     ill_until: Mutex<Option<Instant>>,
 }
 
@@ -80,6 +82,7 @@ impl Endpoint {
             base: Mutex::default(),
             auth: Auth::new(host, repository),
             targets: Mutex::default(),
+            sessions: Mutex::default(),
             ill_until: Mutex::default(),
         }
     }
@@ -108,7 +111,7 @@ impl Endpoint {
     }
 
     /// It failed: others are asked for some time.
-    pub(super) fn fell_ill(&self, _: &Fault) {
+    pub(super) fn fell_ill(&self) {
         *self.ill_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + ILL);
     }
 
@@ -252,6 +255,16 @@ impl Endpoint {
                 _ => Err(unexpected(&url, response, "200")),
             }
         })
+    }
+
+    /// Keeps an upload that was begun.
+    pub(super) fn keep_session(&self, digest: &Digest, url: String) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, url);
+    }
+
+    /// The upload that was begun.
+    pub(super) fn take_session(&self, digest: &Digest) -> Option<String> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(digest)
     }
 
     /// Where a blob was redirected to.

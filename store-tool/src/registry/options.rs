@@ -28,6 +28,8 @@ pub struct Options {
     pub connect: Duration,
     /// How long a server may send or take nothing.
     pub silence: Duration,
+    /// Bytes of a chunk of an upload, if the registry wants no larger ones. A chunk that is lost is sent again.
+    pub chunk: u64,
     /// Ends everything.
     pub cancel: Cancel,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             first_wait: Duration::from_millis(250),
             connect: Duration::from_secs(15),
             silence: Duration::from_secs(30),
+            chunk: 32 << 20,
             cancel: Cancel::default(),
         }
     }

@@ -55,7 +55,6 @@ fn a_token_is_no_password() {
 #[test]
 fn broken_files_are_refused_without_their_secrets() {
     for json in [
-        "",
         "[]",
         r#"{"auths":{"r":{"auth":"%%%secret"}}}"#,
         r#"{"auths":{"r":"secret"}}"#,
@@ -67,6 +66,7 @@ fn broken_files_are_refused_without_their_secrets() {
     let options = Options { authfile: Some("/nowhere/auth.json".into()), ..Options::default() };
     assert!(find("r", "a", &options).expect_err("no file").to_string().contains("/nowhere/auth.json"));
     assert_eq!(user("{}", "r", "a"), None);
+    assert_eq!(user("", "r", "a"), None);
     assert_eq!(user(r#"{"auths":null,"credHelpers":null}"#, "r", "a"), None);
 }
 
