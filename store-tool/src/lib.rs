@@ -10,13 +10,18 @@
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
 //!
-//! [`store`] has images that came from registries, by their [`reference`].
+//! And those in which an image meets a registry:
+//!
+//! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
+//! - [`registry`]: one repository, read and written over HTTP;
+//! - [`store`]: the images of this host.
 //!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
 //! [`mkfs_tesserafs::repair`].
 
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 mod attach;
 pub mod cli;
 mod confine;
@@ -30,6 +35,7 @@ pub mod mount;
 mod mountinfo;
 pub mod options;
 pub mod reference;
+pub mod registry;
 pub mod sbom;
 pub mod store;
 pub mod umount;

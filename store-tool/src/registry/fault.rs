@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Why a request failed, and whether it is worth another one.
+
+use std::time::Duration;
+
+use tesserafs_image::{text, Error};
+
+/// A failure.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It can pass by itself.
+    Passing(String),
+    /// The server wants fewer requests, or later ones.
+    Busy {
+        /// The sentence.
+        why: String,
+        /// How long it wants to be left alone.
+        wait: Option<Duration>,
+    },
+    /// Asking again is of no use.
+    Last(String),
+    /// The end, at mirrors too: the user interrupted, or whoever takes the bytes wants no more.
+    Stop(Error),
+}
+
+impl Fault {
+    /// One that does not pass.
+    pub(super) fn last(why: impl Into<String>) -> Self {
+        Self::Last(why.into())
+    }
+
+    /// A transport that failed.
+    pub(super) fn transport(url: &str, error: &ureq::Error) -> Self {
+        let said = text::escape(error.to_string().as_bytes());
+        let why = format!("{url}: {said}");
+        match error {
+            // A certificate does not become a better one.
+            ureq::Error::NativeTls(_) | ureq::Error::Tls(_) if said.contains("certificate") => {
+                Self::Last(why)
+            }
+            ureq::Error::BadUri(_)
+            | ureq::Error::Http(_)
+            | ureq::Error::InvalidProxyUrl
+            | ureq::Error::Der(_)
+            | ureq::Error::RequireHttpsOnly(_) => Self::Last(why),
+            _ => Self::Passing(why),
+        }
+    }
+
+    /// The sentence.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Passing(why) | Self::Busy { why, .. } | Self::Last(why) => why,
+            Self::Stop(error) => error.to_string(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Stop(error)
+    }
+}
