@@ -14,7 +14,7 @@
 //!
 //! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
 //! - [`registry`]: one repository, read and written over HTTP;
-//! - [`store`]: the images of this host.
+//! - [`store`]: the images of this host; [`export`]: one of them as one file.
 //!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
 //! [`mkfs_tesserafs::repair`].
@@ -27,6 +27,7 @@ pub mod cli;
 mod confine;
 pub mod daemon;
 pub mod diff;
+pub mod export;
 pub mod fuse;
 pub mod head;
 pub mod kernel;

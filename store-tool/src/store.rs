@@ -13,7 +13,9 @@
 //! Modules, in the order in which an image comes and goes:
 //!
 //! - [`dir`]: nothing in the store leads out of it; [`lock`]: who may do what;
-//! - [`filling`]: files grow, and become blobs; [`documents`] and [`refs`] say what they are.
+//! - [`filling`]: files grow, and become blobs; [`documents`] and [`refs`] say what they are;
+//! - [`images`]: what a manifest needs is there, or not;
+//! - [`in_use`]: what is mounted; [`gc`]: what can go; [`check`]: whether all is what its name says.
 //!
 //! # Crashes
 //!
@@ -27,9 +29,13 @@
 //! says is a path. Two manifests that name one pack fill it each for itself: which of them has the right bytes is known when
 //! all bytes are there, and only then the file can be seen by others.
 
+mod check;
 mod dir;
 mod documents;
 mod filling;
+mod gc;
+mod images;
+mod in_use;
 mod lock;
 mod refs;
 #[cfg(test)]
@@ -45,8 +51,12 @@ use tesserafs_image::{text, Error};
 
 use self::dir::{failed, refuse, Dir};
 
+pub use self::check::{Checked, Problem};
 pub use self::documents::DOCUMENT_MAX;
 pub use self::filling::{Filling, Finished, Slot, Unfinished};
+pub use self::gc::{Garbage, Item, Kept, Wanted, What, UNFINISHED};
+pub use self::images::{check_image, Image, Listed, Summary};
+pub use self::in_use::{MountedAt, Places};
 pub use self::lock::{Collecting, Using};
 pub use self::refs::Named;
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use rustix::fs::FlockOperation;
 use rustix::process::{geteuid, waitid, WaitId, WaitIdOptions};
 use sd_notify::NotifyState;
 use tesserafs_image::superblock::Head;
@@ -44,6 +45,8 @@ pub(super) fn run(
         Some(why) => format!("{shown}: not mounted: {why}, and not by FUSE: {error}"),
         None => format!("{shown}: not mounted: {error}"),
     })?;
+    // The daemon has the same open file, and so the lock: whoever removes images of a store sees that this one is in use.
+    let _ = rustix::fs::flock(source.file(), FlockOperation::NonBlockingLockShared);
     let before = mountinfo::at(dir);
     let cannot = |error: io::Error| format!("{shown}: cannot start the daemon: {error}");
     // A signal must not leave a daemon behind that goes on without its mounter.

@@ -157,7 +157,7 @@ impl Filling<'_> {
 
     /// Compares all bytes of a file with its digest, and makes it complete if they have it: on the disk first, then for all to see.
     pub fn finish(&self, file: Unfinished, cancel: &Cancel) -> Result<Finished, Error> {
-        let found = file.digest(cancel)?;
+        let found = hash(&file.file, &file.path, file.len, cancel)?;
         if found != file.digest {
             return Ok(Finished::Not { found, file });
         }
@@ -263,20 +263,20 @@ impl Unfinished {
             "{path}: found {len} bytes for byte {offset}, expected no more than {own} in all"
         )))
     }
+}
 
-    /// The digest of its bytes.
-    fn digest(&self, cancel: &Cancel) -> Result<Digest, Error> {
-        let mut hasher = Hasher::default();
-        let mut buf = vec![0; PIECE.min(usize::try_from(self.len).unwrap_or(PIECE))];
-        let mut at = 0;
-        while at < self.len {
-            cancel.check()?;
-            let len = usize::try_from(self.len - at).unwrap_or(PIECE).min(PIECE);
-            let bytes = &mut buf[..len];
-            self.read_at(at, bytes)?;
-            hasher.update(bytes);
-            at += len as u64;
-        }
-        Ok(hasher.finish())
+/// The digest of the `len` bytes of a file.
+pub(super) fn hash(file: &File, path: &Path, len: u64, cancel: &Cancel) -> Result<Digest, Error> {
+    let mut hasher = Hasher::default();
+    let mut buf = vec![0; PIECE.min(usize::try_from(len).unwrap_or(PIECE))];
+    let mut at = 0;
+    while at < len {
+        cancel.check()?;
+        let piece = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
+        let bytes = &mut buf[..piece];
+        file.read_exact_at(bytes, at).map_err(|error| failed("read", path, error))?;
+        hasher.update(bytes);
+        at += piece as u64;
     }
+    Ok(hasher.finish())
 }

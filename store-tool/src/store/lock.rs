@@ -9,14 +9,15 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fd::AsFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tesserafs_image::{Cancel, Error};
 
-use super::dir::{failed, Dir};
+use super::dir::{failed, refuse, Dir};
+use super::images::Image;
 use super::Store;
 
 /// The name of its file.
@@ -56,13 +57,18 @@ impl Store {
         Ok(Collecting { using: Using { store: self, _lock: Some(lock) } })
     }
 
-    /// The same, if nobody uses the store now.
-    pub fn try_collect(&self) -> Result<Option<Collecting<'_>>, Error> {
+    /// The same, if nobody uses the store, or all end with that in the time that is given.
+    pub fn try_collect(&self, patience: Duration) -> Result<Option<Collecting<'_>>, Error> {
         let lock = self.writable_lock()?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Collecting { using: Using { store: self, _lock: Some(lock) } })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(failed("lock", &self.root.join(LOCK), error)),
+        let begun = Instant::now();
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Collecting { using: Using { store: self, _lock: Some(lock) } })),
+                Err(Errno::WOULDBLOCK) if begun.elapsed() >= patience => return Ok(None),
+                Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
+                Err(Errno::INTR) => (),
+                Err(error) => return Err(failed("lock", &self.root.join(LOCK), error)),
+            }
         }
     }
 
@@ -119,6 +125,19 @@ impl Using<'_> {
     /// The store.
     pub fn store(&self) -> &Store {
         self.store
+    }
+}
+
+impl Using<'_> {
+    /// Keeps an image from being removed as long as the result, or a copy of it, is open: after this use, too.
+    pub fn pin(&self, image: &Image) -> Result<File, Error> {
+        let path = &image.path;
+        let digest = image.artifact.image.digest.to_string();
+        let gone = || refuse(path, "nothing", "the image");
+        let file = self.blobs.file(digest, OFlags::RDONLY)?.ok_or_else(gone)?;
+        // Whoever looks whether it is in use has it for a moment.
+        wait_for(&file, path, FlockOperation::NonBlockingLockShared, &Cancel::default(), &mut || ())?;
+        Ok(file)
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Foreign {
     pub(crate) path: PathBuf,
     /// What it is.
     pub(crate) found: String,
+    /// Whether it is a symlink, as names are.
+    pub(crate) is_link: bool,
 }
 
 /// Where a reference is: the directories, and the name in the last one.
@@ -95,6 +97,12 @@ impl Store {
             .ok_or_else(|| refuse(&dir.join(&leaf), kind(&stat), "a link to a manifest in images/sha256"))
     }
 
+    /// Where the link of a name is.
+    pub(crate) fn path_of(&self, reference: &Reference) -> PathBuf {
+        let (dirs, leaf) = place(reference);
+        dirs.iter().chain([&leaf]).fold(self.refs.path().to_owned(), |path, name| path.join(name))
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> Result<Vec<Named>, Error> {
         self.names_and_others().map(|(names, _)| names)
@@ -113,7 +121,8 @@ fn list(dir: &Dir, above: &mut Vec<String>, found: &mut (Vec<Named>, Vec<Foreign
     for name in dir.names()? {
         // Another process may have removed it.
         let Some(stat) = dir.stat(&name)? else { continue };
-        let foreign = |found: &str| Foreign { path: dir.join(&name), found: found.to_owned() };
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let foreign = |found: &str| Foreign { path: dir.join(&name), found: found.to_owned(), is_link };
         let Some(text) = name.to_str() else {
             found.1.push(foreign("a name that is no text"));
             continue;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tesserafs_format::Digest;
@@ -215,7 +216,7 @@ fn whoever_removes_waits_for_those_who_use_the_store() {
     let (_folder, store) = store();
     let user = using(&store);
     let another = using(&store);
-    assert!(store.try_collect().expect("a lock").is_none());
+    assert!(store.try_collect(Duration::ZERO).expect("a lock").is_none());
     drop(user);
     let waits = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -228,8 +229,8 @@ fn whoever_removes_waits_for_those_who_use_the_store() {
         drop(another);
         collector.join().expect("a thread");
     });
-    let collecting = store.try_collect().expect("a lock").expect("the lock");
-    assert!(store.try_collect().expect("a lock").is_none());
+    let collecting = store.try_collect(Duration::ZERO).expect("a lock").expect("the lock");
+    assert!(store.try_collect(Duration::ZERO).expect("a lock").is_none());
     drop(collecting);
 }
 
