@@ -13,9 +13,9 @@ use tesserafs_format::{ChunkIndex, Image as Tables, PackIndex};
 use tesserafs_image::packs::Packs;
 use tesserafs_image::{text, Broken, Cancel, Error, Source, VerifiedMetadata};
 
-use super::dir::{identity, is_file, kind, Dir};
+use super::dir::{identity, is_dir, is_file, is_new, kind, Dir};
 use super::filling::hash;
-use super::gc::{digest_of, is_new, stats};
+use super::gc::{digest_of, stats};
 use super::images::check_image;
 use super::lock::{Collecting, LOCK};
 use super::Store;
@@ -129,7 +129,8 @@ impl Check<'_> {
             let path = dir.join(&name);
             if !is_file(&stat) {
                 let said = format!("found {}, expected a regular file", kind(&stat));
-                self.error(path, said, Some((what, name)));
+                // What is in a directory, its owner knows.
+                self.error(path, said, (!is_dir(&stat)).then_some((what, name)));
                 continue;
             }
             let Some(file) = dir.file(&name, OFlags::RDONLY)? else { continue };
@@ -238,7 +239,7 @@ impl Check<'_> {
     fn unfinished(&mut self) -> Result<(), Error> {
         let filling = &self.store.filling;
         for (name, stat) in stats(filling)? {
-            if digest_of(&name).is_none() {
+            if digest_of(&name).is_none() || !is_dir(&stat) {
                 self.stray(filling, &name, &stat);
                 continue;
             }
@@ -265,8 +266,8 @@ impl Collecting<'_> {
             };
             let Some(stat) = dir.stat(name)? else { continue };
             // Other images that were begun have found it complete.
-            for image in self.filling.names()? {
-                let Some(links) = self.filling.dir(&image)? else { continue };
+            for (image, _) in stats(&self.filling)?.iter().filter(|(_, stat)| is_dir(stat)) {
+                let Some(links) = self.filling.dir(image)? else { continue };
                 if links.stat(name)?.is_some_and(|link| identity(&link) == identity(&stat)) {
                     links.remove(name)?;
                 }

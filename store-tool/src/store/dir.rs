@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use tesserafs_image::{text, Error};
 
 /// The beginning of the names of files that are nothing yet. One that is there when nobody uses the store is left from a crash.
-pub(super) const NEW: &str = ".new-";
+const NEW: &str = ".new-";
 
 /// Reads of the list of names.
 const READ_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -55,6 +55,11 @@ pub(super) fn kind(stat: &Stat) -> &'static str {
 /// Whether it is a regular file.
 pub(super) fn is_file(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// Whether it is a directory.
+pub(super) fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// Device and inode number.
@@ -250,6 +255,11 @@ impl Dir {
     pub(super) fn sync(&self) -> Result<(), Error> {
         rustix::fs::fsync(&self.fd).map_err(|error| failed("force to the disk", &self.path, error))
     }
+}
+
+/// Whether it is the name of a file that is nothing yet.
+pub(super) fn is_new(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(NEW.as_bytes())
 }
 
 /// A name that no file has: processes have numbers, and a process counts.

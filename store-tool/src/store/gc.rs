@@ -12,14 +12,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FileType, FlockOperation, Stat};
+use rustix::fs::{FlockOperation, Stat};
 use tesserafs_format::Digest;
 use tesserafs_image::{superblock, text, Error, Source};
 
-use super::dir::{is_file, Dir, NEW};
+use super::dir::{is_dir, is_file, is_new, Dir};
 use super::images::packs_of;
 use super::in_use::{InUse, Places};
 use super::lock::Collecting;
+use super::refs::DEPTH_MAX;
 use super::Store;
 use crate::artifact::{Artifact, Document};
 use crate::chain;
@@ -172,8 +173,7 @@ impl Store {
             })?;
             marks.mark(named.manifest, &artifact);
         }
-        let is_new = |path: &PathBuf| path.file_name().is_some_and(is_new);
-        if let Some(link) = others.iter().find(|other| other.is_link && !is_new(&other.path)) {
+        if let Some(link) = others.iter().find(|other| other.is_link) {
             let shown = text::path(&link.path);
             return Err(unknown(shown, format!("found {}", link.found), "remove it first"));
         }
@@ -233,11 +233,11 @@ impl Store {
         goes_on: &dyn Fn(&Digest, Option<Duration>) -> bool,
     ) -> Result<Vec<Item>, Error> {
         let mut items = Vec::new();
-        for name in self.filling.names()? {
-            let Some(id) = Digest::from_hex(name.as_encoded_bytes()) else { continue };
+        for (name, stat) in stats(&self.filling)? {
+            let Some(id) = digest_of(&name).filter(|_| is_dir(&stat)) else { continue };
             let Some(dir) = self.filling.dir(&name)? else { continue };
             let files = stats(&dir)?;
-            let blobs = files.iter().filter_map(|(name, _)| Digest::from_hex(name.as_encoded_bytes()));
+            let blobs = files.iter().filter_map(|(name, _)| digest_of(name));
             let packs = marks.images.get(&id);
             let is_pack_dir = match packs {
                 Some(packs) => !self.have(packs)?,
@@ -291,10 +291,10 @@ impl Store {
         items: &mut Vec<Item>,
     ) -> Result<(), Error> {
         for (name, stat) in stats(dir)? {
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                // What is begun for an image has names that it needs.
-                let is_filling = above.is_empty() && name == "filling";
-                if let Some(below) = dir.dir(&name)?.filter(|_| !is_filling) {
+            if is_dir(&stat) {
+                // What is begun for an image has names that it needs; and nothing of the store lies deeper than a reference has parts.
+                let is_other = (above.is_empty() && name == "filling") || above.len() > DEPTH_MAX;
+                if let Some(below) = dir.dir(&name)?.filter(|_| !is_other) {
                     above.push(name);
                     self.find_leftovers(&below, above, items)?;
                     above.pop();
@@ -383,11 +383,6 @@ pub(super) fn stats(dir: &Dir) -> Result<Vec<(OsString, Stat)>, Error> {
         }
     }
     Ok(stats)
-}
-
-/// Whether it is the name of a file that has no name of its own yet.
-pub(super) fn is_new(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(NEW.as_bytes())
 }
 
 fn len(stat: &Stat) -> u64 {

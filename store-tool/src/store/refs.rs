@@ -11,13 +11,13 @@ use rustix::fs::FileType;
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Error};
 
-use super::dir::{kind, refuse, Dir};
+use super::dir::{is_new, kind, refuse, Dir};
 use super::lock::Using;
 use super::Store;
 use crate::reference::{Name, Reference};
 
 /// Directories in directories, at most: a reference has 255 bytes.
-const DEPTH_MAX: usize = 128;
+pub(super) const DEPTH_MAX: usize = 128;
 
 /// Bytes of the name of a file, at most.
 const NAME_MAX: usize = 255;
@@ -41,7 +41,7 @@ pub(crate) struct Foreign {
     pub(crate) path: PathBuf,
     /// What it is.
     pub(crate) found: String,
-    /// Whether it is a symlink, as names are.
+    /// Whether it is a symlink, as names are, and might be one.
     pub(crate) is_link: bool,
 }
 
@@ -123,6 +123,12 @@ fn list(dir: &Dir, above: &mut Vec<String>, found: &mut (Vec<Named>, Vec<Foreign
         let Some(stat) = dir.stat(&name)? else { continue };
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         let foreign = |found: &str| Foreign { path: dir.join(&name), found: found.to_owned(), is_link };
+        if is_new(&name) {
+            // Whoever made it ended before it was renamed to a name.
+            let (path, said) = (dir.join(&name), "a link that was not finished".to_owned());
+            found.1.push(Foreign { path, found: said, is_link: false });
+            continue;
+        }
         let Some(text) = name.to_str() else {
             found.1.push(foreign("a name that is no text"));
             continue;
