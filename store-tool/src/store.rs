@@ -138,7 +138,8 @@ impl Store {
         let blob = self.blob(digest)?;
         match &blob {
             Some(StoredFile { path, len: found }) if *found != len => {
-                Err(refuse(path, format_args!("{found} bytes"), format_args!("{len}, as the manifest says")))
+                let expected = format_args!("{len}, as the manifest says; `tesserafs fsck` tells whether it is the file that is wrong");
+                Err(refuse(path, format_args!("{found} bytes"), expected))
             }
             _ => Ok(blob),
         }

@@ -203,6 +203,12 @@ fn gc_of_what_was_begun_can_be_asked_for() {
     filling.file(&two.artifact.packs[1].digest, two.artifact.packs[1].len).expect("a pack");
     drop(filling);
     drop(using);
+    // By a clock that was wrong.
+    let own = store.path().join("filling").join(two.artifact.image_id.to_string());
+    let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_secs(25 * 60 * 60);
+    fs::File::open(own).and_then(|dir| dir.set_modified(tomorrow)).expect("a time");
+    is_done(&folder, &["gc"]);
+    assert_ne!(tree(store.path()), ["lock"]);
     is_done(&folder, &["gc", "--unfinished"]);
     assert_eq!(tree(store.path()), ["lock"]);
 }

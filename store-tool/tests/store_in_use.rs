@@ -210,7 +210,7 @@ fn a_path_is_taken_for_a_path_and_a_name_for_a_name() {
     let said = none("No Image");
     assert!(said.contains("there is no such file, and No Image is not a reference"), "{said}");
     let said = refused(folder, 1, &["mount", "--store", "none", ONE, "mnt"]);
-    assert!(said.contains("there is no such file, and no store: none: found no store"), "{said}");
+    assert!(said.contains("there is no such file, and none: found no store"), "{said}");
     let other = format!("sha256:{}", one.artifact.image_id);
     let said = refused(folder, 1, &["mount", "--store", "store", "--digest", &other, TWO, "mnt"]);
     let expected = format!("found image ID {}, expected {}\n", two.artifact.image_id, one.artifact.image_id);

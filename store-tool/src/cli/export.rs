@@ -48,6 +48,9 @@ impl ExportArgs {
         let store = args.open()?;
         let using = store::using(&store)?;
         let image = store::image(&using, &reference)?;
+        // It stays, and nobody who removes others has to wait.
+        let _pin = using.pin(&image).map_err(|error| chain(&error))?;
+        drop(using);
         remove_on_signal()?;
         match export::export(&image, &new, made.force, &*bar(&made)).map_err(|error| chain(&error))? {
             Exported::Converted(report) => made.report(&new, || report.to_text(), || report.to_json()),

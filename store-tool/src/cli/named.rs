@@ -29,7 +29,7 @@ pub(super) fn resolve(request: &mut Request, args: &StoreArgs) -> Result<Option<
     let nothing = |why: String| format!("{shown}: there is no such file, and {why}");
     let name = request.image.to_str().ok_or_else(|| nothing("it is no name of an image".into()))?;
     let reference = Reference::parse(name).map_err(nothing)?;
-    let store = args.open().map_err(|why| nothing(format!("no store: {why}")))?;
+    let store = args.open().map_err(nothing)?;
     let using = store::using(&store)?;
     let found = using.image(&reference).map_err(|error| chain(&error))?;
     let image = found.ok_or_else(|| nothing(store::no_image(&reference, store.path())))?;

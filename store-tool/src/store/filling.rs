@@ -177,10 +177,21 @@ impl Filling<'_> {
         Ok(Finished::Complete(blobs.join(name)))
     }
 
-    /// Ends the work on the image, whose reference is there by now: `files` are all files that it needs. The result is where it finds
+    /// Ends the work on a file that stays as it is: all that the image needs of it is there, and on the disk from now on.
+    pub fn keep(&self, file: Unfinished) -> Result<(), Error> {
+        rustix::fs::fsync(&file.file).map_err(|error| failed("force to the disk", &file.path, error))?;
+        self.dir.sync()
+    }
+
+    /// Ends the work on the image, whose name is there by now: `files` are all files that it needs. The result is where it finds
     /// its packs. Nothing stays here if all of them are complete.
     pub fn close(self, files: &[Digest]) -> Result<PathBuf, Error> {
         if !self.store.have(files)? {
+            for file in files {
+                if self.store.blob(file)?.is_some() {
+                    self.share(&file.to_string())?;
+                }
+            }
             return Ok(self.dir.path().to_owned());
         }
         for name in self.dir.names()? {

@@ -114,8 +114,9 @@ impl Marks {
 impl Store {
     /// Finds what can go.
     pub fn garbage(&self, wanted: &Wanted<'_>) -> Result<Garbage, Error> {
-        let old = |_: &Digest, age: Option<Duration>| age.is_none_or(|age| age < wanted.unfinished);
-        self.find(wanted.places, &old)
+        // A file from the future is a new one.
+        let goes_on = |_: &Digest, age: Option<Duration>| age.unwrap_or_default() < wanted.unfinished;
+        self.find(wanted.places, &goes_on)
     }
 
     /// Finds what can go. `goes_on` says whether the files stay that were begun for an image with that ID so long ago; `None` where

@@ -175,6 +175,9 @@ impl Using<'_> {
             let shown = text::escape(reference.to_string().as_bytes());
             return Err(Error::Refused(format!("{shown}: the manifest {manifest} is not in the store")));
         }
+        // Another process may have completed what the image needs, a moment ago: its names are on the disk before this one.
+        self.blobs.sync()?;
+        self.images.sync()?;
         let mut target = PathBuf::from("../".repeat(dirs.len() + 1));
         target.push("images/sha256");
         target.push(manifest.to_string());
