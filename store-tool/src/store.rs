@@ -12,10 +12,10 @@
 //!
 //! Modules, in the order in which an image comes and goes:
 //!
-//! - [`dir`]: nothing in the store leads out of it; [`lock`]: who may do what;
-//! - [`filling`]: files grow, and become blobs; [`documents`] and [`refs`] say what they are;
-//! - [`images`]: what a manifest needs is there, or not;
-//! - [`in_use`]: what is mounted; [`gc`]: what can go; [`check`]: whether all is what its name says.
+//! - `dir`: nothing in the store leads out of it; `lock`: who may do what;
+//! - `filling`: files grow, and become blobs; `documents` and `refs` say what they are;
+//! - `images`: what a manifest needs is there, or not;
+//! - `in_use`: what is mounted; `gc`: what can go; `check`: whether all is what its name says.
 //!
 //! # Crashes
 //!

@@ -7,6 +7,8 @@
 //! tells the garbage collector that somebody has begun something, and it makes the directory one where the image finds all its
 //! packs even if some of them never become complete.
 
+mod unfinished;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,11 +17,13 @@ use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tesserafs_format::Digest;
 use tesserafs_image::hash::Hasher;
-use tesserafs_image::{text, Cancel, Error};
+use tesserafs_image::{Cancel, Error};
 
 use super::dir::{failed, identity, Dir};
 use super::lock::{wait_for, Using};
 use super::Store;
+
+pub use self::unfinished::Unfinished;
 
 /// Bytes that are hashed at once.
 const PIECE: usize = 1 << 20;
@@ -43,16 +47,6 @@ pub enum Slot {
     Complete(PathBuf),
     /// It is to be filled.
     Unfinished(Unfinished),
-}
-
-/// A file that is being filled, by as many threads as like to.
-#[derive(Debug)]
-pub struct Unfinished {
-    file: File,
-    digest: Digest,
-    path: PathBuf,
-    len: u64,
-    is_kept: bool,
 }
 
 /// A file all of whose bytes were compared with its digest.
@@ -224,55 +218,6 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => return file.set_len(len),
             done => return Ok(done?),
         }
-    }
-}
-
-impl Unfinished {
-    /// Its bytes, once all are there.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The digest that it is to have.
-    pub fn expected(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether an earlier run has begun it. Which bytes of it are there, their digests tell: all others are zero, or anything.
-    pub fn is_kept(&self) -> bool {
-        self.is_kept
-    }
-
-    /// Writes bytes at `offset`; none beyond its end.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.check(offset, bytes.len())?;
-        self.file.write_all_at(bytes, offset).map_err(|error| failed("write", &self.path, error))
-    }
-
-    /// Reads bytes at `offset`.
-    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        self.check(offset, bytes.len())?;
-        self.file.read_exact_at(bytes, offset).map_err(|error| failed("read", &self.path, error))
-    }
-
-    fn check(&self, offset: u64, len: usize) -> Result<(), Error> {
-        if offset.checked_add(len as u64).is_some_and(|end| end <= self.len) {
-            return Ok(());
-        }
-        let (path, own) = (text::path(&self.path), self.len);
-        Err(Error::Refused(format!(
-            "{path}: found {len} bytes for byte {offset}, expected no more than {own} in all"
-        )))
     }
 }
 

@@ -6,7 +6,9 @@
 //! until nobody has written one for a while. A name that leads to nothing that can be read ends the search: what that image needs
 //! is not known.
 
-use std::collections::{HashMap, HashSet};
+mod marks;
+mod remove;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -14,16 +16,13 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Stat};
 use tesserafs_format::Digest;
-use tesserafs_image::{superblock, text, Error, Source};
+use tesserafs_image::Error;
 
+use self::marks::Marks;
 use super::dir::{is_dir, is_file, is_new, Dir};
-use super::images::packs_of;
 use super::in_use::{InUse, Places};
-use super::lock::Collecting;
 use super::refs::DEPTH_MAX;
 use super::Store;
-use crate::artifact::{Artifact, Document};
-use crate::chain;
 
 /// How long a pull that was cut off can be gone on with, in any case.
 pub const UNFINISHED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -90,27 +89,6 @@ impl Garbage {
     }
 }
 
-/// What is needed.
-#[derive(Default)]
-struct Marks {
-    blobs: HashSet<Digest>,
-    documents: HashSet<Digest>,
-    /// The packs of each image, by its ID.
-    images: HashMap<Digest, Vec<Digest>>,
-    kept: Vec<Kept>,
-    /// Whether the packs of a mounted image could not be told: then each may be one of them.
-    all_blobs: bool,
-}
-
-impl Marks {
-    fn mark(&mut self, manifest: Digest, artifact: &Artifact) {
-        self.documents.extend([manifest, artifact.config.digest]);
-        self.blobs.extend(artifact.layers().map(|blob| blob.digest));
-        let packs = self.images.entry(artifact.image_id).or_default();
-        packs.extend(artifact.packs.iter().map(|pack| pack.digest));
-    }
-}
-
 impl Store {
     /// Finds what can go.
     pub fn garbage(&self, wanted: &Wanted<'_>) -> Result<Garbage, Error> {
@@ -132,99 +110,13 @@ impl Store {
         self.mark_mounted(&mut marks, &blobs, &InUse::look(places))?;
         let mut items = self.find_unfinished(&mut marks, goes_on)?;
         self.mark_documents(&mut marks)?;
-        let unmarked =
-            |dir: &Dir, what, below: &str, marked: &HashSet<Digest>, files: Vec<(Digest, Stat)>| {
-                let garbage = files.into_iter().filter(|(digest, _)| !marked.contains(digest));
-                let item = |(digest, stat): (Digest, Stat)| Item {
-                    what,
-                    path: dir.join(digest.to_string()),
-                    bytes: len(&stat),
-                    names: [below, "sha256", &digest.to_string()].map(OsString::from).to_vec(),
-                    digest: Some(digest),
-                };
-                garbage.map(item).collect::<Vec<_>>()
-            };
-        items.extend(unmarked(
-            &self.images,
-            What::Document,
-            "images",
-            &marks.documents,
-            digests(&self.images)?,
-        ));
-        if !marks.all_blobs {
-            items.extend(unmarked(&self.blobs, What::Blob, "blobs", &marks.blobs, blobs));
-        }
+        let documents = digests(&self.images)?;
+        let documents = documents.iter().filter(|file| !marks.documents.contains(&file.0));
+        let blobs = blobs.iter().filter(|file| !marks.all_blobs && !marks.blobs.contains(&file.0));
+        items.extend(documents.map(|file| named(What::Document, ["images", "sha256"], &self.images, file)));
+        items.extend(blobs.map(|file| named(What::Blob, ["blobs", "sha256"], &self.blobs, file)));
         self.find_leftovers(&self.root, &mut Vec::new(), &mut items)?;
         Ok(Garbage { items, kept: marks.kept })
-    }
-
-    /// Marks what names lead to.
-    fn mark_named(&self, marks: &mut Marks) -> Result<(), Error> {
-        let unknown = |what: String, why: String, remedy: &str| {
-            Error::Refused(format!(
-                "nothing was removed, as it is not known what {what} needs: {why}; {remedy}"
-            ))
-        };
-        let (names, others) = self.names_and_others()?;
-        for named in names {
-            let artifact = self.artifact(&named.manifest).map_err(|error| {
-                let shown = text::escape(named.reference.to_string().as_bytes());
-                let remedy = format!("`tesserafs pull {shown}` or `tesserafs rm {shown}` first");
-                unknown(shown, chain(&error), &remedy)
-            })?;
-            marks.mark(named.manifest, &artifact);
-        }
-        if let Some(link) = others.iter().find(|other| other.is_link) {
-            let shown = text::path(&link.path);
-            return Err(unknown(shown, format!("found {}", link.found), "remove it first"));
-        }
-        Ok(())
-    }
-
-    /// Marks what is mounted.
-    fn mark_mounted(&self, marks: &mut Marks, blobs: &[(Digest, Stat)], in_use: &InUse) -> Result<(), Error> {
-        for (digest, _) in blobs {
-            if marks.blobs.contains(digest) {
-                continue;
-            }
-            let path = self.blobs.join(digest.to_string());
-            let source = Source::open(&path)?;
-            // Most are packs.
-            let head = superblock::read_head(&source).ok();
-            let is_used = match &head {
-                Some(head) => in_use.has(self, digest, &head.id),
-                None => in_use.has_file(self, digest),
-            };
-            if !is_used {
-                continue;
-            }
-            marks.blobs.insert(*digest);
-            let why = match (in_use.mounts(digest).next(), in_use.unknown()) {
-                (Some(at), _) => format!("it is mounted at {at}"),
-                (None, Some(why)) => format!("it is not known whether it is mounted: {why}"),
-                (None, None) => "it is mounted".to_owned(),
-            };
-            let image_id = head.as_ref().map(|head| head.id);
-            marks.kept.push(Kept { image_id, why });
-            match head.map(|head| (head.id, packs_of(&source, &head.sb))) {
-                Some((id, Ok(packs))) => {
-                    let packs: Vec<_> = packs.into_iter().map(|pack| pack.digest).collect();
-                    marks.blobs.extend(&packs);
-                    marks.images.entry(id).or_default().extend(packs);
-                }
-                Some((_, Err(error))) => {
-                    let why = format!("{}: its packs cannot be told: {}", text::path(&path), chain(&error));
-                    marks.kept.push(Kept { image_id, why });
-                    marks.all_blobs = true;
-                }
-                None => {
-                    let why = format!("{}: it is in use, and no image", text::path(&path));
-                    marks.kept.push(Kept { image_id, why });
-                    marks.all_blobs = true;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Finds files that were begun, and marks what goes on.
@@ -267,23 +159,6 @@ impl Store {
         Ok(items)
     }
 
-    /// Marks the documents of images that are mounted and have no name, so that they can get one again.
-    fn mark_documents(&self, marks: &mut Marks) -> Result<(), Error> {
-        let kept: HashSet<_> = marks.kept.iter().filter_map(|kept| kept.image_id).collect();
-        if kept.is_empty() {
-            return Ok(());
-        }
-        for (digest, _) in digests(&self.images)? {
-            let Ok(Some(bytes)) = self.document(&digest) else { continue };
-            if let Ok(Document::Image(artifact)) = Document::parse(&bytes) {
-                if kept.contains(&artifact.image_id) {
-                    marks.documents.extend([digest, artifact.config.digest]);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Finds files without a name of their own.
     fn find_leftovers(
         &self,
@@ -308,58 +183,17 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Removes an item; of the path to it no part is a symlink.
-    fn remove_item(&self, item: &Item) -> Result<(), Error> {
-        let Some((last, above)) = item.names.split_last() else { return Ok(()) };
-        let mut dirs: Vec<Dir> = Vec::new();
-        for name in above {
-            match dirs.last().unwrap_or(&self.root).dir(name)? {
-                Some(dir) => dirs.push(dir),
-                None => return Ok(()),
-            }
-        }
-        let dir = dirs.last().unwrap_or(&self.root);
-        if item.what == What::Unfinished {
-            if let Some(files) = dir.dir(last)? {
-                for name in files.names()? {
-                    files.remove(name)?;
-                }
-            }
-            return dir.remove_dir(last).map(drop);
-        }
-        dir.remove(last).map(drop)
-    }
 }
 
-impl Collecting<'_> {
-    /// Removes what can go. The result is what went.
-    pub fn sweep(&self, wanted: &Wanted<'_>) -> Result<Garbage, Error> {
-        let garbage = self.garbage(wanted)?;
-        self.remove_all(&garbage)?;
-        Ok(garbage)
-    }
-
-    /// Removes what can go of these images, which have no name any more: `manifests` are theirs.
-    pub fn sweep_images(&self, places: &Places, manifests: &[(Digest, Artifact)]) -> Result<Garbage, Error> {
-        let ids: HashSet<_> = manifests.iter().map(|(_, artifact)| artifact.image_id).collect();
-        let mut garbage = self.find(places, &|id, _| !ids.contains(id))?;
-        let mut theirs: HashSet<Digest> = manifests.iter().map(|(manifest, _)| *manifest).collect();
-        theirs.extend(
-            manifests.iter().flat_map(|(_, artifact)| super::images::files(artifact)).map(|file| file.0),
-        );
-        garbage.items.retain(|item| match (item.what, &item.digest) {
-            (What::Unfinished, Some(id)) => ids.contains(id),
-            (_, Some(digest)) => theirs.contains(digest),
-            (_, None) => false,
-        });
-        garbage.kept.retain(|kept| kept.image_id.is_some_and(|id| ids.contains(&id)));
-        self.remove_all(&garbage)?;
-        Ok(garbage)
-    }
-
-    fn remove_all(&self, garbage: &Garbage) -> Result<(), Error> {
-        garbage.items.iter().try_for_each(|item| self.remove_item(item))
+/// A file that is named after its digest, in the directory `dir`, which is reached by `above`.
+fn named(what: What, above: [&str; 2], dir: &Dir, (digest, stat): &(Digest, Stat)) -> Item {
+    let name = digest.to_string();
+    Item {
+        what,
+        path: dir.join(&name),
+        bytes: len(stat),
+        names: above.into_iter().chain([&*name]).map(OsString::from).collect(),
+        digest: Some(*digest),
     }
 }
 
