@@ -7,6 +7,8 @@ mod compose;
 mod diff;
 mod forms;
 mod made;
+mod push;
+mod registry;
 mod repair;
 mod sbom;
 
@@ -23,6 +25,7 @@ use self::bundle::{ApplyArgs, BundleArgs};
 use self::compose::ComposeArgs;
 use self::diff::DiffArgs;
 use self::forms::{PackArgs, UnpackArgs};
+use self::push::PushArgs;
 use self::repair::RepairArgs;
 use self::sbom::SbomArgs;
 use crate::daemon::{self, Flags, Job};
@@ -39,6 +42,7 @@ Examples:
   tesserafs compose app.tess base.tess libraries.tess code.tess
   tesserafs diff monday.tess tuesday.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs push root.tess registry.example/team/root:12
   tesserafs repair root.tess --from backup.tess
   tesserafs sbom --check root.tess
   tesserafs unpack root.tess shared.tess
@@ -63,6 +67,7 @@ enum Verb {
     Compose(ComposeArgs),
     Diff(DiffArgs),
     Pack(PackArgs),
+    Push(Box<PushArgs>),
     Repair(RepairArgs),
     Sbom(SbomArgs),
     Unpack(UnpackArgs),
@@ -325,6 +330,7 @@ pub fn main() -> ExitCode {
             Verb::Compose(args) => args.run(),
             Verb::Mount(args) => mount(args.into_request()),
             Verb::Pack(args) => args.run(),
+            Verb::Push(args) => args.run(),
             Verb::Repair(args) => args.run(),
             Verb::Unpack(args) => args.run(),
             Verb::Serve(args) => {
