@@ -12,6 +12,8 @@ mod gc;
 mod images;
 mod made;
 mod named;
+mod push;
+mod registry;
 mod repair;
 mod sbom;
 mod store;
@@ -33,6 +35,7 @@ use self::forms::{PackArgs, UnpackArgs};
 use self::fsck::FsckArgs;
 use self::gc::{GcArgs, RmArgs};
 use self::images::ImagesArgs;
+use self::push::PushArgs;
 use self::repair::RepairArgs;
 use self::sbom::SbomArgs;
 use self::store::StoreArgs;
@@ -54,6 +57,7 @@ Examples:
   tesserafs gc
   tesserafs export registry.example/app:2 app.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs push root.tess registry.example/team/root:12
   tesserafs repair root.tess --from backup.tess
   tesserafs sbom --check root.tess
   tesserafs unpack root.tess shared.tess
@@ -82,6 +86,7 @@ enum Verb {
     Gc(GcArgs),
     Images(ImagesArgs),
     Pack(PackArgs),
+    Push(Box<PushArgs>),
     Repair(RepairArgs),
     Rm(RmArgs),
     Sbom(SbomArgs),
@@ -364,6 +369,7 @@ pub fn main() -> ExitCode {
             Verb::Images(args) => args.run(),
             Verb::Mount(args) => args.run(),
             Verb::Pack(args) => args.run(),
+            Verb::Push(args) => args.run(),
             Verb::Repair(args) => args.run(),
             Verb::Rm(args) => args.run(),
             Verb::Unpack(args) => args.run(),

@@ -28,8 +28,8 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
                       application/vnd.docker.distribution.manifest.v2+json";
 /// Redirects of one request.
 const REDIRECTS_MAX: usize = 5;
-/// Blobs whose redirects are known.
-const TARGETS_MAX: usize = 4096;
+/// Blobs whose redirects are known: those of an image.
+const TARGETS_MAX: usize = 1024;
 /// How long a mirror that failed is not asked.
 const ILL: Duration = Duration::from_secs(60);
 

@@ -33,12 +33,11 @@ impl Fault {
     /// A transport that failed.
     pub(super) fn transport(url: &str, error: &ureq::Error) -> Self {
         let said = text::escape(error.to_string().as_bytes());
+        if let Some(why) = of_certificates(&said) {
+            return Self::Last(format!("{url}: {why}"));
+        }
         let why = format!("{url}: {said}");
         match error {
-            // A certificate does not become a better one.
-            ureq::Error::NativeTls(_) | ureq::Error::Tls(_) if said.contains("certificate") => {
-                Self::Last(why)
-            }
             ureq::Error::BadUri(_)
             | ureq::Error::Http(_)
             | ureq::Error::InvalidProxyUrl
@@ -55,6 +54,24 @@ impl Fault {
             Self::Stop(error) => error.to_string(),
         }
     }
+}
+
+/// What OpenSSL says of certificates, in words. They do not become better ones.
+fn of_certificates(said: &str) -> Option<String> {
+    if !said.contains("SSL routines") || !said.contains("certificate") {
+        return None;
+    }
+    if said.contains("certificate verify failed") {
+        let detail = said.rsplit_once('(').and_then(|(_, detail)| detail.strip_suffix(')'));
+        let detail = detail.unwrap_or("certificate verify failed");
+        return Some(format!(
+            "the certificate of the server is not trusted here ({detail}); --ca trusts others, too"
+        ));
+    }
+    Some(
+        "the server does not take the certificate that it was shown, or wants one: --client-cert shows one"
+            .into(),
+    )
 }
 
 impl From<Error> for Fault {

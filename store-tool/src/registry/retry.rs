@@ -16,8 +16,8 @@ use super::options::Options;
 const WAIT_MAX: Duration = Duration::from_secs(20);
 /// The longest wait that a server can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// Times in a row that a server can say that it is busy. Of many clients at a slow one, each is told so often.
-const BUSY_MAX: u32 = 40;
+/// Times in a row that a server can say that it is busy: a minute and a half. Of many clients at a slow one, each is told so often.
+const BUSY_MAX: u32 = 12;
 /// The interrupt is seen after that.
 const NAP: Duration = Duration::from_millis(50);
 

@@ -63,6 +63,11 @@ impl Origin {
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(refuse());
         }
+        // It becomes the name of a folder with certificates.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        if host.starts_with('.') || !host.bytes().all(is_name) {
+            return Err(refuse());
+        }
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         Ok(Self { is_tls, host, port })
     }
@@ -142,6 +147,7 @@ mod tests {
             "ftp://a/b",
             "https://",
             "https://u:p@a/b",
+            "https://../b",
             "/a b",
             "/a\r\nX: y",
             "/\u{e4}",

@@ -8,6 +8,7 @@ mod registry;
 mod auth;
 mod read;
 mod redirect;
+mod tls;
 mod write;
 
 use std::time::Duration;

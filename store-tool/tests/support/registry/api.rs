@@ -63,7 +63,7 @@ fn refuse(state: &State, request: &Request) -> Option<Answer> {
             let path = request.path().trim_start_matches("/v2/");
             let repository = path.split("/blobs/").next().and_then(|path| path.split("/manifests/").next());
             let scope = format!("repository:{}:{action}", repository.unwrap_or_default());
-            let realm = format!("http://{}/token", lock(&state.address));
+            let realm = format!("{}/token", lock(&state.url));
             let challenge = format!("Bearer realm=\"{realm}\",service=\"a registry\",scope=\"{scope}\"");
             Some(Answer::new(401).header("WWW-Authenticate", challenge).body("{}"))
         }

@@ -3,7 +3,6 @@
 //! HTTP, as far as a registry needs it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::thread;
 
 use super::api::answer;
@@ -59,24 +58,21 @@ impl Request {
 }
 
 /// Serves a connection to its end.
-pub(super) fn serve(state: &State, connection: TcpStream, number: u64) {
+pub(super) fn serve(state: &State, connection: impl Read + Write, number: u64) {
     // A client that goes away is no failure of the test.
-    let _ = connection.set_nodelay(true);
-    if let Ok(mut output) = connection.try_clone() {
-        let mut input = BufReader::new(connection);
-        while matches!(one(state, &mut input, &mut output, number), Ok(true)) {}
-    }
+    let mut connection = BufReader::new(connection);
+    while matches!(one(state, &mut connection, number), Ok(true)) {}
 }
 
 /// Serves one request; whether another one can follow.
-fn one(state: &State, input: &mut impl BufRead, output: &mut TcpStream, connection: u64) -> io::Result<bool> {
+fn one<C: Read + Write>(state: &State, input: &mut BufReader<C>, connection: u64) -> io::Result<bool> {
     let mut line = String::new();
     if input.read_line(&mut line)? == 0 {
         return Ok(false);
     }
     let mut words = line.split_ascii_whitespace().map(str::to_owned);
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        output.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")?;
+        input.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")?;
         return Ok(false);
     };
     let mut headers = Vec::new();
@@ -91,16 +87,16 @@ fn one(state: &State, input: &mut impl BufRead, output: &mut TcpStream, connecti
     let wrong = state.rule(&request);
     if let Some(Wrong::Deaf(taken)) = wrong {
         if request.header("expect").is_some() {
-            output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         // What came before the connection broke is kept, as registries do.
-        input.take(taken as u64).read_to_end(&mut request.body)?;
+        input.by_ref().take(taken as u64).read_to_end(&mut request.body)?;
         answer(state, &request, None);
         return Ok(false);
     }
     let refused = matches!(wrong, Some(Wrong::Status(..))) && request.header("expect").is_some();
     if request.header("expect").is_some() && !refused {
-        output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     if !refused {
         request.body = vec![0; len];
@@ -141,13 +137,13 @@ fn one(state: &State, input: &mut impl BufRead, output: &mut TcpStream, connecti
     if let Some(len) = len.filter(|_| answer.status != 204) {
         head.push_str(&format!("Content-Length: {len}\r\n"));
     }
-    output.write_all(format!("{head}\r\n").as_bytes())?;
+    input.get_mut().write_all(format!("{head}\r\n").as_bytes())?;
     if request.method != "HEAD" {
-        output.write_all(&answer.body[..sent])?;
+        input.get_mut().write_all(&answer.body[..sent])?;
     }
     if matches!(wrong, Some(Wrong::Endless)) {
         loop {
-            output.write_all(&[0; 1 << 16])?;
+            input.get_mut().write_all(&[0; 1 << 16])?;
         }
     }
     Ok(sent == answer.body.len() && !refused && !matches!(wrong, Some(Wrong::ContentLength(_))))

@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 mod api;
+pub(crate) mod certificates;
 mod http;
 
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
+
+use openssl::ssl::SslAcceptor;
 
 pub(crate) use self::http::Request;
 
@@ -28,7 +31,7 @@ pub(crate) struct Registry {
 /// What a registry has, and what it is told to do.
 #[derive(Default)]
 pub(crate) struct State {
-    address: Mutex<String>,
+    url: Mutex<String>,
     /// Blobs by `REPOSITORY@DIGEST`, manifests by `REPOSITORY:NAME`, with their types.
     pub(crate) blobs: Mutex<HashMap<String, Vec<u8>>>,
     pub(crate) manifests: Mutex<HashMap<String, (String, Vec<u8>)>>,
@@ -116,10 +119,20 @@ struct Rule {
 impl Registry {
     /// Begins to listen.
     pub(crate) fn new() -> Self {
+        Self::serve(None)
+    }
+
+    /// The same, by TLS.
+    pub(crate) fn with_tls(acceptor: SslAcceptor) -> Self {
+        Self::serve(Some(acceptor))
+    }
+
+    fn serve(acceptor: Option<SslAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State::default());
-        *state.address.lock().expect("a lock") = address.to_string();
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        *lock(&state.url) = format!("{scheme}://{address}");
         let served = state.clone();
         thread::spawn(move || {
             for (number, connection) in (0..).zip(listener.incoming()) {
@@ -127,8 +140,17 @@ impl Registry {
                     break;
                 }
                 let Ok(connection) = connection else { break };
-                let served = served.clone();
-                thread::spawn(move || http::serve(&served, connection, number));
+                // A client that goes away is no failure of the test.
+                let _ = connection.set_nodelay(true);
+                let (served, acceptor) = (served.clone(), acceptor.clone());
+                thread::spawn(move || match acceptor {
+                    None => http::serve(&served, connection, number),
+                    Some(acceptor) => {
+                        if let Ok(connection) = acceptor.accept(connection) {
+                            http::serve(&served, connection, number);
+                        }
+                    }
+                });
             }
         });
         Self { address, state }
@@ -189,6 +211,11 @@ impl Registry {
         wrong: Wrong,
     ) {
         lock(&self.state.rules).push(Rule { method, part: part.to_owned(), skip, times, wrong });
+    }
+
+    /// From here on does nothing wrong.
+    pub(crate) fn right(&self) {
+        lock(&self.state.rules).clear();
     }
 
     /// The requests that came, from here on without these.
