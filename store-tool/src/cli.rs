@@ -12,6 +12,7 @@ mod gc;
 mod images;
 mod made;
 mod named;
+mod pull;
 mod push;
 mod registry;
 mod repair;
@@ -35,6 +36,7 @@ use self::forms::{PackArgs, UnpackArgs};
 use self::fsck::FsckArgs;
 use self::gc::{GcArgs, RmArgs};
 use self::images::ImagesArgs;
+use self::pull::PullArgs;
 use self::push::PushArgs;
 use self::repair::RepairArgs;
 use self::sbom::SbomArgs;
@@ -57,6 +59,7 @@ Examples:
   tesserafs gc
   tesserafs export registry.example/app:2 app.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs pull registry.example/team/app:1
   tesserafs push root.tess registry.example/team/root:12
   tesserafs repair root.tess --from backup.tess
   tesserafs sbom --check root.tess
@@ -86,6 +89,7 @@ enum Verb {
     Gc(GcArgs),
     Images(ImagesArgs),
     Pack(PackArgs),
+    Pull(Box<PullArgs>),
     Push(Box<PushArgs>),
     Repair(RepairArgs),
     Rm(RmArgs),
@@ -369,6 +373,7 @@ pub fn main() -> ExitCode {
             Verb::Images(args) => args.run(),
             Verb::Mount(args) => args.run(),
             Verb::Pack(args) => args.run(),
+            Verb::Pull(args) => args.run(),
             Verb::Push(args) => args.run(),
             Verb::Repair(args) => args.run(),
             Verb::Rm(args) => args.run(),

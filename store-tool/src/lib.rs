@@ -13,7 +13,8 @@
 //! And those in which an image meets a registry:
 //!
 //! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
-//! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there;
+//! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there, and
+//!   [`pull`] here;
 //! - [`store`]: the images of this host; [`export`]: one of them as one file.
 //!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
@@ -35,6 +36,7 @@ pub mod log;
 pub mod mount;
 mod mountinfo;
 pub mod options;
+pub mod pull;
 pub mod push;
 pub mod reference;
 pub mod registry;
