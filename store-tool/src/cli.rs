@@ -250,6 +250,7 @@ impl MountArgs {
         };
         Ok(Request {
             image: self.image,
+            name: None,
             dir: self.dir,
             driver,
             options,
@@ -329,6 +330,7 @@ impl HelperArgs {
         }
         Ok(Request {
             image: self.image,
+            name: None,
             dir: self.dir,
             driver: Driver::Fuse,
             options,
