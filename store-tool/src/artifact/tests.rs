@@ -127,3 +127,44 @@ fn a_configuration_keeps_all_but_the_layers() {
         assert!(config::platform(broken.as_bytes()).is_err(), "{broken}");
     }
 }
+
+#[test]
+fn no_document_however_broken_is_more_than_an_error() {
+    let platform = Platform::host();
+    let index = Index { entries: vec![Entry::ours(blob(1, 5), &platform)] }.to_document();
+    let delta = Delta { from: Digest([1; 32]), to: Digest([2; 32]), bundle: blob(3, 5) }.to_manifest();
+    let mut random = 1_u32;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize % below
+    };
+    let letters = b"\"{}[]:,0x9-\\\x1b\xff";
+    for document in [artifact().to_manifest(), index, delta] {
+        for _ in 0..3000 {
+            let mut broken = document.clone();
+            for _ in 0..=next(3) {
+                let at = next(broken.len());
+                match next(3) {
+                    0 => broken[at] = letters[next(letters.len())],
+                    1 => drop(broken.remove(at)),
+                    _ => broken.insert(at, letters[next(letters.len())]),
+                }
+            }
+            match Document::parse(&broken) {
+                Err(error) => assert!(text_is_plain(&error), "{error:?}"),
+                // What is taken can be written, and is the same again.
+                Ok(Document::Image(read)) => {
+                    assert_eq!(Document::parse(&read.to_manifest()), Ok(Document::Image(read)));
+                }
+                Ok(Document::Index(read)) => {
+                    assert!(read.entries.iter().all(|entry| text_is_plain(&entry.platform())));
+                    let again = Document::parse(&read.to_document());
+                    assert!(
+                        matches!(again, Ok(Document::Index(again)) if again.entries.len() == read.entries.len())
+                    );
+                }
+                Ok(_) => (),
+            }
+        }
+    }
+}

@@ -78,6 +78,18 @@ fn an_upload_that_is_forgotten_begins_again() {
 }
 
 #[test]
+fn a_registry_that_loses_what_it_had_does_not_get_it_for_ever() {
+    let bytes = noise(LEN);
+    let registry = Registry::new();
+    // The first chunk is taken, the second one ends the session, each time.
+    for _ in 0..10 {
+        registry.wrong_after("PATCH", "/uploads/", 1, 1, Wrong::Status(404, Vec::new(), String::new()));
+    }
+    let error = sentence(&uploaded(&registry, &options(), &bytes).expect_err("lost"));
+    assert!(error.contains("it lost what it had 4 times"), "{error}");
+}
+
+#[test]
 fn a_registry_refuses_wrong_bytes_and_that_is_told() {
     let registry = Registry::new();
     let wrong = Blob { digest: sha256(b"other"), len: 5 };
