@@ -10,7 +10,7 @@
 //!
 //! - [`options`](self::options): what is asked of all requests;
 //! - `endpoint`: the repository at its host or at a mirror, with what is known there: the token (`auth`, of `challenge` and
-//!   [`credentials`]) and where blobs are redirected to;
+//!   `credentials`) and where blobs are redirected to;
 //! - `hosts`: connections to a host, opened as `tls` and `proxy` say, as fast as its `bucket` allows;
 //! - `call`: one request, and what its answer means: a result, or a `fault`, after which `retry` tries again or not;
 //! - `read`: ranges of blobs; `write`: blobs and manifests that the registry lacks.
@@ -31,7 +31,7 @@ mod auth;
 mod bucket;
 mod call;
 mod challenge;
-pub mod credentials;
+mod credentials;
 mod endpoint;
 mod fault;
 mod hosts;

@@ -54,6 +54,29 @@ fn an_index_has_ours_for_each_platform() {
 }
 
 #[test]
+fn an_index_keeps_what_it_has_for_other_platforms() {
+    let arm: Platform = "linux/arm64".parse().expect("a platform");
+    let amd: Platform = "linux/amd64".parse().expect("a platform");
+    let plain = |number, platform| Entry::plain(blob(number, 5), MediaType::ImageManifest.as_ref(), platform);
+    let older = Index {
+        entries: vec![
+            plain(1, &arm),
+            plain(2, &amd),
+            Entry::ours(blob(3, 5), &arm),
+            Entry::ours(blob(4, 5), &amd),
+        ],
+    };
+    let mut index = Index { entries: vec![Entry::ours(blob(5, 5), &amd)] };
+    index.keep(older.clone());
+    let digests: Vec<_> = index.entries.iter().map(|entry| entry.manifest.digest.0[0]).collect();
+    assert_eq!(digests, [1, 2, 5, 3]);
+    let mut index = Index { entries: vec![plain(6, &arm), Entry::ours(blob(7, 5), &arm)] };
+    index.keep(older);
+    let digests: Vec<_> = index.entries.iter().map(|entry| entry.manifest.digest.0[0]).collect();
+    assert_eq!(digests, [6, 2, 7, 4]);
+}
+
+#[test]
 fn broken_manifests_are_refused_by_name() {
     let cases: [(&str, Result<Document, String>); 16] = [
         ("schemaVersion", changed(|m| m["schemaVersion"] = 1.into())),

@@ -24,7 +24,7 @@ use tesserafs_image::{text, Error};
 use super::options::Options;
 
 /// The places, for messages.
-pub const PLACES: &str = "podman login or docker login makes them";
+pub(super) const PLACES: &str = "podman login or docker login makes them";
 
 /// How long a helper may think: it can ask its user.
 const HELPER_TIME: Duration = Duration::from_secs(60);
@@ -35,18 +35,18 @@ const FILE_MAX: u64 = 4 << 20;
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub(super) struct Credentials {
     /// The name; empty with a token.
-    pub user: String,
+    pub(super) user: String,
     /// What proves it.
-    pub secret: Secret,
+    pub(super) secret: Secret,
     /// The file or the helper that had it.
-    pub source: String,
+    pub(super) source: String,
 }
 
 /// What proves a name.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
+pub(super) enum Secret {
     /// A password.
     Password(String),
     /// A token that a token server gives others for.
@@ -55,7 +55,7 @@ pub enum Secret {
 
 impl Credentials {
     /// Whose they are and from where, without the secret.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         let whose = if self.user.is_empty() {
             String::new()
         } else {
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// Finds the credentials for a repository of a registry. The first file that has some counts.
-pub fn find(host: &str, repository: &str, options: &Options) -> Result<Option<Credentials>, Error> {
+pub(super) fn find(host: &str, repository: &str, options: &Options) -> Result<Option<Credentials>, Error> {
     if let Some(path) = &options.authfile {
         return Search { host, repository, path, options }.in_file(true);
     }

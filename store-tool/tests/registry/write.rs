@@ -90,6 +90,15 @@ fn a_registry_that_loses_what_it_had_does_not_get_it_for_ever() {
 }
 
 #[test]
+fn a_chunk_that_is_not_wanted_is_not_sent() {
+    let registry = Registry::new();
+    registry.wrong("PATCH", "/uploads/", usize::MAX, Wrong::Status(413, Vec::new(), "<html>".into()));
+    let error = sentence(&uploaded(&registry, &options(), &noise(LEN)).expect_err("too large"));
+    assert!(error.contains("found status 413, expected 202"), "{error}");
+    assert_eq!(registry.seen().iter().map(|seen| seen.body).sum::<u64>(), 0);
+}
+
+#[test]
 fn a_registry_refuses_wrong_bytes_and_that_is_told() {
     let registry = Registry::new();
     let wrong = Blob { digest: sha256(b"other"), len: 5 };
