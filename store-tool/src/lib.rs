@@ -12,7 +12,7 @@
 //!
 //! And those in which an image meets a registry:
 //!
-//! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
+//! - [`mod@reference`]: its name there; [`artifact`]: the documents that describe it;
 //! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there.
 //!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them

@@ -8,7 +8,7 @@
 //!
 //! Modules, in the order in which a request meets them:
 //!
-//! - [`options`](self::options): what is asked of all requests;
+//! - [`Options`]: what is asked of all requests;
 //! - `endpoint`: the repository at its host or at a mirror, with what is known there: the token (`auth`, of `challenge` and
 //!   `credentials`) and where blobs are redirected to;
 //! - `hosts`: connections to a host, opened as `tls` and `proxy` say, as fast as its `bucket` allows;
