@@ -82,10 +82,10 @@ fn what_passes_is_tried_again() {
         assert_eq!(reads_a_part(&registry, &options()).len(), 3, "{status}");
     }
     let registry = Registry::new();
-    registry.wrong("GET", "/blobs/", 1, Wrong::Silent(Duration::from_secs(2)));
+    registry.wrong("GET", "/blobs/", 1, Wrong::Silent(Duration::from_secs(12)));
     let begun = Instant::now();
     assert!(reads_a_part(&registry, &options()).len() >= 2);
-    assert!(begun.elapsed() < Duration::from_millis(1900), "it waited for what is silent");
+    assert!(begun.elapsed() < Duration::from_secs(11), "it waited for what is silent");
 }
 
 #[test]
