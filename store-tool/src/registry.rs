@@ -22,6 +22,12 @@
 //! sentence with the URL (without its query, which can hold secrets), what was found and what was expected. All text of servers in
 //! it is escaped.
 //!
+//! # Memory
+//!
+//! A connection has 256 KiB of buffers, and 16 to a host are kept; whoever reads a blob has 128 KiB. Documents have 4 MiB at most,
+//! answers of token servers 1 MiB, and errors are read up to 16 KiB. Hosts and redirects that are remembered have limits, too. The
+//! length of a blob does not matter.
+//!
 //! # Secrets
 //!
 //! Credentials and tokens go to the registry that they are for, and to the token server that it names, by TLS where the registry
