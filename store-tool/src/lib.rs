@@ -12,7 +12,7 @@
 //!
 //! And those in which an image meets a registry:
 //!
-//! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
+//! - [`mod@reference`]: its name there; [`artifact`]: the documents that describe it;
 //! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there;
 //! - [`store`]: the images of this host; [`export`]: one of them as one file.
 //!
