@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The documents that describe an image in a registry, made and read.
+//! The documents that describe an image in a registry (`FORMAT.md` 5.10), made and read.
 //!
 //! An image is an OCI manifest whose layers are its packs, in the order of its pack table, and behind them the image file; an
 //! image in one file has no packs. Its configuration is an ordinary one. An index names the manifest of a plain OCI image first,

@@ -254,6 +254,7 @@ impl MountArgs {
         };
         Ok(Request {
             image: self.image,
+            name: None,
             dir: self.dir,
             driver,
             options,
@@ -333,6 +334,7 @@ impl HelperArgs {
         }
         Ok(Request {
             image: self.image,
+            name: None,
             dir: self.dir,
             driver: Driver::Fuse,
             options,

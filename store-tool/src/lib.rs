@@ -12,9 +12,8 @@
 //!
 //! And those in which an image meets a registry:
 //!
-//! - [`reference`]: its name there; [`artifact`]: the documents that describe it;
-//! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there, and
-//!   [`pull`] here;
+//! - [`mod@reference`]: its name there; [`artifact`]: the documents that describe it;
+//! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there, and [`pull`] here;
 //! - [`store`]: the images of this host; [`export`]: one of them as one file.
 //!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them

@@ -27,7 +27,7 @@ use self::blobs::{Blobs, Content};
 use self::layout::Layout;
 use self::local::Local;
 use self::report::Report;
-use crate::artifact::{config, Artifact, Blob, Entry, Index};
+use crate::artifact::{config, Artifact, Blob, Document, Entry, Index};
 use crate::reference::{Name, Reference};
 use crate::registry::{Options, Repository};
 
@@ -45,6 +45,8 @@ pub struct Request {
     pub pack_dir: Option<PathBuf>,
     /// An ordinary image for the same index.
     pub with: Option<OciImage>,
+    /// Whether the index keeps what it has for other platforms.
+    pub add: bool,
     /// An older image, from which a bundle is made.
     pub delta_from: Option<PathBuf>,
     /// Repositories that may have blobs already.
@@ -83,6 +85,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
 
     let repository = Repository::open(&request.reference, &request.options)?;
     repository.will_write();
+    let older = request.add.then(|| there(request, &repository)).transpose()?;
     let mut blobs = Blobs::new(&repository, request, progress);
     for (number, pack) in (1..).zip(&artifact.packs) {
         blobs.add(*pack, format!("pack {number}"), Content::File(local.pack_path(pack)));
@@ -107,11 +110,26 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
     if let Some(old) = &request.delta_from {
         report.delta = Some(delta::push(request, old, &local, &repository, progress)?);
     }
-    let mut entries: Vec<_> = layout.iter().flat_map(Layout::entries).cloned().collect();
-    entries.push(Entry::ours(Blob::of(&manifest), &platform));
-    let index = Index { entries }.to_document();
+    let mut index = Index { entries: layout.iter().flat_map(Layout::entries).cloned().collect() };
+    index.entries.push(Entry::ours(Blob::of(&manifest), &platform));
+    if let Some(older) = older {
+        index.keep(older);
+    }
+    let index = index.to_document();
     put(&repository, &request.reference.name, MediaType::ImageIndex, &index)?;
     Ok(report.named(request, &artifact, &alone, Blob::of(&manifest), Blob::of(&index)))
+}
+
+/// The index that has the name so far.
+fn there(request: &Request, repository: &Repository) -> Result<Index, Error> {
+    let Some(found) = repository.manifest(&request.reference.name)? else {
+        return Ok(Index { entries: Vec::new() });
+    };
+    let refuse = |why: String| Error::Refused(format!("{}: {why}", request.reference));
+    match Document::parse(&found.bytes).map_err(refuse)? {
+        Document::Index(index) => Ok(index),
+        _ => Err(refuse("the registry has no index of that name, to which an image could be added".into())),
+    }
 }
 
 fn put(repository: &Repository, name: &Name, media_type: MediaType, bytes: &[u8]) -> Result<(), Error> {

@@ -8,9 +8,9 @@
 //!
 //! Modules, in the order in which a request meets them:
 //!
-//! - [`options`](self::options): what is asked of all requests;
+//! - [`Options`]: what is asked of all requests;
 //! - `endpoint`: the repository at its host or at a mirror, with what is known there: the token (`auth`, of `challenge` and
-//!   [`credentials`]) and where blobs are redirected to;
+//!   `credentials`) and where blobs are redirected to;
 //! - `hosts`: connections to a host, opened as `tls` and `proxy` say, as fast as its `bucket` allows;
 //! - `call`: one request, and what its answer means: a result, or a `fault`, after which `retry` tries again or not;
 //! - `read`: ranges of blobs; `write`: blobs and manifests that the registry lacks.
@@ -22,6 +22,12 @@
 //! sentence with the URL (without its query, which can hold secrets), what was found and what was expected. All text of servers in
 //! it is escaped.
 //!
+//! # Memory
+//!
+//! A connection has 256 KiB of buffers, and 16 to a host are kept; whoever reads a blob has 128 KiB. Documents have 4 MiB at most,
+//! answers of token servers 1 MiB, and errors are read up to 16 KiB. Hosts and redirects that are remembered have limits, too. The
+//! length of a blob does not matter.
+//!
 //! # Secrets
 //!
 //! Credentials and tokens go to the registry that they are for, and to the token server that it names, by TLS where the registry
@@ -31,7 +37,7 @@ mod auth;
 mod bucket;
 mod call;
 mod challenge;
-pub mod credentials;
+mod credentials;
 mod endpoint;
 mod fault;
 mod hosts;

@@ -200,6 +200,22 @@ fn a_configuration_that_the_image_has_is_kept() {
     assert!(said.contains("v2.tess: the configuration does not say for which os it is"), "{said}");
 }
 
+#[test]
+fn an_index_can_have_an_image_for_each_platform() {
+    let place = Place::new();
+    build_with(place.path(), |_| ());
+    let reference = place.reference("v1");
+    place.pushed(&["--platform", "linux/arm64", "--add", "image.tess", &reference]);
+    place.pushed(&["--platform", "linux/s390x", "--add", "image.tess", &reference]);
+    let platforms = || place.index("v1").entries.iter().map(|entry| entry.platform()).collect::<Vec<_>>();
+    assert_eq!(platforms(), ["linux/s390x", "linux/arm64"]);
+    place.pushed(&["--platform", "linux/s390x", "image.tess", &reference]);
+    assert_eq!(platforms(), ["linux/s390x"]);
+    let error = place.refused(&["--add", "image.tess", &place.reference("v1-tesserafs")]);
+    assert!(error.contains("has no index of that name"), "{error}");
+    assert!(place.registry.manifest("team/app", "v1-tesserafs-tesserafs").is_none());
+}
+
 /// An OCI image layout with an ordinary image of one layer; its manifest.
 fn layout(folder: &Path) -> Vec<u8> {
     let blobs = folder.join("blobs/sha256");

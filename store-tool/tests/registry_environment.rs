@@ -103,6 +103,7 @@ fn helpers_are_on_the_path() {
     helper("empty", "echo credentials not found in native keychain; exit 1");
     helper("broken", "echo secret; exit 1");
     helper("words", "echo secret");
+    helper("lingers", "/bin/sleep 30 & echo secret");
     let auth = folder.path().join("auth.json");
     let path = folder.path().to_str().expect("a path");
     let environment = [("PATH", path), ("REGISTRY_AUTH_FILE", auth.to_str().expect("a path"))];
@@ -114,8 +115,12 @@ fn helpers_are_on_the_path() {
     works(&with(format!(r#"{{"auths":{{"{host}":{{}}}},"credsStore":"good"}}"#)));
     works(&with(format!(r#"{{"credHelpers":{{"{host}":"good"}},"credsStore":"broken"}}"#)));
     fails(&with(r#"{"credsStore":"empty"}"#.into()), "there are none for");
-    for (name, said) in [("broken", "failed"), ("words", "gave no credentials"), ("missing", "cannot be run")]
-    {
+    for (name, said) in [
+        ("broken", "failed"),
+        ("words", "gave no credentials"),
+        ("lingers", "did not close its output"),
+        ("missing", "cannot be run"),
+    ] {
         let output = with(format!(r#"{{"credsStore":"{name}"}}"#));
         fails(&output, said);
         fails(&output, &format!("docker-credential-{name}"));

@@ -155,15 +155,12 @@ fn mountable() -> Option<(TempDir, Store, [Made; 2])> {
     Some((folder, store, images))
 }
 
-fn mount(folder: &Path, image: &str) {
-    done(folder, &["mount", "-q", "--fuse", "--store", "store", image, "mnt"]);
-}
-
 #[test]
 fn an_image_is_mounted_by_its_name() {
     let Some((folder, store, [one, two])) = mountable() else { return };
     let folder = folder.path();
-    mount(folder, TWO);
+    let said = error(&run(folder, &["mount", "--fuse", "--store", "store", TWO, "mnt"]));
+    assert!(said.starts_with(&format!("tesserafs: {TWO}: mounted at ")), "{said}");
     assert!(fs::read(folder.join("mnt/more")).expect("a file") == support::noise(2, 120_000));
     let images = done(folder, &["images", "--store", "store"]);
     let mnt = folder.join("mnt").canonicalize().expect("a path");

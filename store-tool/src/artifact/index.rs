@@ -109,6 +109,16 @@ impl Index {
         self.entries.iter().find(|entry| entry.is_ours && entry.is_for(platform))
     }
 
+    /// Takes from an older index the manifests for which this one has none of the same kind and platform. Those of ordinary images stay first.
+    pub fn keep(&mut self, older: Index) {
+        let is_replaced = |old: &Entry| {
+            self.entries.iter().any(|new| new.is_ours == old.is_ours && new.platform == old.platform)
+        };
+        let kept: Vec<_> = older.entries.into_iter().filter(|old| !is_replaced(old)).collect();
+        self.entries.extend(kept);
+        self.entries.sort_by_key(|entry| entry.is_ours);
+    }
+
     /// Its document.
     pub fn to_document(&self) -> Vec<u8> {
         let manifests: Vec<_> = self.entries.iter().map(|entry| &entry.descriptor).collect();

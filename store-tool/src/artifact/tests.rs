@@ -54,6 +54,29 @@ fn an_index_has_ours_for_each_platform() {
 }
 
 #[test]
+fn an_index_keeps_what_it_has_for_other_platforms() {
+    let arm: Platform = "linux/arm64".parse().expect("a platform");
+    let amd: Platform = "linux/amd64".parse().expect("a platform");
+    let plain = |number, platform| Entry::plain(blob(number, 5), MediaType::ImageManifest.as_ref(), platform);
+    let older = Index {
+        entries: vec![
+            plain(1, &arm),
+            plain(2, &amd),
+            Entry::ours(blob(3, 5), &arm),
+            Entry::ours(blob(4, 5), &amd),
+        ],
+    };
+    let mut index = Index { entries: vec![Entry::ours(blob(5, 5), &amd)] };
+    index.keep(older.clone());
+    let digests: Vec<_> = index.entries.iter().map(|entry| entry.manifest.digest.0[0]).collect();
+    assert_eq!(digests, [1, 2, 5, 3]);
+    let mut index = Index { entries: vec![plain(6, &arm), Entry::ours(blob(7, 5), &arm)] };
+    index.keep(older);
+    let digests: Vec<_> = index.entries.iter().map(|entry| entry.manifest.digest.0[0]).collect();
+    assert_eq!(digests, [6, 2, 7, 4]);
+}
+
+#[test]
 fn broken_manifests_are_refused_by_name() {
     let cases: [(&str, Result<Document, String>); 16] = [
         ("schemaVersion", changed(|m| m["schemaVersion"] = 1.into())),
@@ -125,5 +148,46 @@ fn a_configuration_keeps_all_but_the_layers() {
     assert_eq!(config::platform(&minimal), Ok(platform));
     for broken in ["", "[]", "{}", r#"{"os":"linux"}"#, r#"{"os":"a/b","architecture":"c/d"}"#] {
         assert!(config::platform(broken.as_bytes()).is_err(), "{broken}");
+    }
+}
+
+#[test]
+fn no_document_however_broken_is_more_than_an_error() {
+    let platform = Platform::host();
+    let index = Index { entries: vec![Entry::ours(blob(1, 5), &platform)] }.to_document();
+    let delta = Delta { from: Digest([1; 32]), to: Digest([2; 32]), bundle: blob(3, 5) }.to_manifest();
+    let mut random = 1_u32;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize % below
+    };
+    let letters = b"\"{}[]:,0x9-\\\x1b\xff";
+    for document in [artifact().to_manifest(), index, delta] {
+        for _ in 0..3000 {
+            let mut broken = document.clone();
+            for _ in 0..=next(3) {
+                let at = next(broken.len());
+                match next(3) {
+                    0 => broken[at] = letters[next(letters.len())],
+                    1 => drop(broken.remove(at)),
+                    _ => broken.insert(at, letters[next(letters.len())]),
+                }
+            }
+            match Document::parse(&broken) {
+                Err(error) => assert!(text_is_plain(&error), "{error:?}"),
+                // What is taken can be written, and is the same again.
+                Ok(Document::Image(read)) => {
+                    assert_eq!(Document::parse(&read.to_manifest()), Ok(Document::Image(read)));
+                }
+                Ok(Document::Index(read)) => {
+                    assert!(read.entries.iter().all(|entry| text_is_plain(&entry.platform())));
+                    let again = Document::parse(&read.to_document());
+                    assert!(
+                        matches!(again, Ok(Document::Index(again)) if again.entries.len() == read.entries.len())
+                    );
+                }
+                Ok(_) => (),
+            }
+        }
     }
 }

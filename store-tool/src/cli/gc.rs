@@ -127,7 +127,7 @@ impl RmArgs {
                 Err(error) => later(&chain(&error)),
                 Ok(garbage) => {
                     garbage.kept.iter().for_each(|kept| later(&kept.why));
-                    if !self.quiet {
+                    if !self.quiet && garbage.bytes() > 0 {
                         say(&format!(
                             "{}: {} are free",
                             text::path(store.path()),

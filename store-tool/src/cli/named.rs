@@ -41,5 +41,6 @@ pub(super) fn resolve(request: &mut Request, args: &StoreArgs) -> Result<Option<
     request.options.digest = Some(id);
     request.options.pack_dir.get_or_insert(image.pack_dir);
     request.image = image.path;
+    request.name = Some(text::escape(reference.to_string().as_bytes()));
     Ok(Some(pin))
 }

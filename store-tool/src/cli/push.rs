@@ -23,7 +23,7 @@ Examples:
   tesserafs push --delta-from monday.tess tuesday.tess registry.example/team/app:tuesday
                                   hosts that have monday's image can get tuesday's by a bundle
 
-The name REF is that of an index. The image alone has the same tag with -tesserafs behind it. Blobs that the registry
+The name REF is that of an index, which a push replaces; with --add, it keeps what it has for other platforms. The image alone has the same tag with -tesserafs behind it. Blobs that the registry
 has are not sent again, and an upload that is cut off goes on. An image in one file is one blob: hosts that have
 another one get all of it. After tesserafs pack they share the packs that both images name.
 
@@ -47,6 +47,10 @@ pub(super) struct PushArgs {
     /// An ordinary image for the same index, in an OCI image layout: first of all, for clients that know nothing else
     #[arg(long, value_name = "oci:LAYOUT[:REF]", value_parser = parse_layout)]
     with: Option<OciImage>,
+
+    /// Keep what the index of that name has for other platforms
+    #[arg(long)]
+    add: bool,
 
     /// Push a bundle, too, by which hosts with this image make the new one; its packs are in DIR or beside it
     #[arg(long, value_name = "OLD")]
@@ -80,6 +84,7 @@ impl PushArgs {
             reference: self.reference,
             pack_dir: self.packdir,
             with: self.with,
+            add: self.add,
             delta_from: self.delta_from,
             mount_from: self.mount,
             platform: self.platform.unwrap_or_else(Platform::host),

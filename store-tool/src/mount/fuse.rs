@@ -40,7 +40,7 @@ pub(super) fn run(
     dir: &Path,
     why: Option<&str>,
 ) -> Result<(), String> {
-    let shown = text::path(&request.image);
+    let shown = request.shown();
     check_fuse().map_err(|error| match why {
         Some(why) => format!("{shown}: not mounted: {why}, and not by FUSE: {error}"),
         None => format!("{shown}: not mounted: {error}"),

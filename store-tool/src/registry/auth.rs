@@ -85,7 +85,7 @@ impl Auth {
     pub(super) fn refused(
         &self,
         ticket: &Ticket,
-        response: &Response,
+        challenge: Option<Challenge>,
         hosts: &Hosts,
         base: &Origin,
         url: &str,
@@ -94,14 +94,12 @@ impl Auth {
         if state.generation != ticket.generation {
             return Ok(());
         }
-        let challenges = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
-        let challenge =
-            Challenge::choose(challenges.filter_map(|value| value.to_str().ok())).ok_or_else(|| {
-                Fault::last(format!(
-                    "{}: found status 401 without a challenge that is known, expected Bearer or Basic",
-                    url::shown(url)
-                ))
-            })?;
+        let challenge = challenge.ok_or_else(|| {
+            let url = url::shown(url);
+            Fault::last(format!(
+                "{url}: found status 401 without a challenge that is known, expected Bearer or Basic"
+            ))
+        })?;
         let is_same = matches!((&challenge, &state.challenge), (Challenge::Basic, Some(Challenge::Basic)));
         if is_same && state.header.is_some() {
             return Err(self.denied(&state, url));
@@ -283,6 +281,12 @@ fn parse_token(answer: &[u8]) -> Result<(String, Duration), String> {
 /// Whether an answer is a refusal that a new ticket can change.
 pub(super) fn is_refusal(response: &Response) -> bool {
     response.status().as_u16() == 401
+}
+
+/// The challenge of such a refusal.
+pub(super) fn challenge(response: &Response) -> Option<Challenge> {
+    let headers = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
+    Challenge::choose(headers.filter_map(|value| value.to_str().ok()))
 }
 
 /// The digest that a registry says that it computed.

@@ -12,8 +12,10 @@ use tesserafs_image::{Cancel, Error};
 
 use super::retry::sleep;
 
-/// Requests a second at first, and at most.
-const RATE_MAX: f64 = 200.0;
+/// Requests a second at first, and at most: more than threads ask for.
+const RATE_MAX: f64 = 2000.0;
+/// What is believed to be too much when a host first says that it is busy.
+const RATE_BUSY: f64 = 100.0;
 /// At least, however busy the host is.
 const RATE_MIN: f64 = 0.5;
 /// Requests at once after a pause.
@@ -99,8 +101,7 @@ impl State {
             return;
         }
         self.halved = Some(now);
-        // The rate that a host allows is rather what it just answered than what this one may ask at most.
-        self.rate = (self.rate.min(RATE_MAX / 4.0) / 2.0).max(RATE_MIN);
+        self.rate = (self.rate.min(RATE_BUSY) / 2.0).max(RATE_MIN);
         // Nor does it get at once what was saved up.
         (self.tokens, self.filled) = (0.0, now);
     }
@@ -121,9 +122,9 @@ mod tests {
     fn a_busy_host_gets_fewer_requests_and_more_again_later() {
         let bucket = Bucket::new();
         let mut now = Instant::now();
-        let first = let_through(&bucket, now, 1);
-        assert!((200..=217).contains(&first), "{first}");
-        for expected in [25, 12, 6] {
+        // As often as it is asked.
+        assert_eq!(let_through(&bucket, now, 1), 1000);
+        for expected in [50, 25, 12, 6] {
             now += Duration::from_secs(2);
             // Eight threads are told at once.
             (0..8).for_each(|_| bucket.lock().busy(now, None));

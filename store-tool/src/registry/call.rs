@@ -170,6 +170,14 @@ fn said(response: &mut Response) -> String {
     }
 }
 
+/// Reads a short body to its end, though nobody wants it: its connection is free for the next request then.
+pub(super) fn drain(mut response: Response) {
+    let len = text_of(&response, &header::CONTENT_LENGTH).and_then(|len| len.parse::<u64>().ok());
+    if len.is_some_and(|len| len <= SAID_MAX) {
+        let _ = response.body_mut().as_reader().take(SAID_MAX + 1).read_to_end(&mut Vec::new());
+    }
+}
+
 /// Reads a body of `max` bytes at most.
 pub(super) fn read_all(url: &str, mut response: Response, max: u64) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,27 +24,29 @@ use tesserafs_image::{text, Error};
 use super::options::Options;
 
 /// The places, for messages.
-pub const PLACES: &str = "podman login or docker login makes them";
+pub(super) const PLACES: &str = "podman login or docker login makes them";
 
 /// How long a helper may think: it can ask its user.
 const HELPER_TIME: Duration = Duration::from_secs(60);
+/// How long its output may stay open when it has ended.
+const PIPE_TIME: Duration = Duration::from_secs(2);
 /// Bytes of a file or of a helper's answer.
 const FILE_MAX: u64 = 4 << 20;
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub(super) struct Credentials {
     /// The name; empty with a token.
-    pub user: String,
+    pub(super) user: String,
     /// What proves it.
-    pub secret: Secret,
+    pub(super) secret: Secret,
     /// The file or the helper that had it.
-    pub source: String,
+    pub(super) source: String,
 }
 
 /// What proves a name.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
+pub(super) enum Secret {
     /// A password.
     Password(String),
     /// A token that a token server gives others for.
@@ -52,7 +55,7 @@ pub enum Secret {
 
 impl Credentials {
     /// Whose they are and from where, without the secret.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         let whose = if self.user.is_empty() {
             String::new()
         } else {
@@ -70,7 +73,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// Finds the credentials for a repository of a registry. The first file that has some counts.
-pub fn find(host: &str, repository: &str, options: &Options) -> Result<Option<Credentials>, Error> {
+pub(super) fn find(host: &str, repository: &str, options: &Options) -> Result<Option<Credentials>, Error> {
     if let Some(path) = &options.authfile {
         return Search { host, repository, path, options }.in_file(true);
     }
@@ -280,9 +283,12 @@ fn run(name: &str, key: &str, options: &Options) -> Result<(bool, Vec<u8>), Fail
     // A helper that does not read it says so by its status.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(key.as_bytes()));
     let output = child.stdout.take();
-    let reader = thread::spawn(move || {
+    let (send, answer) = mpsc::channel();
+    thread::spawn(move || {
         let mut said = Vec::new();
-        output.map_or(Ok(0), |output| output.take(FILE_MAX).read_to_end(&mut said)).map(|_| said)
+        let read = output.map_or(Ok(0), |output| output.take(FILE_MAX).read_to_end(&mut said));
+        // Nobody waits any more for what comes too late.
+        let _ = send.send(read.map(|_| said));
     });
     let until = Instant::now() + HELPER_TIME;
     let status = loop {
@@ -298,7 +304,9 @@ fn run(name: &str, key: &str, options: &Options) -> Result<(bool, Vec<u8>), Fail
         }
         thread::sleep(Duration::from_millis(5));
     };
-    let said = reader.join().map_err(|_| Failed::Said("was not understood".into()))?.map_err(failed)?;
+    // A process that a helper leaves behind can have its end of the pipe.
+    let said = answer.recv_timeout(PIPE_TIME).map_err(|_| Failed::Said("did not close its output".into()))?;
+    let said = said.map_err(failed)?;
     Ok((status.success(), said))
 }
 

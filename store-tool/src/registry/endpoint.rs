@@ -11,8 +11,8 @@ use tesserafs_image::hash::sha256;
 use tesserafs_image::{text, Error};
 use ureq::http::{header, Method};
 
-use super::auth::{is_refusal, Auth};
-use super::call::{read_all, text_of, unexpected, Call, Content, Response};
+use super::auth::{challenge, is_refusal, Auth};
+use super::call::{drain, read_all, text_of, unexpected, Call, Content, Response};
 use super::fault::Fault;
 use super::hosts::Hosts;
 use super::options::Options;
@@ -150,11 +150,17 @@ impl Endpoint {
         let by_tls = match ask(&tls) {
             Err(fault @ (Fault::Passing(_) | Fault::Last(_))) => fault,
             Err(fault) => return Err(fault),
-            Ok(_) => return Ok(tls),
+            Ok(answer) => {
+                drain(answer);
+                return Ok(tls);
+            }
         };
         // A server that speaks TLS answers 400 to what is none.
         match ask(&plain) {
-            Ok(answer) if answer.status().as_u16() != 400 => Ok(plain),
+            Ok(answer) if answer.status().as_u16() != 400 => {
+                drain(answer);
+                Ok(plain)
+            }
             _ => Err(by_tls),
         }
     }
@@ -172,7 +178,9 @@ impl Endpoint {
             if !is_refusal(&response) {
                 return Ok(response);
             }
-            self.auth.refused(&ticket, &response, &self.hosts, &base, &call.url)?;
+            let challenge = challenge(&response);
+            drain(response);
+            self.auth.refused(&ticket, challenge, &self.hosts, &base, &call.url)?;
             if matches!(call.content, Content::Stream(..)) {
                 // Its bytes are gone.
                 return Err(Fault::Passing(format!(
@@ -201,6 +209,7 @@ impl Endpoint {
                 return Ok((response, url));
             }
             url = self.location(&url, &response)?;
+            drain(response);
         }
         Err(Fault::last(format!("{}: found more than {REDIRECTS_MAX} redirects", url::shown(&url))))
     }

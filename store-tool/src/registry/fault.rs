@@ -33,7 +33,7 @@ impl Fault {
     /// A transport that failed.
     pub(super) fn transport(url: &str, error: &ureq::Error) -> Self {
         let said = text::escape(error.to_string().as_bytes());
-        if let Some(why) = of_certificates(&said) {
+        if let Some(why) = of_tls(&said) {
             return Self::Last(format!("{url}: {why}"));
         }
         let why = format!("{url}: {said}");
@@ -56,8 +56,11 @@ impl Fault {
     }
 }
 
-/// What OpenSSL says of certificates, in words. They do not become better ones.
-fn of_certificates(said: &str) -> Option<String> {
+/// What OpenSSL says that does not pass, in words.
+fn of_tls(said: &str) -> Option<String> {
+    if said.contains("SSL routines") && said.contains("wrong version number") {
+        return Some("the server does not speak TLS; --plain-http reaches it without".into());
+    }
     if !said.contains("SSL routines") || !said.contains("certificate") {
         return None;
     }
@@ -77,5 +80,27 @@ fn of_certificates(said: &str) -> Option<String> {
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         Self::Stop(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_openssl_says_of_certificates_is_told_in_words() {
+        let verify = "native-tls: error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:\
+                      ../ssl/statem/statem_clnt.c:1889: (unable to get local issuer certificate)";
+        let said = of_tls(verify).expect("words");
+        assert_eq!(
+            said,
+            "the certificate of the server is not trusted here (unable to get local issuer certificate); --ca trusts others, too"
+        );
+        let alert = "io: error:0A000412:SSL routines:ssl3_read_bytes:sslv3 alert bad certificate:../ssl/record/rec_layer_s3.c:1601:";
+        assert!(of_tls(alert).expect("words").contains("--client-cert"));
+        let plain = "native-tls: error:0A00010B:SSL routines:ssl3_get_record:wrong version number:../ssl/record/ssl3_record.c:350:";
+        assert!(of_tls(plain).expect("words").contains("--plain-http"));
+        assert_eq!(of_tls("io: Connection refused (os error 111)"), None);
+        assert_eq!(of_tls("io: a certificate of something else"), None);
     }
 }

@@ -53,7 +53,16 @@ impl Repository {
     ) -> Result<(), Error> {
         self.will_write();
         let endpoint = self.origin();
-        let session = Session { endpoint, blob: *blob, bytes, url: None, offset: 0, is_sure: true, chunk: 1 };
+        let session = Session {
+            endpoint,
+            blob: *blob,
+            bytes,
+            url: None,
+            offset: 0,
+            is_sure: true,
+            chunk: 1,
+            losses: 0,
+        };
         session.run(told).map_err(into_error)
     }
 
@@ -130,6 +139,8 @@ struct Session<'a> {
     /// Whether it has so many: not after a failure.
     is_sure: bool,
     chunk: u64,
+    /// How often it lost bytes that it had.
+    losses: u32,
 }
 
 impl Session<'_> {
@@ -138,6 +149,7 @@ impl Session<'_> {
         let mut most = 0;
         loop {
             self.endpoint.options().cancel.check()?;
+            let before = self.offset;
             match self.step() {
                 Ok(true) => {
                     told(self.blob.len);
@@ -149,10 +161,11 @@ impl Session<'_> {
                     patience.wait(fault)?;
                 }
             }
-            // A registry that loses what it had does not get it for ever.
-            if self.is_sure && self.offset > most {
-                most = self.offset;
+            if self.is_sure && self.offset > before {
                 patience.progress();
+            }
+            if self.offset > most {
+                most = self.offset;
                 told(most);
             }
         }
@@ -197,10 +210,19 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// The registry has less than it said before. It does not get the same bytes for ever.
+    fn lost(&mut self, why: String) -> Fault {
+        self.losses += 1;
+        if self.losses >= self.endpoint.options().tries {
+            return Fault::Last(format!("{why}; it lost what it had {} times", self.losses));
+        }
+        Fault::Passing(why)
+    }
+
     /// Forgets the session.
     fn begin_again(&mut self, why: String) -> Fault {
         (self.url, self.offset) = (None, 0);
-        Fault::Passing(why)
+        self.lost(why)
     }
 
     /// Asks how much the registry has; whether it has all of the blob, since the request that ended the session succeeded after all.
@@ -213,7 +235,13 @@ impl Session<'_> {
                 self.url = Some(self.next(url, &response)?);
                 match had.filter(|had| *had <= self.blob.len) {
                     Some(had) => {
-                        (self.offset, self.is_sure) = (had, true);
+                        let before = std::mem::replace(&mut self.offset, had);
+                        self.is_sure = true;
+                        if had < before {
+                            return Err(
+                                self.lost(format!("{}: found {had} bytes, expected {before}", shown(url)))
+                            );
+                        }
                         Ok(false)
                     }
                     None => Err(self.begin_again(format!("{}: found no Range, expected 0-N", shown(url)))),
@@ -247,12 +275,12 @@ impl Session<'_> {
                         self.begin_again(format!("{}: found {had} bytes, expected {end}", shown(&url)))
                     );
                 }
-                let had_all = had == end;
-                self.offset = had;
-                if had_all {
+                let before = std::mem::replace(&mut self.offset, had);
+                if had == end {
                     return Ok(());
                 }
-                Err(Fault::Passing(format!("{}: found {had} bytes, expected {end}", shown(&url))))
+                let why = format!("{}: found {had} bytes, expected {end}", shown(&url));
+                Err(if had < before { self.lost(why) } else { Fault::Passing(why) })
             }
             // What it has is not what was thought.
             416 => Err(Fault::Passing(format!("{}: found status 416, expected 202", shown(&url)))),

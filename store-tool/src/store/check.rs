@@ -173,7 +173,9 @@ impl Check<'_> {
                     if let Err(why) = self.image(&artifact) {
                         self.error(
                             path,
-                            format!("{why}; `tesserafs pull {shown}` fetches what is lacking"),
+                            format!(
+                                "{why}; `tesserafs fsck --remove` and then `tesserafs pull {shown}` mend it"
+                            ),
                             None,
                         );
                     }

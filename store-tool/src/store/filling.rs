@@ -191,7 +191,7 @@ impl Filling<'_> {
         for name in self.dir.names()? {
             self.dir.remove(name)?;
         }
-        self.store.filling.remove_dir(self.dir.path().file_name().unwrap_or_default())?;
+        // The directory goes when this is dropped.
         Ok(self.store.blobs.path().to_owned())
     }
 
@@ -203,6 +203,13 @@ impl Filling<'_> {
     /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+impl Drop for Filling<'_> {
+    /// Of a run that has begun nothing there is nothing left.
+    fn drop(&mut self) {
+        let _ = self.store.filling.remove_dir(self.dir.path().file_name().unwrap_or_default());
     }
 }
 

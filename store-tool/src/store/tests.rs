@@ -134,6 +134,18 @@ fn bytes_of_an_earlier_run_are_there() {
 }
 
 #[test]
+fn a_run_that_begins_nothing_leaves_nothing() {
+    let (_folder, store) = store();
+    let using = using(&store);
+    drop(filling(&using, &ID));
+    assert_eq!(names(&store.path().join("filling")).len(), 0);
+    let begun = filling(&using, &ID);
+    unfinished(&begun, &sha256(b"bytes"), 5);
+    drop(begun);
+    assert_eq!(names(&store.path().join("filling")), [ID.to_string()]);
+}
+
+#[test]
 fn two_images_fill_one_pack_each_for_itself() {
     let (_folder, store) = store();
     let using = using(&store);

@@ -30,6 +30,7 @@ fn a_token_is_got_once_and_again_when_it_ends() {
     assert_eq!(tokens_asked(&seen), 3);
     // 12 ranges, three refusals and three tokens.
     assert_eq!(seen.len(), 18);
+    assert!(seen.iter().all(|one| one.connection == seen[0].connection), "{seen:?}");
     let asked = seen.iter().find(|seen| seen.target.starts_with("/token")).expect("a token");
     assert!(
         asked.target.contains("service=a%20registry") && asked.target.contains("repository:team/app:pull")

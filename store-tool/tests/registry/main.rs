@@ -27,7 +27,7 @@ fn options() -> Options {
         tries: 4,
         first_wait: Duration::from_millis(2),
         connect: Duration::from_secs(5),
-        silence: Duration::from_millis(700),
+        silence: Duration::from_secs(2),
         // No credentials of whoever runs the tests.
         authfile: Some("/dev/null".into()),
         plain_http: true,

@@ -86,7 +86,7 @@ fn a_dead_or_slow_target_is_a_failure_that_can_pass() {
     assert!(error.contains(&dead), "{error}");
 
     let (registry, other, there) = redirecting(&all);
-    other.wrong("GET", "/blobs/", 1, Wrong::Silent(Duration::from_secs(2)));
+    other.wrong("GET", "/blobs/", 1, Wrong::Silent(Duration::from_secs(12)));
     read(&open(&registry, &options()), &there, 0..10, &all).expect("at the second attempt");
 }
 

@@ -25,7 +25,13 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     registry.wrong("GET", "/blobs/", 1, Wrong::Cut(100_000));
     read(&open(&registry, &trusting), &there, 10..290_000, &all).expect("by TLS");
 
+    // Without a cut one connection serves all, the question whether it is TLS, too.
     registry.seen();
+    let repository = open(&registry, &trusting);
+    (0..5).for_each(|at| drop(read(&repository, &there, at..at + 10, &all).expect("by TLS")));
+    let seen = registry.seen();
+    assert!(seen.len() == 6 && seen.iter().all(|one| one.connection == seen[0].connection), "{seen:?}");
+
     let error = sentence(
         &read(&open(&registry, &Options { plain_http: false, ..options() }), &there, 0..10, &all)
             .expect_err("not trusted"),

@@ -78,6 +78,27 @@ fn an_upload_that_is_forgotten_begins_again() {
 }
 
 #[test]
+fn a_registry_that_loses_what_it_had_does_not_get_it_for_ever() {
+    let bytes = noise(LEN);
+    let registry = Registry::new();
+    // The first chunk is taken, the second one ends the session, each time.
+    for _ in 0..10 {
+        registry.wrong_after("PATCH", "/uploads/", 1, 1, Wrong::Status(404, Vec::new(), String::new()));
+    }
+    let error = sentence(&uploaded(&registry, &options(), &bytes).expect_err("lost"));
+    assert!(error.contains("it lost what it had 4 times"), "{error}");
+}
+
+#[test]
+fn a_chunk_that_is_not_wanted_is_not_sent() {
+    let registry = Registry::new();
+    registry.wrong("PATCH", "/uploads/", usize::MAX, Wrong::Status(413, Vec::new(), "<html>".into()));
+    let error = sentence(&uploaded(&registry, &options(), &noise(LEN)).expect_err("too large"));
+    assert!(error.contains("found status 413, expected 202"), "{error}");
+    assert_eq!(registry.seen().iter().map(|seen| seen.body).sum::<u64>(), 0);
+}
+
+#[test]
 fn a_registry_refuses_wrong_bytes_and_that_is_told() {
     let registry = Registry::new();
     let wrong = Blob { digest: sha256(b"other"), len: 5 };

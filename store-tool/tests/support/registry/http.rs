@@ -103,6 +103,7 @@ fn one<C: Read + Write>(state: &State, input: &mut BufReader<C>, connection: u64
         input.read_exact(&mut request.body)?;
     }
     lock(&state.seen).push(Seen {
+        wrong: wrong.is_some(),
         method: request.method.clone(),
         target: request.target.clone(),
         range: request.header("range").or(request.header("content-range")).map(str::to_owned),

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openssl::ssl::SslAcceptor;
 
@@ -37,6 +37,7 @@ pub(crate) struct State {
     pub(crate) manifests: Mutex<HashMap<String, (String, Vec<u8>)>>,
     uploads: Mutex<HashMap<u64, Vec<u8>>>,
     rules: Mutex<Vec<Rule>>,
+    limit: Mutex<Option<Limit>>,
     seen: Mutex<Vec<Seen>>,
     access: Mutex<Access>,
     tokens: Mutex<Vec<String>>,
@@ -67,6 +68,8 @@ pub(crate) enum Access {
 /// A request that came.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {
+    /// Whether it was done wrong.
+    pub(crate) wrong: bool,
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
@@ -105,6 +108,14 @@ pub(crate) enum Wrong {
     LoseChunk,
     /// Sends this header, too.
     Header(&'static str, String),
+}
+
+/// A rate of requests that a registry allows.
+struct Limit {
+    /// Requests a second.
+    rate: f64,
+    tokens: f64,
+    filled: Instant,
 }
 
 struct Rule {
@@ -213,6 +224,11 @@ impl Registry {
         lock(&self.state.rules).push(Rule { method, part: part.to_owned(), skip, times, wrong });
     }
 
+    /// From here on answers 429 to requests beyond so many a second.
+    pub(crate) fn limit(&self, rate: f64) {
+        *lock(&self.state.limit) = Some(Limit { rate, tokens: rate, filled: Instant::now() });
+    }
+
     /// From here on does nothing wrong.
     pub(crate) fn right(&self) {
         lock(&self.state.rules).clear();
@@ -240,6 +256,15 @@ impl Drop for Registry {
 impl State {
     /// What is to be done wrongly with a request.
     fn rule(&self, request: &Request) -> Option<Wrong> {
+        if let Some(limit) = &mut *lock(&self.limit) {
+            let passed = limit.filled.elapsed().as_secs_f64();
+            limit.tokens = (limit.tokens + passed * limit.rate).min(limit.rate);
+            limit.filled = Instant::now();
+            if limit.tokens < 1.0 {
+                return Some(Wrong::Status(429, Vec::new(), String::new()));
+            }
+            limit.tokens -= 1.0;
+        }
         let mut rules = lock(&self.rules);
         let applies = |rule: &&mut Rule| {
             rule.times > 0 && rule.method == request.method && request.target.contains(&rule.part)
