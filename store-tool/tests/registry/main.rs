@@ -6,6 +6,7 @@
 mod registry;
 
 mod auth;
+mod garbage;
 mod read;
 mod redirect;
 mod tls;
