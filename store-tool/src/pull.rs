@@ -127,6 +127,7 @@ impl Pull<'_> {
         if let Some(candidate) = candidates.first().filter(|best| best.bundle.len <= artifact.image.len) {
             report.delta = delta::take(self, candidate)?;
         }
+        let before = self.fetcher.fetched();
         let image = match self.filling.file(&artifact.image.digest, artifact.image.len)? {
             Slot::Complete(path) => Source::open(&path)?,
             Slot::Unfinished(file) => {
@@ -134,6 +135,7 @@ impl Pull<'_> {
                 Source::open(file.path())?
             }
         };
+        let mut of_image = self.fetcher.fetched() - before;
         let sb = check_image(artifact, &image)?.sb;
         self.check_signer(&image)?;
 
@@ -151,13 +153,14 @@ impl Pull<'_> {
         let copied = local::copy(self, &image, &sb, &mut lacking)?;
         (report.copied_bytes, report.encoded_bytes) = (copied.stored, copied.encoded);
         for file in lacking.files {
-            let line = format!("{} sha256:{}", file.what, file.blob.digest);
+            let line = format!("{} sha256:{} ({})", file.what, file.blob.digest, text::size(file.blob.len));
             let before = self.fetcher.fetched();
             self.fetcher.fetch(file.blob, &file.unfinished, &file.pieces)?;
-            let bytes = text::size(self.fetcher.fetched() - before);
+            // The image file is the first one, if it was lacking.
+            let bytes = self.fetcher.fetched() - before + std::mem::take(&mut of_image);
             self.finish(file)?;
             if self.request.lines {
-                say(&format!("{line}: fetched {bytes}"));
+                say(&format!("{line}: fetched {}", text::size(bytes)));
             }
         }
         report.fetched_bytes = self.fetcher.fetched();

@@ -64,18 +64,18 @@ fn bad(artifact: &Artifact, file: &Unfinished) -> Result<Vec<Range<u64>>, Error>
     if check_prefix::<Sha2>(&block).ok() != Some(artifact.image_id) {
         // Without pack 0 the file is small, and all of it is asked for at once.
         let is_shared = !artifact.packs.is_empty();
-        return Ok(vec![0..if is_shared { file.len() } else { BLOCK_BYTES }]);
+        return Ok(first(if is_shared { file.len() } else { BLOCK_BYTES }));
     }
     let sb = match SuperBlock::parse(&block) {
         Ok(sb) => sb,
         // The image ID proves 512 bytes of it. The rest may have come wrong.
         Err(error) if block_is_proven(&block) => return Err(refuse(error.to_string())),
-        Err(_) => return Ok(vec![0..BLOCK_BYTES]),
+        Err(_) => return Ok(first(BLOCK_BYTES)),
     };
     if sb.file_bytes() != file.len() {
         // The length of the signature is not proven, so this may come from it.
         return match sb.layout.image_bytes <= file.len() {
-            true => Ok(vec![0..BLOCK_BYTES]),
+            true => Ok(first(BLOCK_BYTES)),
             false => Err(refuse(format!("found {} bytes, expected {}", file.len(), sb.file_bytes()))),
         };
     }
@@ -88,6 +88,11 @@ fn bad(artifact: &Artifact, file: &Unfinished) -> Result<Vec<Range<u64>>, Error>
         bad.push(end..file.len());
     }
     Ok(bad)
+}
+
+/// One range: the first bytes.
+fn first(bytes: u64) -> Vec<Range<u64>> {
+    std::iter::once(0..bytes).collect()
 }
 
 /// Whether all of the block is what the prefix says: nothing behind it is set.
