@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use tesserafs_format::limits::{NAME_ALIGN, NAME_MAX, XATTR_LIST_MAX, XATTR_NAME_MAX};
+use tesserafs_format::limits::{ANNOTATION_KEY_MAX, NAME_ALIGN, NAME_MAX, XATTR_LIST_MAX, XATTR_NAME_MAX};
 use tesserafs_format::{
     Directory, Dirent, FileKind, FormatError, Image, Ino, Inode, Place, Rule, XattrSetIndex,
 };
@@ -14,6 +14,9 @@ use tesserafs_format::{
 use crate::error::{Broken, Error};
 use crate::metadata::VerifiedMetadata;
 use crate::text;
+
+/// Bytes of an annotation that are read at once.
+const PIECE: u64 = 1 << 16;
 
 /// An xattr: name and value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
@@ -48,6 +51,39 @@ impl<'a> Unchecked<'a> {
         let mut target = vec![0; len as usize];
         self.of(self.image.target(inode.ino, offset, &mut target))?;
         Ok(target)
+    }
+
+    /// The value of the annotation of that key, of `max` bytes at most; nothing where there is none.
+    pub fn annotation(&self, key: &[u8], max: u32) -> Result<Option<Vec<u8>>, Error> {
+        for number in 0..self.image.sb.layout.annotations.records() {
+            let index = u32::try_from(number).unwrap_or(u32::MAX);
+            let annotation = self.of(self.image.annotation(index))?;
+            let mut buf = [0; ANNOTATION_KEY_MAX as usize];
+            let found = &mut buf[..annotation.key_len as usize];
+            self.of(self.image.annotation_bytes(index, annotation.key_offset, found))?;
+            if *found != *key {
+                continue;
+            }
+            let len = annotation.value_len;
+            if len > max {
+                let (path, key) = (text::path(self.path), text::escape(key));
+                return Err(Error::Refused(format!(
+                    "{path}: the annotation {key} has {len} bytes, expected {max} at most"
+                )));
+            }
+            // The table has these bytes; whether it is there, its first read tells before memory is taken for all.
+            let mut value = Vec::new();
+            let (mut at, end) = (annotation.value_offset(), annotation.value_offset() + u64::from(len));
+            while at < end {
+                let len = (end - at).min(PIECE);
+                let start = value.len();
+                value.resize(start + len as usize, 0);
+                self.of(self.image.annotation_bytes(index, at, &mut value[start..]))?;
+                at += len;
+            }
+            return Ok(Some(value));
+        }
+        Ok(None)
     }
 
     /// The xattrs, in their order.

@@ -5,10 +5,19 @@
 mod bundle;
 mod compose;
 mod diff;
+mod export;
 mod forms;
+mod fsck;
+mod gc;
+mod images;
 mod made;
+mod named;
+mod pull;
+mod push;
+mod registry;
 mod repair;
 mod sbom;
+mod store;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -22,9 +31,16 @@ use tesserafs_image::{text, Error};
 use self::bundle::{ApplyArgs, BundleArgs};
 use self::compose::ComposeArgs;
 use self::diff::DiffArgs;
+use self::export::ExportArgs;
 use self::forms::{PackArgs, UnpackArgs};
+use self::fsck::FsckArgs;
+use self::gc::{GcArgs, RmArgs};
+use self::images::ImagesArgs;
+use self::pull::PullArgs;
+use self::push::PushArgs;
 use self::repair::RepairArgs;
 use self::sbom::SbomArgs;
+use self::store::StoreArgs;
 use crate::daemon::{self, Flags, Job};
 use crate::mount::{self, Driver, Request};
 use crate::options::Options;
@@ -38,13 +54,19 @@ Examples:
   tesserafs apply monday.tess update tuesday.tess
   tesserafs compose app.tess base.tess libraries.tess code.tess
   tesserafs diff monday.tess tuesday.tess
+  tesserafs images
+  tesserafs rm registry.example/app:1
+  tesserafs gc
+  tesserafs export registry.example/app:2 app.tess
   tesserafs pack --packdir packs/ shared.tess root.tess
+  tesserafs pull registry.example/team/app:1
+  tesserafs push root.tess registry.example/team/root:12
   tesserafs repair root.tess --from backup.tess
   tesserafs sbom --check root.tess
   tesserafs unpack root.tess shared.tess
   tesserafs mount --help          options, more examples and the exit status of a verb
 
-Exit status of each verb but diff and sbom: 0 done; 1 not done, and standard error says why; 2 usage error.";
+Exit status of each verb but diff, fsck and sbom: 0 done; 1 not done, and standard error says why; 2 usage error.";
 
 /// Works with images of tesserafs.
 #[derive(Debug, Parser)]
@@ -62,8 +84,15 @@ enum Verb {
     Bundle(BundleArgs),
     Compose(ComposeArgs),
     Diff(DiffArgs),
+    Export(ExportArgs),
+    Fsck(FsckArgs),
+    Gc(GcArgs),
+    Images(ImagesArgs),
     Pack(PackArgs),
+    Pull(Box<PullArgs>),
+    Push(Box<PushArgs>),
     Repair(RepairArgs),
+    Rm(RmArgs),
     Sbom(SbomArgs),
     Unpack(UnpackArgs),
     #[command(hide = true)]
@@ -76,6 +105,7 @@ Examples:
   tesserafs mount --fuse --foreground root.tess mnt/
   tesserafs mount --cert signer.pem root.tess mnt/   signed by this signer, or not at all
   tesserafs mount --digest sha256:... root.tess mnt/ this image and no other
+  tesserafs mount registry.example/app:1 mnt/        from the store, by the image ID that its manifest has
 
 By FUSE a daemon serves the image, and ends when it is unmounted. One that is killed leaves a mount whose files
 cannot be reached (\"Transport endpoint is not connected\"), until that is unmounted, too.
@@ -86,7 +116,8 @@ Exit status: 0 mounted; 1 not mounted, and standard error says why; 2 usage erro
 #[derive(Args, Debug)]
 #[command(after_help = MOUNT_HELP)]
 struct MountArgs {
-    /// The image: a regular file or a block device
+    /// The image: a regular file or a block device, or the name of an image that was pulled. A path that exists is
+    /// taken for a path, and so is one that begins with / or ./
     image: PathBuf,
 
     /// The directory
@@ -131,6 +162,9 @@ struct MountArgs {
     /// Do not say by what it is mounted
     #[arg(long, short)]
     quiet: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 const UMOUNT_HELP: &str = "\
@@ -198,6 +232,14 @@ impl ServeArgs {
 }
 
 impl MountArgs {
+    fn run(mut self) -> Result<(), String> {
+        let store = std::mem::take(&mut self.store);
+        let mut request = self.into_request().map_err(|error| chain(&error))?;
+        // Held until the mount keeps the image itself, and in the foreground until it ends.
+        let _pin = named::resolve(&mut request, &store)?;
+        mount::run(&request)
+    }
+
     fn into_request(self) -> Result<Request, Error> {
         let mut options =
             Options { digest: self.digest, certs: self.cert, pack_dir: self.packdir, ..Options::default() };
@@ -212,6 +254,7 @@ impl MountArgs {
         };
         Ok(Request {
             image: self.image,
+            name: None,
             dir: self.dir,
             driver,
             options,
@@ -291,6 +334,7 @@ impl HelperArgs {
         }
         Ok(Request {
             image: self.image,
+            name: None,
             dir: self.dir,
             driver: Driver::Fuse,
             options,
@@ -317,15 +361,24 @@ pub fn main() -> ExitCode {
             Verb::Diff(args) => {
                 return crate::diff::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
             }
+            Verb::Fsck(args) => {
+                return args.run().map(u8::from).map_err(|error| (2, error));
+            }
             Verb::Sbom(args) => {
                 return crate::sbom::run(&args.into_request()).map(u8::from).map_err(|error| (2, error));
             }
             Verb::Apply(args) => args.run(),
             Verb::Bundle(args) => args.run(),
             Verb::Compose(args) => args.run(),
-            Verb::Mount(args) => mount(args.into_request()),
+            Verb::Export(args) => args.run(),
+            Verb::Gc(args) => args.run(),
+            Verb::Images(args) => args.run(),
+            Verb::Mount(args) => args.run(),
             Verb::Pack(args) => args.run(),
+            Verb::Pull(args) => args.run(),
+            Verb::Push(args) => args.run(),
             Verb::Repair(args) => args.run(),
+            Verb::Rm(args) => args.run(),
             Verb::Unpack(args) => args.run(),
             Verb::Serve(args) => {
                 let job = args.into_job();

@@ -10,16 +10,24 @@
 //! - [`daemon`]: the process that serves it, and [`fuse`] its answers; [`log`]: what it reports;
 //! - [`umount`]: the end of either.
 //!
+//! And those in which an image meets a registry:
+//!
+//! - [`mod@reference`]: its name there; [`artifact`]: the documents that describe it;
+//! - [`registry`]: one repository, read and written over HTTP; [`push`]: what brings an image there, and [`pull`] here;
+//! - [`store`]: the images of this host; [`export`]: one of them as one file.
+//!
 //! [`diff`] compares images, [`sbom`] says which packages are in one; to convert them is [`mkfs_tesserafs::convert`], and to repair them
 //! [`mkfs_tesserafs::repair`].
 
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 mod attach;
 pub mod cli;
 mod confine;
 pub mod daemon;
 pub mod diff;
+pub mod export;
 pub mod fuse;
 pub mod head;
 pub mod kernel;
@@ -27,7 +35,12 @@ pub mod log;
 pub mod mount;
 mod mountinfo;
 pub mod options;
+pub mod pull;
+pub mod push;
+pub mod reference;
+pub mod registry;
 pub mod sbom;
+pub mod store;
 pub mod umount;
 
 /// The name of the program in its messages.

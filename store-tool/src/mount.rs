@@ -32,6 +32,8 @@ pub enum Driver {
 pub struct Request {
     /// The image.
     pub image: PathBuf,
+    /// What messages call it, where that is not its path.
+    pub name: Option<String>,
     /// Where it is to be mounted.
     pub dir: PathBuf,
     /// By what.
@@ -48,9 +50,16 @@ pub struct Request {
     pub fake: bool,
 }
 
+impl Request {
+    /// The image, as messages call it.
+    fn shown(&self) -> String {
+        self.name.clone().unwrap_or_else(|| text::path(&self.image))
+    }
+}
+
 /// Mounts an image. The error names what cannot be mounted, and why.
 pub fn run(request: &Request) -> Result<(), String> {
-    let image = text::path(&request.image);
+    let image = request.shown();
     let of_image = |error: &dyn std::error::Error| format!("{image}: {}", chain(error));
     let source = Source::open(&request.image).map_err(|error| chain(&error))?;
     let wanted = wanted(&request.options).map_err(|error| chain(&error))?;
@@ -102,7 +111,7 @@ fn by_kernel(request: &Request, head: &Head, dir: &Path) -> Result<(), Refusal> 
     let pack_dir = has_packs.then(|| pack_dir(options, &image)).transpose().map_err(Refusal::of)?;
     kernel::mount(&image, dir, is_pinned.then_some(head.id), pack_dir.as_deref(), options)?;
     if !request.quiet {
-        say(&format!("{}: mounted at {} by the kernel driver", text::path(&request.image), text::path(dir)));
+        say(&format!("{}: mounted at {} by the kernel driver", request.shown(), text::path(dir)));
     }
     Ok(())
 }
@@ -117,5 +126,5 @@ fn pack_dir(options: &Options, image: &Path) -> io::Result<PathBuf> {
 }
 
 fn refused(request: &Request, refusal: &Refusal) -> String {
-    format!("{}: the kernel driver: {}", text::path(&request.image), refusal.reason)
+    format!("{}: the kernel driver: {}", request.shown(), refusal.reason)
 }

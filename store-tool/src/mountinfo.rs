@@ -29,6 +29,8 @@ pub(crate) struct Mount {
     pub(crate) dir: PathBuf,
     /// The type of its filesystem.
     pub(crate) kind: String,
+    /// What it was mounted from.
+    pub(crate) source: OsString,
 }
 
 /// A directory as a path found it, and what is mounted there.
@@ -74,7 +76,12 @@ fn mount_of(open: &OwnedFd) -> io::Result<u64> {
 
 fn list() -> Result<Vec<Mount>, String> {
     let list = "/proc/self/mountinfo";
-    let mounts = fs::read(list).map_err(|error| format!("{list}: {error}"))?;
+    of(Path::new(list)).map_err(|error| format!("{list}: {error}"))
+}
+
+/// The mounts that a process sees, by its file `mountinfo`.
+pub(crate) fn of(list: &Path) -> io::Result<Vec<Mount>> {
+    let mounts = fs::read(list)?;
     Ok(mounts.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
@@ -84,8 +91,10 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
     let dir = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount { id, device, dir, kind: String::from_utf8_lossy(kind).into_owned() })
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+    let source = OsString::from_vec(unescape(fields.next()?));
+    Some(Mount { id, device, dir, kind, source })
 }
 
 /// Names have space, tab, newline and backslash as `\ooo`.
@@ -115,6 +124,7 @@ mod tests {
         let mount = parse(line).expect("a mount");
         assert_eq!((mount.id, mount.device.as_str()), (51, "0:40"));
         assert_eq!((mount.dir, mount.kind.as_str()), (PathBuf::from(r"/tmp/a b\c"), BY_FUSE));
+        assert_eq!(mount.source, "/x/y z");
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"51 27 0:40 / /tmp ro"), None);
     }

@@ -4,14 +4,12 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use mkfs_tesserafs::config::{default_profile, Config, SourcePath};
 use mkfs_tesserafs::packs::SharedForm;
-use seccompiler::{apply_filter, BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-use support::noise;
+use support::{noise, without_disk};
 
 /// Builds an image with a pack of the folder `root`.
 fn build(folder: &Path) -> Result<(), String> {
@@ -32,23 +30,6 @@ fn build(folder: &Path) -> Result<(), String> {
     };
     let built = mkfs_tesserafs::build(&config, &mkfs_tesserafs::progress::Silent);
     built.map(drop).map_err(|error| error.to_string())
-}
-
-/// A thread whose disk takes nothing for good.
-fn without_disk<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let rules = [libc::SYS_fsync, libc::SYS_fdatasync].map(|number| (number, Vec::new()));
-    let fails = SeccompAction::Errno(libc::EIO.unsigned_abs());
-    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture");
-    let filter =
-        SeccompFilter::new(BTreeMap::from(rules), SeccompAction::Allow, fails, arch).expect("a filter");
-    let filter: BpfProgram = filter.try_into().expect("a filter");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            apply_filter(&filter).expect("a thread with a filter");
-            work()
-        });
-        thread.join().expect("a thread")
-    })
 }
 
 #[test]

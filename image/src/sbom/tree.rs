@@ -5,7 +5,6 @@
 use std::ops::Range;
 use std::path::Path;
 
-use tesserafs_format::limits::ANNOTATION_KEY_MAX;
 use tesserafs_format::{Directory, FileKind, FormatError, Ino, Inode, Place, Rule};
 
 use super::{Files, Kind, Names, NodeIndex, KEY};
@@ -16,9 +15,6 @@ use crate::unchecked::{Cursor, Seen, Unchecked};
 
 /// Bytes of decoded chunks that are kept.
 const CACHED: usize = 32 << 20;
-
-/// Bytes of an annotation that are read at once.
-const PIECE: u64 = 1 << 16;
 
 /// The names of an image, and the bytes of its files.
 #[derive(Debug)]
@@ -79,30 +75,7 @@ impl Files for ImageTree<'_> {
 
 /// The document that an image has in its annotations; nothing where it has none.
 pub fn stored(metadata: &VerifiedMetadata<'_>) -> Result<Option<Vec<u8>>, Error> {
-    let image = Unchecked::new(metadata);
-    for number in 0..image.image.sb.layout.annotations.records() {
-        let index = u32::try_from(number).unwrap_or(u32::MAX);
-        let annotation = image.of(image.image.annotation(index))?;
-        let mut buf = [0; ANNOTATION_KEY_MAX as usize];
-        let found = &mut buf[..annotation.key_len as usize];
-        image.of(image.image.annotation_bytes(index, annotation.key_offset, found))?;
-        if *found != *KEY {
-            continue;
-        }
-        // The table has these bytes; whether it is there, its first read tells before memory is taken for all.
-        let mut value = Vec::new();
-        let (mut at, end) =
-            (annotation.value_offset(), annotation.value_offset() + u64::from(annotation.value_len));
-        while at < end {
-            let len = (end - at).min(PIECE);
-            let start = value.len();
-            value.resize(start + len as usize, 0);
-            image.of(image.image.annotation_bytes(index, at, &mut value[start..]))?;
-            at += len;
-        }
-        return Ok(Some(value));
-    }
-    Ok(None)
+    Unchecked::new(metadata).annotation(KEY, u32::MAX)
 }
 
 /// A directory whose entries are being read.

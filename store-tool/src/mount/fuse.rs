@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use rustix::fs::FlockOperation;
 use rustix::process::{geteuid, waitid, WaitId, WaitIdOptions};
 use sd_notify::NotifyState;
 use tesserafs_image::superblock::Head;
@@ -39,11 +40,13 @@ pub(super) fn run(
     dir: &Path,
     why: Option<&str>,
 ) -> Result<(), String> {
-    let shown = text::path(&request.image);
+    let shown = request.shown();
     check_fuse().map_err(|error| match why {
         Some(why) => format!("{shown}: not mounted: {why}, and not by FUSE: {error}"),
         None => format!("{shown}: not mounted: {error}"),
     })?;
+    // The daemon has the same open file, and so the lock: whoever removes images of a store sees that this one is in use.
+    let _ = rustix::fs::flock(source.file(), FlockOperation::NonBlockingLockShared);
     let before = mountinfo::at(dir);
     let cannot = |error: io::Error| format!("{shown}: cannot start the daemon: {error}");
     // A signal must not leave a daemon behind that goes on without its mounter.

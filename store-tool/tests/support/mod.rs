@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod store;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +19,7 @@ use mkfs_tesserafs::sign::Signer;
 use rustix::mount::{unmount, UnmountFlags};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use seccompiler::{apply_filter, BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use tempfile::TempDir;
 
 /// The program.
@@ -241,4 +245,21 @@ pub(crate) fn signer(folder: &Path) -> Signer {
         .expect("openssl");
     assert!(made.status.success(), "{made:?}");
     Signer::new(&key, &certificate, None).expect("a signer")
+}
+
+/// A thread whose disk takes nothing for good.
+pub(crate) fn without_disk<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let rules = [libc::SYS_fsync, libc::SYS_fdatasync].map(|number| (number, Vec::new()));
+    let fails = SeccompAction::Errno(libc::EIO.unsigned_abs());
+    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture");
+    let filter =
+        SeccompFilter::new(BTreeMap::from(rules), SeccompAction::Allow, fails, arch).expect("a filter");
+    let filter: BpfProgram = filter.try_into().expect("a filter");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            apply_filter(&filter).expect("a thread with a filter");
+            work()
+        });
+        thread.join().expect("a thread")
+    })
 }

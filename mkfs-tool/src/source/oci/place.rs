@@ -82,8 +82,23 @@ impl Platform {
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
 
+    /// The operating system.
+    pub fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The variant of the architecture.
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
     /// Whether an image for that platform is meant. Where one of both says no variant, any will do.
-    pub(super) fn takes(&self, os: &str, architecture: &str, variant: Option<&str>) -> bool {
+    pub fn takes(&self, os: &str, architecture: &str, variant: Option<&str>) -> bool {
         let is_variant = variant.is_none() || self.variant.is_none() || self.variant.as_deref() == variant;
         self.os == os && self.architecture == architecture && is_variant
     }

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `tesserafs pull`: an image from a registry.
+
+use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use mkfs_tesserafs::progress::{Bar, Progress, Silent};
+use mkfs_tesserafs::source::oci::Platform;
+
+use super::registry::{parse_reference, RegistryArgs};
+use super::store::{print, StoreArgs};
+use crate::chain;
+use crate::pull::{self, Request};
+use crate::reference::Reference;
+
+const PULL_HELP: &str = "\
+Examples:
+  tesserafs pull registry.example/team/app:tuesday
+  tesserafs mount registry.example/team/app:tuesday mnt/
+  tesserafs pull --cert signer.pem registry.example/team/app@sha256:...
+  tesserafs pull --json --connections 4 registry.example/team/app
+
+What other images of the store have is not fetched. An image of the store under the same name or in the same
+repository becomes the new one by a bundle, where the registry has one (tesserafs push --delta-from) that is smaller
+than what is lacking. A pull that was cut off goes on when it is repeated.
+
+Exit status: 0 pulled; 1 not pulled, and standard error says why; 2 usage error.";
+
+/// Brings an image from a registry into the store, with what the store lacks of it
+#[derive(Args, Debug)]
+#[command(after_help = PULL_HELP)]
+pub(super) struct PullArgs {
+    /// HOST/REPOSITORY:TAG, or HOST/REPOSITORY@sha256:HEX
+    #[arg(value_name = "REF", value_parser = parse_reference)]
+    reference: Reference,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Ask for a signature by one of the certificates in this file, and by no other signer; repeatable
+    #[arg(long, value_name = "PEM")]
+    cert: Vec<PathBuf>,
+
+    /// The platform whose image is taken of an index [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<Platform>,
+
+    /// Fetch chunks, even where there is a bundle
+    #[arg(long)]
+    no_delta: bool,
+
+    /// Requests at once, 1 to 16
+    #[arg(long, value_name = "N", default_value = "6", value_parser = parse_connections)]
+    connections: NonZeroUsize,
+
+    #[command(flatten)]
+    registry: RegistryArgs,
+
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// No report, no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl PullArgs {
+    pub(super) fn run(self) -> Result<(), String> {
+        let is_terminal = io::stderr().is_terminal();
+        let request = Request {
+            reference: self.reference,
+            store: self.store.dir()?,
+            platform: self.platform.unwrap_or_else(Platform::host),
+            signers: self.cert,
+            deltas: !self.no_delta,
+            connections: self.connections,
+            options: self.registry.into_options(),
+            lines: !self.quiet && !self.json && !is_terminal,
+        };
+        let progress: Box<dyn Progress> =
+            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::new()) };
+        let report = pull::run(&request, &*progress).map_err(|error| chain(&error))?;
+        drop(progress);
+        match (self.json, self.quiet) {
+            (true, _) => print(&report.to_json()),
+            (false, false) => print(&report.to_text()),
+            (false, true) => Ok(()),
+        }
+    }
+}
+
+fn parse_connections(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= 16);
+    number.ok_or_else(|| "expected a number from 1 to 16".to_owned())
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `tesserafs pull`: an image from a registry into the store, with what the store lacks of it.
+//!
+//! Modules, in the order in which an image comes:
+//!
+//! - `find`: which manifest is meant;
+//! - `delta`: a bundle by which an image of the store becomes this one, if there is one that is smaller than what is lacking;
+//! - `image_file`: the image file, whose metadata says where every chunk is;
+//! - `chunks`: what is lacking of its packs; `local`: what other images of the store have of that;
+//! - `fetch`: the rest, in `ranges`, by several connections;
+//! - [`report`]: what was done.
+//!
+//! # Trust
+//!
+//! The registry is not trusted, nor is the store. A blob counts when it has its digest, an image when its ID is that of its first 512
+//! bytes, and a chunk when its digest is the one that the metadata has, which the image ID proves: each is compared before it is written
+//! to its place. The name comes last, after the signature, where one is asked for.
+//!
+//! # Memory
+//!
+//! Some 60 bytes for each chunk of the image, a few hundred kilobytes for each connection, and what a bundle takes: 160 MB for an image of
+//! 100 GB in chunks of 64 KiB, without a bundle.
+
+mod chunks;
+mod delta;
+mod fetch;
+mod find;
+mod image_file;
+mod local;
+mod ranges;
+pub mod report;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use mkfs_tesserafs::progress::Progress;
+use mkfs_tesserafs::source::oci::Platform;
+use tesserafs_format::Digest;
+use tesserafs_image::signature::Certificate;
+use tesserafs_image::{text, Error, Source};
+
+use self::chunks::Lacking;
+use self::fetch::Fetcher;
+use self::find::Found;
+use self::report::Report;
+use crate::artifact::Blob;
+use crate::reference::Reference;
+use crate::registry::{Options, Repository};
+use crate::store::{check_image, Filling, Finished, Slot, Store, Unfinished, Using};
+use crate::{head, say};
+
+/// An image that is wanted.
+#[derive(Debug)]
+pub struct Request {
+    /// Its name.
+    pub reference: Reference,
+    /// The store.
+    pub store: PathBuf,
+    /// The machine that it is for.
+    pub platform: Platform,
+    /// The signers one of whom has signed it; nobody in particular where there are none.
+    pub signers: Vec<PathBuf>,
+    /// Whether a bundle is taken where there is one.
+    pub deltas: bool,
+    /// Requests at once, at most.
+    pub connections: NonZeroUsize,
+    /// How the registry is reached.
+    pub options: Options,
+    /// Whether each blob is told of in a line on standard error.
+    pub lines: bool,
+}
+
+/// Brings an image into the store.
+pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> {
+    let started = Instant::now();
+    let mut signers = Vec::new();
+    for path in &request.signers {
+        signers.extend(Certificate::read_pem(path)?);
+    }
+    let repository = Repository::open(&request.reference, &request.options)?;
+    let found = find::find(request, &repository)?;
+    let store = Store::create(&request.store)?;
+    let cancel = &request.options.cancel;
+    let shown = text::path(store.path());
+    let using = store
+        .use_it(cancel, &mut || say(&format!("{shown}: another process removes files; waiting for it")))?;
+    let id = found.artifact.image_id;
+    let mut waits = || say(&format!("another process pulls the image {id}; waiting for it"));
+    let filling = using.begin_image(&id, cancel, &mut waits)?;
+
+    let fetcher = Fetcher::new(&repository, request, progress);
+    let pull = Pull { request, using: &using, filling: &filling, found: &found, fetcher, signers };
+    let mut report = pull.files()?;
+
+    let config = repository.document(&found.artifact.config)?;
+    using.add_document(&config)?;
+    let manifest = using.add_document(&found.manifest)?;
+    using.set_name(&request.reference, &manifest)?;
+    let files: Vec<Digest> = found.artifact.layers().map(|blob| blob.digest).collect();
+    filling.close(&files)?;
+    report.name(request, &found, manifest, started);
+    Ok(report)
+}
+
+/// An image that is being pulled.
+struct Pull<'p> {
+    request: &'p Request,
+    using: &'p Using<'p>,
+    filling: &'p Filling<'p>,
+    found: &'p Found,
+    fetcher: Fetcher<'p>,
+    signers: Vec<Certificate>,
+}
+
+impl Pull<'_> {
+    /// Brings all files of the image.
+    fn files(&self) -> Result<Report, Error> {
+        let artifact = &self.found.artifact;
+        let mut report = Report::default();
+        let candidates = match self.request.deltas && !self.is_there(&artifact.image)? {
+            true => delta::candidates(self)?,
+            false => Vec::new(),
+        };
+        // Smaller than the image file alone: no chunk has to be looked at to know that it is worth it.
+        if let Some(candidate) = candidates.first().filter(|best| best.bundle.len <= artifact.image.len) {
+            report.delta = delta::take(self, candidate)?;
+        }
+        let before = self.fetcher.fetched();
+        let image = match self.filling.file(&artifact.image.digest, artifact.image.len)? {
+            Slot::Complete(path) => Source::open(&path)?,
+            Slot::Unfinished(file) => {
+                image_file::fetch(&self.fetcher, artifact, &file)?;
+                Source::open(file.path())?
+            }
+        };
+        let mut of_image = self.fetcher.fetched() - before;
+        let sb = check_image(artifact, &image)?.sb;
+        self.check_signer(&image)?;
+
+        let mut lacking = Lacking::find(self, &image, &sb)?;
+        let bytes = lacking.bytes();
+        if let Some(candidate) =
+            candidates.first().filter(|best| report.delta.is_none() && best.bundle.len < bytes)
+        {
+            report.delta = delta::take(self, candidate)?;
+            if report.delta.is_some() {
+                drop(lacking);
+                lacking = Lacking::find(self, &image, &sb)?;
+            }
+        }
+        let copied = local::copy(self, &image, &sb, &mut lacking)?;
+        (report.copied_bytes, report.encoded_bytes) = (copied.stored, copied.encoded);
+        for file in lacking.files {
+            let line = format!("{} sha256:{} ({})", file.what, file.blob.digest, text::size(file.blob.len));
+            let before = self.fetcher.fetched();
+            self.fetcher.fetch(file.blob, &file.unfinished, &file.pieces)?;
+            // The image file is the first one, if it was lacking.
+            let bytes = self.fetcher.fetched() - before + std::mem::take(&mut of_image);
+            self.finish(file)?;
+            if self.request.lines {
+                say(&format!("{line}: fetched {}", text::size(bytes)));
+            }
+        }
+        report.fetched_bytes = self.fetcher.fetched();
+        report.requests = self.fetcher.requests();
+        Ok(report)
+    }
+
+    fn is_there(&self, blob: &Blob) -> Result<bool, Error> {
+        Ok(self.using.blob_of(&blob.digest, blob.len)?.is_some())
+    }
+
+    /// Refuses an image that none of the signers has signed, before its packs are fetched.
+    fn check_signer(&self, image: &Source) -> Result<(), Error> {
+        let wanted = head::Wanted { id: Some(self.found.artifact.image_id), signers: self.signers.clone() };
+        head::read(image, &wanted).map(drop).map_err(|broken| match broken {
+            tesserafs_image::Broken::Rule(rule) => {
+                Error::Refused(format!("{}: {rule}", self.request.reference))
+            }
+            tesserafs_image::Broken::Stop(Error::Refused(why)) => {
+                Error::Refused(format!("{}: {why}", self.request.reference))
+            }
+            tesserafs_image::Broken::Stop(error) => error,
+        })
+    }
+
+    /// Makes a file a blob whose bytes are all there, or leaves it to this image, if some that the image does not need are not.
+    fn finish(&self, file: chunks::LackingFile) -> Result<(), Error> {
+        if !file.is_whole {
+            return self.filling.keep(file.unfinished);
+        }
+        let digest = file.blob.digest;
+        match self.filling.finish(file.unfinished, &self.request.options.cancel)? {
+            Finished::Complete(_) => Ok(()),
+            Finished::Not { found, file } => self.wrong(file, &digest, &found),
+        }
+    }
+
+    /// All chunks are right, and the rest is not: the next pull is to begin this file anew.
+    fn wrong(&self, file: Unfinished, expected: &Digest, found: &Digest) -> Result<(), Error> {
+        self.filling.discard(file)?;
+        Err(Error::Refused(format!(
+            "{}: the blob sha256:{expected} has the digest sha256:{found}: its registry has other bytes, and the next pull \
+             begins it anew",
+            self.request.reference
+        )))
+    }
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The chunks of an image that are not in the store, pack by pack.
+
+use tesserafs_format::{chunk_digest, ChunkIndex, Image, PackIndex, SuperBlock};
+use tesserafs_image::hash::Sha2;
+use tesserafs_image::{parallel, text, Broken, Error, Source, VerifiedMetadata};
+
+use super::ranges::{Piece, Pieces};
+use super::Pull;
+use crate::artifact::Blob;
+use crate::store::{Slot, Unfinished};
+
+/// A part of a pack that is dead in this image: as little of it as this comes along, so that the pack is complete, and others can use it.
+const DEAD: u64 = 32;
+
+/// Dead bytes and padding, in pieces of as many.
+const PIECE: u64 = 1 << 20;
+
+/// Blocks of the metadata that stay in memory.
+const CACHED: u64 = 1 << 11;
+
+/// Chunks that a thread compares one after the other.
+const TOGETHER: usize = 64;
+
+/// What is lacking.
+pub(super) struct Lacking {
+    pub(super) files: Vec<LackingFile>,
+}
+
+/// A file that is not complete.
+pub(super) struct LackingFile {
+    /// The pack, or the image, for people.
+    pub(super) what: String,
+    pub(super) blob: Blob,
+    pub(super) unfinished: Unfinished,
+    pub(super) pieces: Pieces,
+    /// Whether all of its bytes are among the pieces.
+    pub(super) is_whole: bool,
+}
+
+impl Lacking {
+    /// Finds them by the chunk table. Of files that an earlier run has begun, each chunk is compared.
+    pub(super) fn find(pull: &Pull<'_>, image: &Source, sb: &SuperBlock) -> Result<Self, Error> {
+        let artifact = &pull.found.artifact;
+        let mut files = Vec::new();
+        if let Slot::Unfinished(unfinished) = pull.filling.file(&artifact.image.digest, artifact.image.len)? {
+            files.push((0, "image".to_owned(), artifact.image, unfinished));
+        }
+        for (number, pack) in (1..).zip(&artifact.packs) {
+            if let Slot::Unfinished(unfinished) = pull.filling.file(&pack.digest, pack.len)? {
+                let what = format!("pack {number} of {}", artifact.packs.len());
+                files.push((number, what, *pack, unfinished));
+            }
+        }
+        let mut lacking = Self { files: Vec::new() };
+        if files.is_empty() {
+            return Ok(lacking);
+        }
+        let mut chunks = chunks(image, sb, |pack| files.iter().any(|(number, ..)| *number == pack))?;
+        for (number, what, blob, unfinished) in files {
+            let mut own = std::mem::take(&mut chunks[usize::from(number)]);
+            let (first, end) = match number {
+                // Everything around pack 0 is there.
+                0 => (tesserafs_format::limits::BLOCK_BYTES, sb.layout.tree_offset),
+                _ => (0, blob.len),
+            };
+            let used: u64 = own.iter().map(|piece| u64::from(piece.len)).sum();
+            let is_whole = number == 0 || blob.len.saturating_sub(used) <= used / DEAD;
+            if is_whole {
+                own = with_rest(own, first, end);
+            }
+            let pieces = Pieces::new(own);
+            if unfinished.is_kept() {
+                compare(pull, &unfinished, &pieces)?;
+            }
+            lacking.files.push(LackingFile { what, blob, unfinished, pieces, is_whole });
+        }
+        Ok(lacking)
+    }
+
+    /// Bytes that are lacking.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.pieces.lacking_bytes()).sum()
+    }
+}
+
+/// The chunks of these packs, by the index of the pack. The place of one is that in the file which has the pack.
+fn chunks(
+    image: &Source,
+    sb: &SuperBlock,
+    is_wanted: impl Fn(u16) -> bool,
+) -> Result<Vec<Vec<Piece>>, Error> {
+    let metadata = VerifiedMetadata::with_cache(image, sb, CACHED);
+    let tables = Image::new(sb, &metadata);
+    let broken = |broken: Broken| match broken {
+        Broken::Rule(rule) => Error::Refused(format!("{}: {rule}", text::path(image.path()))),
+        Broken::Stop(error) => error,
+    };
+    let count = u16::try_from(sb.layout.packs.records()).unwrap_or(u16::MAX);
+    let packs: Vec<_> =
+        (0..count).map(|pack| tables.pack(PackIndex(pack))).collect::<Result<_, _>>().map_err(broken)?;
+    let mut all: Vec<Vec<Piece>> = vec![Vec::new(); packs.len()];
+    for number in 0..u32::try_from(sb.layout.chunks.records()).unwrap_or(u32::MAX) {
+        let chunk = tables.chunk(ChunkIndex(number)).map_err(broken)?;
+        let Some(pack) = packs.get(usize::from(chunk.pack.0)) else {
+            let why = format!("chunk {number} is in pack {}, expected one of {count}", chunk.pack.0);
+            return Err(Error::Refused(format!("{}: {why}", text::path(image.path()))));
+        };
+        chunk.check_range(pack).map_err(|rule| broken(rule.into()))?;
+        if !is_wanted(chunk.pack.0) {
+            continue;
+        }
+        let first = if chunk.pack.0 == 0 { tesserafs_format::limits::BLOCK_BYTES } else { 0 };
+        let piece =
+            Piece { start: first + chunk.offset, len: chunk.stored_len, chunk: Some((number, chunk.digest)) };
+        let pieces = &mut all[usize::from(chunk.pack.0)];
+        if pieces.last().is_some_and(|last| last.end() > piece.start) {
+            let why =
+                format!("chunk {number} begins in the one before it, expected chunks one behind the other");
+            return Err(Error::Refused(format!("{}: {why}", text::path(image.path()))));
+        }
+        pieces.push(piece);
+    }
+    Ok(all)
+}
+
+/// Pieces, and between them those that no chunk has.
+fn with_rest(chunks: Vec<Piece>, first: u64, end: u64) -> Vec<Piece> {
+    let mut all = Vec::with_capacity(chunks.len());
+    let mut at = first;
+    let last = Piece { start: end, len: 0, chunk: None };
+    for piece in chunks.into_iter().chain([last]) {
+        for start in (at..piece.start).step_by(PIECE as usize) {
+            all.push(Piece { start, len: (piece.start - start).min(PIECE) as u32, chunk: None });
+        }
+        at = piece.end();
+        if piece.len > 0 {
+            all.push(piece);
+        }
+    }
+    all
+}
+
+/// Looks which chunks are there. Bytes that nothing proves are fetched again.
+fn compare(pull: &Pull<'_>, file: &Unfinished, pieces: &Pieces) -> Result<(), Error> {
+    let all = pieces.all();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cancel = &pull.request.options.cancel;
+    parallel::for_each(threads, all.len().div_ceil(TOGETHER) as u64, cancel, |part| {
+        let first = part as usize * TOGETHER;
+        let mut stored = Vec::new();
+        for (number, piece) in (first..).zip(&all[first..(first + TOGETHER).min(all.len())]) {
+            let Some((_, expected)) = piece.chunk else { continue };
+            stored.resize(piece.len as usize, 0);
+            file.read_at(piece.start, &mut stored)?;
+            if chunk_digest::<Sha2>(&stored) == expected {
+                pieces.is_there_now(number);
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_between_chunks_and_behind_them() {
+        let chunk = |start, len| Piece { start, len, chunk: Some((0, tesserafs_format::Digest([0; 32]))) };
+        let rest = |start, len| Piece { start, len, chunk: None };
+        let found = with_rest(vec![chunk(10, 5), chunk(15, 5)], 0, (1 << 20) + 30);
+        assert_eq!(
+            found,
+            [rest(0, 10), chunk(10, 5), chunk(15, 5), rest(20, 1 << 20), rest(20 + (1 << 20), 10)]
+        );
+        assert_eq!(with_rest(vec![], 5, 5), []);
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Pieces of a blob that are wanted, and the ranges in which they are asked for.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tesserafs_format::Digest;
+
+/// Bytes of a request, at most, where pieces allow it: several connections share a large blob.
+const REQUEST: u64 = 8 << 20;
+
+/// Some bytes of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) start: u64,
+    pub(super) len: u32,
+    /// The number of the chunk, with its digest; none where nothing but the digest of the whole blob proves them.
+    pub(super) chunk: Option<(u32, Digest)>,
+}
+
+impl Piece {
+    pub(super) fn end(&self) -> u64 {
+        self.start + u64::from(self.len)
+    }
+}
+
+/// Pieces of a blob, ascending and disjoint, and which of them are there.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    all: Vec<Piece>,
+    there: Vec<AtomicBool>,
+}
+
+impl Pieces {
+    /// Pieces none of which is there.
+    pub(super) fn new(all: Vec<Piece>) -> Self {
+        let there = all.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { all, there }
+    }
+
+    pub(super) fn all(&self) -> &[Piece] {
+        &self.all
+    }
+
+    pub(super) fn is_there(&self, number: usize) -> bool {
+        self.there[number].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_there_now(&self, number: usize) {
+        self.there[number].store(true, Ordering::Relaxed);
+    }
+
+    /// Those that are not there, with their numbers.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = (usize, &Piece)> {
+        self.all.iter().enumerate().filter(|(number, _)| !self.is_there(*number))
+    }
+
+    /// Bytes that are not there.
+    pub(super) fn lacking_bytes(&self) -> u64 {
+        self.lacking().map(|(_, piece)| u64::from(piece.len)).sum()
+    }
+
+    /// The number of the first piece that ends behind this byte.
+    pub(super) fn at(&self, offset: u64) -> usize {
+        self.all.partition_point(|piece| piece.end() <= offset)
+    }
+
+    /// The ranges that have all pieces which are not there; bytes between two of them that nobody wants are asked for, too, if there are
+    /// no more than `gap`.
+    pub(super) fn ranges(&self, gap: u64) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (_, piece) in self.lacking() {
+            match ranges.last_mut() {
+                Some(last) if piece.start - last.end <= gap && piece.end() - last.start <= REQUEST => {
+                    last.end = piece.end();
+                }
+                _ => ranges.push(piece.start..piece.end()),
+            }
+        }
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(of: &[(u64, u32)]) -> Pieces {
+        Pieces::new(of.iter().map(|(start, len)| Piece { start: *start, len: *len, chunk: None }).collect())
+    }
+
+    #[test]
+    fn ranges_have_small_gaps_and_end_when_they_are_long() {
+        let pieces = pieces(&[(0, 10), (10, 10), (40, 10), (1000, 10)]);
+        assert_eq!(pieces.ranges(0), [0..20, 40..50, 1000..1010]);
+        assert_eq!(pieces.ranges(20), [0..50, 1000..1010]);
+        pieces.is_there_now(1);
+        assert_eq!(pieces.ranges(20), [0..10, 40..50, 1000..1010]);
+        assert_eq!((pieces.lacking_bytes(), pieces.at(9), pieces.at(10), pieces.at(2000)), (30, 0, 1, 4));
+        let large = 3 << 20;
+        let all: Vec<_> = (0..5).map(|number| (number * u64::from(large), large)).collect();
+        assert_eq!(super::tests::pieces(&all).ranges(0).len(), 3);
+    }
+}

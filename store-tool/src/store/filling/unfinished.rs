@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! A file that is not complete.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tesserafs_format::Digest;
+use tesserafs_image::{text, Error};
+
+use crate::store::dir::failed;
+
+/// A file that is being filled, by as many threads as like to.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub(super) file: File,
+    pub(super) digest: Digest,
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+    pub(super) is_kept: bool,
+}
+
+impl Unfinished {
+    /// Its bytes, once all are there.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The digest that it is to have.
+    pub fn expected(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether an earlier run has begun it. Which bytes of it are there, their digests tell: all others are zero, or anything.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Writes bytes at `offset`; none beyond its end.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.check(offset, bytes.len())?;
+        self.file.write_all_at(bytes, offset).map_err(|error| failed("write", &self.path, error))
+    }
+
+    /// Reads bytes at `offset`.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.check(offset, bytes.len())?;
+        self.file.read_exact_at(bytes, offset).map_err(|error| failed("read", &self.path, error))
+    }
+
+    fn check(&self, offset: u64, len: usize) -> Result<(), Error> {
+        if offset.checked_add(len as u64).is_some_and(|end| end <= self.len) {
+            return Ok(());
+        }
+        let (path, own) = (text::path(&self.path), self.len);
+        Err(Error::Refused(format!(
+            "{path}: found {len} bytes for byte {offset}, expected no more than {own} in all"
+        )))
+    }
+}
