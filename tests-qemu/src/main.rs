@@ -3,7 +3,7 @@
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`], and what to type where that fails: [`advice`]), the kernel
 //! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`], and what it is built against: [`build_folder`]; for another architecture: [`cross`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
-//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
+//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]), what lies between registries and their clients ([`proxy`], [`http`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
 //! [`install`], [`package`]).
 
 mod advice;
@@ -27,6 +27,8 @@ mod disk;
 mod drivers;
 mod erofs;
 mod fuzz;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "registries come next"))]
+mod http;
 mod initramfs;
 mod install;
 mod kernel;
@@ -39,6 +41,8 @@ mod module;
 mod mutate;
 mod package;
 mod packs;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "registries come next"))]
+mod proxy;
 mod qemu;
 mod readme;
 mod releases;
