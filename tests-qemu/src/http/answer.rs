@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Servers whose answers are made for each request: of files, or of what a test says.
 
+#[cfg(test)]
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
+#[cfg(test)]
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -28,6 +30,11 @@ impl Answer {
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.head.fields.set(name, value);
         self
+    }
+
+    /// Head, length and body.
+    pub(crate) fn into_parts(self) -> (Response, u64, Box<dyn Read + Send>) {
+        (self.head, self.length, self.body)
     }
 
     /// Of a file, or of the part that the request asks for.
@@ -65,6 +72,7 @@ pub(crate) fn server(respond: impl Fn(&Request) -> Answer + Send + Sync + 'stati
 }
 
 /// A server of the files below a folder.
+#[cfg(test)]
 pub(crate) fn files(folder: PathBuf) -> Result<Server> {
     server(move |request| {
         let path = request.path().trim_start_matches('/');
@@ -81,7 +89,7 @@ fn serve(stream: TcpStream, respond: &impl Fn(&Request) -> Answer) -> io::Result
     let mut to = stream;
     while let Some(request) = Request::read(&mut from)? {
         io::copy(&mut Body::new(&mut from, Framing::of_request(&request)?), &mut io::sink())?;
-        let Answer { mut head, length, body } = respond(&request);
+        let (mut head, length, body) = respond(&request).into_parts();
         head.fields.set("Content-Length", length.to_string());
         to.write_all(&head.to_bytes())?;
         if request.method != "HEAD" {

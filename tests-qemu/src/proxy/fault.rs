@@ -3,15 +3,18 @@
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::http::{Framing, Request, Response};
+use crate::http::{Answer, Framing, Request, Response};
 
 /// What is done to a request or to its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The connection ends before the answer.
     Hang,
+    /// The connection ends after so many bytes of the request's body, which the registry has then.
+    CutRequest(u64),
     /// The connection ends after so many bytes of the body.
     Cut(u64),
     /// The body is so many bytes at most, and its length is said to be that.
@@ -36,6 +39,8 @@ pub(crate) enum Fault {
     Stall(Duration),
     /// This answer: status, media type, body.
     Answer(u16, String, Vec<u8>),
+    /// These bytes, or the part of them that is asked for.
+    File(Arc<[u8]>),
 }
 
 /// An answer on its way to the client.
@@ -90,6 +95,11 @@ impl Fault {
                 let mut head = Response::new(*status);
                 head.fields.set("Content-Type", media_type);
                 Outgoing::bytes(head, body.clone())
+            }
+            Self::File(bytes) => {
+                let (head, length, body) =
+                    Answer::file(request, io::Cursor::new(bytes.clone())).ok()?.into_parts();
+                Outgoing { head, framing: Framing::Length(length), body, is_last: false }
             }
             _ => return None,
         })

@@ -84,6 +84,12 @@ fn exchange(
     upstream.set_nodelay(true)?;
     upstream.set_read_timeout(Some(PATIENCE))?;
     upstream.write_all(&onward.to_bytes())?;
+    if let Some(Fault::CutRequest(bytes)) = fault {
+        // The registry takes the end of the connection for that of its client.
+        let mut part = Body::new(from, framing).take(bytes);
+        upload(state, &mut part, Framing::Close, &mut upstream)?;
+        return Ok(false);
+    }
     // A registry that refuses a body answers before the end of it.
     let is_taken = upload(state, &mut Body::new(from, framing), framing, &mut upstream).is_ok();
     let mut answer = BufReader::with_capacity(PIECE, upstream);
@@ -124,8 +130,8 @@ fn send(
         head.fields.remove(name);
     }
     let is_last = is_last || framing == Framing::Close;
-    // The answer to HEAD says how long a body would be.
-    if method != "HEAD" {
+    // The registry's answer to HEAD says how long a body would be; one that is made here has that body.
+    if method != "HEAD" || head.fields.get("Content-Length").is_none() && framing != Framing::Length(0) {
         match framing {
             Framing::Length(_) if head.status == 204 || head.status == 304 => {}
             Framing::Length(length) => head.fields.set("Content-Length", length.to_string()),

@@ -95,6 +95,8 @@ fn bodies_of_requests_pass_too() {
     fields.set("Expect", "100-continue");
     let got = send(proxy.address(), "PATCH", "/upload", fields, b"some bytes").unwrap();
     assert_eq!((got.head.status, &got.body[..]), (201, &b"some bytes"[..]));
+    proxy.follow(Plan::Rules(vec![Rule::new("/upload", Fault::CutRequest(4)).methods(&["PATCH"])]));
+    assert!(send(proxy.address(), "PATCH", "/upload", Fields::default(), b"some bytes").is_err());
     // In pieces, as programs send whose bodies have no known length.
     let mut stream = TcpStream::connect(proxy.address()).unwrap();
     write!(
@@ -151,6 +153,13 @@ fn answers_are_others() {
     assert_eq!(moved.head.fields.get("location"), Some("http://127.0.0.1:9/v2/a/blobs/sha256:1"));
     let forged = place.with(Fault::Answer(200, "text/x".to_owned(), b"forged".to_vec())).unwrap();
     assert_eq!((&forged.body[..], forged.head.fields.get("content-type")), (&b"forged"[..], Some("text/x")));
+    let file = place.with(Fault::File((*b"0123456789".repeat(200)).into())).unwrap();
+    assert_eq!((file.head.status, file.body.len(), &file.body[..3]), (206, 1000, &b"012"[..]));
+    let head = send(place.proxy.address(), "HEAD", FILE, Fields::default(), &[]);
+    assert!(head.is_ok_and(|head| head.head.fields.get("content-length") == Some("400000")));
+    place.proxy.follow(Plan::Rules(vec![Rule::blobs(Fault::File((*b"01").into())).methods(&["HEAD"])]));
+    let head = send(place.proxy.address(), "HEAD", FILE, Fields::default(), &[]);
+    assert!(head.is_ok_and(|head| head.head.fields.get("content-length") == Some("2")));
     let begin = Instant::now();
     let stalled = place.with(Fault::Stall(Duration::from_millis(300))).unwrap();
     assert!(stalled.body == place.bytes[100..1100] && begin.elapsed() < Duration::from_millis(250));
