@@ -10,9 +10,7 @@ pub(crate) mod body;
 pub(crate) mod head;
 pub(crate) mod server;
 
-#[cfg(test)]
-pub(crate) use self::answer::files;
-pub(crate) use self::answer::Answer;
+pub(crate) use self::answer::{files, Answer};
 pub(crate) use self::body::{Body, Framing};
 pub(crate) use self::head::{Fields, Request, Response};
 pub(crate) use self::server::Server;

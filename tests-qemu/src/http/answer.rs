@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Servers whose answers are made for each request: of files, or of what a test says.
 
-#[cfg(test)]
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
-#[cfg(test)]
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -72,7 +70,6 @@ pub(crate) fn server(respond: impl Fn(&Request) -> Answer + Send + Sync + 'stati
 }
 
 /// A server of the files below a folder.
-#[cfg(test)]
 pub(crate) fn files(folder: PathBuf) -> Result<Server> {
     server(move |request| {
         let path = request.path().trim_start_matches('/');

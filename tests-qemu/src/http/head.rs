@@ -144,6 +144,10 @@ fn reason(status: u16) -> &'static str {
 
 /// The bytes of a head, up to and with the empty line; none at the end of the connection.
 fn read_head(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    // A client that tries TLS first would wait for an answer, and this for the end of a line.
+    if from.fill_buf()?.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
+        return Err(bad("this is not HTTP"));
+    }
     let mut head = Vec::new();
     loop {
         let before = head.len();
@@ -180,7 +184,8 @@ mod tests {
         assert_eq!(from, b"rest");
         assert_eq!(Request::read(&mut &b""[..]).unwrap(), None);
         assert!(Request::read(&mut &b"GET / HT"[..]).is_err());
-        let endless = vec![b'a'; HEAD_MAX * 2];
+        assert!(Request::read(&mut &b"\x16\x03\x01"[..]).is_err());
+        let endless = vec![b'A'; HEAD_MAX * 2];
         assert!(Request::read(&mut &endless[..]).is_err());
     }
 

@@ -17,6 +17,10 @@ const SUITE: &str = "trixie";
 /// A registry, passwords for it, and programs that fetch from it; casync does so by HTTP alone.
 const PACKAGES: &str = "apache2-utils,ca-certificates,casync,docker-registry,oras,podman,skopeo";
 
+/// What skopeo and podman remember of blobs in registries: another form of a layer that they have met is taken for the one that
+/// is wanted. Each script begins with nothing.
+const CACHE: &str = "/var/lib/containers/cache";
+
 /// The root with the programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
@@ -49,7 +53,8 @@ impl Programs {
     /// That script, to be run.
     pub(crate) fn script(&self, script: &str) -> Command {
         let mut command = self.command("bash");
-        command.args(["-euc", &format!("cd {}\n{script}", self.scratch.display())]);
+        let cache = format!("mkdir -p {CACHE} && mount -t tmpfs cache {CACHE}");
+        command.args(["-euc", &format!("{cache}\ncd {}\n{script}", self.scratch.display())]);
         command
     }
 }
