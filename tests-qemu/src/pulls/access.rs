@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use super::host::all_bytes;
 use super::{Ground, REPOSITORY};
 use crate::proxy::{Fault, Plan, Proxy, Rule, Speed};
 use crate::registry::{login, Access, Authority, Registry, Tls, Tokens};
@@ -152,7 +151,7 @@ pub(super) fn redirect(ground: &Ground) -> Result<String> {
     // Threads that ask for parts of one blob at once may each be redirected.
     ensure!(redirected <= blobs.len() + 8, "{redirected} requests for {} blobs were redirected", blobs.len());
     let bytes = got.bytes("GET", "/blobs/");
-    let all = all_bytes(&ground.images, version)?;
+    let all = version.all_bytes()?;
     ensure!(bytes <= all + all / 10 + 4096, "{bytes} bytes, expected {all}");
     Ok(format!(
         "{} blobs, {redirected} redirects, {} requests at the other host",

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::images::{Images, Version, PACKS};
+use super::images::{Version, PACKS};
 use crate::cache::sha256_of;
 use crate::run;
 use crate::tools::Tools;
+
+/// Bytes of a config at most: a blob, too, which a pull may look at again.
+pub(super) const CONFIG_MAX: u64 = 4096;
 
 /// Longer than any pull takes, with all that it tries again.
 pub(super) const LIMIT: Duration = Duration::from_secs(300);
@@ -231,16 +234,4 @@ pub(super) fn sentence(output: &Output) -> Result<String> {
     let sentence = last.strip_prefix("tesserafs: ").with_context(|| format!("no sentence in {text:?}"))?;
     ensure!((20..800).contains(&sentence.len()), "a sentence of {} bytes: {sentence}", sentence.len());
     Ok(sentence.to_owned())
-}
-
-/// Bytes of blobs that a host needs for a version that has nothing.
-pub(super) fn all_bytes(images: &Images, version: &Version) -> Result<u64> {
-    let mut sum = version.len()?;
-    for other in images.series() {
-        sum += other.new_packs.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        if other.name == version.name {
-            return Ok(sum);
-        }
-    }
-    Ok(version.len()? + version.new_packs.iter().map(|(_, bytes)| bytes).sum::<u64>())
 }

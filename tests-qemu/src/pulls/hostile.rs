@@ -15,11 +15,19 @@ use crate::proxy::{Fault, Plan, Proxy, Rule, Speed};
 /// The media type of manifests.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The manifest of a version in the registry.
+/// The manifest of a version in the registry, whether or not its tag is that of an index.
 fn manifest(ground: &Ground, version: &Version) -> Result<Value> {
-    let name = ground.name(ground.registry.address(), version);
-    let text = ground.programs.shell(&format!("skopeo inspect --raw --tls-verify=false docker://{name}"))?;
-    serde_json::from_str(&text).context("a manifest that is no JSON")
+    let at = ground.registry.address();
+    let document = |name: String| -> Result<Value> {
+        let text =
+            ground.programs.shell(&format!("skopeo inspect --raw --tls-verify=false docker://{name}"))?;
+        serde_json::from_str(&text).context("a document that is no JSON")
+    };
+    let named = document(ground.name(at, version))?;
+    let Some(entries) = named["manifests"].as_array() else { return Ok(named) };
+    let own = entries.iter().find(|entry| entry["platform"]["os.features"] == json!(["tesserafs"]));
+    let digest = own.and_then(|entry| entry["digest"].as_str()).context("an index without our manifest")?;
+    document(format!("{at}/{REPOSITORY}@{digest}"))
 }
 
 /// A rule by which each manifest is this one.

@@ -29,7 +29,9 @@ pub(super) struct Version {
     pub(super) one_file: PathBuf,
     /// Hexadecimal digits.
     pub(super) image_id: String,
-    /// Hexadecimal digests and lengths of the packs that the build wrote.
+    /// Hexadecimal digests and lengths of all packs that it needs.
+    pub(super) packs: Vec<(String, u64)>,
+    /// Those that the build wrote.
     pub(super) new_packs: Vec<(String, u64)>,
 }
 
@@ -37,6 +39,11 @@ impl Version {
     /// Bytes of the image file.
     pub(super) fn len(&self) -> Result<u64> {
         Ok(self.image.metadata().context("there is no image")?.len())
+    }
+
+    /// Bytes that a host fetches for it that has nothing, without documents.
+    pub(super) fn all_bytes(&self) -> Result<u64> {
+        Ok(self.len()? + self.packs.iter().map(|(_, bytes)| bytes).sum::<u64>())
     }
 }
 
@@ -90,12 +97,12 @@ fn build(
     scratch: &Path,
     name: &str,
     tree: &Path,
-    packs: &Path,
+    packdir: &Path,
     parent: Option<&Path>,
 ) -> Result<Version> {
     let image = scratch.join(format!("{name}.tess"));
     let mut mkfs = run::command(&tools.mkfs);
-    mkfs.args(["--json", "--quiet", "--packdir"]).arg(packs);
+    mkfs.args(["--json", "--quiet", "--packdir"]).arg(packdir);
     if let Some(parent) = parent {
         mkfs.arg("--parent").arg(parent);
     }
@@ -105,15 +112,24 @@ fn build(
         let text = value.as_str().context("mkfs reports no digest")?;
         Ok(text.strip_prefix("sha256:").unwrap_or(text).to_owned())
     };
-    let mut new_packs = Vec::new();
+    let (mut packs, mut new_packs) = (Vec::new(), Vec::new());
     for pack in report["shared"]["packs"].as_array().context("mkfs reports no packs")? {
+        let bytes = pack["bytes"].as_u64().context("a pack without a length")?;
+        let entry = (digits(&pack["digest"])?, bytes);
         if pack["new"] == true {
-            let bytes = pack["bytes"].as_u64().context("a pack without a length")?;
-            new_packs.push((digits(&pack["digest"])?, bytes));
+            new_packs.push(entry.clone());
         }
+        packs.push(entry);
     }
     let one_file = scratch.join(format!("{name}-one-file.tess"));
     let mut unpack = run::command(&tools.store);
-    run::quiet(unpack.args(["unpack", "--quiet", "--packdir"]).arg(packs).arg(&one_file).arg(&image))?;
-    Ok(Version { name: name.to_owned(), image_id: digits(&report["image_id"])?, image, one_file, new_packs })
+    run::quiet(unpack.args(["unpack", "--quiet", "--packdir"]).arg(packdir).arg(&one_file).arg(&image))?;
+    Ok(Version {
+        name: name.to_owned(),
+        image_id: digits(&report["image_id"])?,
+        image,
+        one_file,
+        packs,
+        new_packs,
+    })
 }

@@ -22,7 +22,8 @@ pub(super) fn copies(ground: &Ground) -> Result<String> {
         ground.programs.shell(&format!("skopeo inspect --raw --tls-verify=false docker://{name}"))
     };
     let original = raw(&source)?;
-    let skopeo = "skopeo copy -q --src-tls-verify=false --dest-tls-verify=false";
+    // With all that an index names.
+    let skopeo = "skopeo copy -q --all --src-tls-verify=false --dest-tls-verify=false";
     let mut count = 0;
     let mut check = |tag: &str| -> Result<()> {
         let name = format!("{to}/{REPOSITORY}:{tag}");
@@ -44,6 +45,9 @@ pub(super) fn copies(ground: &Ground) -> Result<String> {
         let dir = format!("dir:dir-{age}");
         shell(&format!("{skopeo} docker://{source} {dir} && {skopeo} {dir} docker://{base}-dir"))?;
         check(&format!("skopeo-{age}-dir"))?;
+        // And the one manifest that it takes for that of this machine.
+        shell(&format!("{} docker://{source} docker://{base}-one", skopeo.replace(" --all", "")))?;
+        ground.host()?.pull(version, &format!("{base}-one")).context("one manifest")?;
     }
     let base = format!("{to}/{REPOSITORY}");
     ground.programs.shell(&format!("oras cp --from-plain-http --to-plain-http {source} {base}:oras"))?;

@@ -52,7 +52,9 @@ impl Programs {
 
     /// That script, to be run.
     pub(crate) fn script(&self, script: &str) -> Command {
-        let mut command = self.command("bash");
+        let mut command = self.command("env");
+        // oras wants one.
+        command.args(["HOME=/root", "bash"]);
         let cache = format!("mkdir -p {CACHE} && mount -t tmpfs cache {CACHE}");
         command.args(["-euc", &format!("{cache}\ncd {}\n{script}", self.scratch.display())]);
         command
