@@ -16,10 +16,10 @@ use crate::proxy::{Fault, Plan, Proxy, Random, Rule, Speed};
 use crate::run;
 
 /// Pulls that run at once: they wait for servers most of the time.
-const THREADS: u64 = 16;
+const THREADS: u64 = 24;
 
 /// Random plans, and fewer of them.
-const PLANS: u64 = 240;
+const PLANS: u64 = 200;
 const PLANS_SHORT: u64 = 36;
 
 /// Bytes that may be on their way when a connection ends, and are fetched again: connections times the part that each asks for.
@@ -257,7 +257,8 @@ pub(super) fn random(ground: &Ground) -> Result<String> {
     let (pulled, faults) = (AtomicU64::new(0), AtomicU64::new(0));
     in_threads(count, |seed| {
         let proxy = Proxy::start(ground.registry.address(), Speed::default())?;
-        let host = ground.host()?;
+        // With six, a pull that fails waits half a minute first.
+        let host = ground.host()?.with(&[&"--tries", &"3"]);
         let plan = Random::new(seed, others.clone(), slow.address(), dead);
         proxy.follow(Plan::Random(Box::new(plan)));
         let check = || -> Result<()> {
