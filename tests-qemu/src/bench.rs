@@ -2,7 +2,7 @@
 //! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
-//! In what ten versions of a tree take, and updates from one to the next ([`packs`]), and in the verbs that read metadata alone ([`metadata`]).
+//! In what ten versions of a tree take, and updates from one to the next ([`packs`]), in what pulls of them from a registry take ([`pull`]), and in the verbs that read metadata alone ([`metadata`]).
 //! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
@@ -17,6 +17,7 @@ mod machine;
 mod metadata;
 mod packs;
 mod plot;
+mod pull;
 mod read;
 mod record;
 mod releases;
@@ -52,8 +53,8 @@ pub(crate) struct Options {
     /// Rounds of reading, and a quarter of the runs with one and with two processors
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only measures of reading (with `--only fault` of faults, with `--only fuse` by FUSE) whose names begin with this; prints, and
-    /// writes nothing
+    /// Only measures of reading (with `--only fault` of faults, with `--only fuse` by FUSE, with `--only pull` of pulls, e.g.
+    /// `source releases: podman`) whose names begin with this; prints, and writes nothing
     #[arg(long, value_name = "NAME", default_value = "")]
     measure: String,
     /// Another argument for mkfs-tesserafs, with --measure: `--mkfs=--chunk-size=8,32,64`
@@ -95,6 +96,8 @@ enum Part {
     Nights,
     /// Updates of those trees as files.
     Updates,
+    /// Pulls of those trees from a registry, over four lines.
+    Pull,
     /// Comparing and composing images of 100,000 files.
     Metadata,
     /// Nothing: write the reports of BENCH.json anew.
@@ -135,8 +138,11 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     anyhow::ensure!(options.mkfs.is_empty() || !options.measure.is_empty(), "--mkfs needs --measure");
     anyhow::ensure!(
         options.measure.is_empty()
-            || matches!(options.only, None | Some(Part::Read | Part::Fault | Part::FaultTwo | Part::Fuse)),
-        "--measure names measures of reading, or with `--only fault`, `fault-two` or `fuse` of that part"
+            || matches!(
+                options.only,
+                None | Some(Part::Read | Part::Fault | Part::FaultTwo | Part::Fuse | Part::Pull)
+            ),
+        "--measure names measures of reading, or with `--only fault`, `fault-two`, `fuse` or `pull` of that part"
     );
     let cache = Cache::open()?;
     setup::ensure(&cache, needs(options.only))?;
@@ -192,6 +198,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.fault_two = Some(faults::measure(&bench)?);
         save(&record)?;
     }
+    if wants_by_name(Part::Pull) {
+        record.pull = Some(pull::measure(&bench)?);
+        save(&record)?;
+    }
     if !options.measure.is_empty() {
         println!("{text}");
         return Ok(ExitCode::SUCCESS);
@@ -240,7 +250,9 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
 fn needs(part: Option<Part>) -> &'static [Need] {
     match part {
         Some(Part::Fuse) => &[Need::Machine, Need::Bench, Need::Fuse],
-        Some(Part::Packs | Part::Nights | Part::Updates | Part::Metadata) => &[Need::Machine, Need::Bench],
+        Some(Part::Packs | Part::Nights | Part::Updates | Part::Pull | Part::Metadata) => {
+            &[Need::Machine, Need::Bench]
+        }
         None => &[Need::Kernel, Need::Machine, Need::Bench, Need::Fuse],
         Some(_) => &[Need::Kernel, Need::Machine, Need::Bench],
     }

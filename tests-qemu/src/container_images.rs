@@ -79,13 +79,13 @@ umoci raw add-layer --image links:latest layer.tar
 "#;
 
 /// The root with the programs.
-struct Programs {
+pub(crate) struct Programs {
     chroot: Chroot,
     scratch: PathBuf,
 }
 
 impl Programs {
-    fn prepare(cache: &Cache, scratch: &Path) -> Result<Self> {
+    pub(crate) fn prepare(cache: &Cache, scratch: &Path) -> Result<Self> {
         let key = key(&[PACKAGES.as_bytes(), rootfs::SUITE.as_bytes()]);
         let root = cache.once(&format!("container-programs-{key}"), |folder| {
             setup::require_root("make a Debian root (mmdebstrap)")?;
@@ -103,7 +103,7 @@ impl Programs {
     }
 
     /// Runs a script in the scratch folder, with the programs.
-    fn shell(&self, script: &str) -> Result<String> {
+    pub(crate) fn shell(&self, script: &str) -> Result<String> {
         let mut command: Command = self.chroot.command("/usr/bin/env");
         let storage = self.scratch.join("storage.conf");
         command.arg(format!("CONTAINERS_STORAGE_CONF={}", storage.display()));

@@ -3,7 +3,7 @@
 //!
 //! In the order in which a test run uses them: what the machine lacks ([`setup`], and what to type where that fails: [`advice`]), the kernel
 //! ([`kernel`], [`linked`], [`stock`] with [`chroot`]), the module ([`module`], and what it is built against: [`build_folder`]; for another architecture: [`cross`]), real input ([`rootfs`], [`releases`], [`trees`], [`sign`], [`corrupt`], [`stores`], [`stage`]),
-//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
+//! the machine ([`lab`], [`drivers`], [`initramfs`], [`qemu`], [`console`]), one that boots from an image ([`appliance`], [`verified_boot`]), registries ([`registry`], [`container_layout`]) and what lies between them and their clients ([`proxy`], [`http`]); then the verbs ([`test`], [`fuzz`], [`demo`] with [`clock`], [`bench`],
 //! [`install`], [`package`]).
 
 mod advice;
@@ -19,6 +19,7 @@ mod cli;
 mod clock;
 mod console;
 mod container_images;
+mod container_layout;
 mod corrupt;
 mod cross;
 mod debian;
@@ -27,6 +28,7 @@ mod disk;
 mod drivers;
 mod erofs;
 mod fuzz;
+mod http;
 mod initramfs;
 mod install;
 mod kernel;
@@ -39,8 +41,11 @@ mod module;
 mod mutate;
 mod package;
 mod packs;
+mod proxy;
+mod pulls;
 mod qemu;
 mod readme;
+mod registry;
 mod releases;
 mod report;
 mod reproducible;

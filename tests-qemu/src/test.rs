@@ -36,7 +36,7 @@ use crate::stage::{self, Root, Stage};
 use crate::stock::{self, Stock};
 use crate::tools::{self, Tools};
 use crate::verified_boot::VerifiedBoot;
-use crate::{advice, container_images, fuzz, package, reproducible, rootfs, run, sign};
+use crate::{advice, container_images, fuzz, package, pulls, reproducible, rootfs, run, sign};
 
 /// Groups of guest tests: each is one boot with one verdict.
 const GROUPS: [&str; 18] = [
@@ -99,7 +99,7 @@ pub(crate) fn is_group(filter: &str) -> bool {
         [
             &GROUPS[..],
             &APPLIANCE_GROUPS,
-            &["source", "fuzz", container_images::GROUP, "packages", "module", "image"],
+            &["source", "fuzz", container_images::GROUP, pulls::GROUP, "packages", "module", "image"],
         ]
         .concat()
     };
@@ -167,6 +167,9 @@ fn run_tests(filter: Option<String>, flavour: Flavour, period: Option<Duration>)
         attempt(report, "preparation of the fuzz targets", &["fuzz"], |report| fuzz::test(&cache, report));
         attempt(report, "preparation of the container images", &[container_images::GROUP], |report| {
             container_images::test(&cache, report)
+        });
+        attempt(report, "preparation of the registries", &[pulls::GROUP], |report| {
+            pulls::test(&cache, report)
         });
         // All programs are compiled twice, so only where the group is named.
         if report.filter().is_some() {

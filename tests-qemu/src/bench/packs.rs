@@ -4,7 +4,7 @@
 
 mod nights;
 mod rivals;
-mod series;
+pub(super) mod series;
 mod updates;
 
 use std::path::Path;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tesserafs_guest::reading;
 
 use super::packs::{Rule, Update, Version};
+use super::pull::Pull;
 use super::Bench;
 use crate::{kernel, run, tools};
 
@@ -67,6 +68,8 @@ pub(super) struct Record {
     pub(super) nights: Option<Measured<Rule>>,
     #[serde(default)]
     pub(super) updates: Option<Measured<Update>>,
+    #[serde(default)]
+    pub(super) pull: Option<Measured<Pull>>,
     #[serde(default)]
     pub(super) metadata: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,

@@ -2,6 +2,7 @@
 //! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
 
 pub(super) mod packs;
+mod pulls;
 mod targets;
 mod updates;
 
@@ -99,6 +100,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     }
     if let Some(part) = &record.updates {
         updates::updates(&mut out, part)?;
+    }
+    if let Some(part) = &record.pull {
+        pulls::pulls(&mut out, part)?;
     }
     if let Some(part) = &record.metadata {
         writeln!(out, "\n## Comparing, composing and checking\n")?;

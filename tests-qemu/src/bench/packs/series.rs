@@ -12,15 +12,15 @@ use crate::releases::{self, Releases};
 use crate::run;
 
 /// Versions of each.
-pub(super) const VERSIONS: usize = 10;
+pub(in super::super) const VERSIONS: usize = 10;
 
 /// A series.
-pub(super) struct Series {
-    pub(super) name: &'static str,
+pub(in super::super) struct Series {
+    pub(in super::super) name: &'static str,
     /// For the report.
-    pub(super) about: &'static str,
+    pub(in super::super) about: &'static str,
     /// The program that its versions are fetched with.
-    pub(super) needs: &'static str,
+    pub(in super::super) needs: &'static str,
     kind: Kind,
 }
 
@@ -33,7 +33,7 @@ enum Kind {
     Source(&'static str, [&'static str; VERSIONS]),
 }
 
-pub(super) const SERIES: [Series; 5] = [
+pub(in super::super) const SERIES: [Series; 5] = [
     Series {
         name: "Debian root",
         about: "the root of the tests as published, and after the updates of the archive, which come in nine batches of packages",
@@ -95,7 +95,7 @@ pub(super) const SERIES: [Series; 5] = [
 ];
 
 /// The series of which single files are taken, too.
-pub(super) const PYTHON: &Series = &SERIES[1];
+pub(in super::super) const PYTHON: &Series = &SERIES[1];
 
 /// The dependencies of all versions of the Python application: those of the day when they are fetched would differ.
 const PYTHON_DEPENDENCIES: [&str; 8] = [
@@ -113,7 +113,7 @@ const PYTHON_DEPENDENCIES: [&str; 8] = [
 const ARCHIVES: usize = 100;
 
 /// The versions of a series, fetched.
-pub(super) struct Versions {
+pub(in super::super) struct Versions {
     kind: Kind,
     /// A folder for each version, or of what versions are made from.
     folder: PathBuf,
@@ -121,7 +121,7 @@ pub(super) struct Versions {
 }
 
 /// Fetches a series; none where its program is not there.
-pub(super) fn open(bench: &Bench<'_>, series: &Series) -> Result<Option<Versions>> {
+pub(in super::super) fn open(bench: &Bench<'_>, series: &Series) -> Result<Option<Versions>> {
     let is_there =
         run::command(series.needs).arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_there {
@@ -224,12 +224,12 @@ fn archives(folder: &Path) -> Result<()> {
 
 impl Versions {
     /// Where a version lies that was fetched as a whole.
-    pub(super) fn folder(&self, version: usize) -> PathBuf {
+    pub(in super::super) fn folder(&self, version: usize) -> PathBuf {
         self.folder.join(version.to_string())
     }
 
     /// Makes `tree` the version of this number, from 1; it has the version before, or is not there.
-    pub(super) fn fill(&mut self, tree: &Path, version: usize) -> Result<()> {
+    pub(in super::super) fn fill(&mut self, tree: &Path, version: usize) -> Result<()> {
         if let Some(releases) = &self.releases {
             return debian(releases, tree, version);
         }

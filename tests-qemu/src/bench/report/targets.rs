@@ -8,11 +8,12 @@ use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::super::build::{MKSQUASHFS, OURS as MKFS};
 use super::super::images::{EROFS_VERITY, OURS, OURS_FILE, OURS_PACKS, OURS_TRUSTED, SQUASHFS_VERITY};
+use super::super::pull::Pull;
 use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
 use super::super::{fuse, metadata};
-use super::{decoded_of, names, of, of_builder, packs, updates};
+use super::{decoded_of, names, of, of_builder, packs, pulls, updates};
 
 /// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
 struct Target {
@@ -65,11 +66,14 @@ const PATCH_19: &str = "zstd -19 --patch-from";
 const SMALLER_IMAGE: &str = "the smaller one of squashfs and EROFS";
 const LAYER: &str = "a layer built again";
 
+/// The rivals of pulls: skopeo, podman with and without partial pulls, casync.
+const PULL_RIVAL: &str = "the best rival";
+
 /// What a page may cost that lies across the border of two chunks: both, of the largest size that
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 58] = [
+const TARGETS: [Target; 68] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -170,6 +174,39 @@ const TARGETS: [Target; 58] = [
     target("an update as a bundle, level 9, worst step", "the portable one", Wanted::AtMost(1.0), |f| {
         updates::of_portable(&f.record.updates.as_ref()?.samples)
     }),
+    target("pull of the first version, bytes, median series", PULL_RIVAL, Wanted::AtMost(1.05), |f| {
+        Some(f.pulls(pulls::first_bytes)?.median)
+    }),
+    target("pull of the first version, bytes, worst series", PULL_RIVAL, Wanted::AtMost(1.05), |f| {
+        Some(f.pulls(pulls::first_bytes)?.max)
+    }),
+    target(
+        "pull of the first version, time, median series and line",
+        PULL_RIVAL,
+        Wanted::AtMost(1.05),
+        |f| Some(f.pulls(pulls::first_seconds)?.median),
+    ),
+    target("pull of the first version, time, worst series and line", PULL_RIVAL, Wanted::AtMost(1.05), |f| {
+        Some(f.pulls(pulls::first_seconds)?.max)
+    }),
+    target("pull of the next version with a delta, bytes, median series", LAYER, Wanted::AtMost(0.1), |f| {
+        Some(f.pulls(pulls::next_bytes_with_delta)?.median)
+    }),
+    target("pull of the next version with a delta, bytes, worst series", LAYER, Wanted::AtMost(0.1), |f| {
+        Some(f.pulls(pulls::next_bytes_with_delta)?.max)
+    }),
+    target("pull of the next version without, bytes, median series", LAYER, Wanted::AtMost(0.35), |f| {
+        Some(f.pulls(pulls::next_bytes)?.median)
+    }),
+    target("pull of the next version without, bytes, worst series", LAYER, Wanted::AtMost(0.35), |f| {
+        Some(f.pulls(pulls::next_bytes)?.max)
+    }),
+    target("twenty pulls at once, bytes, median series", "one pull", Wanted::AtMost(1.05), |f| {
+        Some(f.pulls(pulls::at_once)?.median)
+    }),
+    target("twenty pulls at once, bytes, worst series", "one pull", Wanted::AtMost(1.05), |f| {
+        Some(f.pulls(pulls::at_once)?.max)
+    }),
     target("diff of two images of 100,000 files, seconds", "0.1", Wanted::AtMost(0.1), |f| {
         f.seconds(metadata::DIFF)
     }),
@@ -258,6 +295,11 @@ impl Figures<'_> {
     fn of_faster(&self, part: &Option<Measured<Sample>>, measure: &str, others: [&str; 2]) -> Option<f64> {
         let [one, other] = others.map(|system| self.of(part, measure, OURS, system));
         Some(one?.max(other?))
+    }
+
+    /// Ratios of pulls.
+    fn pulls(&self, ratios: fn(&[Pull]) -> Option<Summary>) -> Option<Summary> {
+        ratios(&self.record.pull.as_ref()?.samples)
     }
 
     /// Seconds of a measure of metadata alone.
