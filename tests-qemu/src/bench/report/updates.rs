@@ -112,9 +112,13 @@ fn layer(all: &[Update], series: &str) -> Option<f64> {
     LAYERS.into_iter().filter_map(|form| bytes(all, series, form)).reduce(f64::min)
 }
 
-/// Bundles of a level, of each series as a part of what zstd makes of the whole trees.
+/// Bundles of a level, as a part of what zstd makes of the whole trees: of each step, and of each series the median of its steps.
 pub(super) fn of_patch(all: &[Update], level: u32) -> Option<Summary> {
-    ratios(all, |series| Some(bytes(all, series, &bundle(level))? / bytes(all, series, &patch(level))?))
+    ratios(all, |series| {
+        let (own, patch) = (bundle(level), patch(level));
+        let pairs = steps(all, series, &own).zip(steps(all, series, &patch));
+        Some(summary(pairs.map(|(own, patch)| own.bytes as f64 / patch.bytes as f64))?.median)
+    })
 }
 
 /// Bundles of the lower level, of each series as a part of the smaller layer.
@@ -158,9 +162,10 @@ mod tests {
             apply: None,
         };
         let mut all = Vec::new();
-        for (to, bytes) in [(2, 10), (6, 20), (10, 90)] {
+        // Medians of both sides would be those of different steps.
+        for (to, bytes, patch_bytes) in [(2, 10, 40), (6, 20, 25), (10, 90, 180)] {
             all.push(update(to - 1, to, &bundle(9), bytes));
-            all.push(update(to - 1, to, &patch(9), 40));
+            all.push(update(to - 1, to, &patch(9), patch_bytes));
             all.push(update(to - 1, to, PORTABLE, 100));
             all.push(update(to - 1, to, LAYERS[0], 400));
             all.push(update(to - 1, to, LAYERS[1], 200));
