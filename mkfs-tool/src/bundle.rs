@@ -35,7 +35,9 @@ pub(crate) mod stream;
 mod tables;
 mod wanted;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::error::{Error, Result};
@@ -89,4 +91,19 @@ pub struct ApplyRequest {
     pub pack_dir: Option<PathBuf>,
     /// Whether a file of its name is replaced.
     pub force: bool,
+}
+
+/// The bytes at the beginning of a file that are those of a bundle, section by section: a download that was cut off goes on behind
+/// them. That it is the right bundle, only the digest of all of it tells.
+pub fn proven(path: &Path) -> Result<u64> {
+    let from = BufReader::new(File::open(path).map_err(Error::io("open", path))?);
+    let Ok((mut reader, _)) = stream::Reader::open(from, path) else { return Ok(0) };
+    loop {
+        let at = reader.at();
+        match reader.next(&stream::Kind::ALL) {
+            Ok((stream::Kind::End, _)) => return Ok(reader.at()),
+            Ok(_) => (),
+            Err(_) => return Ok(at),
+        }
+    }
 }

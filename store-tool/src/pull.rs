@@ -38,12 +38,14 @@ use std::time::Instant;
 use mkfs_tesserafs::progress::Progress;
 use mkfs_tesserafs::source::oci::Platform;
 use tesserafs_format::Digest;
+use tesserafs_image::hash::sha256;
 use tesserafs_image::signature::Certificate;
-use tesserafs_image::{text, Error, Source};
+use tesserafs_image::{parallel, text, Error, Source};
 
-use self::chunks::Lacking;
-use self::fetch::Fetcher;
+use self::chunks::{Lacking, LackingFile};
+use self::fetch::{Fetcher, Target};
 use self::find::Found;
+use self::local::Copied;
 use self::report::Report;
 use crate::artifact::Blob;
 use crate::reference::Reference;
@@ -80,7 +82,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
         signers.extend(Certificate::read_pem(path)?);
     }
     let repository = Repository::open(&request.reference, &request.options)?;
-    let found = find::find(request, &repository)?;
+    let found = find::find(request, &repository, Store::open(&request.store)?.as_ref())?;
     let store = Store::create(&request.store)?;
     let cancel = &request.options.cancel;
     let shown = text::path(store.path());
@@ -94,8 +96,6 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
     let pull = Pull { request, using: &using, filling: &filling, found: &found, fetcher, signers };
     let mut report = pull.files()?;
 
-    let config = repository.document(&found.artifact.config)?;
-    using.add_document(&config)?;
     let manifest = using.add_document(&found.manifest)?;
     using.set_name(&request.reference, &manifest)?;
     let files: Vec<Digest> = found.artifact.layers().map(|blob| blob.digest).collect();
@@ -119,53 +119,113 @@ impl Pull<'_> {
     fn files(&self) -> Result<Report, Error> {
         let artifact = &self.found.artifact;
         let mut report = Report::default();
-        let candidates = match self.request.deltas && !self.is_there(&artifact.image)? {
-            true => delta::candidates(self)?,
-            false => Vec::new(),
+        let mut bundle = match self.request.deltas && self.is_new()? {
+            true => delta::best(self)?,
+            false => None,
         };
         // Smaller than the image file alone: no chunk has to be looked at to know that it is worth it.
-        if let Some(candidate) = candidates.first().filter(|best| best.bundle.len <= artifact.image.len) {
-            report.delta = delta::take(self, candidate)?;
+        let of_image = if self.is_there(&artifact.image)? { 0 } else { artifact.image.len };
+        if let Some(bundle) = bundle.take_if(|bundle| bundle.bundle.len <= of_image) {
+            report.delta = delta::take(self, &bundle)?;
         }
-        let before = self.fetcher.fetched();
-        let image = match self.filling.file(&artifact.image.digest, artifact.image.len)? {
-            Slot::Complete(path) => Source::open(&path)?,
-            Slot::Unfinished(file) => {
-                image_file::fetch(&self.fetcher, artifact, &file)?;
-                Source::open(file.path())?
-            }
-        };
-        let mut of_image = self.fetcher.fetched() - before;
+        let (image, mut of_image) = self.image_and_config()?;
         let sb = check_image(artifact, &image)?.sb;
         self.check_signer(&image)?;
 
         let mut lacking = Lacking::find(self, &image, &sb)?;
-        let bytes = lacking.bytes();
-        if let Some(candidate) =
-            candidates.first().filter(|best| report.delta.is_none() && best.bundle.len < bytes)
-        {
-            report.delta = delta::take(self, candidate)?;
+        let mut copied = local::copy(self, &image, &sb, &lacking)?;
+        if let Some(bundle) = bundle.filter(|bundle| bundle.bundle.len < lacking.bytes()) {
+            // What it makes are other files, so these are not written any more.
+            drop(lacking);
+            report.delta = delta::take(self, &bundle)?;
+            lacking = Lacking::find(self, &image, &sb)?;
             if report.delta.is_some() {
-                drop(lacking);
-                lacking = Lacking::find(self, &image, &sb)?;
+                copied = Copied::default();
             }
         }
-        let copied = local::copy(self, &image, &sb, &mut lacking)?;
         (report.copied_bytes, report.encoded_bytes) = (copied.stored, copied.encoded);
-        for file in lacking.files {
+        for (file, fetched) in self.packs(lacking)? {
             let line = format!("{} sha256:{} ({})", file.what, file.blob.digest, text::size(file.blob.len));
-            let before = self.fetcher.fetched();
-            self.fetcher.fetch(file.blob, &file.unfinished, &file.pieces)?;
-            // The image file is the first one, if it was lacking.
-            let bytes = self.fetcher.fetched() - before + std::mem::take(&mut of_image);
             self.finish(file)?;
             if self.request.lines {
-                say(&format!("{line}: fetched {}", text::size(bytes)));
+                // The image file is the first one, if it was lacking.
+                say(&format!("{line}: fetched {}", text::size(fetched + std::mem::take(&mut of_image))));
             }
         }
         report.fetched_bytes = self.fetcher.fetched();
         report.requests = self.fetcher.requests();
         Ok(report)
+    }
+
+    /// Brings the image file, and the configuration at the same time. The number is that of bytes that came for the image file.
+    fn image_and_config(&self) -> Result<(Source, u64), Error> {
+        let artifact = &self.found.artifact;
+        let before = self.fetcher.fetched();
+        let slot = self.filling.file(&artifact.image.digest, artifact.image.len)?;
+        let cancel = &self.request.options.cancel;
+        let fetched = parallel::for_each(2, 2, cancel, |number| match (number, &slot) {
+            (0, Slot::Unfinished(file)) => image_file::fetch(&self.fetcher, artifact, file),
+            (0, Slot::Complete(_)) => Ok(()),
+            _ => self.config(),
+        });
+        if let Err(error) = fetched {
+            if let Slot::Unfinished(file) = slot {
+                // Nothing tells that there is an image of that length: the room is not kept for it.
+                if !image_file::is_begun(artifact, &file)? {
+                    self.filling.discard(file)?;
+                }
+            }
+            return Err(error);
+        }
+        let image = match &slot {
+            Slot::Complete(path) => Source::open(path)?,
+            Slot::Unfinished(file) => Source::open(file.path())?,
+        };
+        Ok((image, self.fetcher.fetched() - before))
+    }
+
+    /// Brings the configuration, which the store keeps: it is needed by no mount.
+    fn config(&self) -> Result<(), Error> {
+        let config = &self.found.artifact.config;
+        // One that is broken comes again.
+        if matches!(self.using.document(&config.digest), Ok(Some(_))) {
+            return Ok(());
+        }
+        let bytes = self.fetcher.repository().document(config)?;
+        self.using.add_document(&bytes).map(drop)
+    }
+
+    /// Brings what is lacking. The numbers are those of bytes that came for each file.
+    fn packs(&self, lacking: Lacking) -> Result<Vec<(LackingFile, u64)>, Error> {
+        let targets: Vec<_> =
+            lacking.files.iter().map(|file| Target::new(file.blob, &file.unfinished, &file.pieces)).collect();
+        let fetched = self.fetcher.fetch(&targets);
+        let bytes: Vec<_> = targets.iter().map(Target::fetched).collect();
+        drop(targets);
+        if let Err(error) = fetched {
+            for file in lacking.files.into_iter().filter(|file| file.blob != self.found.artifact.image) {
+                // Room in which nothing is.
+                if !file.pieces.has_some() {
+                    self.filling.discard(file.unfinished)?;
+                }
+            }
+            return Err(error);
+        }
+        Ok(lacking.files.into_iter().zip(bytes).collect())
+    }
+
+    /// Whether something of the image may be lacking: the name is another image's, and some file is not there.
+    fn is_new(&self) -> Result<bool, Error> {
+        let manifest = sha256(&self.found.manifest);
+        if self.using.manifest_of(&self.request.reference).is_ok_and(|named| named == Some(manifest)) {
+            return Ok(false);
+        }
+        for blob in self.found.artifact.layers() {
+            if !self.is_there(&blob)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn is_there(&self, blob: &Blob) -> Result<bool, Error> {
@@ -187,7 +247,7 @@ impl Pull<'_> {
     }
 
     /// Makes a file a blob whose bytes are all there, or leaves it to this image, if some that the image does not need are not.
-    fn finish(&self, file: chunks::LackingFile) -> Result<(), Error> {
+    fn finish(&self, file: LackingFile) -> Result<(), Error> {
         if !file.is_whole {
             return self.filling.keep(file.unfinished);
         }

@@ -59,7 +59,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Head, Self::Table, Self::Match, Self::Gap, Self::Piece, Self::End];
+    pub(super) const ALL: [Self; 6] = [Self::Head, Self::Table, Self::Match, Self::Gap, Self::Piece, Self::End];
 
     fn number(self) -> u32 {
         1 + self as u32
@@ -258,6 +258,30 @@ mod tests {
     #[test]
     fn sections_come_back() {
         assert_eq!(read(&bundle()).unwrap(), [&b"first"[..], b"second"]);
+    }
+
+    #[test]
+    fn a_download_goes_on_behind_the_last_whole_section() {
+        let good = bundle();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle");
+        let (second, end) = (HEADER + SECTION + 5, HEADER + 2 * SECTION + 5 + 6);
+        for at in 0..=good.len() {
+            // The room for the rest was taken.
+            let mut begun = good[..at].to_vec();
+            begun.resize(good.len(), 0);
+            std::fs::write(&path, begun).unwrap();
+            let expected = match at {
+                _ if at == good.len() => at,
+                _ if at >= end => end,
+                _ if at >= second => second,
+                _ if at >= HEADER => HEADER,
+                _ => 0,
+            };
+            let proven = crate::bundle::proven(&path).unwrap();
+            // The last bytes of a section or a digest may be zeros.
+            assert!(proven as usize >= expected && proven as usize <= at.max(expected) + 2, "{at}: {proven}");
+        }
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 //! The chunks of an image that are not in the store, pack by pack.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tesserafs_format::{chunk_digest, ChunkIndex, Image, PackIndex, SuperBlock};
 use tesserafs_image::hash::Sha2;
-use tesserafs_image::{parallel, text, Broken, Error, Source, VerifiedMetadata};
+use tesserafs_image::{parallel, text, Broken, Cancel, Error, Source, VerifiedMetadata};
 
 use super::ranges::{Piece, Pieces};
 use super::Pull;
 use crate::artifact::Blob;
-use crate::store::{Slot, Unfinished};
+use crate::store::{Finished, Slot, Unfinished};
 
 /// A part of a pack that is dead in this image: as little of it as this comes along, so that the pack is complete, and others can use it.
 const DEAD: u64 = 32;
@@ -42,17 +44,7 @@ pub(super) struct LackingFile {
 impl Lacking {
     /// Finds them by the chunk table. Of files that an earlier run has begun, each chunk is compared.
     pub(super) fn find(pull: &Pull<'_>, image: &Source, sb: &SuperBlock) -> Result<Self, Error> {
-        let artifact = &pull.found.artifact;
-        let mut files = Vec::new();
-        if let Slot::Unfinished(unfinished) = pull.filling.file(&artifact.image.digest, artifact.image.len)? {
-            files.push((0, "image".to_owned(), artifact.image, unfinished));
-        }
-        for (number, pack) in (1..).zip(&artifact.packs) {
-            if let Slot::Unfinished(unfinished) = pull.filling.file(&pack.digest, pack.len)? {
-                let what = format!("pack {number} of {}", artifact.packs.len());
-                files.push((number, what, *pack, unfinished));
-            }
-        }
+        let files = begin(pull)?;
         let mut lacking = Self { files: Vec::new() };
         if files.is_empty() {
             return Ok(lacking);
@@ -71,8 +63,17 @@ impl Lacking {
                 own = with_rest(own, first, end);
             }
             let pieces = Pieces::new(own);
+            let mut unfinished = unfinished;
             if unfinished.is_kept() {
-                compare(pull, &unfinished, &pieces)?;
+                let cancel = &pull.request.options.cancel;
+                take(&pieces, cancel, |offset, bytes| unfinished.read_at(offset, bytes), |_, _| Ok(()))?;
+                // What no chunk has is proven by the digest of the whole alone.
+                if is_whole && pieces.has_all_chunks() {
+                    match pull.filling.finish(unfinished, cancel)? {
+                        Finished::Complete(_) => continue,
+                        Finished::Not { file, .. } => unfinished = file,
+                    }
+                }
             }
             lacking.files.push(LackingFile { what, blob, unfinished, pieces, is_whole });
         }
@@ -83,6 +84,29 @@ impl Lacking {
     pub(super) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.pieces.lacking_bytes()).sum()
     }
+}
+
+/// The files of the image that are not complete, with the indices of their packs and their names for people: room was taken for all.
+fn begin(pull: &Pull<'_>) -> Result<Vec<(u16, String, Blob, Unfinished)>, Error> {
+    let artifact = &pull.found.artifact;
+    let packs = (1..).zip(&artifact.packs);
+    let named =
+        packs.map(|(number, pack)| (number, format!("pack {number} of {}", artifact.packs.len()), *pack));
+    let mut files = Vec::new();
+    for (number, what, blob) in [(0, "image".to_owned(), artifact.image)].into_iter().chain(named) {
+        match pull.filling.file(&blob.digest, blob.len) {
+            Ok(Slot::Complete(_)) => (),
+            Ok(Slot::Unfinished(unfinished)) => files.push((number, what, blob, unfinished)),
+            Err(error) => {
+                // A disk that is full needs the room of the others, in which nothing is yet.
+                for (.., unfinished) in files.into_iter().filter(|file| !file.3.is_kept()) {
+                    pull.filling.discard(unfinished)?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// The chunks of these packs, by the index of the pack. The place of one is that in the file which has the pack.
@@ -142,24 +166,33 @@ fn with_rest(chunks: Vec<Piece>, first: u64, end: u64) -> Vec<Piece> {
     all
 }
 
-/// Looks which chunks are there. Bytes that nothing proves are fetched again.
-fn compare(pull: &Pull<'_>, file: &Unfinished, pieces: &Pieces) -> Result<(), Error> {
+/// Looks which of the chunks that are lacking can be read by `read`, and hands those out that are right; bytes of them. Bytes that
+/// nothing proves are not looked at.
+pub(super) fn take(
+    pieces: &Pieces,
+    cancel: &Cancel,
+    read: impl Fn(u64, &mut [u8]) -> Result<(), Error> + Sync,
+    give: impl Fn(u64, &[u8]) -> Result<(), Error> + Sync,
+) -> Result<u64, Error> {
     let all = pieces.all();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let cancel = &pull.request.options.cancel;
+    let taken = AtomicU64::new(0);
     parallel::for_each(threads, all.len().div_ceil(TOGETHER) as u64, cancel, |part| {
         let first = part as usize * TOGETHER;
         let mut stored = Vec::new();
         for (number, piece) in (first..).zip(&all[first..(first + TOGETHER).min(all.len())]) {
-            let Some((_, expected)) = piece.chunk else { continue };
+            let Some((_, expected)) = piece.chunk.filter(|_| !pieces.is_there(number)) else { continue };
             stored.resize(piece.len as usize, 0);
-            file.read_at(piece.start, &mut stored)?;
+            read(piece.start, &mut stored)?;
             if chunk_digest::<Sha2>(&stored) == expected {
+                give(piece.start, &stored)?;
                 pieces.is_there_now(number);
+                taken.fetch_add(u64::from(piece.len), Ordering::Relaxed);
             }
         }
         Ok(())
-    })
+    })?;
+    Ok(taken.into_inner())
 }
 
 #[cfg(test)]

@@ -7,22 +7,27 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
-use mkfs_tesserafs::bundle::{apply, ApplyRequest};
+use mkfs_tesserafs::bundle::{apply, proven, ApplyRequest};
 use mkfs_tesserafs::progress::Silent;
 use tesserafs_format::Digest;
-use tesserafs_image::{text, Error};
+use tesserafs_image::{parallel, text, Error};
 
+use super::fetch::Target;
 use super::ranges::{Piece, Pieces};
 use super::report::DeltaReport;
 use super::Pull;
-use crate::artifact::{Delta, Document};
+use crate::artifact::{Blob, Delta, Document};
 use crate::reference::Name;
-use crate::store::{Image, Slot};
+use crate::store::{Image, Slot, Unfinished};
 use crate::{chain, say};
 
 /// Images of the store for which a bundle is asked for, at most.
 const OLD: usize = 4;
+
+/// Times that a bundle is fetched: it may come wrong once.
+const ROUNDS: usize = 2;
 
 /// Bytes that come and are written at once.
 const PIECE: u64 = 1 << 20;
@@ -30,83 +35,144 @@ const PIECE: u64 = 1 << 20;
 /// A bundle, and the image that it is for.
 pub(super) struct Candidate {
     old: Image,
-    pub(super) bundle: crate::artifact::Blob,
+    pub(super) bundle: Blob,
 }
 
-/// The bundles that there are, the smallest first.
-pub(super) fn candidates(pull: &Pull<'_>) -> Result<Vec<Candidate>, Error> {
+/// The smallest bundle that there is. A registry that cannot tell has none.
+pub(super) fn best(pull: &Pull<'_>) -> Result<Option<Candidate>, Error> {
     let own = &pull.request.reference;
     let new = pull.found.artifact.image_id;
     let mut names = pull.using.names()?;
     names.retain(|named| named.reference.host == own.host && named.reference.repository == own.repository);
     names.sort_by_key(|named| named.reference != *own);
     let mut seen: HashSet<Digest> = HashSet::from([new]);
-    let mut found = Vec::new();
-    for named in names {
-        let Ok(Some(old)) = pull.using.image(&named.reference) else { continue };
-        if seen.len() > OLD || !seen.insert(old.artifact.image_id) {
-            continue;
+    let images = names.iter().filter_map(|named| pull.using.image(&named.reference).ok().flatten());
+    let old: Vec<_> = images.filter(|old| seen.insert(old.artifact.image_id)).take(OLD).collect();
+    let found = Mutex::new(Vec::new());
+    let cancel = &pull.request.options.cancel;
+    parallel::for_each(OLD, old.len() as u64, cancel, |number| {
+        let old = &old[number as usize];
+        match bundle(pull, old) {
+            Ok(None) => (),
+            Ok(Some(bundle)) => found
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Candidate { old: old.clone(), bundle }),
+            Err(error @ Error::Cancelled) => return Err(error),
+            Err(error) => say(&format!("{}: no bundle is used: {}", pull.fetcher.shown(), chain(&error))),
         }
-        let from = old.artifact.image_id;
-        let tag = Name::Tag(Delta::tag(&from, &new));
-        let Some(manifest) = pull.fetcher.repository().manifest(&tag)? else { continue };
-        match Document::parse(&manifest.bytes) {
-            Ok(Document::Delta(delta)) if delta.from == from && delta.to == new => {
-                found.push(Candidate { old, bundle: delta.bundle });
-            }
-            _ => say(&format!("{own}: the tag {tag} is no bundle from {from} to {new}: it is not used")),
+        Ok(())
+    })?;
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(found.into_iter().min_by_key(|candidate| candidate.bundle.len))
+}
+
+/// The bundle by which an image becomes the one that is wanted, if it can be applied here.
+fn bundle(pull: &Pull<'_>, old: &Image) -> Result<Option<Blob>, Error> {
+    let (from, to) = (old.artifact.image_id, pull.found.artifact.image_id);
+    for pack in &old.artifact.packs {
+        // An image may have only the chunks of a pack that it needs itself.
+        if pull.using.blob_of(&pack.digest, pack.len)?.is_none() {
+            return Ok(None);
         }
     }
-    found.sort_by_key(|candidate| candidate.bundle.len);
-    Ok(found)
+    let tag = Name::Tag(Delta::tag(&from, &to));
+    let Some(manifest) = pull.fetcher.repository().manifest(&tag)? else { return Ok(None) };
+    match Document::parse(&manifest.bytes) {
+        // Its file must be no other one of the image.
+        Ok(Document::Delta(delta))
+            if delta.from == from
+                && delta.to == to
+                && pull.found.artifact.layers().all(|layer| layer.digest != delta.bundle.digest) =>
+        {
+            Ok(Some(delta.bundle))
+        }
+        _ => Err(Error::Refused(format!("the tag {tag} is no bundle from {from} to {to}"))),
+    }
 }
 
 /// Fetches a bundle, and applies it. `None` where that cannot be done, and the chunks have to be fetched.
 pub(super) fn take(pull: &Pull<'_>, candidate: &Candidate) -> Result<Option<DeltaReport>, Error> {
     let bundle = candidate.bundle;
-    let cannot = |why: String| {
-        say(&format!(
-            "{}: the bundle sha256:{} is of no use: {why}; fetching chunks",
-            pull.request.reference, bundle.digest
-        ));
-        None
-    };
-    let old = &candidate.old;
-    // Where the new image looks for them, and the old one, too.
-    for pack in old.artifact.packs.iter().chain(&pull.found.artifact.packs) {
-        let is_old = old.artifact.packs.contains(pack);
-        if pull.using.blob_of(&pack.digest, pack.len)?.is_none() {
-            if is_old {
-                return Ok(cannot("a pack of its old image is not complete here".to_owned()));
+    let taken = match pull.filling.file(&bundle.digest, bundle.len) {
+        Err(error) => Err(error),
+        Ok(Slot::Complete(_)) => Err(Error::Refused("it is a file of another image".to_owned())),
+        Ok(Slot::Unfinished(file)) => {
+            let fetched = fetch(pull, bundle, &file);
+            // One that did not come to its end goes on where it stopped.
+            let is_kept = fetched.is_err() && proven(file.path()).is_ok_and(|bytes| bytes > 0);
+            let applied = fetched.and_then(|()| apply_to(pull, &candidate.old, &file));
+            if !is_kept {
+                pull.filling.discard(file)?;
             }
-            continue;
+            applied
         }
-        pull.filling.file(&pack.digest, pack.len)?;
-    }
-    let Slot::Unfinished(file) = pull.filling.file(&bundle.digest, bundle.len)? else {
-        return Ok(cannot("it has the digest of a file of an image".to_owned()));
     };
-    let starts = (0..bundle.len).step_by(PIECE as usize);
-    let pieces =
-        starts.map(|start| Piece { start, len: (bundle.len - start).min(PIECE) as u32, chunk: None });
-    pull.fetcher.fetch(bundle, &file, &Pieces::new(pieces.collect()))?;
-    let image = pull.filling.path().join(pull.found.artifact.image.digest.to_string());
-    let request = ApplyRequest {
-        old: old.path.clone(),
-        bundle: file.path().to_owned(),
-        new: image,
-        pack_dir: Some(pull.filling.path().to_owned()),
-        force: true,
-    };
-    let applied = apply(&request, &Silent);
-    pull.filling.discard(file)?;
-    if let Err(error) = applied {
-        // What it has begun has names that no file of the store has.
-        let _ = fs::remove_file(request.new.with_extension("partial"));
-        return Ok(cannot(chain(&error)));
+    match taken {
+        Ok(()) => (),
+        Err(error @ Error::Cancelled) => return Err(error),
+        Err(error) => {
+            say(&format!(
+                "{}: the bundle sha256:{} is of no use: {}; fetching chunks",
+                pull.fetcher.shown(),
+                bundle.digest,
+                chain(&error)
+            ));
+            return Ok(None);
+        }
     }
     if pull.request.lines {
         say(&format!("bundle sha256:{}: fetched {}", bundle.digest, text::size(bundle.len)));
     }
-    Ok(Some(DeltaReport { from: format!("sha256:{}", old.artifact.image_id), bytes: bundle.len }))
+    Ok(Some(DeltaReport { from: format!("sha256:{}", candidate.old.artifact.image_id), bytes: bundle.len }))
+}
+
+/// Brings all bytes of a bundle behind those that an earlier run has brought.
+fn fetch(pull: &Pull<'_>, bundle: Blob, file: &Unfinished) -> Result<(), Error> {
+    let cannot = |error: mkfs_tesserafs::error::Error| Error::Refused(chain(&error));
+    let mut first = if file.is_kept() { proven(file.path()).map_err(cannot)?.min(bundle.len) } else { 0 };
+    let mut found = None;
+    for _ in 0..ROUNDS {
+        let starts = (first..bundle.len).step_by(PIECE as usize);
+        let pieces =
+            starts.map(|start| Piece { start, len: (bundle.len - start).min(PIECE) as u32, chunk: None });
+        let pieces = Pieces::new(pieces.collect());
+        pull.fetcher.fetch(&[Target::new(bundle, file, &pieces)])?;
+        let digest = file.hash(&pull.request.options.cancel)?;
+        if digest == bundle.digest {
+            return Ok(());
+        }
+        // What was there may be of a liar, and a mirror may be one.
+        found = Some(digest);
+        first = 0;
+        pull.fetcher.repository().drop_mirrors();
+    }
+    let found = found.map_or_else(String::new, |digest| digest.to_string());
+    Err(Error::Refused(format!("it has the digest sha256:{found}")))
+}
+
+/// Makes the image, and the packs that the old one lacks.
+fn apply_to(pull: &Pull<'_>, old: &Image, bundle: &Unfinished) -> Result<(), Error> {
+    let new = &pull.found.artifact;
+    // Where both images look for them.
+    for pack in old.artifact.packs.iter().chain(&new.packs) {
+        if pull.using.blob_of(&pack.digest, pack.len)?.is_some() {
+            pull.filling.file(&pack.digest, pack.len)?;
+        }
+    }
+    let file_of = |digest: &Digest| pull.filling.path().join(digest.to_string());
+    let request = ApplyRequest {
+        old: old.path.clone(),
+        bundle: bundle.path().to_owned(),
+        new: file_of(&new.image.digest),
+        pack_dir: Some(pull.filling.path().to_owned()),
+        force: true,
+    };
+    apply(&request, &Silent).map(drop).map_err(|error| {
+        // What it has begun has names that no file of the store has.
+        for layer in new.layers() {
+            let _ = fs::remove_file(file_of(&layer.digest).with_extension("partial"));
+        }
+        Error::Refused(chain(&error))
+    })
 }

@@ -3,7 +3,7 @@
 //! Pieces of blobs, from the registry to their places: each is compared with its digest first.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ pub(super) struct Fetcher<'f> {
     progress: &'f dyn Progress,
     fetched: AtomicU64,
     requests: AtomicU64,
-    /// Whether the registry has answered a range by a range.
-    has_ranges: AtomicBool,
+    /// Whether the registry answers a range by a range, once that is known.
+    has_ranges: Mutex<Option<bool>>,
     line: Mutex<Line>,
 }
 
@@ -46,10 +46,50 @@ struct Line {
     longest: Option<(u64, Duration)>,
 }
 
+/// Pieces of a blob that are wanted, and the file that they go to.
+pub(super) struct Target<'t> {
+    blob: Blob,
+    file: &'t Unfinished,
+    pieces: &'t Pieces,
+    /// Bytes that came for it.
+    fetched: AtomicU64,
+    /// The first wrong chunk.
+    wrong: Mutex<Option<String>>,
+}
+
+impl<'t> Target<'t> {
+    pub(super) fn new(blob: Blob, file: &'t Unfinished, pieces: &'t Pieces) -> Self {
+        Self { blob, file, pieces, fetched: AtomicU64::new(0), wrong: Mutex::default() }
+    }
+
+    /// Bytes that came for it, those between its pieces too.
+    pub(super) fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    fn is_done(&self) -> bool {
+        self.pieces.lacking().next().is_none()
+    }
+
+    /// Whether all pieces in a range are there.
+    fn has(&self, range: &Range<u64>) -> bool {
+        (self.pieces.at(range.start)..=self.pieces.at(range.end - 1))
+            .all(|number| self.pieces.is_there(number))
+    }
+
+    /// One request for all of the blob.
+    fn whole(&self) -> Range<u64> {
+        0..self.blob.len
+    }
+}
+
+/// Something to ask for.
+type Task<'r, 't> = (&'r Target<'t>, Range<u64>);
+
 impl<'f> Fetcher<'f> {
     pub(super) fn new(repository: &'f Repository, request: &'f Request, progress: &'f dyn Progress) -> Self {
         let (fetched, requests) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (has_ranges, line) = (AtomicBool::new(false), Mutex::default());
+        let (has_ranges, line) = (Mutex::default(), Mutex::default());
         Self { repository, request, progress, fetched, requests, has_ranges, line }
     }
 
@@ -69,76 +109,85 @@ impl<'f> Fetcher<'f> {
     }
 
     /// Brings all pieces that are lacking.
-    pub(super) fn fetch(&self, blob: Blob, file: &Unfinished, pieces: &Pieces) -> Result<(), Error> {
-        self.progress.found(pieces.lacking_bytes());
-        let wrong = Mutex::new(None);
+    pub(super) fn fetch(&self, targets: &[Target<'_>]) -> Result<(), Error> {
+        self.progress.found(targets.iter().map(|target| target.pieces.lacking_bytes()).sum());
         for _ in 0..ROUNDS {
-            let ranges = pieces.ranges(self.gap());
-            if ranges.is_empty() {
+            if targets.iter().all(Target::is_done) {
                 return Ok(());
             }
-            let mut rest = ranges.as_slice();
-            if !self.has_ranges.load(Ordering::Relaxed) {
-                // One alone, as an answer with all of the blob is the answer to all requests.
-                let (first, others) = ranges.split_at(1);
-                rest = others;
-                match self.range(blob, file, pieces, &first[0], &wrong)? {
-                    Answer::Part => self.has_ranges.store(true, Ordering::Relaxed),
-                    Answer::Whole => rest = &[],
-                }
-            }
-            let threads = self.request.connections.get();
-            let cancel = &self.request.options.cancel;
-            parallel::for_each(threads, rest.len() as u64, cancel, |number| {
-                let range = &rest[number as usize];
-                let is_lacking = pieces.at(range.start)..pieces.at(range.end - 1) + 1;
-                if is_lacking.into_iter().all(|number| pieces.is_there(number)) {
-                    return Ok(());
-                }
-                self.range(blob, file, pieces, range, &wrong).map(drop)
-            })?;
-            if pieces.lacking().next().is_some() {
+            self.round(targets)?;
+            if !targets.iter().all(Target::is_done) {
                 self.repository.drop_mirrors();
             }
         }
-        match (pieces.lacking().next(), wrong.into_inner().unwrap_or_else(PoisonError::into_inner)) {
-            (None, _) => Ok(()),
-            (Some(_), Some(why)) => Err(Error::Refused(why)),
-            (Some((_, piece)), None) => Err(Error::Refused(format!(
-                "{}: bytes {} to {} of the blob sha256:{} did not come",
-                self.shown(),
-                piece.start,
-                piece.end(),
-                blob.digest
-            ))),
+        let Some(target) = targets.iter().find(|target| !target.is_done()) else { return Ok(()) };
+        let wrong = target.wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(Error::Refused(wrong.unwrap_or_else(|| {
+            format!("{}: some bytes of the blob sha256:{} did not come", self.shown(), target.blob.digest)
+        })))
+    }
+
+    /// Asks once for each piece that is lacking.
+    fn round(&self, targets: &[Target<'_>]) -> Result<(), Error> {
+        let gap = self.gap();
+        let mut tasks: Vec<Task<'_, '_>> = Vec::new();
+        for target in targets {
+            tasks.extend(target.pieces.ranges(gap).into_iter().map(|range| (target, range)));
         }
+        if self.has_ranges().is_none() {
+            // One alone, as an answer with all of a blob is the answer to all requests for it.
+            if let Some((target, range)) = tasks.iter().find(|(target, range)| *range != target.whole()) {
+                self.range(target, range)?;
+            }
+        }
+        if self.has_ranges() == Some(false) {
+            let lacking = targets.iter().filter(|target| !target.is_done());
+            tasks = lacking.map(|target| (target, target.whole())).collect();
+        }
+        tasks.retain(|(target, range)| !target.has(range));
+        let (threads, cancel) = (self.request.connections.get(), &self.request.options.cancel);
+        parallel::for_each(threads, tasks.len() as u64, cancel, |number| {
+            let (target, range) = &tasks[number as usize];
+            match target.has(range) {
+                // An answer with all of the blob had it.
+                true => Ok(()),
+                false => self.range(target, range),
+            }
+        })
+    }
+
+    fn has_ranges(&self) -> Option<bool> {
+        *self.has_ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One request.
-    fn range(
-        &self,
-        blob: Blob,
-        file: &Unfinished,
-        pieces: &Pieces,
-        range: &Range<u64>,
-        wrong: &Mutex<Option<String>>,
-    ) -> Result<Answer, Error> {
-        let mut sink =
-            Sink { pieces, file, next: range.start, number: pieces.at(range.start), piece: Vec::new() };
+    fn range(&self, target: &Target<'_>, range: &Range<u64>) -> Result<(), Error> {
+        let Target { blob, pieces, .. } = target;
+        let mut sink = Sink {
+            target,
+            progress: self.progress,
+            next: range.start,
+            number: pieces.at(range.start),
+            piece: Vec::new(),
+        };
         let started = Instant::now();
         let mut first = None;
         let mut bytes = 0;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.repository.read(&blob, range.clone(), &mut |offset, part| {
+        let answer = self.repository.read(blob, range.clone(), &mut |offset, part| {
             first.get_or_insert_with(|| started.elapsed());
             bytes += part.len() as u64;
             self.fetched.fetch_add(part.len() as u64, Ordering::Relaxed);
-            self.progress.read(part.len() as u64);
+            target.fetched.fetch_add(part.len() as u64, Ordering::Relaxed);
             sink.take(offset, part, |why| {
                 let said = format!("{}: the blob sha256:{}: {why}", self.shown(), blob.digest);
-                wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
+                target.wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
             })
         })?;
+        if *range != target.whole() {
+            let mut has_ranges = self.has_ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            *has_ranges = Some(answer == Answer::Part);
+        }
         if let Some(first) = first {
             self.line.lock().unwrap_or_else(PoisonError::into_inner).learn(
                 first,
@@ -146,7 +195,7 @@ impl<'f> Fetcher<'f> {
                 started.elapsed() - first,
             );
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Bytes that are not worth a request of their own: as many as come while one is answered, for one of the connections.
@@ -158,7 +207,8 @@ impl<'f> Fetcher<'f> {
         (bytes as u64).clamp(GAP_MIN, GAP_MAX)
     }
 
-    fn shown(&self) -> String {
+    /// The reference, for a message.
+    pub(super) fn shown(&self) -> String {
         text::escape(self.request.reference.to_string().as_bytes())
     }
 }
@@ -174,8 +224,8 @@ impl Line {
 
 /// Takes bytes of a blob in order, and writes those of pieces.
 struct Sink<'s> {
-    pieces: &'s Pieces,
-    file: &'s Unfinished,
+    target: &'s Target<'s>,
+    progress: &'s dyn Progress,
     /// The offset that is expected.
     next: u64,
     /// The piece that it lies in or before.
@@ -185,21 +235,23 @@ struct Sink<'s> {
 }
 
 impl Sink<'_> {
+    /// Two connections may bring one piece at once: they write the same bytes.
     fn take(&mut self, offset: u64, mut bytes: &[u8], mut wrong: impl FnMut(String)) -> Result<(), Error> {
+        let Target { pieces, file, .. } = self.target;
         if offset != self.next {
-            self.number = self.pieces.at(offset);
+            self.number = pieces.at(offset);
             self.piece.clear();
         }
         let mut at = offset;
         self.next = offset + bytes.len() as u64;
-        while let Some(piece) = self.pieces.all().get(self.number).filter(|_| !bytes.is_empty()) {
+        while let Some(piece) = pieces.all().get(self.number).filter(|_| !bytes.is_empty()) {
             let skipped = piece.start.saturating_sub(at).min(bytes.len() as u64);
             (at, bytes) = (at + skipped, &bytes[skipped as usize..]);
             let is_begun = at == piece.start + self.piece.len() as u64;
             let now = piece.end().saturating_sub(at).min(bytes.len() as u64) as usize;
             let (now, rest) = bytes.split_at(now);
             // What another connection has brought, or what began before the first byte here, is no use.
-            let is_wanted = is_begun && !self.pieces.is_there(self.number);
+            let is_wanted = is_begun && !pieces.is_there(self.number);
             if is_wanted {
                 self.piece.extend_from_slice(now);
             }
@@ -217,8 +269,11 @@ impl Sink<'_> {
                         piece.start
                     )),
                     _ => {
-                        self.file.write_at(piece.start, &self.piece)?;
-                        self.pieces.is_there_now(self.number);
+                        file.write_at(piece.start, &self.piece)?;
+                        // What comes twice, and what is between pieces, is no progress.
+                        if pieces.is_there_now(self.number) {
+                            self.progress.read(u64::from(piece.len));
+                        }
                     }
                 }
             }

@@ -7,7 +7,8 @@ use tesserafs_image::{text, Error};
 use super::Request;
 use crate::artifact::{Artifact, Document};
 use crate::reference::Name;
-use crate::registry::{Manifest, Repository};
+use crate::registry::Repository;
+use crate::store::Store;
 
 /// An image in a registry.
 #[derive(Debug)]
@@ -17,16 +18,27 @@ pub(super) struct Found {
     pub(super) manifest: Vec<u8>,
 }
 
-/// Asks the registry.
-pub(super) fn find(request: &Request, repository: &Repository) -> Result<Found, Error> {
+/// Asks the registry, but not for what the store has under its digest.
+pub(super) fn find(
+    request: &Request,
+    repository: &Repository,
+    store: Option<&Store>,
+) -> Result<Found, Error> {
     let shown = text::escape(request.reference.to_string().as_bytes());
     let refuse = |why: String| Error::Refused(format!("{shown}: {why}"));
-    let get = |name: &Name| -> Result<Manifest, Error> {
+    let get = |name: &Name| -> Result<Vec<u8>, Error> {
+        if let (Name::Digest(digest), Some(store)) = (name, store) {
+            // One that is broken comes again.
+            if let Ok(Some(bytes)) = store.document(digest) {
+                return Ok(bytes);
+            }
+        }
         let manifest = repository.manifest(name)?;
-        manifest.ok_or_else(|| refuse(format!("the registry has no manifest {name}")))
+        let none = || refuse(format!("the registry has no manifest {name}"));
+        Ok(manifest.ok_or_else(none)?.bytes)
     };
     let named = get(&request.reference.name)?;
-    let index = match Document::parse(&named.bytes).map_err(refuse)? {
+    let index = match Document::parse(&named).map_err(refuse)? {
         Document::Index(index) => index,
         document => return ours(document, named).map_err(refuse),
     };
@@ -48,12 +60,12 @@ pub(super) fn find(request: &Request, repository: &Repository) -> Result<Found, 
         )));
     };
     let manifest = get(&Name::Digest(entry.manifest.digest))?;
-    ours(Document::parse(&manifest.bytes).map_err(refuse)?, manifest).map_err(refuse)
+    ours(Document::parse(&manifest).map_err(refuse)?, manifest).map_err(refuse)
 }
 
-fn ours(document: Document, manifest: Manifest) -> Result<Found, String> {
+fn ours(document: Document, manifest: Vec<u8>) -> Result<Found, String> {
     match document {
-        Document::Image(artifact) => Ok(Found { artifact, manifest: manifest.bytes }),
+        Document::Image(artifact) => Ok(Found { artifact, manifest }),
         Document::Delta(_) => {
             Err("this is a bundle, which `tesserafs pull` takes by itself where it serves".into())
         }

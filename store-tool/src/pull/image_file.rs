@@ -12,7 +12,7 @@ use tesserafs_format::{Digest, SuperBlock};
 use tesserafs_image::hash::{sha256, Sha2};
 use tesserafs_image::{text, Error};
 
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Target};
 use super::ranges::{Piece, Pieces};
 use crate::artifact::Artifact;
 use crate::store::Unfinished;
@@ -20,27 +20,48 @@ use crate::store::Unfinished;
 /// Times that blocks are fetched: the first block, the hash region, and the tables, each of which may come wrong once; and the same anew.
 const ROUNDS: usize = 8;
 
+/// Times that the same ones come wrong before the registry is believed to have no others.
+const SAME: usize = 2;
+
 /// Bytes that come and are written at once.
 const PIECE: u64 = 1 << 20;
 
 /// Brings everything behind pack 0, and the first block.
 pub(super) fn fetch(fetcher: &Fetcher<'_>, artifact: &Artifact, file: &Unfinished) -> Result<(), Error> {
     let mut before = None;
-    for _ in 0..ROUNDS {
+    let mut same = 0;
+    for round in 0..ROUNDS {
         let bad = bad(artifact, file)?;
         if bad.is_empty() {
             return Ok(());
         }
-        if before.as_ref() == Some(&bad) {
+        same = if before.as_ref() == Some(&bad) { same + 1 } else { 0 };
+        if same == SAME {
             break;
         }
-        fetcher.fetch(artifact.image, file, &Pieces::new(pieces(&bad)))?;
+        if round > 0 {
+            fetcher.repository().drop_mirrors();
+        }
+        let pieces = Pieces::new(pieces(&bad));
+        fetcher.fetch(&[Target::new(artifact.image, file, &pieces)])?;
         before = Some(bad);
     }
     Err(Error::Refused(format!(
-        "the image blob sha256:{} has blocks that are not those of the image sha256:{}",
-        artifact.image.digest, artifact.image_id
+        "{}: the image blob sha256:{} has blocks that are not those of the image sha256:{}",
+        fetcher.shown(),
+        artifact.image.digest,
+        artifact.image_id
     )))
+}
+
+/// Whether the file begins as that image does.
+pub(super) fn is_begun(artifact: &Artifact, file: &Unfinished) -> Result<bool, Error> {
+    let mut block = [0; BLOCK_SIZE];
+    if file.len() < BLOCK_BYTES {
+        return Ok(false);
+    }
+    file.read_at(0, &mut block)?;
+    Ok(check_prefix::<Sha2>(&block).ok() == Some(artifact.image_id))
 }
 
 /// The ranges, cut into pieces.

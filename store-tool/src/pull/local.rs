@@ -2,16 +2,18 @@
 
 //! Chunks that other images of the store have: copied where the stored bytes are the same, encoded again where the raw ones are.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mkfs_tesserafs::encode::{zstd_version, Compressor};
-use tesserafs_format::{chunk_digest, Chunk, ChunkIndex, Digest, Image, PackIndex, SuperBlock};
-use tesserafs_image::hash::{sha256, Sha2};
+use tesserafs_format::{chunk_digest, ChunkIndex, Digest, Image, PackIndex, SuperBlock};
+use tesserafs_image::hash::Sha2;
 use tesserafs_image::packs::{Decoder, Packs};
-use tesserafs_image::{parallel, superblock, Broken, Error, Source, VerifiedMetadata};
+use tesserafs_image::{parallel, superblock, Error, Source, VerifiedMetadata};
 
-use super::chunks::Lacking;
+use super::chunks::{self, Lacking, LackingFile};
+use super::ranges::Piece;
 use super::Pull;
 use crate::store::Image as Stored;
 
@@ -34,11 +36,11 @@ pub(super) struct Copied {
 }
 
 /// A chunk that is lacking: the number of its file among those that are, and its number there.
-type Place = (usize, usize);
+type Place = (u32, u32);
 
-/// A chunk that another image has.
+/// A chunk that another image has: its number there.
 struct Hit {
-    chunk: Chunk,
+    chunk: u32,
     place: Place,
     is_stored: bool,
 }
@@ -48,12 +50,19 @@ pub(super) fn copy(
     pull: &Pull<'_>,
     image: &Source,
     sb: &SuperBlock,
-    lacking: &mut Lacking,
+    lacking: &Lacking,
 ) -> Result<Copied, Error> {
-    let mut copied = Copied::default();
+    let mut copied = Copied { stored: begun(pull, lacking)?, encoded: 0 };
+    if lacking.files.iter().all(|file| file.pieces.has_all_chunks()) {
+        return Ok(copied);
+    }
+    let others = others(pull)?;
+    if others.is_empty() {
+        return Ok(copied);
+    }
     let mut wanted = Wanted::of(lacking, image, sb);
-    for other in others(pull)? {
-        if wanted.by_stored.is_empty() {
+    for other in others {
+        if wanted.by_stored.0.is_empty() {
             break;
         }
         let Ok(source) = Source::open(&other.path) else { continue };
@@ -64,14 +73,34 @@ pub(super) fn copy(
         let metadata = VerifiedMetadata::with_cache(&source, &head.sb, CACHED);
         let tables = Image::new(&head.sb, &metadata);
         // What of it cannot be read is fetched.
-        let hits = wanted.hits(&tables);
+        let hits = wanted.hits(&tables, lacking);
         let numbers = 0..u16::try_from(head.sb.layout.packs.records()).unwrap_or(u16::MAX);
         let packs: Vec<_> = numbers.map(|number| tables.pack(PackIndex(number)).ok()).collect();
         let packs = Packs::open_some(&source, &packs, std::slice::from_ref(&other.pack_dir));
-        let bytes = take(pull, &packs, sb.profile.level, lacking, &hits)?;
+        let from = Other { tables: &tables, packs: &packs, level: sb.profile.level };
+        let bytes = take(pull, &from, lacking, &hits)?;
         copied.stored += bytes.stored;
         copied.encoded += bytes.encoded;
         wanted.forget(lacking);
+    }
+    Ok(copied)
+}
+
+/// Brings what is there of the same packs, of other images that were begun: the tag may have moved when a pull was cut off.
+fn begun(pull: &Pull<'_>, lacking: &Lacking) -> Result<u64, Error> {
+    let mut copied = 0;
+    for file in lacking.files.iter().filter(|file| !file.pieces.has_all_chunks()) {
+        for other in pull.filling.elsewhere(&file.blob.digest, file.blob.len)? {
+            // Another process may have cut it off, or the disk may be broken there.
+            let read = |offset, bytes: &mut [u8]| {
+                if other.read_exact_at(bytes, offset).is_err() {
+                    bytes.fill(0);
+                }
+                Ok(())
+            };
+            let give = |offset, bytes: &[u8]| file.unfinished.write_at(offset, bytes);
+            copied += chunks::take(&file.pieces, &pull.request.options.cancel, read, give)?;
+        }
     }
     Ok(copied)
 }
@@ -80,20 +109,44 @@ pub(super) fn copy(
 fn others(pull: &Pull<'_>) -> Result<Vec<Stored>, Error> {
     let own = &pull.request.reference;
     let mut names = pull.using.names()?;
-    names.retain(|named| named.reference != *own || named.manifest != sha256(&pull.found.manifest));
     names.sort_by_key(|named| {
         let is_near = named.reference.host == own.host && named.reference.repository == own.repository;
         (!is_near, named.reference != *own)
     });
-    names.dedup_by_key(|named| named.manifest);
+    let mut seen = HashSet::from([pull.found.artifact.image_id]);
     let images = names.iter().filter_map(|named| pull.using.image(&named.reference).ok().flatten());
-    Ok(images.take(IMAGES).collect())
+    Ok(images.filter(|image| seen.insert(image.artifact.image_id)).take(IMAGES).collect())
+}
+
+/// Chunks by the first bytes of a digest, sorted: two that have the same ones are told apart when the chunk is compared.
+struct Places(Vec<(u64, Place)>);
+
+impl Places {
+    fn new(mut all: Vec<(u64, Place)>) -> Self {
+        all.sort_unstable();
+        Self(all)
+    }
+
+    fn of<'p>(&'p self, digest: &Digest) -> impl Iterator<Item = Place> + 'p {
+        let prefix = prefix(digest);
+        let first = self.0.partition_point(|(other, _)| *other < prefix);
+        self.0[first..].iter().take_while(move |(other, _)| *other == prefix).map(|(_, place)| *place)
+    }
+}
+
+fn prefix(digest: &Digest) -> u64 {
+    digest.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+fn piece<'l>(lacking: &'l Lacking, place: &Place) -> (&'l LackingFile, &'l Piece) {
+    let file = &lacking.files[place.0 as usize];
+    (file, &file.pieces.all()[place.1 as usize])
 }
 
 /// The chunks that are lacking, by their digests.
 struct Wanted {
-    by_stored: HashMap<Digest, Place>,
-    by_raw: HashMap<Digest, Place>,
+    by_stored: Places,
+    by_raw: Places,
 }
 
 impl Wanted {
@@ -102,56 +155,57 @@ impl Wanted {
         let tables = Image::new(sb, &metadata);
         // Another libzstd makes other bytes of the same raw ones.
         let can_encode = sb.profile.zstd_version == zstd_version();
-        let (mut by_stored, mut by_raw) = (HashMap::new(), HashMap::new());
-        for (file, of) in lacking.files.iter().enumerate() {
+        let (mut by_stored, mut by_raw) = (Vec::new(), Vec::new());
+        for (file, of) in (0..).zip(&lacking.files) {
             for (number, piece) in of.pieces.lacking() {
                 let Some((chunk, digest)) = piece.chunk else { continue };
-                by_stored.insert(digest, (file, number));
+                // There are no more than chunks.
+                let place = (file, number as u32);
+                by_stored.push((prefix(&digest), place));
                 if let Some(raw) = tables.raw_digest(ChunkIndex(chunk)).ok().filter(|_| can_encode) {
-                    by_raw.insert(raw, (file, number));
+                    by_raw.push((prefix(&raw), place));
                 }
             }
         }
-        Self { by_stored, by_raw }
+        Self { by_stored: Places::new(by_stored), by_raw: Places::new(by_raw) }
     }
 
-    /// Those that an image has.
-    fn hits(&self, tables: &Image<'_, VerifiedMetadata<'_>>) -> Vec<Hit> {
-        let mut hits: HashMap<Place, Hit> = HashMap::new();
+    /// Those that an image has, in the order of its packs.
+    fn hits(&self, tables: &Image<'_, VerifiedMetadata<'_>>, lacking: &Lacking) -> Vec<Hit> {
+        let mut hits = Vec::new();
         for number in 0..u32::try_from(tables.sb.layout.chunks.records()).unwrap_or(u32::MAX) {
             let Ok(chunk) = tables.chunk(ChunkIndex(number)) else { break };
-            if let Some(place) = self.by_stored.get(&chunk.digest) {
-                hits.insert(*place, Hit { chunk, place: *place, is_stored: true });
-                continue;
-            }
-            if self.by_raw.is_empty() {
+            let is_same = |place: &Place| {
+                piece(lacking, place).1.chunk.is_some_and(|(_, expected)| expected == chunk.digest)
+            };
+            let before = hits.len();
+            let stored = self.by_stored.of(&chunk.digest).filter(is_same);
+            hits.extend(stored.map(|place| Hit { chunk: number, place, is_stored: true }));
+            if hits.len() > before || self.by_raw.0.is_empty() {
                 continue;
             }
             let Ok(raw) = tables.raw_digest(ChunkIndex(number)) else { continue };
-            if let Some(place) = self.by_raw.get(&raw) {
-                hits.entry(*place).or_insert(Hit { chunk, place: *place, is_stored: false });
-            }
+            hits.extend(self.by_raw.of(&raw).map(|place| Hit { chunk: number, place, is_stored: false }));
         }
-        let mut hits: Vec<_> = hits.into_values().collect();
-        hits.sort_by_key(|hit| (hit.chunk.pack.0, hit.chunk.offset));
         hits
     }
 
     fn forget(&mut self, lacking: &Lacking) {
-        let is_lacking = |place: &Place| !lacking.files[place.0].pieces.is_there(place.1);
-        self.by_stored.retain(|_, place| is_lacking(place));
-        self.by_raw.retain(|_, place| is_lacking(place));
+        let is_lacking = |place: &Place| !lacking.files[place.0 as usize].pieces.is_there(place.1 as usize);
+        self.by_stored.0.retain(|(_, place)| is_lacking(place));
+        self.by_raw.0.retain(|(_, place)| is_lacking(place));
     }
 }
 
-/// Brings chunks that an image has. One that cannot be read there is not there.
-fn take(
-    pull: &Pull<'_>,
-    packs: &Packs<'_>,
+/// An image that has chunks, and the level of the one that lacks them.
+struct Other<'o> {
+    tables: &'o Image<'o, VerifiedMetadata<'o>>,
+    packs: &'o Packs<'o>,
     level: u32,
-    lacking: &Lacking,
-    hits: &[Hit],
-) -> Result<Copied, Error> {
+}
+
+/// Brings chunks that an image has. One that cannot be read there is not there.
+fn take(pull: &Pull<'_>, from: &Other<'_>, lacking: &Lacking, hits: &[Hit]) -> Result<Copied, Error> {
     let (stored_bytes, encoded_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let cancel = &pull.request.options.cancel;
@@ -160,21 +214,21 @@ fn take(
         let (mut decoder, mut raw, mut stored) = (Decoder::new()?, Vec::new(), Vec::new());
         let mut compressor = None;
         for hit in &hits[first..(first + TOGETHER).min(hits.len())] {
-            let file = &lacking.files[hit.place.0];
-            let piece = &file.pieces.all()[hit.place.1];
-            let Some((_, expected)) = piece.chunk else { continue };
+            let (file, piece) = piece(lacking, &hit.place);
+            let number = hit.place.1 as usize;
+            let Some((_, expected)) = piece.chunk.filter(|_| !file.pieces.is_there(number)) else { continue };
+            let Ok(chunk) = from.tables.chunk(ChunkIndex(hit.chunk)) else { continue };
             if hit.is_stored {
-                match packs.read_stored(&hit.chunk, &mut stored) {
-                    Ok(()) => (),
-                    Err(Broken::Rule(_) | Broken::Stop(_)) => continue,
+                if from.packs.read_stored(&chunk, &mut stored).is_err() {
+                    continue;
                 }
             } else {
-                if packs.read(&hit.chunk, &mut decoder, &mut raw).is_err() {
+                if from.packs.read(&chunk, &mut decoder, &mut raw).is_err() {
                     continue;
                 }
                 if compressor.is_none() {
-                    compressor =
-                        Some(Compressor::new(level).map_err(|error| Error::Refused(error.to_string()))?);
+                    let made = Compressor::new(from.level);
+                    compressor = Some(made.map_err(|error| Error::Refused(error.to_string()))?);
                 }
                 let Some(compressor) = &mut compressor else { continue };
                 let (_, bytes) =
@@ -186,11 +240,29 @@ fn take(
                 continue;
             }
             file.unfinished.write_at(piece.start, &stored)?;
-            file.pieces.is_there_now(hit.place.1);
+            file.pieces.is_there_now(number);
             let bytes = if hit.is_stored { &stored_bytes } else { &encoded_bytes };
             bytes.fetch_add(stored.len() as u64, Ordering::Relaxed);
         }
         Ok(())
     })?;
     Ok(Copied { stored: stored_bytes.into_inner(), encoded: encoded_bytes.into_inner() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_by_the_beginning_of_their_digest() {
+        let digest = |first: u8, last: u8| {
+            let mut bytes = [0; 32];
+            (bytes[0], bytes[31]) = (first, last);
+            Digest(bytes)
+        };
+        let all = [(digest(2, 1), (0, 5)), (digest(1, 0), (0, 1)), (digest(2, 2), (1, 0))];
+        let places = Places::new(all.iter().map(|(digest, place)| (prefix(digest), *place)).collect());
+        let of = |first| places.of(&digest(first, 9)).collect::<Vec<_>>();
+        assert_eq!((of(0), of(1), of(2), of(3)), (vec![], vec![(0, 1)], vec![(0, 5), (1, 0)], vec![]));
+    }
 }

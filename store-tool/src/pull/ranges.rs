@@ -43,17 +43,29 @@ impl Pieces {
         &self.all
     }
 
+    /// Whether a piece is there; behind the last one nothing is lacking.
     pub(super) fn is_there(&self, number: usize) -> bool {
-        self.there[number].load(Ordering::Relaxed)
+        self.there.get(number).is_none_or(|there| there.load(Ordering::Relaxed))
     }
 
-    pub(super) fn is_there_now(&self, number: usize) {
-        self.there[number].store(true, Ordering::Relaxed);
+    /// Notes that a piece is there; whether nobody else has.
+    pub(super) fn is_there_now(&self, number: usize) -> bool {
+        !self.there[number].swap(true, Ordering::Relaxed)
     }
 
     /// Those that are not there, with their numbers.
     pub(super) fn lacking(&self) -> impl Iterator<Item = (usize, &Piece)> {
         self.all.iter().enumerate().filter(|(number, _)| !self.is_there(*number))
+    }
+
+    /// Whether all are there that are chunks.
+    pub(super) fn has_all_chunks(&self) -> bool {
+        self.lacking().all(|(_, piece)| piece.chunk.is_none())
+    }
+
+    /// Whether something is there.
+    pub(super) fn has_some(&self) -> bool {
+        self.there.iter().any(|there| there.load(Ordering::Relaxed))
     }
 
     /// Bytes that are not there.

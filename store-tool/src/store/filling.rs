@@ -9,6 +9,7 @@
 
 mod unfinished;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tesserafs_image::hash::Hasher;
 use tesserafs_image::{Cancel, Error};
 
 use super::dir::{failed, identity, Dir};
+use super::gc::digest_of;
 use super::lock::{wait_for, Using};
 use super::Store;
 
@@ -133,6 +135,24 @@ impl Filling<'_> {
         self.dir.file(name, OFlags::RDWR)
     }
 
+    /// Files with that digest that other images have begun, or a pull of this name that meant another image: whether some of their
+    /// bytes are right, the caller finds out.
+    pub fn elsewhere(&self, digest: &Digest, len: u64) -> Result<Vec<File>, Error> {
+        let name = digest.to_string();
+        let mut files = Vec::new();
+        for image in self.store.filling.names()? {
+            if digest_of(&image).is_none() || Some(&*image) == self.dir.path().file_name() {
+                continue;
+            }
+            let Some(dir) = self.store.filling.dir(&image)? else { continue };
+            let is_same = |stat: Stat| u64::try_from(stat.st_size).is_ok_and(|size| size == len);
+            if dir.stat_file(&name)?.is_some_and(is_same) {
+                files.extend(dir.file(&name, OFlags::RDONLY)?);
+            }
+        }
+        Ok(files)
+    }
+
     /// Makes a name here for a blob.
     fn share(&self, name: &str) -> Result<(), Error> {
         let blobs = &self.store.blobs;
@@ -185,6 +205,11 @@ impl Filling<'_> {
                 if self.store.blob(file)?.is_some() {
                     self.share(&file.to_string())?;
                 }
+            }
+            // Bundles, and what they were applied to.
+            let names: Vec<_> = files.iter().map(|file| OsString::from(file.to_string())).collect();
+            for name in self.dir.names()?.into_iter().filter(|name| !names.contains(name)) {
+                self.dir.remove(name)?;
             }
             return Ok(self.dir.path().to_owned());
         }

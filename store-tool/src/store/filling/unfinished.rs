@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tesserafs_format::Digest;
-use tesserafs_image::{text, Error};
+use tesserafs_image::{text, Cancel, Error};
 
 use crate::store::dir::failed;
 
@@ -57,6 +57,11 @@ impl Unfinished {
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
         self.check(offset, bytes.len())?;
         self.file.read_exact_at(bytes, offset).map_err(|error| failed("read", &self.path, error))
+    }
+
+    /// The digest that it has now.
+    pub fn hash(&self, cancel: &Cancel) -> Result<Digest, Error> {
+        super::hash(&self.file, &self.path, self.len, cancel)
     }
 
     fn check(&self, offset: u64, len: usize) -> Result<(), Error> {

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! What is asked for: ranges, by several connections, and the whole blob where a server knows no ranges.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mkfs_tesserafs::progress::{Progress, Silent};
+
+use super::registry::{Registry, Wrong};
+use super::{bytes, exported, name_of, pull, unpacked, Made, Place, REPOSITORY};
+
+/// What a mirror does wrong, and a word for it.
+type Kind = (&'static str, fn(&Registry, &Made));
+
+/// Files of an image that is larger than one request.
+const LARGE: [(&str, u64, usize); 4] =
+    [("a", 1, 9_000_000), ("b", 2, 9_000_000), ("c", 3, 9_000_000), ("d", 4, 9_000_000)];
+
+fn large(place: &Place) -> Made {
+    let image = place.image("large.tess", &LARGE, &[]);
+    place.publish(&image, "large");
+    image
+}
+
+#[derive(Default)]
+struct Count {
+    found: AtomicU64,
+    read: AtomicU64,
+}
+
+impl Progress for Count {
+    fn found(&self, bytes: u64) {
+        self.found.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Count {
+    /// Bytes that were found; all of them were read.
+    fn all(&self) -> u64 {
+        let (found, read) = (self.found.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed));
+        assert_eq!(found, read);
+        found
+    }
+}
+
+#[test]
+fn several_connections_share_a_pack() {
+    let place = Place::new();
+    let image = large(&place);
+    let pack = &image.artifact.packs[0];
+    assert!(pack.len > 16 << 20);
+    let count = Count::default();
+    let report = pull(&place.request("large"), &count).expect("an image");
+    place.check("large", &image);
+    let seen = place.registry.seen();
+    let connections: std::collections::HashSet<_> = seen.iter().map(|seen| seen.connection).collect();
+    assert!((2..=8).contains(&connections.len()), "{connections:?}");
+    let of_pack: Vec<_> = seen
+        .iter()
+        .filter(|seen| seen.target.contains(&name_of(&pack.digest)))
+        .map(|seen| seen.range.clone().expect("a range"))
+        .collect();
+    assert_eq!(of_pack.len() as u64, pack.len.div_ceil(8 << 20), "{of_pack:?}");
+    // Each byte once.
+    assert_eq!(report.fetched_bytes, pack.len + image.artifact.image.len);
+    assert_eq!(count.all(), report.fetched_bytes);
+}
+
+#[test]
+fn an_answer_with_the_whole_blob_is_used_once() {
+    let place = Place::new();
+    let image = large(&place);
+    let pack = &image.artifact.packs[0];
+    for connections in [1, 6, 16] {
+        let _ = std::fs::remove_dir_all(place.path().join("store"));
+        place.registry.wrong("GET", "/blobs/", 1000, Wrong::Whole);
+        let count = Count::default();
+        let mut request = place.request("large");
+        request.connections = NonZeroUsize::new(connections).expect("a number");
+        place.asked();
+        let report = pull(&request, &count).expect("an image");
+        place.check("large", &image);
+        assert_eq!(place.asked()[&name_of(&pack.digest)].len(), 1);
+        assert_eq!(report.fetched_bytes, pack.len + image.artifact.image.len);
+        assert_eq!(count.all(), report.fetched_bytes);
+    }
+    // Now and then one.
+    std::fs::remove_dir_all(place.path().join("store")).expect("a store");
+    place.registry.right();
+    place.registry.wrong_after("GET", &name_of(&pack.digest), 1, 1, Wrong::Whole);
+    let count = Count::default();
+    let report = pull(&place.request("large"), &count).expect("an image");
+    place.check("large", &image);
+    assert!(report.fetched_bytes <= 2 * pack.len + image.artifact.image.len, "{report:?}");
+    count.all();
+}
+
+#[test]
+fn what_lies_between_chunks_is_fetched_where_it_is_small() {
+    let place = Place::new();
+    // Every second file is another image's alone, and they are of two sizes.
+    let names: Vec<_> = (0..40).map(|number| format!("f{number:02}")).collect();
+    let all: Vec<_> = (1..)
+        .zip(&names)
+        .map(|(seed, name)| match seed % 2 {
+            1 => (name.as_str(), seed, 100_000),
+            _ => (name.as_str(), seed, if seed < 20 { 20_000 } else { 900_000 }),
+        })
+        .collect();
+    let base = place.image("base.tess", &all, &[]);
+    let half: Vec<_> = all.iter().copied().step_by(2).collect();
+    let less = place.image("less.tess", &half, &[&base]);
+    assert_eq!(less.artifact.packs[0], base.artifact.packs[0]);
+    place.publish(&less, "less");
+    let count = Count::default();
+    let report = pull(&place.request("less"), &count).expect("an image");
+    let asked = place.asked();
+    let ranges = &asked[&name_of(&base.artifact.packs[0].digest)];
+    // The small ones are one range, or two of them, and each of the large ones is one.
+    assert!((10..=14).contains(&ranges.len()), "{ranges:?}");
+    let mut sorted = ranges.clone();
+    sorted.sort_unstable();
+    assert!(sorted.windows(2).all(|pair| pair[0].1 + (16 << 10) <= pair[1].0), "{sorted:?}");
+    let others: u64 = less.artifact.layers().skip(1).map(|layer| layer.len).sum();
+    assert_eq!(bytes(ranges) + others, report.fetched_bytes);
+    // Bytes between chunks are none of the progress.
+    assert!(count.all() < report.fetched_bytes);
+    assert_eq!(exported(&place, "less"), unpacked(&less));
+}
+
+#[test]
+fn a_redirect_is_followed_once_for_each_blob() {
+    let place = Place::new();
+    let image = large(&place);
+    let elsewhere = Registry::new();
+    for blob in image.artifact.layers() {
+        let bytes = place.registry.blob(REPOSITORY, &name_of(&blob.digest)).expect("a blob");
+        elsewhere.add_blob(REPOSITORY, &bytes);
+        let target = format!("http://{}/v2/{REPOSITORY}/blobs/{}", elsewhere.host(), name_of(&blob.digest));
+        let redirect = Wrong::Status(307, vec![("Location", target)], String::new());
+        place.registry.wrong("GET", &name_of(&blob.digest), 1000, redirect);
+    }
+    place.pull("large");
+    place.check("large", &image);
+    let pack = name_of(&image.artifact.packs[0].digest);
+    let asked = place.registry.targets().iter().filter(|target| target.contains(&pack)).count();
+    assert_eq!(asked, 1);
+    // A host that is gone: the registry is asked again, and says another one.
+    std::fs::remove_dir_all(place.path().join("store")).expect("a store");
+    elsewhere.wrong_after("GET", &pack, 2, 1000, Wrong::Status(403, Vec::new(), String::new()));
+    place.registry.right();
+    let target = format!("http://{}/v2/{REPOSITORY}/blobs/{pack}", elsewhere.host());
+    place.registry.wrong("GET", &pack, 1, Wrong::Status(307, vec![("Location", target)], String::new()));
+    place.pull("large");
+    place.check("large", &image);
+}
+
+#[test]
+fn a_mirror_with_wrong_bytes_is_not_asked_again() {
+    let place = Place::new();
+    let image = large(&place);
+    let kinds: [Kind; 5] = [
+        ("pack", |mirror, image| {
+            mirror.wrong("GET", &name_of(&image.artifact.packs[0].digest), 1000, Wrong::Flip)
+        }),
+        ("image", |mirror, image| {
+            mirror.wrong("GET", &name_of(&image.artifact.image.digest), 1000, Wrong::Flip)
+        }),
+        ("configuration", |mirror, image| {
+            mirror.wrong("GET", &name_of(&image.artifact.config.digest), 1000, Wrong::Flip)
+        }),
+        ("all", |mirror, _| mirror.wrong("GET", "/blobs/", 1000, Wrong::Flip)),
+        ("nothing", |mirror, _| {
+            mirror.wrong("GET", "/blobs/", 1000, Wrong::Status(404, Vec::new(), String::new()))
+        }),
+    ];
+    for (what, spoil) in kinds {
+        let mirror = Registry::new();
+        for blob in image.artifact.layers().chain([image.artifact.config]) {
+            let bytes = place.registry.blob(REPOSITORY, &name_of(&blob.digest)).expect("a blob");
+            mirror.add_blob(REPOSITORY, &bytes);
+        }
+        mirror.add_manifest(REPOSITORY, "large", super::MANIFEST, &image.artifact.to_manifest());
+        spoil(&mirror, &image);
+        let _ = std::fs::remove_dir_all(place.path().join("store"));
+        let mut request = place.request("large");
+        request.options.mirrors = vec![mirror.host()];
+        request.options.tries = 2;
+        pull(&request, &Silent).unwrap_or_else(|error| panic!("{what}: {error}"));
+        place.check("large", &image);
+        assert!(mirror.targets().len() < 20, "{what}");
+    }
+}
