@@ -15,6 +15,7 @@ use super::store::{print, StoreArgs};
 use crate::chain;
 use crate::pull::{self, Request};
 use crate::reference::Reference;
+use crate::registry::Options;
 
 const PULL_HELP: &str = "\
 Examples:
@@ -22,6 +23,7 @@ Examples:
   tesserafs mount registry.example/team/app:tuesday mnt/
   tesserafs pull --cert signer.pem registry.example/team/app@sha256:...
   tesserafs pull --json --connections 4 registry.example/team/app
+  tesserafs pull --mirror cache.example:5000 registry.example/team/app:tuesday
 
 What other images of the store have is not fetched. An image of the store under the same name or in the same
 repository becomes the new one by a bundle, where the registry has one (tesserafs push --delta-from) that is smaller
@@ -52,6 +54,11 @@ pub(super) struct PullArgs {
     #[arg(long)]
     no_delta: bool,
 
+    /// A registry that may have the same repositories, and is asked before that of REF; repeatable. What it says is compared
+    /// as that of any other
+    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    mirror: Vec<String>,
+
     /// Requests at once, 1 to 16
     #[arg(long, value_name = "N", default_value = "6", value_parser = parse_connections)]
     connections: NonZeroUsize,
@@ -78,7 +85,7 @@ impl PullArgs {
             signers: self.cert,
             deltas: !self.no_delta,
             connections: self.connections,
-            options: self.registry.into_options(),
+            options: Options { mirrors: self.mirror, ..self.registry.into_options() },
             lines: !self.quiet && !self.json && !is_terminal,
         };
         let progress: Box<dyn Progress> =

@@ -9,8 +9,8 @@ use tesserafs_format::Digest;
 use tesserafs_store::reference::Reference;
 
 use super::registry::Access;
-use super::support::store::{make, problems, tree, CONFIG};
-use super::support::{self, build_with, noise, signer};
+use super::support::store::{make, problems, reference, tree, CONFIG};
+use super::support::{self, build_with, done, noise, signer};
 use super::{exported, name_of, pull, unpacked, Place, INDEX, REPOSITORY};
 
 /// An image of two packs, and the one that its first pack comes from.
@@ -315,4 +315,21 @@ fn documents_that_are_broken_come_again() {
         CONFIG
     );
     assert!(Reference::parse(&place.name("v1")).is_ok());
+}
+
+#[test]
+fn a_mirror_is_asked_first() {
+    let place = Place::new();
+    let [one, _] = two(&place);
+    place.publish_index(&one, "v1");
+    let mirror = place.registry.host();
+    // Nobody listens there.
+    let name = "127.0.0.1:1/team/app:v1";
+    let said = done(
+        place.path(),
+        &["pull", "-q", "--plain-http", "--tries", "1", "--store", "store", "--mirror", &mirror, name],
+    );
+    assert_eq!(said, "");
+    let stored = place.store().image(&reference(name)).expect("a store").expect("an image");
+    assert_eq!(fs::read(stored.path).expect("an image"), fs::read(&one.path).expect("an image"));
 }
