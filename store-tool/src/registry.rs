@@ -18,7 +18,7 @@
 //! # Failures
 //!
 //! What can pass by itself (a connection that breaks, silence, 408, 429, 5xx) is tried again, later each time, [`Options::tries`]
-//! times in a row without a byte in between; `Retry-After` is heeded up to five minutes. What cannot is an error at once: one
+//! times in a row without 64 KiB in between; `Retry-After` is heeded up to five minutes. What cannot is an error at once: one
 //! sentence with the URL (without its query, which can hold secrets), what was found and what was expected. All text of servers in
 //! it is escaped.
 //!

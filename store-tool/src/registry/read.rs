@@ -19,6 +19,9 @@ use crate::artifact::Blob;
 /// Bytes that are handed out at once.
 const BUFFER: usize = 128 << 10;
 
+/// Bytes that are worth the failures before them: a server that breaks each connection after a few would never be given up.
+const PROGRESS: u64 = 64 << 10;
+
 /// A range that is being read, wherever from.
 #[derive(Debug)]
 pub(super) struct Reading {
@@ -71,12 +74,15 @@ impl Endpoint {
     /// Reads what is still wanted. It can fail after some of it.
     pub(super) fn read(&self, reading: &mut Reading, take: &mut Take<'_>) -> Result<(), Fault> {
         let mut patience = Patience::new(self.options());
+        let mut came = 0;
         while !reading.wanted().is_empty() {
             self.options().cancel.check()?;
             let (at, whole) = (reading.at, reading.whole);
             let done = self.read_once(reading, take);
-            if reading.at > at && reading.whole == whole {
+            came += if reading.whole == whole { reading.at - at } else { 0 };
+            if came >= PROGRESS {
                 patience.progress();
+                came = 0;
             }
             if let Err(fault) = done {
                 patience.wait(fault)?;
