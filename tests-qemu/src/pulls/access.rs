@@ -82,7 +82,7 @@ pub(super) fn tokens(ground: &Ground) -> Result<String> {
         std::fs::create_dir(&folder).context("failed to create a folder")?;
         let tokens = Tokens::start(&folder, 3, is_told)?;
         let registry = Registry::start(&ground.programs, &folder, None, Access::Token(&tokens))?;
-        // The pack takes more than four seconds, and requests go on until the end of it.
+        // The first pack takes more than four seconds, and by one connection the others are asked for behind it.
         let speed = Speed { delay: Duration::from_millis(5), bits_per_second: Some(8_000_000) };
         let proxy = Proxy::start(registry.address(), speed)?;
         let login = login(&folder.join("auth.json"), &[proxy.address()])?;
@@ -92,6 +92,7 @@ pub(super) fn tokens(ground: &Ground) -> Result<String> {
         host.push(version, &reference).with_context(|| format!("lifetime {name}: push"))?;
         let pushed = tokens.issued();
         proxy.take();
+        let host = host.with(&[&"--connections", &"1"]);
         host.pull(version, &reference).with_context(|| format!("lifetime {name}: pull"))?;
         let traffic = proxy.take();
         let pulled = tokens.issued() - pushed;

@@ -87,7 +87,7 @@ fn verb(arguments: &[&str]) -> Result<String> {
     let output = Command::new(PROGRAM).args(arguments).args(["--store", STORE]).output();
     let output = output.with_context(|| format!("failed to start {PROGRAM}"))?;
     ensure!(output.status.success(), "{arguments:?}: {}: {}", output.status, said(&output));
-    Ok(said(&output))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn mounted(plan: &Plan, driver: &str, expected: &str) -> Result<String> {
