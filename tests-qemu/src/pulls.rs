@@ -79,7 +79,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     let programs = Programs::prepare(cache, &path)?;
     report.test(&format!("{GROUP}/each-server-asks-for-what-it-should"), || servers::ask(&programs, &path));
     type Test = fn(&Ground) -> Result<String>;
-    let tests: [(&str, Test); 25] = [
+    let tests: [(&str, Test); 26] = [
         ("an-image-comes-back-as-it-was", access::plain),
         ("tls-and-a-password", access::password),
         ("tls-and-a-certificate-of-the-client", access::client_certificate),
@@ -105,6 +105,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
         ("a-manifest-that-lies", hostile::manifests),
         ("the-blobs-of-another-image", hostile::blobs),
         ("two-images-claim-one-pack", hostile::impostor),
+        ("readme-is-typed", readme),
     ];
     if !tests.iter().any(|(name, _)| report.wants(&format!("{GROUP}/{name}"))) {
         return Ok(());
@@ -114,4 +115,11 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
         report.test(&format!("{GROUP}/{name}"), || test(&ground));
     }
     Ok(())
+}
+
+/// The section of README.md about registries.
+fn readme(ground: &Ground) -> Result<String> {
+    let folder = ground.scratch.join("readme");
+    std::fs::create_dir(&folder).context("failed to create a folder")?;
+    crate::readme::typed_for_registries(&ground.tools, &folder, ground.registry.address())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The commands of README.md, as they stand there: what nobody types is wrong before long.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -116,6 +117,43 @@ pub(crate) fn typed_for_containers(
         }
     }
     Ok(format!("{} commands", commands.len()))
+}
+
+/// The section about registries, and the name that a registry has there.
+const REGISTRIES: &str = "Through a registry";
+const REGISTRY: &str = "registry.example/";
+
+/// Types the commands of that section, with a registry at `server`.
+pub(crate) fn typed_for_registries(tools: &Tools, folder: &Path, server: SocketAddr) -> Result<String> {
+    let path = programs(tools, folder)?;
+    let text = text()?;
+    let typed = |line: &str| {
+        let mut bash = run::command("bash");
+        bash.current_dir(folder).env("PATH", &path).args(["-euo", "pipefail", "-c", line]);
+        run::capture(&mut bash).with_context(|| format!("README.md, section `{REGISTRIES}`: `{line}`"))
+    };
+    // What the section takes for granted.
+    let before = commands(section(&text, "Images that share")?);
+    for line in before.iter().take_while(|line| !line.starts_with("tesserafs diff ")) {
+        typed(line)?;
+    }
+    let has_fuse = Path::new("/dev/fuse").exists();
+    let (mut count, mut left_out) = (0, 0);
+    for line in commands(section(&text, REGISTRIES)?) {
+        if !has_fuse && line.contains("mount ") {
+            left_out += 1;
+            continue;
+        }
+        let mut line = line.replace(REGISTRY, &format!("{server}/"));
+        // The store of a host of its own.
+        for verb in ["pull", "mount", "images", "rm", "gc", "fsck", "export"] {
+            line = line.replace(&format!("tesserafs {verb}"), &format!("tesserafs {verb} --store store"));
+        }
+        typed(&line)?;
+        count += 1;
+    }
+    typed("tesserafs unpack --packdir packs expected.tess tuesday.tess && cmp expected.tess tuesday-export.tess")?;
+    Ok(format!("{count} commands, {left_out} left out that need FUSE"))
 }
 
 /// Links the programs in a folder of `folder`, under the names that people know; the search path with it.
