@@ -59,7 +59,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] = [Self::Head, Self::Table, Self::Match, Self::Gap, Self::Piece, Self::End];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Head, Self::Table, Self::Match, Self::Gap, Self::Piece, Self::End];
 
     fn number(self) -> u32 {
         1 + self as u32
