@@ -255,16 +255,21 @@ fn a_bundle_from_another_image_of_the_repository_is_found() {
 #[test]
 fn a_bundle_that_was_cut_off_goes_on() {
     let place = Place::new();
-    let old = place.image("old.tess", &[("a", 1, 100_000)], &[]);
-    let files: Vec<_> =
-        ["a", "b", "c", "d"].into_iter().zip(1..).map(|(name, seed)| (name, seed, 6_000_000)).collect();
-    let new = place.image("new.tess", &files, &[&old]);
+    // No chunk of this file stays what it is, and hardly any of its bytes becomes another one.
+    let mut changed = noise(1, 1_000_000);
+    let old = make(place.path(), "old.tess", &[("a", &changed)], &[]);
+    changed.iter_mut().step_by(10_000).for_each(|byte| *byte ^= 1);
+    let others = [2, 3, 4].map(|seed| noise(seed, 6_000_000));
+    let [b, c, d] = &others;
+    let files: [(&str, &[u8]); 4] = [("a", &changed), ("b", b), ("c", c), ("d", d)];
+    let new = make(place.path(), "new.tess", &files, &[&old]);
     place.publish(&old, "old");
     place.publish(&new, "new");
-    // A little smaller than chunks are.
+    // Smaller than chunks are.
     let bundle = place.publish_bundle(&old, &new, false);
     place.pull("old");
-    assert!(bundle.len < new.artifact.packs.iter().map(|pack| pack.len).sum::<u64>());
+    let packs = new.artifact.packs.iter().map(|pack| pack.len).sum::<u64>();
+    assert!(bundle.len < packs, "{} of {packs}", bundle.len);
     let name = name_of(&bundle.digest);
     let absent = || Wrong::Status(404, Vec::new(), String::new());
     place.registry.wrong_after("GET", &name, 1, 100, absent());

@@ -212,7 +212,10 @@ fn a_manifest_has_the_digest_that_was_asked_for() {
 
     let config = blob(&registry, b"{}");
     assert_eq!(repository.document(&config).expect("a document"), b"{}");
+    // One that comes wrong is asked for again, and not for ever.
     registry.wrong("GET", "/blobs/", 1, Wrong::Flip);
+    assert_eq!(repository.document(&config).expect("a document"), b"{}");
+    registry.wrong("GET", "/blobs/", 100, Wrong::Flip);
     assert!(sentence(&repository.document(&config).expect_err("flipped")).contains("has the digest"));
 }
 
