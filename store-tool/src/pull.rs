@@ -128,7 +128,7 @@ impl Pull<'_> {
         if let Some(bundle) = bundle.take_if(|bundle| bundle.bundle.len <= of_image) {
             report.delta = delta::take(self, &bundle)?;
         }
-        let (image, mut of_image) = self.image_and_config()?;
+        let (image, of_image) = self.image_and_config()?;
         let sb = check_image(artifact, &image)?.sb;
         self.check_signer(&image)?;
 
@@ -146,10 +146,10 @@ impl Pull<'_> {
         (report.copied_bytes, report.encoded_bytes) = (copied.stored, copied.encoded);
         for (file, fetched) in self.packs(lacking)? {
             let line = format!("{} sha256:{} ({})", file.what, file.blob.digest, text::size(file.blob.len));
+            let before = if file.blob == artifact.image { of_image } else { 0 };
             self.finish(file)?;
             if self.request.lines {
-                // The image file is the first one, if it was lacking.
-                say(&format!("{line}: fetched {}", text::size(fetched + std::mem::take(&mut of_image))));
+                say(&format!("{line}: fetched {}", text::size(fetched + before)));
             }
         }
         report.fetched_bytes = self.fetcher.fetched();
@@ -188,7 +188,8 @@ impl Pull<'_> {
     fn config(&self) -> Result<(), Error> {
         let config = &self.found.artifact.config;
         // One that is broken comes again.
-        if matches!(self.using.document(&config.digest), Ok(Some(_))) {
+        if matches!(self.using.document(&config.digest), Ok(Some(bytes)) if bytes.len() as u64 == config.len)
+        {
             return Ok(());
         }
         let bytes = self.fetcher.repository().document(config)?;

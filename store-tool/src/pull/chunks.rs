@@ -68,7 +68,7 @@ impl Lacking {
                 let cancel = &pull.request.options.cancel;
                 take(&pieces, cancel, |offset, bytes| unfinished.read_at(offset, bytes), |_, _| Ok(()))?;
                 // What no chunk has is proven by the digest of the whole alone.
-                if is_whole && pieces.has_all_chunks() {
+                if is_whole && pieces.has_all_chunks() && pieces.lacking_bytes() > 0 {
                     match pull.filling.finish(unfinished, cancel)? {
                         Finished::Complete(_) => continue,
                         Finished::Not { file, .. } => unfinished = file,

@@ -9,7 +9,9 @@ mod support;
 
 mod bundle;
 mod faults;
+mod hostile;
 mod images;
+mod program;
 mod ranges;
 mod resume;
 mod together;

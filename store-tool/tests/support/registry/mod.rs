@@ -184,6 +184,11 @@ impl Registry {
         lock(&self.state.blobs).get(&format!("{repository}@{digest}")).cloned()
     }
 
+    /// Puts bytes under a digest that is not theirs.
+    pub(crate) fn lie(&self, repository: &str, digest: &str, bytes: &[u8]) {
+        lock(&self.state.blobs).insert(format!("{repository}@{digest}"), bytes.to_vec());
+    }
+
     /// Forgets a blob.
     pub(crate) fn remove_blob(&self, repository: &str, digest: &str) {
         lock(&self.state.blobs).remove(&format!("{repository}@{digest}"));
