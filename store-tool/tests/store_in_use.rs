@@ -8,12 +8,21 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use support::store::{blob, problems, pull, two, using, Made};
 use support::{done, error, mount_type, refused, run, tesserafs, text, wait, TESSERAFS};
 use tempfile::TempDir;
 use tesserafs_store::store::{Places, Store, Wanted};
+
+/// Tests in one process, one after the other: a mount namespace that one of them makes has the mounts of the others, too, and they stay in
+/// use as long as it lives.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const ONE: &str = "registry.example/app:1";
 const TWO: &str = "registry.example/app:2";
@@ -55,6 +64,7 @@ fn sweep(store: &Store, places: &Places) -> Vec<String> {
 
 #[test]
 fn what_the_driver_has_mounted_stays() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (store, [one, two]) = store(folder.path());
     let places = places(folder.path());
@@ -80,6 +90,7 @@ fn what_the_driver_has_mounted_stays() {
 
 #[test]
 fn where_the_driver_does_not_tell_all_images_stay() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (store, images) = store(folder.path());
     let places = places(folder.path());
@@ -109,6 +120,7 @@ fn where_the_driver_does_not_tell_all_images_stay() {
 
 #[test]
 fn mounts_in_the_namespaces_of_others_are_seen() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (store, [one, two]) = store(folder.path());
     let places = places(folder.path());
@@ -133,6 +145,7 @@ fn mounts_in_the_namespaces_of_others_are_seen() {
 
 #[test]
 fn an_image_file_that_is_locked_stays() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (store, [one, two]) = store(folder.path());
     let places = places(folder.path());
@@ -157,6 +170,7 @@ fn mountable() -> Option<(TempDir, Store, [Made; 2])> {
 
 #[test]
 fn an_image_is_mounted_by_its_name() {
+    let _alone = alone();
     let Some((folder, store, [one, two])) = mountable() else { return };
     let folder = folder.path();
     let said = error(&run(folder, &["mount", "--fuse", "--store", "store", TWO, "mnt"]));
@@ -189,6 +203,7 @@ fn an_image_is_mounted_by_its_name() {
 
 #[test]
 fn a_path_is_taken_for_a_path_and_a_name_for_a_name() {
+    let _alone = alone();
     let Some((folder, _store, [one, two])) = mountable() else { return };
     let folder = folder.path();
     // A file of that name.
@@ -235,6 +250,7 @@ impl Drop for Namespace {
 
 #[test]
 fn a_mount_in_another_namespace_keeps_its_image() {
+    let _alone = alone();
     let Some((folder, store, [_, two])) = mountable() else { return };
     let folder = folder.path();
     let mark = folder.join("mounted");
@@ -273,6 +289,7 @@ impl Drop for Mounter {
 
 #[test]
 fn a_mount_in_the_foreground_keeps_nobody_from_collecting() {
+    let _alone = alone();
     let Some((folder, store, [one, two])) = mountable() else { return };
     let folder = folder.path();
     let mounter = Command::new(TESSERAFS)
