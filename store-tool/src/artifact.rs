@@ -136,7 +136,7 @@ impl Delta {
     }
 }
 
-/// What a manifest or an index can be.
+/// The kinds of documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     /// The manifest of an image of this filesystem.

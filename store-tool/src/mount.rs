@@ -32,7 +32,7 @@ pub enum Driver {
 pub struct Request {
     /// The image.
     pub image: PathBuf,
-    /// What messages call it, where that is not its path.
+    /// Its name in messages, where that is not its path.
     pub name: Option<String>,
     /// Where it is to be mounted.
     pub dir: PathBuf,

@@ -29,7 +29,7 @@ pub(crate) struct Mount {
     pub(crate) dir: PathBuf,
     /// The type of its filesystem.
     pub(crate) kind: String,
-    /// What it was mounted from.
+    /// The source of the mount.
     pub(crate) source: OsString,
 }
 

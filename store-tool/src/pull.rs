@@ -135,7 +135,7 @@ impl Pull<'_> {
         let mut lacking = Lacking::find(self, &image, &sb)?;
         let mut copied = local::copy(self, &image, &sb, &lacking)?;
         if let Some(bundle) = bundle.filter(|bundle| bundle.bundle.len < lacking.bytes()) {
-            // What it makes are other files, so these are not written any more.
+            // It makes other files, so these are not written any more.
             drop(lacking);
             report.delta = delta::take(self, &bundle)?;
             lacking = Lacking::find(self, &image, &sb)?;

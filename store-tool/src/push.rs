@@ -31,7 +31,7 @@ use crate::artifact::{config, Artifact, Blob, Document, Entry, Index};
 use crate::reference::{Name, Reference};
 use crate::registry::{Options, Repository};
 
-/// What the tag of the image alone has behind that of the index.
+/// The end of the tag of the image alone, behind that of the index.
 pub const TAG_SUFFIX: &str = "-tesserafs";
 
 /// An image, and where it goes.
@@ -97,7 +97,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
     }
     let mut report = blobs.send()?;
 
-    // What is named by an index is there before it.
+    // Manifests are there before the index that names them.
     for manifest in layout.iter().flat_map(Layout::manifests) {
         repository.put_manifest(
             &Name::Digest(manifest.blob.digest),

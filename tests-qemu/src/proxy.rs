@@ -37,7 +37,7 @@ pub(crate) struct Proxy {
     counted: Mutex<u64>,
 }
 
-/// What its connections share.
+/// The state that its connections share.
 struct State {
     /// Where the registry is.
     upstream: SocketAddr,

@@ -132,7 +132,7 @@ pub(crate) fn typed_for_registries(tools: &Tools, folder: &Path, server: SocketA
         bash.current_dir(folder).env("PATH", &path).args(["-euo", "pipefail", "-c", line]);
         run::capture(&mut bash).with_context(|| format!("README.md, section `{REGISTRIES}`: `{line}`"))
     };
-    // What the section takes for granted.
+    // The section takes this for granted.
     let before = commands(section(&text, "Images that share")?);
     for line in before.iter().take_while(|line| !line.starts_with("tesserafs diff ")) {
         typed(line)?;

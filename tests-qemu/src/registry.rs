@@ -28,7 +28,7 @@ pub(crate) const USER: &str = "tester";
 /// The password of that user, which says nothing to anybody else.
 pub(crate) const PASSWORD: &str = "only for tests: no: secret";
 
-/// Who may use a registry.
+/// The access to a registry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Access<'a> {
     /// Anybody.

@@ -48,7 +48,7 @@ Examples:
   tesserafs gc --dry-run
   tesserafs gc
 
-What stays: images that have a name; images that are mounted, in any mount namespace, by the kernel driver or by FUSE;
+These stay: images that have a name; images that are mounted, in any mount namespace, by the kernel driver or by FUSE;
 and what a pull has begun that was cut off, for a day after its last byte. Where it cannot be told what is mounted, or
 what an image needs, it stays. It waits for processes that use the store.
 
@@ -62,7 +62,7 @@ pub(super) struct GcArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// What pulls have begun that were cut off, too
+    /// Also files of pulls that were cut off
     #[arg(long)]
     unfinished: bool,
 

@@ -25,7 +25,7 @@ Examples:
   tesserafs pull --json --connections 4 registry.example/team/app
   tesserafs pull --mirror cache.example:5000 registry.example/team/app:tuesday
 
-What other images of the store have is not fetched. An image of the store under the same name or in the same
+Bytes that other images of the store have are not fetched. An image of the store under the same name or in the same
 repository becomes the new one by a bundle, where the registry has one (tesserafs push --delta-from) that is smaller
 than what is lacking. A pull that was cut off goes on when it is repeated.
 

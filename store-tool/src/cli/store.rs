@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the verbs of the store have in common.
+//! The part that all verbs of the store have in common.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

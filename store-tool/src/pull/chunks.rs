@@ -25,7 +25,7 @@ const CACHED: u64 = 1 << 11;
 /// Chunks that a thread compares one after the other.
 const TOGETHER: usize = 64;
 
-/// What is lacking.
+/// The files that are not complete.
 pub(super) struct Lacking {
     pub(super) files: Vec<LackingFile>,
 }
@@ -67,7 +67,7 @@ impl Lacking {
             if unfinished.is_kept() {
                 let cancel = &pull.request.options.cancel;
                 take(&pieces, cancel, |offset, bytes| unfinished.read_at(offset, bytes), |_, _| Ok(()))?;
-                // What no chunk has is proven by the digest of the whole alone.
+                // Bytes that no chunk has are proven by the digest of the whole alone.
                 if is_whole && pieces.has_all_chunks() && pieces.lacking_bytes() > 0 {
                     match pull.filling.finish(unfinished, cancel)? {
                         Finished::Complete(_) => continue,

@@ -37,7 +37,7 @@ pub(super) struct Fetcher<'f> {
     line: Mutex<Line>,
 }
 
-/// What is known of the way to the registry.
+/// Measurements of the way to the registry.
 #[derive(Debug, Default)]
 struct Line {
     /// The least time from a request to the first byte of its answer.
@@ -250,7 +250,7 @@ impl Sink<'_> {
             let is_begun = at == piece.start + self.piece.len() as u64;
             let now = piece.end().saturating_sub(at).min(bytes.len() as u64) as usize;
             let (now, rest) = bytes.split_at(now);
-            // What another connection has brought, or what began before the first byte here, is no use.
+            // Bytes that another connection has brought, or that began before the first byte here, are of no use.
             let is_wanted = is_begun && !pieces.is_there(self.number);
             if is_wanted {
                 self.piece.extend_from_slice(now);
@@ -270,7 +270,7 @@ impl Sink<'_> {
                     )),
                     _ => {
                         file.write_at(piece.start, &self.piece)?;
-                        // What comes twice, and what is between pieces, is no progress.
+                        // Bytes that come twice, or lie between pieces, are no progress.
                         if pieces.is_there_now(self.number) {
                             self.progress.read(u64::from(piece.len));
                         }

@@ -72,7 +72,7 @@ pub(super) fn copy(
         }
         let metadata = VerifiedMetadata::with_cache(&source, &head.sb, CACHED);
         let tables = Image::new(&head.sb, &metadata);
-        // What of it cannot be read is fetched.
+        // Chunks that cannot be read there are fetched.
         let hits = wanted.hits(&tables, lacking);
         let numbers = 0..u16::try_from(head.sb.layout.packs.records()).unwrap_or(u16::MAX);
         let packs: Vec<_> = numbers.map(|number| tables.pack(PackIndex(number)).ok()).collect();

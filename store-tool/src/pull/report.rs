@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a pull did.
+//! The report of a pull.
 
 use std::fmt::Write as _;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a push did.
+//! The report of a push.
 
 use std::fmt::Write as _;
 

@@ -61,7 +61,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// What a request is sent with.
+/// The parts of a request that are sent.
 pub(super) struct Ticket {
     pub(super) header: Option<String>,
     generation: u64,

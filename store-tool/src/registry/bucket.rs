@@ -20,7 +20,7 @@ const RATE_BUSY: f64 = 100.0;
 const RATE_MIN: f64 = 0.5;
 /// Requests at once after a pause.
 const BURST: f64 = 16.0;
-/// What an answered request adds to the rate.
+/// The gain of the rate by an answered request.
 const GROWTH: f64 = 0.1;
 /// Requests that were under way when the host became busy say so together: they halve the rate once.
 const ONCE: Duration = Duration::from_secs(1);

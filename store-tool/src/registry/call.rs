@@ -130,7 +130,7 @@ pub(super) fn text_of<'a>(response: &'a Response, name: &HeaderName) -> Option<&
     response.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
-/// What an answer with a status that is not expected means.
+/// The fault that an answer with an unexpected status stands for.
 pub(super) fn unexpected(url: &str, mut response: Response, expected: &str) -> Fault {
     let status = response.status();
     let (busy, wait) = (is_busy(&response), wait(&response));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What is asked of all requests.
+//! The options of all requests.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -54,7 +54,7 @@ impl Reading {
         }
     }
 
-    /// What is still wanted.
+    /// The bytes that are still wanted.
     fn wanted(&self) -> Range<u64> {
         self.at..self.end()
     }

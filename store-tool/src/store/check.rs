@@ -48,7 +48,7 @@ enum Kind {
     Document,
 }
 
-/// What was looked at.
+/// The numbers of things that were looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Names of images.

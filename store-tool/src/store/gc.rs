@@ -73,7 +73,7 @@ pub struct Kept {
     pub why: String,
 }
 
-/// What is to be found.
+/// The request for garbage.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// Where the system tells what is mounted.

@@ -3,7 +3,7 @@
 //! Which images are mounted, by anybody: what the kernel driver tells of all of its mounts, what mountinfo tells of those in the mount
 //! namespaces of processes, and locks, which the daemons of mounts by FUSE hold wherever they live.
 //!
-//! What cannot be told counts as in use.
+//! An image counts as in use where this cannot be told.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -54,7 +54,7 @@ impl fmt::Display for MountedAt {
     }
 }
 
-/// What is mounted.
+/// The mounts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InUse {
     /// By the kernel driver.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Who asks.
+//! The credentials of requests.
 
 use super::registry::{Access, Registry, Wrong};
 use super::*;

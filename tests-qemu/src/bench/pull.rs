@@ -194,7 +194,7 @@ impl Drop for Host {
     }
 }
 
-/// What a pull took.
+/// The cost of a pull.
 struct Taken {
     seconds: f64,
     bytes: u64,

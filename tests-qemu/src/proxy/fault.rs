@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::http::{Answer, Framing, Request, Response};
 
-/// What is done to a request or to its answer.
+/// The faults of a request or of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The connection ends before the answer.

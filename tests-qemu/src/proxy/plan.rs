@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Fault;
 use crate::http::Request;
 
-/// What the proxy does to requests.
+/// The plan by which the proxy treats requests.
 #[derive(Debug, Default)]
 pub(crate) enum Plan {
     /// Nothing.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What passed the proxy.
+//! The traffic that passed the proxy.
 
 use super::Fault;
 

@@ -41,7 +41,7 @@ fn elsewhere(patience: Duration) -> Result<(SocketAddr, Server)> {
 const SILENCE: Duration = Duration::from_secs(90);
 const SILENCE_SHORT: Duration = Duration::from_secs(2);
 
-/// What must come of a pull.
+/// The outcome that a pull must have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wanted {
     Success,
@@ -204,7 +204,7 @@ fn stopped(
     Ok(())
 }
 
-/// What is there of a pack stays there.
+/// The part of a pack that is there stays there.
 pub(super) fn goes_on(ground: &Ground) -> Result<String> {
     let version = &ground.images.versions[0];
     let (pack, len) = &version.new_packs[0];

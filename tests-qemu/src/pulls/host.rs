@@ -218,7 +218,7 @@ fn walk(folder: &Path, show: &mut dyn FnMut(&Path, std::fs::FileType) -> Result<
     Ok(())
 }
 
-/// What a program said, for messages.
+/// The words of a program, for messages.
 pub(super) fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr].concat();
     format!("{}: {}", output.status, run::tail(&String::from_utf8_lossy(&text)))

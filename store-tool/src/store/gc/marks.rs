@@ -15,7 +15,7 @@ use crate::store::images::packs_of;
 use crate::store::in_use::InUse;
 use crate::store::Store;
 
-/// What is needed.
+/// The files that are needed.
 #[derive(Default)]
 pub(super) struct Marks {
     pub(super) blobs: HashSet<Digest>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What can go, goes.
+//! The removal of all that can go.
 
 use std::collections::HashSet;
 

@@ -45,7 +45,7 @@ pub(crate) struct State {
     ended: AtomicBool,
 }
 
-/// Who is let in.
+/// The access to the registry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Access {
     /// Anybody.
