@@ -7,14 +7,16 @@
 //! where there is one, because old clients take the first that fits, and then that of ours, with a feature of the operating system
 //! that they do not know. A bundle is a manifest of its own.
 //!
-//! - [`Document::parse`] reads any of them, from anybody; this module makes ours, [`mod@config`] configurations, [`Index`] indexes.
+//! - [`Document::parse`] reads any of them, from anybody; this module makes ours, [`mod@config`] configurations, [`Index`] indexes;
+//! - [`compressed`]: the image file of an image in packs, which is metadata, and travels in a fifth of its bytes.
 
+pub mod compressed;
 pub mod config;
 mod index;
 mod read;
 
 use oci_spec::image::MediaType;
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 use tesserafs_format::Digest;
 use tesserafs_image::hash::sha256;
 
@@ -24,6 +26,8 @@ pub use self::index::{Entry, Index};
 pub const PACK: &str = "application/vnd.oci.image.layer.tesserafs.pack.v1";
 /// The layer that is an image file.
 pub const IMAGE: &str = "application/vnd.oci.image.layer.tesserafs.image.v1";
+/// The layer that is an image file, compressed.
+pub const IMAGE_ZSTD: &str = "application/vnd.oci.image.layer.tesserafs.image.v1+zstd";
 /// A bundle: the type of its layer and of its manifest.
 pub const DELTA: &str = "application/vnd.tesserafs.delta.v1";
 /// The feature of the operating system that a client has who reads images.
@@ -32,6 +36,10 @@ pub const OS_FEATURE: &str = "tesserafs";
 pub const IMAGE_ID: &str = "org.tesserafs.image.id";
 /// That with the tree ID.
 pub const TREE_ID: &str = "org.tesserafs.tree.id";
+/// That with the digest of the image file, where the layer has it compressed.
+pub const IMAGE_DIGEST: &str = "org.tesserafs.image.digest";
+/// That with its length in bytes.
+pub const IMAGE_SIZE: &str = "org.tesserafs.image.size";
 /// Those of a bundle's manifest with the IDs of the old and the new image.
 pub const DELTA_FROM: &str = "org.tesserafs.delta.from";
 /// As [`DELTA_FROM`].
@@ -74,6 +82,8 @@ pub struct Artifact {
     pub packs: Vec<Blob>,
     /// The image file.
     pub image: Blob,
+    /// The blob that has the image file compressed; none where the file itself is the blob.
+    pub compressed: Option<Blob>,
     /// The configuration.
     pub config: Blob,
 }
@@ -82,22 +92,36 @@ impl Artifact {
     /// Its manifest: the same one for the same image.
     pub fn to_manifest(&self) -> Vec<u8> {
         let layers = self.packs.iter().map(|pack| pack.descriptor(PACK));
-        let layers: Vec<_> = layers.chain([self.image.descriptor(IMAGE)]).collect();
+        let mut annotations = Map::from_iter([
+            (IMAGE_ID.to_owned(), format!("sha256:{}", self.image_id).into()),
+            (TREE_ID.to_owned(), format!("sha256:{}", self.tree_id).into()),
+        ]);
+        let image = match &self.compressed {
+            None => self.image.descriptor(IMAGE),
+            Some(compressed) => {
+                annotations.insert(IMAGE_DIGEST.into(), format!("sha256:{}", self.image.digest).into());
+                annotations.insert(IMAGE_SIZE.into(), self.image.len.to_string().into());
+                compressed.descriptor(IMAGE_ZSTD)
+            }
+        };
+        let layers: Vec<_> = layers.chain([image]).collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MediaType::ImageManifest.as_ref(),
             "config": self.config.descriptor(MediaType::ImageConfig.as_ref()),
             "layers": layers,
-            "annotations": {
-                IMAGE_ID: format!("sha256:{}", self.image_id),
-                TREE_ID: format!("sha256:{}", self.tree_id),
-            },
+            "annotations": annotations,
         });
         manifest.to_string().into_bytes()
     }
 
-    /// All blobs in the order of the manifest, but for the configuration: what the diff IDs of the configuration are.
-    pub fn layers(&self) -> impl Iterator<Item = Blob> + '_ {
+    /// The blob by which the image file comes.
+    pub fn image_blob(&self) -> Blob {
+        self.compressed.unwrap_or(self.image)
+    }
+
+    /// All files in the order of the manifest; their digests are the diff IDs of the configuration.
+    pub fn files(&self) -> impl Iterator<Item = Blob> + '_ {
         self.packs.iter().copied().chain([self.image])
     }
 }

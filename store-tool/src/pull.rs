@@ -7,6 +7,7 @@
 //! - `find`: which manifest is meant;
 //! - `delta`: a bundle by which an image of the store becomes this one, if there is one that is smaller than what is lacking;
 //! - `image_file`: the image file, whose metadata says where every chunk is;
+//! - `whole`: blobs that come at once, as both of these may;
 //! - `chunks`: what is lacking of its packs; `local`: what other images of the store have of that;
 //! - `fetch`: the rest, in `ranges`, by several connections;
 //! - [`report`]: what was done.
@@ -30,6 +31,7 @@ mod image_file;
 mod local;
 mod ranges;
 pub mod report;
+mod whole;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -98,7 +100,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
 
     let manifest = using.add_document(&found.manifest)?;
     using.set_name(&request.reference, &manifest)?;
-    let files: Vec<Digest> = found.artifact.layers().map(|blob| blob.digest).collect();
+    let files: Vec<Digest> = found.artifact.files().map(|blob| blob.digest).collect();
     filling.close(&files)?;
     report.name(request, &found, manifest, started);
     Ok(report)
@@ -124,7 +126,7 @@ impl Pull<'_> {
             false => None,
         };
         // Smaller than the image file alone: no chunk has to be looked at to know that it is worth it.
-        let of_image = if self.is_there(&artifact.image)? { 0 } else { artifact.image.len };
+        let of_image = if self.is_there(&artifact.image)? { 0 } else { artifact.image_blob().len };
         if let Some(bundle) = bundle.take_if(|bundle| bundle.bundle.len <= of_image) {
             report.delta = delta::take(self, &bundle)?;
         }
@@ -164,7 +166,7 @@ impl Pull<'_> {
         let slot = self.filling.file(&artifact.image.digest, artifact.image.len)?;
         let cancel = &self.request.options.cancel;
         let fetched = parallel::for_each(2, 2, cancel, |number| match (number, &slot) {
-            (0, Slot::Unfinished(file)) => image_file::fetch(&self.fetcher, artifact, file),
+            (0, Slot::Unfinished(file)) => image_file::fetch(self, file),
             (0, Slot::Complete(_)) => Ok(()),
             _ => self.config(),
         });
@@ -221,7 +223,7 @@ impl Pull<'_> {
         if self.using.manifest_of(&self.request.reference).is_ok_and(|named| named == Some(manifest)) {
             return Ok(false);
         }
-        for blob in self.found.artifact.layers() {
+        for blob in self.found.artifact.files() {
             if !self.is_there(&blob)? {
                 return Ok(true);
             }

@@ -27,7 +27,7 @@ use self::blobs::{Blobs, Content};
 use self::layout::Layout;
 use self::local::Local;
 use self::report::Report;
-use crate::artifact::{config, Artifact, Blob, Document, Entry, Index};
+use crate::artifact::{config, Blob, Document, Entry, Index};
 use crate::reference::{Name, Reference};
 use crate::registry::{Options, Repository};
 
@@ -78,7 +78,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
     let layout = request.with.as_ref().map(Layout::open).transpose()?;
     local.verify(&request.options.cancel)?;
 
-    let mut artifact = local.artifact(&request.options.cancel)?;
+    let (mut artifact, image) = local.artifact(&request.options.cancel)?;
     let (config, platform) = config::make(local.config()?.as_deref(), &artifact, &request.platform)
         .map_err(|why| Error::Refused(format!("{}: {why}", local.shown())))?;
     artifact.config = Blob::of(&config);
@@ -90,7 +90,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
     for (number, pack) in (1..).zip(&artifact.packs) {
         blobs.add(*pack, format!("pack {number}"), Content::File(local.pack_path(pack)));
     }
-    blobs.add(artifact.image, "image".into(), Content::File(request.image.clone()));
+    blobs.add(artifact.image_blob(), "image".into(), image);
     blobs.add(artifact.config, "configuration".into(), Content::Bytes(config));
     for (blob, path) in layout.iter().flat_map(Layout::blobs) {
         blobs.add(blob, "plain".into(), Content::File(path));

@@ -159,7 +159,7 @@ fn an_image_is_its_packs_and_its_file_and_the_next_one_what_is_new() {
     assert_eq!(report["present_bytes"], pack.len);
     let artifact = place.artifact("tuesday-tesserafs");
     assert_eq!(artifact.packs.len(), 2);
-    artifact.layers().for_each(|layer| drop(place.blob(&layer)));
+    artifact.files().for_each(|layer| drop(place.blob(&layer)));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn blobs_come_from_another_repository() {
     place.pushed(&["--packdir", "packs", "v1.tess", &format!("{}/other:v1", place.registry.host())]);
     let report = place.pushed(&["--packdir", "packs", "--mount", "other", "v1.tess", &place.reference("v1")]);
     assert_eq!((&report["uploaded_bytes"], &report["mounted_bytes"]), (&json!(0), &report["bytes"]));
-    place.artifact("v1-tesserafs").layers().for_each(|layer| drop(place.blob(&layer)));
+    place.artifact("v1-tesserafs").files().for_each(|layer| drop(place.blob(&layer)));
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn images_are_listed_with_what_they_share() {
     let images = parsed(&is_done(&folder, &["images", "--json"]));
     let config = support::store::CONFIG.len() as u64;
     for (image, made) in images.as_array().expect("a list").iter().zip([&one, &two]) {
-        let bytes: u64 = made.artifact.layers().map(|blob| blob.len).sum::<u64>() + config;
+        let bytes: u64 = made.artifact.files().map(|blob| blob.len).sum::<u64>() + config;
         assert_eq!(image["bytes"], bytes);
         assert_eq!(image["shared_bytes"], one.artifact.packs[0].len + config);
         assert_eq!(image["image_id"], format!("sha256:{}", made.artifact.image_id));

@@ -43,7 +43,7 @@ fn forget(store: &Store) {
 }
 
 fn is_there(store: &Store, made: &Made) -> bool {
-    made.artifact.layers().all(|file| blob(store, &file.digest).is_file())
+    made.artifact.files().all(|file| blob(store, &file.digest).is_file())
 }
 
 /// A system where the driver has mounted nothing, and there are no processes.

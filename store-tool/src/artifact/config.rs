@@ -22,7 +22,7 @@ pub fn make(
         None => minimal(platform),
     };
     let platform = platform_of(&config)?;
-    let diff_ids: Vec<_> = artifact.layers().map(|layer| format!("sha256:{}", layer.digest)).collect();
+    let diff_ids: Vec<_> = artifact.files().map(|layer| format!("sha256:{}", layer.digest)).collect();
     // Each entry of a history that is not marked as empty stands for a layer.
     if let Some(Value::Array(history)) = config.get_mut("history") {
         for entry in history.iter_mut().filter_map(Value::as_object_mut) {

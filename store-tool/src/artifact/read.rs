@@ -11,8 +11,8 @@ use tesserafs_format::Digest;
 use tesserafs_image::text;
 
 use super::{
-    Artifact, Blob, Delta, Document, Index, DELTA, DELTA_FROM, DELTA_TO, DOCUMENT_MAX, IMAGE, IMAGE_ID, PACK,
-    TREE_ID,
+    Artifact, Blob, Delta, Document, Index, DELTA, DELTA_FROM, DELTA_TO, DOCUMENT_MAX, IMAGE, IMAGE_DIGEST,
+    IMAGE_ID, IMAGE_SIZE, IMAGE_ZSTD, PACK, TREE_ID,
 };
 use crate::reference::parse_digest;
 
@@ -59,11 +59,10 @@ fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
 
 fn manifest(manifest: &ImageManifest) -> Result<Document, String> {
     let layers = manifest.layers();
-    let has_type = |layer: &Descriptor, expected: &str| media_type(layer) == expected;
     if manifest.artifact_type().as_ref().is_some_and(|kind| kind.as_ref() == DELTA) {
         return delta(manifest).map(Document::Delta);
     }
-    if !layers.iter().any(|layer| has_type(layer, PACK) || has_type(layer, IMAGE)) {
+    if !layers.iter().any(|layer| [PACK, IMAGE, IMAGE_ZSTD].contains(&media_type(layer))) {
         return Ok(Document::Other { layer: layers.first().map(|layer| media_type(layer).to_owned()) });
     }
     let (last, packs) = layers.split_last().ok_or("the manifest has no layers")?;
@@ -72,21 +71,25 @@ fn manifest(manifest: &ImageManifest) -> Result<Document, String> {
     }
     for (at, layer) in layers.iter().enumerate() {
         let expected = if at == packs.len() { IMAGE } else { PACK };
-        if !has_type(layer, expected) {
+        let is_compressed = at == packs.len() && media_type(layer) == IMAGE_ZSTD;
+        if media_type(layer) != expected && !is_compressed {
             let found = text::escape(media_type(layer).as_bytes());
             return Err(format!("layer {at} has the type {found}, expected {expected}"));
         }
     }
-    let image = blob(last, "the image")?;
+    let (image, compressed) = match blob(last, "the image")? {
+        compressed if media_type(last) == IMAGE_ZSTD => (uncompressed(manifest)?, Some(compressed)),
+        image => (image, None),
+    };
     if image.len < BLOCK_SIZE as u64 {
         return Err(format!("the image has {} bytes, expected {BLOCK_SIZE} at least", image.len));
     }
     let packs = packs.iter().map(|pack| blob(pack, "a pack")).collect::<Result<Vec<_>, _>>()?;
     let mut known = HashSet::from([image.digest]);
-    if let Some(twice) = packs.iter().find(|pack| !known.insert(pack.digest)) {
+    if let Some(twice) = packs.iter().chain(&compressed).find(|blob| !known.insert(blob.digest)) {
         return Err(format!("the manifest names the blob sha256:{} twice", twice.digest));
     }
-    let all = packs.iter().try_fold(image.len, |sum, pack| sum.checked_add(pack.len));
+    let all = packs.iter().chain(&compressed).try_fold(image.len, |sum, pack| sum.checked_add(pack.len));
     if all.is_none_or(|all| i64::try_from(all).is_err()) {
         return Err("the blobs together are longer than any file".into());
     }
@@ -99,7 +102,17 @@ fn manifest(manifest: &ImageManifest) -> Result<Document, String> {
         return Err(format!("the configuration has {} bytes, expected {DOCUMENT_MAX} at most", config.len));
     }
     let (image_id, tree_id) = (annotated(manifest, IMAGE_ID)?, annotated(manifest, TREE_ID)?);
-    Ok(Document::Image(Artifact { image_id, tree_id, packs, image, config }))
+    Ok(Document::Image(Artifact { image_id, tree_id, packs, image, compressed, config }))
+}
+
+/// The image file that a compressed one becomes.
+fn uncompressed(manifest: &ImageManifest) -> Result<Blob, String> {
+    let size = annotation(manifest, IMAGE_SIZE)?;
+    let len = size.parse::<i64>().ok().and_then(|len| u64::try_from(len).ok()).ok_or_else(|| {
+        let found = text::escape(size.as_bytes());
+        format!("the annotation {IMAGE_SIZE} is {found}, expected the length of a file")
+    })?;
+    Ok(Blob { digest: annotated(manifest, IMAGE_DIGEST)?, len })
 }
 
 fn delta(manifest: &ImageManifest) -> Result<Delta, String> {
@@ -132,10 +145,14 @@ pub(super) fn blob(descriptor: &Descriptor, what: &str) -> Result<Blob, String> 
 
 /// The digest that an annotation has.
 fn annotated(manifest: &ImageManifest, key: &str) -> Result<Digest, String> {
-    let value = manifest.annotations().as_ref().and_then(|all| all.get(key));
-    let value = value.ok_or_else(|| format!("the manifest has no annotation {key}"))?;
+    let value = annotation(manifest, key)?;
     parse_digest(value).ok_or_else(|| {
         let found = text::escape(value.as_bytes());
         format!("the annotation {key} is {found}, expected sha256: and 64 digits")
     })
+}
+
+fn annotation<'m>(manifest: &'m ImageManifest, key: &str) -> Result<&'m str, String> {
+    let value = manifest.annotations().as_ref().and_then(|all| all.get(key));
+    value.map(String::as_str).ok_or_else(|| format!("the manifest has no annotation {key}"))
 }

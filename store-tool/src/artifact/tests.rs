@@ -16,8 +16,13 @@ fn artifact() -> Artifact {
         tree_id: Digest([8; 32]),
         packs,
         image: blob(3, 4096),
+        compressed: None,
         config: blob(4, 2),
     }
+}
+
+fn with_compressed() -> Artifact {
+    Artifact { compressed: Some(blob(5, 900)), ..artifact() }
 }
 
 fn changed(change: impl FnOnce(&mut Value)) -> Result<Document, String> {
@@ -31,6 +36,7 @@ fn what_is_made_is_read_as_what_it_was() {
     assert_eq!(Document::parse(&artifact().to_manifest()), Ok(Document::Image(artifact())));
     let one_file = Artifact { packs: Vec::new(), ..artifact() };
     assert_eq!(Document::parse(&one_file.to_manifest()), Ok(Document::Image(one_file)));
+    assert_eq!(Document::parse(&with_compressed().to_manifest()), Ok(Document::Image(with_compressed())));
     let delta = Delta { from: Digest([1; 32]), to: Digest([2; 32]), bundle: blob(3, 5) };
     assert_eq!(Document::parse(&delta.to_manifest()), Ok(Document::Delta(delta)));
     assert_eq!(artifact().to_manifest(), artifact().to_manifest());
@@ -138,7 +144,7 @@ fn a_configuration_keeps_all_but_the_layers() {
     assert_eq!(named.to_string(), "linux/arm64/v8");
     let made: Value = serde_json::from_slice(&made).expect("JSON");
     assert_eq!(made["config"], original["config"]);
-    let diff_ids: Vec<_> = artifact().layers().map(|layer| format!("sha256:{}", layer.digest)).collect();
+    let diff_ids: Vec<_> = artifact().files().map(|layer| format!("sha256:{}", layer.digest)).collect();
     assert_eq!(made["rootfs"]["diff_ids"], json!(diff_ids));
     let history = made["history"].as_array().expect("a history");
     assert_eq!(history.iter().filter(|entry| entry["empty_layer"] != true).count(), diff_ids.len());

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mkfs_tesserafs::bundle::{apply, proven, ApplyRequest};
@@ -14,10 +15,8 @@ use mkfs_tesserafs::progress::Silent;
 use tesserafs_format::Digest;
 use tesserafs_image::{parallel, text, Error};
 
-use super::fetch::Target;
-use super::ranges::{Piece, Pieces};
 use super::report::DeltaReport;
-use super::Pull;
+use super::{whole, Pull};
 use crate::artifact::{Blob, Delta, Document};
 use crate::reference::Name;
 use crate::store::{Image, Slot, Unfinished};
@@ -25,12 +24,6 @@ use crate::{chain, say};
 
 /// Images of the store for which a bundle is asked for, at most.
 const OLD: usize = 4;
-
-/// Times that a bundle is fetched: it may come wrong once.
-const ROUNDS: usize = 2;
-
-/// Bytes that come and are written at once.
-const PIECE: u64 = 1 << 20;
 
 /// A bundle, and the image that it is for.
 pub(super) struct Candidate {
@@ -83,7 +76,12 @@ fn bundle(pull: &Pull<'_>, old: &Image) -> Result<Option<Blob>, Error> {
         Ok(Document::Delta(delta))
             if delta.from == from
                 && delta.to == to
-                && pull.found.artifact.layers().all(|layer| layer.digest != delta.bundle.digest) =>
+                && pull
+                    .found
+                    .artifact
+                    .files()
+                    .chain(pull.found.artifact.compressed)
+                    .all(|blob| blob.digest != delta.bundle.digest) =>
         {
             Ok(Some(delta.bundle))
         }
@@ -127,28 +125,10 @@ pub(super) fn take(pull: &Pull<'_>, candidate: &Candidate) -> Result<Option<Delt
     Ok(Some(DeltaReport { from: format!("sha256:{}", candidate.old.artifact.image_id), bytes: bundle.len }))
 }
 
-/// Brings all bytes of a bundle behind those that an earlier run has brought.
+/// Brings all bytes of a bundle.
 fn fetch(pull: &Pull<'_>, bundle: Blob, file: &Unfinished) -> Result<(), Error> {
-    let cannot = |error: mkfs_tesserafs::error::Error| Error::Refused(chain(&error));
-    let mut first = if file.is_kept() { proven(file.path()).map_err(cannot)?.min(bundle.len) } else { 0 };
-    let mut found = None;
-    for _ in 0..ROUNDS {
-        let starts = (first..bundle.len).step_by(PIECE as usize);
-        let pieces =
-            starts.map(|start| Piece { start, len: (bundle.len - start).min(PIECE) as u32, chunk: None });
-        let pieces = Pieces::new(pieces.collect());
-        pull.fetcher.fetch(&[Target::new(bundle, file, &pieces)])?;
-        let digest = file.hash(&pull.request.options.cancel)?;
-        if digest == bundle.digest {
-            return Ok(());
-        }
-        // What was there may be of a liar, and a mirror may be one.
-        found = Some(digest);
-        first = 0;
-        pull.fetcher.repository().drop_mirrors();
-    }
-    let found = found.map_or_else(String::new, |digest| digest.to_string());
-    Err(Error::Refused(format!("it has the digest sha256:{found}")))
+    let proven = |path: &Path| proven(path).map_err(|error| Error::Refused(chain(&error)));
+    whole::fetch(&pull.fetcher, bundle, file, proven, &pull.request.options.cancel)
 }
 
 /// Makes the image, and the packs that the old one lacks.
@@ -170,7 +150,7 @@ fn apply_to(pull: &Pull<'_>, old: &Image, bundle: &Unfinished) -> Result<(), Err
     };
     apply(&request, &Silent).map(drop).map_err(|error| {
         // What it has begun has names that no file of the store has.
-        for layer in new.layers() {
+        for layer in new.files() {
             let _ = fs::remove_file(file_of(&layer.digest).with_extension("partial"));
         }
         Error::Refused(chain(&error))

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The image file, but for pack 0: its blocks are looked at where they are, and those that are not right are fetched.
+//! The image file, but for pack 0: its blocks are looked at where they are. If some are not right, they are fetched, or all of them where
+//! they come compressed.
 //!
 //! So a pull that goes on with the file of an earlier one fetches what that one lacked.
 
 use std::ops::Range;
+use std::path::Path;
 
 use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGESTS_PER_BLOCK, DIGEST_SIZE};
 use tesserafs_format::superblock::check_prefix;
@@ -13,9 +15,11 @@ use tesserafs_image::hash::{sha256, Sha2};
 use tesserafs_image::{text, Error};
 
 use super::fetch::{Fetcher, Target};
-use super::ranges::{Piece, Pieces};
-use crate::artifact::Artifact;
-use crate::store::Unfinished;
+use super::ranges::Pieces;
+use super::whole::{self, pieces};
+use super::Pull;
+use crate::artifact::{compressed, Artifact, Blob};
+use crate::store::{Slot, Unfinished};
 
 /// Times that blocks are fetched: the first block, the hash region, and the tables, each of which may come wrong once; and the same anew.
 const ROUNDS: usize = 8;
@@ -23,17 +27,32 @@ const ROUNDS: usize = 8;
 /// Times that the same ones come wrong before the registry is believed to have no others.
 const SAME: usize = 2;
 
-/// Bytes that come and are written at once.
-const PIECE: u64 = 1 << 20;
-
 /// Brings everything behind pack 0, and the first block.
-pub(super) fn fetch(fetcher: &Fetcher<'_>, artifact: &Artifact, file: &Unfinished) -> Result<(), Error> {
+pub(super) fn fetch(pull: &Pull<'_>, file: &Unfinished) -> Result<(), Error> {
+    let (fetcher, artifact) = (&pull.fetcher, &pull.found.artifact);
+    let is_right = match artifact.compressed {
+        Some(blob) => bad(artifact, file)?.is_empty() || decompressed(pull, blob, file)?,
+        None => blocks_come(fetcher, artifact, file)?,
+    };
+    if is_right {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "{}: the image blob sha256:{} has blocks that are not those of the image sha256:{}",
+        fetcher.shown(),
+        artifact.image_blob().digest,
+        artifact.image_id
+    )))
+}
+
+/// Asks for the blocks until they are right, or the registry has no others.
+fn blocks_come(fetcher: &Fetcher<'_>, artifact: &Artifact, file: &Unfinished) -> Result<bool, Error> {
     let mut before = None;
     let mut same = 0;
     for round in 0..ROUNDS {
         let bad = bad(artifact, file)?;
         if bad.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         same = if before.as_ref() == Some(&bad) { same + 1 } else { 0 };
         if same == SAME {
@@ -42,16 +61,33 @@ pub(super) fn fetch(fetcher: &Fetcher<'_>, artifact: &Artifact, file: &Unfinishe
         if round > 0 {
             fetcher.repository().drop_mirrors();
         }
-        let pieces = Pieces::new(pieces(&bad));
+        let pieces = Pieces::new(bad.iter().flat_map(|range| pieces(range.start, range.end)).collect());
         fetcher.fetch(&[Target::new(artifact.image, file, &pieces)])?;
         before = Some(bad);
     }
-    Err(Error::Refused(format!(
-        "{}: the image blob sha256:{} has blocks that are not those of the image sha256:{}",
-        fetcher.shown(),
-        artifact.image.digest,
-        artifact.image_id
-    )))
+    Ok(false)
+}
+
+/// Fetches the blob that has the file compressed, and makes the file of it. A blob that did not come to its end goes on where it stopped.
+fn decompressed(pull: &Pull<'_>, blob: Blob, file: &Unfinished) -> Result<bool, Error> {
+    let cancel = &pull.request.options.cancel;
+    let decompress =
+        |path: &Path| compressed::decompress(path, file.len(), cancel, |at, bytes| file.write_at(at, bytes));
+    let packed = match pull.filling.file(&blob.digest, blob.len)? {
+        // A pack of another image with the same bytes.
+        Slot::Complete(path) => {
+            return decompress(&path).and_then(|()| Ok(bad(&pull.found.artifact, file)?.is_empty()))
+        }
+        Slot::Unfinished(packed) => packed,
+    };
+    let fetched = whole::fetch(&pull.fetcher, blob, &packed, compressed::proven, cancel);
+    if fetched.is_err() && compressed::proven(packed.path()).is_ok_and(|bytes| bytes > 0) {
+        return fetched.map(|()| false);
+    }
+    let made = fetched.and_then(|()| decompress(packed.path()));
+    pull.filling.discard(packed)?;
+    made?;
+    Ok(bad(&pull.found.artifact, file)?.is_empty())
 }
 
 /// Whether the file begins as that image does.
@@ -62,16 +98,6 @@ pub(super) fn is_begun(artifact: &Artifact, file: &Unfinished) -> Result<bool, E
     }
     file.read_at(0, &mut block)?;
     Ok(check_prefix::<Sha2>(&block).ok() == Some(artifact.image_id))
-}
-
-/// The ranges, cut into pieces.
-fn pieces(ranges: &[Range<u64>]) -> Vec<Piece> {
-    let cut = |range: &Range<u64>| {
-        let end = range.end;
-        let starts = range.clone().step_by(PIECE as usize);
-        starts.map(move |start| Piece { start, len: (end - start).min(PIECE) as u32, chunk: None })
-    };
-    ranges.iter().flat_map(cut).collect()
 }
 
 /// The ranges that are not right, as far as that can be told.

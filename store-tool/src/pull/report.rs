@@ -55,7 +55,7 @@ impl Report {
         self.reference = request.reference.to_string();
         self.manifest = format!("sha256:{manifest}");
         self.image_id = format!("sha256:{}", found.artifact.image_id);
-        self.bytes = found.artifact.layers().map(|blob| blob.len).sum();
+        self.bytes = found.artifact.files().map(|blob| blob.len).sum();
         self.seconds = started.elapsed().as_secs_f64();
     }
 

@@ -12,8 +12,8 @@ use tesserafs_image::superblock::{read_head, Head};
 use tesserafs_image::unchecked::Unchecked;
 use tesserafs_image::{text, Broken, Cancel, Error, Source, VerifiedMetadata};
 
-use super::Artifact;
-use crate::artifact::{Blob, DOCUMENT_MAX};
+use super::blobs::Content;
+use crate::artifact::{compressed, Artifact, Blob, DOCUMENT_MAX};
 
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
@@ -71,16 +71,21 @@ impl<'a> Local<'a> {
         Ok(())
     }
 
-    /// What its manifest says, but for the configuration.
-    pub(super) fn artifact(&self, cancel: &Cancel) -> Result<Artifact, Error> {
+    /// What its manifest says, but for the configuration, and the blob of the image file: metadata is compressed, chunks are it already.
+    pub(super) fn artifact(&self, cancel: &Cancel) -> Result<(Artifact, Content), Error> {
         let packs = self.packs.iter().filter(|pack| pack.kind == PackKind::File);
-        Ok(Artifact {
-            image_id: self.head.id,
-            tree_id: self.head.sb.tree_id,
-            packs: packs.map(|pack| Blob { digest: pack.digest, len: pack.bytes }).collect(),
-            image: self.image_blob(cancel)?,
-            config: Blob::of(&[]),
-        })
+        let packs: Vec<_> = packs.map(|pack| Blob { digest: pack.digest, len: pack.bytes }).collect();
+        let (image, compressed, content) = if packs.is_empty() {
+            (self.image_blob(cancel)?, None, Content::File(self.source.path().to_owned()))
+        } else {
+            let failed = |source| Error::Io { what: "cannot make a temporary file".into(), source };
+            let mut file = tempfile::tempfile().map_err(failed)?;
+            let len = self.head.sb.file_bytes();
+            let (compressed, image) = compressed::compress(self.source, len, &mut file, cancel)?;
+            (image, Some(compressed), Content::Open(file, self.source.path().to_owned()))
+        };
+        let (image_id, tree_id) = (self.head.id, self.head.sb.tree_id);
+        Ok((Artifact { image_id, tree_id, packs, image, compressed, config: Blob::of(&[]) }, content))
     }
 
     /// The configuration that it was built with.

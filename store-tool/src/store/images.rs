@@ -138,7 +138,7 @@ impl Store {
 
 /// Digests and lengths of all that an image needs, but for the manifest.
 pub(super) fn files(artifact: &Artifact) -> impl Iterator<Item = (Digest, u64)> + '_ {
-    artifact.layers().chain([artifact.config]).map(|blob| (blob.digest, blob.len))
+    artifact.files().chain([artifact.config]).map(|blob| (blob.digest, blob.len))
 }
 
 /// The packs beside an image file, as its pack table has them.

@@ -71,7 +71,7 @@ fn blobs_of_other_images_are_not_taken() {
         true => fs::read(&made.path).expect("an image"),
         false => super::pack_of(made, blob),
     };
-    let layers: Vec<_> = two.artifact.layers().collect();
+    let layers: Vec<_> = two.artifact.files().collect();
     for blob in layers.iter().filter(|blob| blob.digest != one.artifact.packs[0].digest) {
         for other in [one.artifact.image, one.artifact.packs[0]] {
             // What came rightly before does not come again.

@@ -28,7 +28,7 @@ fn an_image_comes_once() {
     place.publish_index(&one, "v1");
     let report = place.pull("v1");
     place.check("v1", &one);
-    let all: u64 = one.artifact.layers().map(|layer| layer.len).sum();
+    let all: u64 = one.artifact.files().map(|layer| layer.len).sum();
     assert_eq!((report.bytes, report.fetched_bytes, report.requests), (all, all, 2));
     assert_eq!((report.copied_bytes, report.encoded_bytes, report.delta.is_none()), (0, 0, true));
     assert_eq!(report.image_id, name_of(&one.artifact.image_id));

@@ -8,6 +8,7 @@ mod registry;
 mod support;
 
 mod bundle;
+mod compressed;
 mod faults;
 mod hostile;
 mod images;
@@ -27,7 +28,8 @@ use mkfs_tesserafs::progress::{Progress, Silent};
 use mkfs_tesserafs::source::oci::Platform;
 use tempfile::TempDir;
 use tesserafs_format::Digest;
-use tesserafs_image::Error;
+use tesserafs_image::{Cancel, Error, Source};
+use tesserafs_store::artifact::compressed::compress;
 use tesserafs_store::artifact::{Artifact, Blob, Delta, Entry, Index};
 use tesserafs_store::export::export;
 use tesserafs_store::pull::report::Report;
@@ -81,6 +83,20 @@ impl Place {
 
     fn manifest(&self, artifact: &Artifact, tag: &str) {
         self.registry.add_manifest(REPOSITORY, tag, MANIFEST, &artifact.to_manifest());
+    }
+
+    /// Puts the image file compressed into the registry, and names it in the manifest, as `push` does; its bytes.
+    fn compress(&self, made: &mut Made) -> Vec<u8> {
+        let source = Source::open(&made.path).expect("an image");
+        let path = self.path().join("compressed");
+        let mut to = fs::File::create(&path).expect("a file");
+        let (blob, image) =
+            compress(&source, made.artifact.image.len, &mut to, &Cancel::default()).expect("frames");
+        assert_eq!(image, made.artifact.image);
+        made.artifact.compressed = Some(blob);
+        let bytes = fs::read(path).expect("a file");
+        self.registry.add_blob(REPOSITORY, &bytes);
+        bytes
     }
 
     /// Puts the image under a tag, in an index.
@@ -184,6 +200,10 @@ fn bytes(ranges: &[(u64, u64)]) -> u64 {
 
 fn name_of(digest: &Digest) -> String {
     format!("sha256:{digest}")
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    name_of(&Blob::of(bytes).digest)
 }
 
 fn pack_of(made: &Made, pack: &Blob) -> Vec<u8> {

@@ -69,7 +69,7 @@ fn a_mirror_is_asked_first() {
     let [one, _] = two(&place);
     place.publish(&one, "v1");
     let mirror = Registry::new();
-    for blob in one.artifact.layers().chain([one.artifact.config]) {
+    for blob in one.artifact.files().chain([one.artifact.config]) {
         let bytes = place.registry.blob(REPOSITORY, &name_of(&blob.digest)).expect("a blob");
         mirror.add_blob(&format!("cache/{REPOSITORY}"), &bytes);
     }

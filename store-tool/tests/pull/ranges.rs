@@ -109,7 +109,7 @@ fn what_lies_between_chunks_is_fetched_where_it_is_small() {
         .zip(&names)
         .map(|(seed, name)| match seed % 2 {
             1 => (name.as_str(), seed, 100_000),
-            _ => (name.as_str(), seed, if seed < 20 { 20_000 } else { 900_000 }),
+            _ => (name.as_str(), seed, if seed < 20 { 14_000 } else { 900_000 }),
         })
         .collect();
     let base = place.image("base.tess", &all, &[]);
@@ -126,7 +126,7 @@ fn what_lies_between_chunks_is_fetched_where_it_is_small() {
     let mut sorted = ranges.clone();
     sorted.sort_unstable();
     assert!(sorted.windows(2).all(|pair| pair[0].1 + (16 << 10) <= pair[1].0), "{sorted:?}");
-    let others: u64 = less.artifact.layers().skip(1).map(|layer| layer.len).sum();
+    let others: u64 = less.artifact.files().skip(1).map(|layer| layer.len).sum();
     assert_eq!(bytes(ranges) + others, report.fetched_bytes);
     // Bytes between chunks are none of the progress.
     assert!(count.all() < report.fetched_bytes);
@@ -138,7 +138,7 @@ fn a_redirect_is_followed_once_for_each_blob() {
     let place = Place::new();
     let image = large(&place);
     let elsewhere = Registry::new();
-    for blob in image.artifact.layers() {
+    for blob in image.artifact.files() {
         let bytes = place.registry.blob(REPOSITORY, &name_of(&blob.digest)).expect("a blob");
         elsewhere.add_blob(REPOSITORY, &bytes);
         let target = format!("http://{}/v2/{REPOSITORY}/blobs/{}", elsewhere.host(), name_of(&blob.digest));
@@ -181,7 +181,7 @@ fn a_mirror_with_wrong_bytes_is_not_asked_again() {
     ];
     for (what, spoil) in kinds {
         let mirror = Registry::new();
-        for blob in image.artifact.layers().chain([image.artifact.config]) {
+        for blob in image.artifact.files().chain([image.artifact.config]) {
             let bytes = place.registry.blob(REPOSITORY, &name_of(&blob.digest)).expect("a blob");
             mirror.add_blob(REPOSITORY, &bytes);
         }

@@ -48,7 +48,8 @@ fn was_killed(status: ExitStatus) -> bool {
 /// An image, and an update of it with a bundle, which is larger than the image file of that.
 fn update(place: &Place) -> [Made; 2] {
     let old = place.image("old.tess", &[("a", 1, 400_000), ("b", 2, 1_200_000)], &[]);
-    let new = place.image("new.tess", &[("a", 3, 400_000), ("b", 2, 1_200_000)], &[&old]);
+    let mut new = place.image("new.tess", &[("a", 3, 400_000), ("b", 2, 1_200_000)], &[&old]);
+    place.compress(&mut new);
     assert_eq!(new.artifact.packs.len(), 2);
     place.publish(&old, "old");
     place.publish(&new, "new");
@@ -180,7 +181,8 @@ fn a_tag_that_moved_is_no_new_beginning() {
 #[test]
 fn a_pull_that_was_complete_but_for_its_names_fetches_nothing() {
     let place = Place::new();
-    let image = place.image("image.tess", &[("a", 1, 400_000)], &[]);
+    let mut image = place.image("image.tess", &[("a", 1, 400_000)], &[]);
+    place.compress(&mut image);
     place.publish(&image, "v1");
     let Some(mut command) = ended_at(&puller(&place, "v1"), "symlinkat", 1) else { return };
     assert!(was_killed(command.status().expect("strace")));

@@ -26,10 +26,10 @@ fn twenty_pulls_of_one_image_fetch_each_byte_once() {
     let reports = together(&place, &["v1"; 20]);
     place.check("v1", &image);
     assert_eq!(tree(&place.store().path().join("filling")), [""; 0]);
-    let all: u64 = image.artifact.layers().map(|layer| layer.len).sum();
+    let all: u64 = image.artifact.files().map(|layer| layer.len).sum();
     assert_eq!(reports.iter().map(|report| report.fetched_bytes).sum::<u64>(), all);
     let asked = place.asked();
-    for blob in image.artifact.layers().chain([image.artifact.config]) {
+    for blob in image.artifact.files().chain([image.artifact.config]) {
         assert_eq!(bytes(&asked[&name_of(&blob.digest)]), blob.len, "{asked:?}");
     }
 }

@@ -74,6 +74,7 @@ pub(crate) fn artifact(path: &Path) -> Artifact {
         tree_id: head.sb.tree_id,
         packs: packs.collect(),
         image: Blob::of(&fs::read(path).expect("an image")),
+        compressed: None,
         config: Blob::of(CONFIG),
     }
 }
@@ -131,7 +132,7 @@ pub(crate) fn pull(store: &Store, name: &str, made: &Made) -> Result<(), String>
     using.add_document(CONFIG).map_err(text)?;
     let manifest = using.add_document(&made.artifact.to_manifest()).map_err(text)?;
     using.set_name(&reference(name), &manifest).map_err(text)?;
-    let files: Vec<_> = made.artifact.layers().map(|blob| blob.digest).collect();
+    let files: Vec<_> = made.artifact.files().map(|blob| blob.digest).collect();
     filling.close(&files).map(drop).map_err(text)
 }
 

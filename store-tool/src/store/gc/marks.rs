@@ -30,7 +30,7 @@ pub(super) struct Marks {
 impl Marks {
     fn mark(&mut self, manifest: Digest, artifact: &Artifact) {
         self.documents.extend([manifest, artifact.config.digest]);
-        self.blobs.extend(artifact.layers().map(|blob| blob.digest));
+        self.blobs.extend(artifact.files().map(|blob| blob.digest));
         let packs = self.images.entry(artifact.image_id).or_default();
         packs.extend(artifact.packs.iter().map(|pack| pack.digest));
     }

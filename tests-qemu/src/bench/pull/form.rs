@@ -108,7 +108,7 @@ impl Form {
         let script = match self {
             Self::Own { .. } => {
                 let mut pull = run::command(lines.own_program());
-                pull.arg("pull").arg("--store").arg(host.join("store")).arg(name);
+                pull.args(["pull", "--plain-http", "--store"]).arg(host.join("store")).arg(name);
                 let begin = Instant::now();
                 let output = run::output_within(&mut pull, LIMIT)?;
                 let seconds = begin.elapsed().as_secs_f64();
