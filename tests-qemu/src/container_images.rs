@@ -107,6 +107,8 @@ impl Programs {
         let mut command: Command = self.chroot.command("/usr/bin/env");
         let storage = self.scratch.join("storage.conf");
         command.arg(format!("CONTAINERS_STORAGE_CONF={}", storage.display()));
+        // Layers that are being written, or were when the disk was full, go with the scratch folder.
+        command.arg(format!("TMPDIR={}", self.scratch.display()));
         command.args(["bash", "-euc", &format!("cd {}\n{script}", self.scratch.display())]);
         run::capture(&mut command)
     }

@@ -15,6 +15,9 @@ use crate::proxy::{Fault, Plan, Proxy, Rule, Speed};
 /// The media type of manifests.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// The media type of an image file that is not compressed.
+const IMAGE: &str = "application/vnd.oci.image.layer.tesserafs.image.v1";
+
 /// The manifest of a version in the registry, whether or not its tag is that of an index.
 fn manifest(ground: &Ground, version: &Version) -> Result<Value> {
     let at = ground.registry.address();
@@ -203,16 +206,16 @@ pub(super) fn impostor(ground: &Ground) -> Result<String> {
     bytes.resize(usize::try_from(*len)?, 0);
     let forged_digest = Digest(sha256(&forged)).to_string();
     let original = manifest(ground, other)?;
-    let [image_digest, image_len] = ["digest", "size"]
-        .map(|key| original["layers"].as_array().and_then(|all| all.last()).map(|last| last[key].clone()));
-    let (image_digest, _) = (image_digest.context("no image")?, image_len);
-    let text = original.to_string();
-    let text = text.replace(image_digest.as_str().context("no digest")?, &format!("sha256:{forged_digest}"));
-    let text = text.replace(&other.image_id, &image_id).replace(own_digest.as_str(), digest);
+    let image_digest = &original["annotations"]["org.tesserafs.image.digest"];
+    let image_digest = image_digest.as_str().context("no digest of the image file")?;
+    let text = original.to_string().replace(&other.image_id, &image_id).replace(own_digest.as_str(), digest);
     let mut lying: Value = serde_json::from_str(&text).context("a manifest that is no JSON")?;
     let count = layers(&mut lying)?.len();
     layers(&mut lying)?[0]["size"] = json!(len);
-    layers(&mut lying)?[count - 1]["size"] = json!(forged.len());
+    // The file as it is.
+    layers(&mut lying)?[count - 1] = json!({
+        "mediaType": IMAGE, "digest": format!("sha256:{forged_digest}"), "size": forged.len()
+    });
     let config = lying["config"]["digest"].as_str().context("no config")?.to_owned();
     // The config names the blobs, too.
     let config_text = ground.programs.shell(&format!(
@@ -220,7 +223,7 @@ pub(super) fn impostor(ground: &Ground) -> Result<String> {
         ground.name(ground.registry.address(), other)
     ))?;
     let config_text = config_text
-        .replace(image_digest.as_str().unwrap_or_default(), &format!("sha256:{forged_digest}"))
+        .replace(image_digest, &format!("sha256:{forged_digest}"))
         .replace(own_digest.as_str(), digest);
     let forged_config = Digest(sha256(config_text.as_bytes())).to_string();
     lying["config"]["digest"] = json!(format!("sha256:{forged_config}"));

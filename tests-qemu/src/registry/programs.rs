@@ -54,7 +54,9 @@ impl Programs {
     pub(crate) fn script(&self, script: &str) -> Command {
         let mut command = self.command("env");
         // oras wants one.
-        command.args(["HOME=/root", "bash"]);
+        command.arg("HOME=/root");
+        // Layers that are being written go with the scratch folder.
+        command.arg(format!("TMPDIR={}", self.scratch.display())).arg("bash");
         let cache = format!("mkdir -p {CACHE} && mount -t tmpfs cache {CACHE}");
         command.args(["-euc", &format!("{cache}\ncd {}\n{script}", self.scratch.display())]);
         command
