@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::super::images::LEVEL;
 use super::site::Lines;
 use crate::run;
 
@@ -16,31 +17,47 @@ use crate::run;
 pub(in super::super) enum Layer {
     Gzip,
     Zstd,
+    /// At [`PUBLISHED`], where skopeo takes 3.
+    ZstdPublished,
     Chunked,
 }
 
 /// A form, with the program that pulls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Form {
-    /// Ours; with a delta from the version before in the registry, or without.
-    Own { has_delta: bool },
+    /// Ours.
+    Own(Own),
     /// A layer, kept as it is.
     Skopeo(Layer),
-    /// A layer, unpacked.
-    Podman(Layer),
+    /// A layer, of which podman fetches files that the versions before lack, and unpacks them.
+    Podman,
     /// Chunks of an archive of the tree, by HTTP.
     Casync,
 }
 
+/// Our forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Own {
+    /// At [`PUBLISHED`].
+    Chunks,
+    /// The same, with a delta from the version before in the registry.
+    Deltas,
+    /// At the level that mkfs takes by itself.
+    Fast,
+}
+
+/// The level of zstd for that which is made once, and pulled often.
+pub(in super::super) const PUBLISHED: u32 = 9;
+
 /// All of them.
 pub(in super::super) const FORMS: [Form; 8] = [
-    Form::Own { has_delta: false },
-    Form::Own { has_delta: true },
+    Form::Own(Own::Chunks),
+    Form::Own(Own::Deltas),
+    Form::Own(Own::Fast),
     Form::Skopeo(Layer::Gzip),
     Form::Skopeo(Layer::Zstd),
-    Form::Podman(Layer::Gzip),
-    Form::Podman(Layer::Zstd),
-    Form::Podman(Layer::Chunked),
+    Form::Skopeo(Layer::ZstdPublished),
+    Form::Podman,
     Form::Casync,
 ];
 
@@ -52,13 +69,18 @@ const CONTROL_GROUPS: &str = "mount -t sysfs sysfs /sys\n\
 const LIMIT: Duration = Duration::from_secs(3600);
 
 impl Layer {
-    /// As skopeo names it, and as the repository does.
-    pub(super) fn format(self) -> &'static str {
-        match self {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::Gzip, Self::Zstd, Self::ZstdPublished, Self::Chunked];
+
+    /// Arguments of `skopeo copy`.
+    pub(super) fn format(self) -> String {
+        let name = match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::ZstdPublished => return format!("zstd --dest-compress-level {PUBLISHED}"),
             Self::Chunked => "zstd:chunked",
-        }
+        };
+        name.to_owned()
     }
 
     /// The repository of images with such layers.
@@ -66,7 +88,18 @@ impl Layer {
         match self {
             Self::Gzip => "bench/gzip",
             Self::Zstd => "bench/zstd",
+            Self::ZstdPublished => "bench/zstd-published",
             Self::Chunked => "bench/chunked",
+        }
+    }
+}
+
+impl Own {
+    /// The level of zstd.
+    pub(super) fn level(self) -> u32 {
+        match self {
+            Self::Chunks | Self::Deltas => PUBLISHED,
+            Self::Fast => LEVEL,
         }
     }
 }
@@ -74,31 +107,53 @@ impl Layer {
 impl Form {
     pub(in super::super) fn name(self) -> &'static str {
         match self {
-            Self::Own { has_delta: false } => "tesserafs pull",
-            Self::Own { has_delta: true } => "tesserafs pull, with deltas",
+            Self::Own(Own::Chunks) => "tesserafs pull",
+            Self::Own(Own::Deltas) => "tesserafs pull, with deltas",
+            Self::Own(Own::Fast) => "tesserafs pull, level 3",
             Self::Skopeo(Layer::Gzip) => "skopeo, tar.gz",
             Self::Skopeo(Layer::Zstd) => "skopeo, tar.zst",
+            Self::Skopeo(Layer::ZstdPublished) => "skopeo, tar.zst, level 9",
             Self::Skopeo(Layer::Chunked) => "skopeo, zstd:chunked",
-            Self::Podman(Layer::Gzip) => "podman, tar.gz",
-            Self::Podman(Layer::Zstd) => "podman, tar.zst",
-            Self::Podman(Layer::Chunked) => "podman, zstd:chunked",
+            Self::Podman => "podman, zstd:chunked",
             Self::Casync => "casync",
+        }
+    }
+
+    /// The layer that is pulled, if it is one.
+    pub(super) fn layer(self) -> Option<Layer> {
+        match self {
+            Self::Skopeo(layer) => Some(layer),
+            Self::Podman => Some(Layer::Chunked),
+            Self::Own(_) | Self::Casync => None,
         }
     }
 
     /// The repository that it is in.
     pub(super) fn repository(self) -> &'static str {
         match self {
-            Self::Own { has_delta: false } => "bench/own",
-            Self::Own { has_delta: true } => "bench/own-deltas",
-            Self::Skopeo(layer) | Self::Podman(layer) => layer.repository(),
-            Self::Casync => "",
+            Self::Own(Own::Chunks) => "bench/own",
+            Self::Own(Own::Deltas) => "bench/own-deltas",
+            Self::Own(Own::Fast) => "bench/own-fast",
+            Self::Skopeo(_) | Self::Podman | Self::Casync => self.layer().map_or("", Layer::repository),
         }
+    }
+
+    /// Whether it takes so long that it runs less often: casync starts a program for each chunk, podman unpacks.
+    pub(super) fn is_slow(self) -> bool {
+        matches!(self, Self::Podman | Self::Casync)
+    }
+
+    /// Whether ten versions in turn, and many pulls at once, are measured: of those that differ in level alone they say nothing new.
+    pub(super) fn has_all(self) -> bool {
+        matches!(
+            self,
+            Self::Own(Own::Chunks | Own::Deltas) | Self::Skopeo(Layer::Gzip | Layer::Zstd) | Self::Podman
+        )
     }
 
     /// Whether pulls at once share what they have.
     pub(super) fn shares(self) -> bool {
-        matches!(self, Self::Own { .. } | Self::Podman(_))
+        matches!(self, Self::Own(_) | Self::Podman)
     }
 
     /// Pulls a version to a host that has the versions before; the seconds that it took.
@@ -106,7 +161,7 @@ impl Form {
         let at = host.display();
         let name = format!("{}/{}:{version}", lines.registry(), self.repository());
         let script = match self {
-            Self::Own { .. } => {
+            Self::Own(_) => {
                 let mut pull = run::command(lines.own_program());
                 pull.args(["pull", "--plain-http", "--store"]).arg(host.join("store")).arg(name);
                 let begin = Instant::now();
@@ -118,8 +173,8 @@ impl Form {
             Self::Skopeo(_) => {
                 format!("skopeo copy -q --src-tls-verify=false docker://{name} dir:{at}/{version}")
             }
-            Self::Podman(layer) => {
-                let configuration = storage(host, layer)?;
+            Self::Podman => {
+                let configuration = storage(host)?;
                 format!("CONTAINERS_STORAGE_CONF={configuration} podman pull -q --tls-verify=false {name}")
             }
             Self::Casync => {
@@ -133,19 +188,18 @@ impl Form {
                 )
             }
         };
-        let before = if matches!(self, Self::Podman(_)) { CONTROL_GROUPS } else { "" };
+        let before = if self == Self::Podman { CONTROL_GROUPS } else { "" };
         timed(lines, before, &script)
     }
 }
 
 /// Writes where podman keeps what it unpacks, and that it fetches parts of layers.
-fn storage(host: &Path, layer: Layer) -> Result<String> {
+fn storage(host: &Path) -> Result<String> {
     let path = host.join("storage.conf");
     let at = host.display();
-    let is_partial = layer == Layer::Chunked;
     let text = format!(
         "[storage]\ndriver = \"overlay\"\ngraphroot = \"{at}/graph\"\nrunroot = \"{at}/run\"\n\
-         [storage.options]\npull_options = {{ enable_partial_images = \"{is_partial}\" }}\n"
+         [storage.options]\npull_options = {{ enable_partial_images = \"true\" }}\n"
     );
     // Pulls at once have the same one.
     if !path.exists() {

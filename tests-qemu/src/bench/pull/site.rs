@@ -7,11 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::super::images::LEVEL;
 use super::super::packs::series::{self, Series, VERSIONS};
 use super::super::record::Program;
 use super::super::Bench;
-use super::form::{Form, Layer};
+use super::form::{Form, Layer, Own};
 use super::program;
 use crate::http::{self, Server};
 use crate::proxy::{Proxy, Speed};
@@ -59,14 +58,15 @@ impl<'a> Site<'a> {
 
     /// Makes a version.
     fn publish(&self, folder: &Path, tree: &Path, version: usize, forms: &[Form]) -> Result<()> {
-        let is_wanted = |form: Form| forms.contains(&form);
-        let layers = [Layer::Gzip, Layer::Zstd, Layer::Chunked];
-        let layers =
-            layers.map(|layer| (layer, is_wanted(Form::Skopeo(layer)) || is_wanted(Form::Podman(layer))));
-        if layers.iter().any(|(_, is_wanted)| *is_wanted) {
+        let is_wanted = |layer: &Layer| {
+            let with_it = |form: &Form| form.layer() == Some(*layer) && (version <= 2 || form.has_all());
+            forms.iter().any(with_it)
+        };
+        let layers: Vec<_> = Layer::ALL.into_iter().filter(is_wanted).collect();
+        if !layers.is_empty() {
             let layout = folder.join("layout");
             container_layout::make(&layout, tree)?;
-            for (layer, _) in layers.iter().filter(|(_, is_wanted)| *is_wanted) {
+            for layer in layers {
                 let to = format!("{}/{}:{version}", self.registry.address(), layer.repository());
                 self.programs.shell(&format!(
                     "skopeo copy -q --dest-tls-verify=false --dest-compress-format {} oci:layout:{} docker://{to}",
@@ -76,41 +76,45 @@ impl<'a> Site<'a> {
             }
             std::fs::remove_dir_all(&layout).context("failed to remove a layout")?;
         }
-        if is_wanted(Form::Casync) {
+        if version <= 2 && forms.contains(&Form::Casync) {
             self.programs.shell(&format!(
                 "casync make --compression=zstd --store=chunks/chunks.castr chunks/{version}.caidx tree >&2"
             ))?;
         }
-        if forms.iter().any(|form| matches!(form, Form::Own { .. })) {
-            self.publish_own(folder, tree, version, forms)?;
+        for form in forms {
+            match form {
+                Form::Own(own) if version <= 2 || form.has_all() => {
+                    self.publish_own(folder, tree, version, *form, *own)?;
+                }
+                _ => (),
+            }
         }
         Ok(())
     }
 
-    /// Makes our forms of a version.
-    fn publish_own(&self, folder: &Path, tree: &Path, version: usize, forms: &[Form]) -> Result<()> {
-        let packs = folder.join("packs");
+    /// Makes our forms of a version: those of one level are one image.
+    fn publish_own(&self, folder: &Path, tree: &Path, version: usize, form: Form, own: Own) -> Result<()> {
+        let level = own.level();
+        let packs = folder.join(format!("packs-{level}"));
         std::fs::create_dir_all(&packs).context("failed to create a folder")?;
-        let image = |version: usize| folder.join(format!("{version}.tess"));
+        let image = |version: usize| folder.join(format!("{version}-{level}.tess"));
         let before = (version > 1).then(|| image(version - 1));
-        let mut mkfs = run::command(&self.bench.tools.mkfs);
-        mkfs.args(["--quiet", "--level", &LEVEL.to_string(), "--packdir"]).arg(&packs);
-        if let Some(before) = &before {
-            mkfs.arg("--parent").arg(before);
-        }
-        run::quiet(mkfs.arg(image(version)).arg(tree))?;
-        for form in forms {
-            let Form::Own { has_delta } = form else { continue };
-            let mut push = run::command(&self.bench.tools.store);
-            push.arg("push").arg("--packdir").arg(&packs);
-            if let Some(before) = before.as_ref().filter(|_| *has_delta) {
-                push.arg("--delta-from").arg(before);
+        if !image(version).exists() {
+            let mut mkfs = run::command(&self.bench.tools.mkfs);
+            mkfs.args(["--quiet", "--level", &level.to_string(), "--packdir"]).arg(&packs);
+            if let Some(before) = &before {
+                mkfs.arg("--parent").arg(before);
             }
-            push.arg(image(version));
-            push.arg(format!("{}/{}:{version}", self.registry.address(), form.repository()));
-            run::quiet(&mut push)?;
+            run::quiet(mkfs.arg(image(version)).arg(tree))?;
         }
-        Ok(())
+        let mut push = run::command(&self.bench.tools.store);
+        push.arg("push").arg("--packdir").arg(&packs);
+        if let Some(before) = before.filter(|_| own == Own::Deltas) {
+            push.arg("--delta-from").arg(before);
+        }
+        push.arg(image(version));
+        push.arg(format!("{}/{}:{version}", self.registry.address(), form.repository()));
+        run::quiet(&mut push)
     }
 
     /// Both servers, at the end of lines of this speed.

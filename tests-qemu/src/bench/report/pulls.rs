@@ -16,6 +16,9 @@ const OURS_WITH_DELTA: &str = "tesserafs pull, with deltas";
 /// The rivals that fetch a layer and no more, of which the smaller one counts.
 const LAYERS: [&str; 2] = ["skopeo, tar.gz", "skopeo, tar.zst"];
 
+/// The layer at the level that ours has, which nobody gets unless he asks for it.
+const SAME_LEVEL: &str = "skopeo, tar.zst, level 9";
+
 /// The section.
 pub(super) fn pulls(out: &mut String, part: &Measured<Pull>) -> Result<()> {
     let all = &part.samples;
@@ -149,7 +152,8 @@ fn ratios(all: &[Pull], ratio: impl Fn(&str, &str) -> Option<f64>) -> Option<Sum
 fn against_best(all: &[Pull], value: fn(&Taken) -> f64) -> Option<Summary> {
     ratios(all, |series, line| {
         let of = |form: &str| Some(value(&taken(all, series, line, Step::First, form)?));
-        let rivals = FORMS.iter().map(|form| form.name()).filter(|form| !form.starts_with(OURS));
+        let is_rival = |form: &&str| !form.starts_with(OURS) && *form != SAME_LEVEL;
+        let rivals = FORMS.iter().map(|form| form.name()).filter(is_rival);
         Some(of(OURS)? / rivals.filter_map(of).reduce(f64::min)?)
     })
 }
@@ -157,6 +161,14 @@ fn against_best(all: &[Pull], value: fn(&Taken) -> f64) -> Option<Summary> {
 /// Bytes of the first pull.
 pub(super) fn first_bytes(all: &[Pull]) -> Option<Summary> {
     against_best(all, |taken| taken.bytes)
+}
+
+/// Bytes of the first pull against those of a layer of the same level.
+pub(super) fn first_bytes_at_one_level(all: &[Pull]) -> Option<Summary> {
+    ratios(all, |series, line| {
+        let of = |form: &str| Some(taken(all, series, line, Step::First, form)?.bytes);
+        Some(of(OURS)? / of(SAME_LEVEL)?)
+    })
 }
 
 /// Seconds of the first pull.
@@ -213,7 +225,7 @@ mod tests {
     #[test]
     fn names_are_those_of_forms() {
         let names = FORMS.map(|form| form.name());
-        for name in [OURS, OURS_WITH_DELTA].iter().chain(&LAYERS) {
+        for name in [OURS, OURS_WITH_DELTA, SAME_LEVEL].iter().chain(&LAYERS) {
             assert!(names.contains(name), "{name}");
         }
     }

@@ -73,7 +73,7 @@ const PULL_RIVAL: &str = "the best rival";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 68] = [
+const TARGETS: [Target; 69] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -180,6 +180,12 @@ const TARGETS: [Target; 68] = [
     target("pull of the first version, bytes, worst series", PULL_RIVAL, Wanted::AtMost(1.05), |f| {
         Some(f.pulls(pulls::first_bytes)?.max)
     }),
+    target(
+        "pull of the first version, bytes at one level, median series",
+        "a layer of zstd, level 9",
+        Wanted::AtMost(1.05),
+        |f| Some(f.pulls(pulls::first_bytes_at_one_level)?.median),
+    ),
     target(
         "pull of the first version, time, median series and line",
         PULL_RIVAL,
