@@ -5,6 +5,7 @@
 //! It is found under a tag that follows from the two image IDs. What it makes is compared with the image ID, as whatever comes; if it
 //! cannot be applied, because it was made with another libzstd, say, the chunks are fetched.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
@@ -37,7 +38,8 @@ pub(super) fn best(pull: &Pull<'_>) -> Result<Option<Candidate>, Error> {
     let new = pull.found.artifact.image_id;
     let mut names = pull.using.names()?;
     names.retain(|named| named.reference.host == own.host && named.reference.repository == own.repository);
-    names.sort_by_key(|named| named.reference != *own);
+    // The version before is likely to be the one that came last.
+    names.sort_by_key(|named| (named.reference != *own, Reverse(named.since)));
     let mut seen: HashSet<Digest> = HashSet::from([new]);
     let images = names.iter().filter_map(|named| pull.using.image(&named.reference).ok().flatten());
     let old: Vec<_> = images.filter(|old| seen.insert(old.artifact.image_id)).take(OLD).collect();

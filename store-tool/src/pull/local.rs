@@ -2,6 +2,7 @@
 
 //! Chunks that other images of the store have: copied where the stored bytes are the same, encoded again where the raw ones are.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,13 +106,13 @@ fn begun(pull: &Pull<'_>, lacking: &Lacking) -> Result<u64, Error> {
     Ok(copied)
 }
 
-/// Images of the store, those of the same repository first.
+/// Images of the store, those of the same repository first, and of these the latest.
 fn others(pull: &Pull<'_>) -> Result<Vec<Stored>, Error> {
     let own = &pull.request.reference;
     let mut names = pull.using.names()?;
     names.sort_by_key(|named| {
         let is_near = named.reference.host == own.host && named.reference.repository == own.repository;
-        (!is_near, named.reference != *own)
+        (!is_near, named.reference != *own, Reverse(named.since))
     });
     let mut seen = HashSet::from([pull.found.artifact.image_id]);
     let images = names.iter().filter_map(|named| pull.using.image(&named.reference).ok().flatten());

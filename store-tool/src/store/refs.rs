@@ -32,6 +32,8 @@ pub struct Named {
     pub reference: Reference,
     /// Its manifest.
     pub manifest: Digest,
+    /// When it got this name: seconds since 1970, and nanoseconds.
+    pub since: (i64, u64),
 }
 
 /// A file in `refs/` that is no name of an image.
@@ -141,7 +143,11 @@ fn list(dir: &Dir, above: &mut Vec<String>, found: &mut (Vec<Named>, Vec<Foreign
                 above.pop();
             }
             FileType::Symlink => match (reference(above, text), manifest_at(dir, &name)?) {
-                (Some(reference), Some(manifest)) => found.0.push(Named { reference, manifest }),
+                (Some(reference), Some(manifest)) => {
+                    // Their types are not the same on all architectures.
+                    let since = (stat.st_mtime as i64, stat.st_mtime_nsec as u64);
+                    found.0.push(Named { reference, manifest, since });
+                }
                 (None, _) => found.1.push(foreign("a name that no image can have")),
                 (Some(_), None) => found.1.push(foreign("a link that leads to no manifest")),
             },

@@ -253,6 +253,25 @@ fn a_bundle_from_another_image_of_the_repository_is_found() {
 }
 
 #[test]
+fn the_latest_of_many_images_is_the_old_one() {
+    let place = Place::new();
+    let [old, new] = pair(&place);
+    let others: Vec<_> = (0..6)
+        .map(|number| place.image(&format!("other{number}.tess"), &[("other", 100 + number, 50_000)], &[]))
+        .collect();
+    for (number, other) in others.iter().enumerate() {
+        place.publish(other, &format!("a{number}"));
+        place.pull(&format!("a{number}"));
+    }
+    place.publish(&old, "z-old");
+    place.pull("z-old");
+    place.publish_bundle(&old, &new, false);
+    let report = place.pull("new");
+    place.check("new", &new);
+    assert_eq!(report.delta.expect("a bundle").from, name_of(&old.artifact.image_id));
+}
+
+#[test]
 fn a_bundle_that_was_cut_off_goes_on() {
     let place = Place::new();
     // No chunk of this file stays what it is, and hardly any of its bytes becomes another one.
