@@ -33,7 +33,7 @@ pub struct Named {
     /// Its manifest.
     pub manifest: Digest,
     /// When it got this name: seconds since 1970, and nanoseconds.
-    pub since: (i64, u64),
+    pub since: (i64, i64),
 }
 
 /// A file in `refs/` that is no name of an image.
@@ -144,8 +144,7 @@ fn list(dir: &Dir, above: &mut Vec<String>, found: &mut (Vec<Named>, Vec<Foreign
             }
             FileType::Symlink => match (reference(above, text), manifest_at(dir, &name)?) {
                 (Some(reference), Some(manifest)) => {
-                    // Their types are not the same on all architectures.
-                    let since = (stat.st_mtime as i64, stat.st_mtime_nsec as u64);
+                    let since = (stat.st_mtime, stat.st_mtime_nsec);
                     found.0.push(Named { reference, manifest, since });
                 }
                 (None, _) => found.1.push(foreign("a name that no image can have")),
