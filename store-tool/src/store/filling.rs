@@ -246,8 +246,16 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
             Err(Errno::INTR) => (),
-            // A filesystem that cannot says when it is full, later.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return file.set_len(len),
+            // A filesystem that cannot is full later, but a length for which it has no room now is refused: that of a file of 2^60 bytes, which
+            // a manifest can name and nobody has.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let room = rustix::fs::fstatvfs(file)?;
+                let is_told = room.f_blocks > 0;
+                if is_told && room.f_bavail.saturating_mul(room.f_frsize) < len {
+                    return Err(Errno::NOSPC.into());
+                }
+                return file.set_len(len);
+            }
             done => return Ok(done?),
         }
     }
