@@ -133,7 +133,13 @@ impl Pull<'_> {
         self.check_signer(&image)?;
 
         let mut lacking = Lacking::find(self, &image, &sb)?;
-        let mut copied = local::copy(self, &image, &sb, &lacking)?;
+        let mut copied = match local::copy(self, &image, &sb, &lacking) {
+            Ok(copied) => copied,
+            Err(error) => {
+                lacking.give_back(self)?;
+                return Err(error);
+            }
+        };
         if let Some(bundle) = bundle.filter(|bundle| bundle.bundle.len < lacking.bytes()) {
             // It makes other files, so these are not written any more.
             drop(lacking);
@@ -204,12 +210,7 @@ impl Pull<'_> {
         let bytes: Vec<_> = targets.iter().map(Target::fetched).collect();
         drop(targets);
         if let Err(error) = fetched {
-            for file in lacking.files.into_iter().filter(|file| file.blob != self.found.artifact.image) {
-                // Room in which nothing is.
-                if !file.pieces.has_some() {
-                    self.filling.discard(file.unfinished)?;
-                }
-            }
+            lacking.give_back(self)?;
             return Err(error);
         }
         Ok(lacking.files.into_iter().zip(bytes).collect())

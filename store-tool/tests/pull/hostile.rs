@@ -17,7 +17,7 @@ use super::support::store::{problems, tree};
 use super::{check, name_of, pull, Made, Place, REPOSITORY};
 
 /// Bytes that the files below a directory take on the disk.
-fn taken(dir: &Path) -> u64 {
+pub(super) fn taken(dir: &Path) -> u64 {
     tree(dir).iter().map(|name| dir.join(name).symlink_metadata().expect("a file").blocks() * 512).sum()
 }
 

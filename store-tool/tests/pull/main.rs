@@ -2,6 +2,8 @@
 
 //! Images from a registry of the tests' own into stores.
 
+#[path = "../../../format/tests/common/mod.rs"]
+mod common;
 #[path = "../support/registry/mod.rs"]
 mod registry;
 #[path = "../support/mod.rs"]
@@ -9,6 +11,7 @@ mod support;
 
 mod bundle;
 mod faults;
+mod forged;
 mod hostile;
 mod images;
 mod program;

@@ -249,11 +249,21 @@ pub(crate) fn signer(folder: &Path) -> Signer {
 
 /// A thread whose disk takes nothing for good.
 pub(crate) fn without_disk<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let rules = [libc::SYS_fsync, libc::SYS_fdatasync].map(|number| (number, Vec::new()));
-    let fails = SeccompAction::Errno(libc::EIO.unsigned_abs());
+    without(&[libc::SYS_fsync, libc::SYS_fdatasync], libc::EIO, work)
+}
+
+/// A thread, with the processes that it starts, whose filesystems take no room in advance.
+pub(crate) fn without_fallocate<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    without(&[libc::SYS_fallocate], libc::EOPNOTSUPP, work)
+}
+
+/// A thread in which these system calls fail.
+fn without<T: Send>(calls: &[i64], errno: i32, work: impl FnOnce() -> T + Send) -> T {
+    let rules = calls.iter().map(|number| (*number, Vec::new()));
+    let fails = SeccompAction::Errno(errno.unsigned_abs());
     let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture");
-    let filter =
-        SeccompFilter::new(BTreeMap::from(rules), SeccompAction::Allow, fails, arch).expect("a filter");
+    let filter = SeccompFilter::new(rules.collect::<BTreeMap<_, _>>(), SeccompAction::Allow, fails, arch)
+        .expect("a filter");
     let filter: BpfProgram = filter.try_into().expect("a filter");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
