@@ -14,6 +14,8 @@ mod faults;
 mod forged;
 mod hostile;
 mod images;
+mod interrupt;
+
 mod program;
 mod ranges;
 mod resume;

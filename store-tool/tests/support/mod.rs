@@ -226,7 +226,12 @@ pub(crate) fn prepared() -> Option<tempfile::TempDir> {
 
 /// Waits until `is_so`.
 pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    wait_for(PATIENCE, what, is_so);
+}
+
+/// The same for something that takes its time.
+pub(crate) fn wait_for(patience: Duration, what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < until, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
