@@ -89,7 +89,7 @@ impl PullArgs {
             lines: !self.quiet && !self.json && !is_terminal,
         };
         let progress: Box<dyn Progress> =
-            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::new()) };
+            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::transfer()) };
         let state = "what came is kept, and the next pull of the image goes on with it";
         let interrupt = Interrupt::watch(&request.options.cancel, state)?;
         let pulled = pull::run(&request, &*progress);

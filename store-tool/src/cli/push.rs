@@ -91,7 +91,7 @@ impl PushArgs {
             lines: !self.quiet && !self.json && !is_terminal,
         };
         let progress: Box<dyn Progress> =
-            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::new()) };
+            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::transfer()) };
         let state = "the next push does not send again what the registry has";
         let interrupt = Interrupt::watch(&request.options.cancel, state)?;
         let pushed = push::run(&request, &*progress);

@@ -19,6 +19,7 @@ mod interrupt;
 mod program;
 mod ranges;
 mod resume;
+mod terminal;
 mod together;
 
 use std::collections::BTreeMap;
