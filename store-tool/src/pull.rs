@@ -19,8 +19,9 @@
 //!
 //! # Memory
 //!
-//! Some 60 bytes for each chunk of the image, a few hundred kilobytes for each connection, and what a bundle takes: 160 MB for an image of
-//! 100 GB in chunks of 64 KiB, without a bundle.
+//! 128 bytes at most for each chunk of the image, 16 MiB of metadata, a few hundred kilobytes for each connection, and what a bundle takes:
+//! 220 MB for an image of 100 GB in chunks of 64 KiB, without a bundle. Of the 128, 56 are a chunk's place and digest, twice while bytes are
+//! found that no chunk has, and later some 50 by which it is looked for in other images. Measured: 255 MB for two million chunks.
 
 mod chunks;
 mod delta;

@@ -15,6 +15,7 @@ mod forged;
 mod hostile;
 mod images;
 mod interrupt;
+mod memory;
 
 mod program;
 mod ranges;
