@@ -17,6 +17,7 @@ mod images;
 mod interrupt;
 mod memory;
 
+mod mounts;
 mod program;
 mod ranges;
 mod resume;
