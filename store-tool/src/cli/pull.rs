@@ -54,8 +54,8 @@ pub(super) struct PullArgs {
     #[arg(long)]
     no_delta: bool,
 
-    /// A registry that may have the same repositories, and is asked before that of REF; repeatable. What it says is compared
-    /// as that of any other
+    /// A registry that may have the same repositories, and is asked before that of REF; repeatable. Its answers are compared
+    /// as those of any other
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     mirror: Vec<String>,
 
