@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 const PREFIX: &str = ".mkfs-tesserafs-";
 
 /// How far the program is, for [`remove_on_signal`].
+#[derive(Debug)]
 struct Unfinished {
     /// Files with a name that is not theirs.
     paths: Vec<PathBuf>,
@@ -234,13 +235,9 @@ pub fn remove_on_signal() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            // Held until the process ends, so that no unfinished image can get its name, or be begun, any more.
-            let unfinished = unfinished();
-            for path in &unfinished.paths {
-                let _ = fs::remove_file(path);
-            }
+            let abandoned = abandon();
             let what =
-                if unfinished.committed { "what was written is complete" } else { "no image was written" };
+                if abandoned.0.committed { "what was written is complete" } else { "no image was written" };
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             // Where nobody reads it any more, the signal is to end the process all the same: `eprintln` would panic.
             let _ = writeln!(io::stderr(), "{}: interrupted by {name}; {what}", crate::PROGRAM);
@@ -248,6 +245,19 @@ pub fn remove_on_signal() -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// No file of this process gets its name, or is begun, any more, as long as this lives.
+#[derive(Debug)]
+pub struct Abandoned(MutexGuard<'static, Unfinished>);
+
+/// Removes the unfinished files of this process, which is about to end.
+pub fn abandon() -> Abandoned {
+    let unfinished = unfinished();
+    for path in &unfinished.paths {
+        let _ = fs::remove_file(path);
+    }
+    Abandoned(unfinished)
 }
 
 #[cfg(test)]

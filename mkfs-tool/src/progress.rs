@@ -5,12 +5,13 @@
 //! A log gets a line every few seconds where it is to show progress; where nothing was said of it, only work that takes long
 //! gets any, and each line names the step that takes it.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tesserafs_image::progress::Ticker;
 pub use tesserafs_image::progress::{Pace, Step, Steps, LONG};
 use tesserafs_image::text::size;
@@ -21,6 +22,10 @@ pub trait Progress: Sync {
     fn found(&self, bytes: u64);
     /// So many bytes of files were read.
     fn read(&self, bytes: u64);
+    /// So many more files are known, where whole files come or go.
+    fn files_found(&self, _files: u64) {}
+    /// So many more of them are done.
+    fn files_done(&self, _files: u64) {}
     /// Where steps that may take long are named; `None` where nobody reads them.
     fn steps(&self) -> Option<&Steps> {
         None
@@ -56,22 +61,39 @@ impl Progress for Silent {
 /// How often the bar names the step that takes long.
 const NAMED: Pace = Pace { first: Duration::from_secs(2), every: Duration::from_secs(1), last: false };
 
+/// The bar of a build.
+const BUILD: &str =
+    "{elapsed_precise} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({binary_bytes_per_sec}) {msg}";
+
+/// The bar of a transfer, which is shorter where a terminal has 80 columns.
+const TRANSFER: &str = "{elapsed_precise} [{wide_bar}] {binary_bytes}/{binary_total_bytes} \
+    ({binary_bytes_per_sec}){prefix}{left} {msg}";
+
 /// A bar on standard error.
 #[derive(Debug)]
 pub struct Bar {
     bar: ProgressBar,
     steps: Arc<Steps>,
     ticker: Option<Ticker>,
+    /// Files that are done, and that are known.
+    files: Mutex<(u64, u64)>,
 }
 
 impl Bar {
-    /// Shows the bar; hidden where standard error is not a terminal.
+    /// Shows the bar of a build; hidden where standard error is not a terminal.
     pub fn new() -> Self {
+        Self::with(BUILD)
+    }
+
+    /// Shows the bar of a transfer of files, with their number and the time that is left.
+    pub fn transfer() -> Self {
+        Self::with(TRANSFER)
+    }
+
+    fn with(template: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-        let template =
-            "{elapsed_precise} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({binary_bytes_per_sec}) {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
+            bar.set_style(style.progress_chars("=> ").with_key("left", left));
         }
         let steps = Arc::new(Steps::default());
         let (shown, named) = (bar.clone(), steps.clone());
@@ -79,7 +101,30 @@ impl Bar {
             let long = named.oldest().filter(|(_, since)| *since >= NAMED.first);
             shown.set_message(long.map(|(what, _)| what).unwrap_or_default());
         });
-        Self { bar, steps, ticker: Some(ticker) }
+        Self { bar, steps, ticker: Some(ticker), files: Mutex::default() }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut (u64, u64))) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut files);
+        self.bar.set_prefix(files_text(*files));
+    }
+}
+
+/// Files that are done, and that are known.
+fn files_text((done, known): (u64, u64)) -> String {
+    match known {
+        0 => String::new(),
+        1 => format!(", {done} of 1 file"),
+        known => format!(", {done} of {known} files"),
+    }
+}
+
+/// The time that is left, once bytes have come by which it can be told.
+fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    if (1..state.len().unwrap_or(0)).contains(&state.pos()) {
+        // It goes to memory.
+        let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
     }
 }
 
@@ -103,6 +148,14 @@ impl Progress for Bar {
 
     fn read(&self, bytes: u64) {
         self.bar.inc(bytes);
+    }
+
+    fn files_found(&self, files: u64) {
+        self.count(|(_, known)| *known = known.saturating_add(files));
+    }
+
+    fn files_done(&self, files: u64) {
+        self.count(|(done, _)| *done = done.saturating_add(files));
     }
 
     fn steps(&self) -> Option<&Steps> {
@@ -190,7 +243,6 @@ fn line(elapsed: Duration, read: u64, found: u64, step: Option<(String, Duration
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::thread;
 
     use super::*;
@@ -248,6 +300,14 @@ mod tests {
         log.wait_for(" s: 0 B of 2.0 GiB read, 0 %: reading var/large, for 0 s\n");
         drop(file);
         log.wait_for(" s: 0 B of 2.0 GiB read, 0 %\n");
+    }
+
+    #[test]
+    fn files_are_counted_where_there_are_any() {
+        let texts = [(0, 0), (0, 1), (3, 5)].map(files_text);
+        assert_eq!(texts, ["", ", 0 of 1 file", ", 3 of 5 files"]);
+        // Both templates are right: a wrong one is left out, and nobody sees it.
+        assert!([BUILD, TRANSFER].iter().all(|template| ProgressStyle::with_template(template).is_ok()));
     }
 
     #[test]

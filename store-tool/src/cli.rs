@@ -10,6 +10,7 @@ mod forms;
 mod fsck;
 mod gc;
 mod images;
+mod interrupt;
 mod made;
 mod named;
 mod pull;

@@ -94,7 +94,7 @@ pub fn run(request: &Request) -> Result<bool, String> {
         let printed =
             print(request, &a, &b, &differences, &mut out).and_then(|()| out.flush().map_err(cannot_write));
         match printed {
-            // Whoever reads has seen enough.
+            // A closed pipe: the reader has seen enough.
             Err(Stop::Closed) | Ok(()) => (),
             Err(Stop::Failed(error)) => return Err(error),
         }

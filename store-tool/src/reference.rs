@@ -172,7 +172,7 @@ fn is_component(component: &str) -> bool {
     if !ends.is_some_and(|(first, last)| is_letter(*first) && is_letter(*last)) {
         return false;
     }
-    // What stands between letters.
+    // The characters that may stand between letters.
     bytes.split(|byte| is_letter(*byte)).all(|between| {
         matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-')
     })

@@ -17,8 +17,8 @@
 //!
 //! # Failures
 //!
-//! What can pass by itself (a connection that breaks, silence, 408, 429, 5xx) is tried again, later each time, [`Options::tries`]
-//! times in a row without 64 KiB in between; `Retry-After` is heeded up to five minutes. What cannot is an error at once: one
+//! A failure that can pass by itself (a connection that breaks, silence, 408, 429, 5xx) is tried again, later each time, [`Options::tries`]
+//! times in a row without 64 KiB in between; `Retry-After` is heeded up to five minutes. Any other failure is an error at once: one
 //! sentence with the URL (without its query, which can hold secrets), what was found and what was expected. All text of servers in
 //! it is escaped.
 //!
@@ -145,7 +145,7 @@ impl Repository {
                 blob.len
             )));
         }
-        // Proven to be 4 MiB at most. What is taken lies in the blob.
+        // Proven to be 4 MiB at most. The bytes that are handed out lie in the blob.
         let mut bytes = vec![0; blob.len as usize];
         let mut found = blob.digest;
         // It may come wrong once, and a mirror may always have it wrong.

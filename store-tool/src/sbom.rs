@@ -67,7 +67,7 @@ fn print(metadata: &VerifiedMetadata<'_>, pack_dir: &Path) -> Result<(), String>
     };
     let mut out = io::stdout().lock();
     let written = if out.is_terminal() {
-        // What mkfs made has nothing that a terminal obeys; other programs make images, too.
+        // A document by mkfs has nothing that a terminal obeys; other programs make images, too.
         let shown = String::from_utf8_lossy(&json);
         let plain = |c| if c == '\n' || text::is_printable(c) { c } else { '?' };
         out.write_all(shown.chars().map(plain).collect::<String>().as_bytes())
@@ -137,7 +137,7 @@ fn tell(wanted: &Check, report: &Report) -> Result<(), String> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(format!("cannot write the differences: {error}"))
         }
-        // Whoever reads has seen enough.
+        // A closed pipe: the reader has seen enough.
         _ => Ok(()),
     }
 }

@@ -20,7 +20,7 @@
 //! # Crashes
 //!
 //! Blobs come first, then documents, and the reference last; each gets its name when it is complete and on the disk. So whatever a
-//! reference leads to is there. What a crash leaves beyond that is in `filling/`, where the next pull goes on, or garbage, which
+//! reference leads to is there. Files that a crash leaves beyond that are in `filling/`, where the next pull goes on, or garbage, which
 //! is found because no reference leads to it.
 //!
 //! # Trust

@@ -9,10 +9,12 @@ use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use rustix::process::{kill_process, Pid, Signal};
-use support::{build, error, mount_type, prepared, tesserafs, text, wait, Mount, PATIENCE, TESSERAFS};
+use support::{
+    build, error, mount_type, prepared, tesserafs, text, user_script, wait, Mount, PATIENCE, TESSERAFS,
+};
 
 #[test]
 fn a_mount_is_there_when_the_command_ends_and_gone_after_umount() {
@@ -249,23 +251,6 @@ fn a_line_of_fstab_mounts() {
     assert_eq!(said.stdout, b"bytes\n", "{said:?}");
 }
 
-/// The output of a script that a user runs, for whom programs in `bin` come first; none where users cannot mount.
-fn as_user(folder: &Path, script: &str) -> Option<Output> {
-    if !Path::new("/usr/bin/fusermount3").exists() {
-        eprintln!("SKIPPED: no fusermount3 (package fuse3)");
-        return None;
-    }
-    // fusermount3 wants a user with a name: nobody.
-    std::os::unix::fs::chown(folder.join("mnt"), Some(65534), Some(65534)).expect("an owner");
-    // The device may be root's alone here; on a system with users it is everybody's.
-    let script = format!(
-        "mknod {folder}/fuse c 10 229 && chmod 666 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse && \
-         PATH={folder}/bin:$PATH setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '{script}'",
-        folder = folder.display(),
-    );
-    Some(Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("unshare"))
-}
-
 #[test]
 fn users_mount_with_fusermount3() {
     let Some(folder) = prepared() else { return };
@@ -277,7 +262,7 @@ fn users_mount_with_fusermount3() {
         image = image.display(),
         dir = dir.display(),
     );
-    let Some(said) = as_user(folder.path(), &script) else { return };
+    let Some(said) = user_script(folder.path(), &script) else { return };
     let out = String::from_utf8_lossy(&said.stdout);
     assert!(said.status.success(), "{said:?}");
     assert!(out.starts_with("bytes\n") && out.ends_with("bytes\n"), "{said:?}");
@@ -301,7 +286,7 @@ fn a_signal_while_fusermount3_works_leaves_no_mount() {
         image = image.display(),
         dir = dir.display(),
     );
-    let Some(said) = as_user(folder.path(), &script) else { return };
+    let Some(said) = user_script(folder.path(), &script) else { return };
     assert_eq!(String::from_utf8_lossy(&said.stdout), "status 1\nempty\n", "{said:?}");
     assert_eq!(error(&said), format!("tesserafs: {}: not mounted: interrupted\n", image.display()));
 }

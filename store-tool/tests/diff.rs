@@ -66,7 +66,7 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(TESSERAFS).current_dir(folder).arg("diff").args(arguments).output().expect("tesserafs")
 }
 
-/// What it prints where there are differences; times of links, which the tests cannot set, are none.
+/// The output where there are differences; times of links, which the tests cannot set, are none.
 fn differs(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

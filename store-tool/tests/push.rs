@@ -7,18 +7,20 @@ mod registry;
 mod support;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use mkfs_tesserafs::packs::SharedForm;
 use mkfs_tesserafs::source::oci::Platform;
+use rustix::process::{kill_process, Pid, Signal};
 use serde_json::{json, Value};
 use tempfile::TempDir;
 use tesserafs_format::Digest;
 use tesserafs_store::artifact::{Artifact, Blob, Delta, Document, Index};
 
 use self::registry::{digest, Access, Registry, Wrong};
-use self::support::{build_with, error, noise, TESSERAFS};
+use self::support::{build_with, error, noise, wait, TESSERAFS};
 
 /// A folder with a source, and a registry.
 struct Place {
@@ -334,6 +336,42 @@ fn nothing_has_a_name_before_all_of_it_is_there() {
     let error = place.refused(&arguments);
     assert!(error.contains("found status 400") && place.has_no_name(), "{error}");
     place.pushed(&arguments);
+}
+
+#[test]
+fn an_interrupt_ends_a_push_and_the_next_one_sends_the_rest() {
+    let place = Place::new();
+    place.shared("one.tess", &[], &[]);
+    // For the last step of each upload the registry is too busy.
+    let busy = Wrong::Status(429, vec![("Retry-After", "200".into())], String::new());
+    place.registry.wrong("PUT", "/blobs/uploads/", 100, busy);
+    let child = Command::new(TESSERAFS)
+        .current_dir(place.path())
+        .args([
+            "push",
+            "--plain-http",
+            "--authfile",
+            "/dev/null",
+            "--quiet",
+            "--packdir",
+            "packs",
+            "one.tess",
+        ])
+        .arg(place.reference("v1"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tesserafs");
+    wait("an upload", || place.registry.seen().iter().any(|seen| seen.method == "PUT"));
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("a process");
+    let output = child.wait_with_output().expect("tesserafs");
+    let said = "interrupted by SIGTERM; the next push does not send again what the registry has";
+    assert_eq!(error(&output), format!("tesserafs: {said}\n"));
+    assert_eq!(output.status.signal(), Some(Signal::TERM.as_raw()));
+    assert!(place.has_no_name());
+    place.registry.right();
+    place.pushed(&["--packdir", "packs", "one.tess", &place.reference("v1")]);
+    let artifact = place.artifact("v1-tesserafs");
+    artifact.layers().for_each(|layer| drop(place.blob(&layer)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the environment says of registries: credentials, helpers, certificates and proxies, as the program finds them.
+//! Registries as the environment describes them: credentials, helpers, certificates and proxies, as the program finds them.
 
 #[path = "support/registry/mod.rs"]
 mod registry;

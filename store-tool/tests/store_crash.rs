@@ -19,7 +19,7 @@ use tesserafs_store::store::{Places, Store, Wanted};
 const ONE: &str = "registry.example/app:1";
 const TWO: &str = "registry.example/app:2";
 
-/// What the child of a test is to pull: a store, a name and an image.
+/// The pull that the child of a test is to do: a store, a name and an image.
 const CHILD: [&str; 3] = ["TESSERAFS_TEST_STORE", "TESSERAFS_TEST_NAME", "TESSERAFS_TEST_IMAGE"];
 
 /// A process that pulls an image, as this program does when it finds these variables.
@@ -108,7 +108,7 @@ fn store(folder: &Path, name: &str, one: &Made) -> Store {
     store
 }
 
-/// What is in the store if nothing has happened to either pull.
+/// The files of the store if nothing has happened to either pull.
 fn expected(folder: &Path, [one, two]: &[Made; 2]) -> [Vec<String>; 2] {
     let store = store(folder, "expected", one);
     let first = tree(store.path());
@@ -132,7 +132,7 @@ fn sweep(store: &Store) {
     store.try_collect(support::PATIENCE).expect("a lock").expect("the lock").sweep(&wanted).expect("garbage");
 }
 
-/// What must be true of a store after a pull of the second image ended anywhere.
+/// Proves what must be true of a store after a pull of the second image ended anywhere.
 fn check_after_crash(store: &Store, [first, both]: &[Vec<String>; 2], two: &Made, goes_on: bool, what: &str) {
     let has_name = is_whole(store, what);
     if goes_on {
@@ -289,7 +289,7 @@ fn pulls_at_once_and_those_who_remove_do_not_hinder_each_other() {
             })
             .into();
         while !pulls.iter().all(|pull| pull.is_finished()) {
-            // What pulls have begun is theirs as long as they run.
+            // Files that pulls have begun are theirs as long as they run.
             verb("gc", &["--unfinished"]);
             collected += 1;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What does not belong into the store, and manifests that lie: nothing leaves the store, nothing waits, and each refusal is one sentence.
+//! Files that do not belong into the store, and manifests that lie: nothing leaves the store, nothing waits, and each refusal is one sentence.
 
 mod support;
 
@@ -115,7 +115,7 @@ fn foreign_files_are_told_of_and_left_alone() {
     assert_eq!(fs::read(outside.join("precious")).expect("a file"), b"bytes");
     assert!(before.iter().all(|path| tree(store.path()).contains(path)));
     assert!(blob(&store, &one.artifact.image.digest).is_file());
-    // What is in the place of a file is removed if that is asked for: not what it leads to, and no directory.
+    // Something in the place of a file is removed if that is asked for: not the target of a link, and no directory.
     let output = run(folder.path(), &["fsck", "--remove"]);
     assert!(
         output.status.code() == Some(1)
@@ -217,7 +217,7 @@ fn lengths_of_manifests_take_no_room_that_is_not_there() {
     // Nothing at all has a digest as well.
     fill(&filling, &digest(b""), b"").expect("an empty file");
     assert_eq!(blob(&store, &digest(b"")).metadata().expect("a blob").len(), 0);
-    // What has another digest than it is said to have is nobody's blob.
+    // A file that has another digest than it is said to have is nobody's blob.
     let said = fill(&filling, &digest(b"right"), b"wrong").expect_err("another digest");
     assert!(said.ends_with(&format!("found {}", digest(b"wrong"))), "{said}");
     assert!(!blob(&store, &digest(b"right")).exists() && !blob(&store, &digest(b"wrong")).exists());

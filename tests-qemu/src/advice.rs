@@ -76,7 +76,7 @@ const CAUSES: &[Cause] = &[
     },
 ];
 
-/// What the first known complaint in the words of a program means, with that line; nothing if none is known.
+/// The meaning of the first known complaint in the words of a program, with that line; nothing if none is known.
 pub(crate) fn advice(said: &str) -> Option<String> {
     said.lines().find_map(|line| {
         let lower = line.to_lowercase();

@@ -28,7 +28,7 @@ const MACHINE: &str = "systemd-sysv,udev,dbus,keyutils,crun,runc,podman,netavark
 /// Those of the containers' base.
 const BASE: &str = "python3";
 
-/// What is put into the machine's root: path in it, bytes, permission bits.
+/// Files that are put into the machine's root: path in it, bytes, permission bits.
 const FILES: [(&str, &[u8], u32); 5] = [
     ("usr/sbin/overlay-init", include_bytes!("../appliance/overlay-init"), 0o755),
     ("etc/fstab", include_bytes!("../appliance/fstab"), 0o644),
@@ -41,7 +41,7 @@ const FILES: [(&str, &[u8], u32); 5] = [
     ("etc/machine-id", b"uninitialized\n", 0o444),
 ];
 
-/// What multi-user.target wants besides.
+/// Units that multi-user.target wants besides.
 const WANTED: [&str; 2] = ["srv-app.mount", "tesserafs-guest.service"];
 
 /// Units that a machine without a network and with a root in memory has no use for: they take a quarter of an emulated boot. Podman's
@@ -162,11 +162,11 @@ enum From {
 
 /// A root that the kernel must not boot.
 pub(crate) struct Refused {
-    /// What is wrong with it.
+    /// The fault of it.
     pub(crate) name: &'static str,
     /// The disk.
     pub(crate) disk: PathBuf,
-    /// What the kernel says of it.
+    /// The kernel's words about it.
     pub(crate) says: &'static str,
 }
 
@@ -180,7 +180,7 @@ pub(crate) struct Appliance {
     data: PathBuf,
     /// The root of containers, unpacked.
     pub(crate) base: PathBuf,
-    /// Who signs what this machine mounts.
+    /// The signer of the images that this machine mounts.
     pub(crate) vendor: Vendor,
     /// Root whose data was changed where nothing looks at boot.
     tampered: PathBuf,
@@ -303,7 +303,7 @@ impl Appliance {
     }
 }
 
-/// What the kernel said of a root: fails unless it is `says`, and no process was started.
+/// Looks at the kernel's words about a root: fails unless it is `says`, and no process was started.
 fn judge(console: &str, says: &str) -> Result<String> {
     let line = console
         .lines()
@@ -371,7 +371,7 @@ fn contents_of_disk(tools: &Tools, disk: &Path, base: &Path, vendor: &Vendor) ->
     }
     tools.mkfs::<&str>(&disk.join("unsigned.tess"), tree.path(), &[])?;
 
-    // Who has a built-in key may add to the blacklist: the description of the entry, signed.
+    // The owner of a built-in key may add to the blacklist: the description of the entry, signed.
     let entry = format!("tbs:{}", sign::tbs_digest(&vendor.blacklisted)?);
     let description = tree.path().join("entry");
     std::fs::write(&description, &entry).context("failed to write an entry of the blacklist")?;
@@ -383,7 +383,7 @@ fn contents_of_disk(tools: &Tools, disk: &Path, base: &Path, vendor: &Vendor) ->
 /// A copy of an image with one bit changed in the stored bytes of [`TOUCHED`].
 pub(crate) fn tampered(tools: &Tools, image: &Path, copy: &Path) -> Result<PathBuf> {
     std::fs::copy(image, copy).with_context(|| format!("failed to copy {}", image.display()))?;
-    // What cannot be compressed is stored as it is.
+    // Bytes that cannot be compressed are stored as they are.
     let wanted = rootfs::noise(11, TOUCHED_BYTES);
     let wanted = &wanted[TOUCHED_BYTES / 2..][..64];
     let pack = tools

@@ -35,14 +35,14 @@ pub(crate) enum Access<'a> {
     Open,
     /// [`USER`], who sends [`PASSWORD`] with each request.
     Basic,
-    /// Whoever has a token of this server.
+    /// Clients that have a token of this server.
     Token(&'a Tokens),
 }
 
-/// What certificates a registry has and wants.
+/// The certificates that a registry has and wants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tls<'a> {
-    /// Who certifies the registry.
+    /// The authority that certifies the registry.
     pub(crate) authority: &'a Authority,
     /// Whether clients need a certificate of that authority, too.
     pub(crate) asks_clients: bool,

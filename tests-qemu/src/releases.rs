@@ -29,7 +29,7 @@ pub(crate) struct Releases {
     pub(crate) updated: Vec<String>,
 }
 
-/// What the tests add to the root: no release has it.
+/// A file that the tests add to the root: no release has it.
 const CASES: &str = "srv";
 
 /// Where dpkg keeps what is installed.

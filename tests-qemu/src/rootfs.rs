@@ -16,7 +16,7 @@ use crate::cache::{key, log_of, Cache};
 use crate::debian::{self, Variant};
 use crate::{run, setup};
 
-/// What all roots are of.
+/// The release of Debian that all roots are of.
 pub(crate) const SUITE: &str = "bookworm";
 
 /// On top of a minimal Debian: what the tests run from the mount.

@@ -44,7 +44,7 @@ const DENY: &str = "0.20.2";
 const PROGRAMS: &[&str] = &["gcc", "libc6-dev", "libssl-dev", "pkg-config"];
 
 /// Other readers and writers of what mkfs and fsck read and write, and where they are used in: tests without them prove
-/// less. What users mount with, and a reader of shell scripts.
+/// less. The program with which users mount, and a reader of shell scripts.
 const SOURCE: &[&str] =
     &["fakeroot", "file", "fuse3", "libarchive-tools", "python3-minimal", "shellcheck", "tar"];
 const KERNEL: &[&str] = &[

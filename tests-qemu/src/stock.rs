@@ -98,7 +98,7 @@ fn is_release(text: &str) -> bool {
 /// The name of the headers' package, before the release.
 const HEADERS: &str = "linux-headers-";
 
-/// What is said of a release that the archive does not have, as its packages' names tell.
+/// The words about a release that the archive does not have, as its packages' names tell.
 fn gone(release: &str, names: &str) -> String {
     format!("{SUITE} has no kernel {release} any more; {}", instead(names))
 }

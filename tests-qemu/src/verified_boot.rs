@@ -145,7 +145,7 @@ type Certificates<'a> = &'a [(&'a str, &'a [u8])];
 
 /// A boot that the initramfs must stop.
 pub(crate) struct Stopped {
-    /// What is wrong.
+    /// The fault.
     pub(crate) name: &'static str,
     /// The disks.
     disks: Vec<PathBuf>,

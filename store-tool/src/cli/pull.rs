@@ -10,9 +10,9 @@ use clap::Args;
 use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 use mkfs_tesserafs::source::oci::Platform;
 
+use super::interrupt::Interrupt;
 use super::registry::{parse_reference, RegistryArgs};
 use super::store::{print, StoreArgs};
-use crate::chain;
 use crate::pull::{self, Request};
 use crate::reference::Reference;
 use crate::registry::Options;
@@ -27,7 +27,7 @@ Examples:
 
 Bytes that other images of the store have are not fetched. An image of the store under the same name or in the same
 repository becomes the new one by a bundle, where the registry has one (tesserafs push --delta-from) that is smaller
-than what is lacking. A pull that was cut off goes on when it is repeated.
+than what is lacking. A pull that was cut off or interrupted goes on when it is repeated.
 
 Exit status: 0 pulled; 1 not pulled, and standard error says why; 2 usage error.";
 
@@ -54,8 +54,8 @@ pub(super) struct PullArgs {
     #[arg(long)]
     no_delta: bool,
 
-    /// A registry that may have the same repositories, and is asked before that of REF; repeatable. What it says is compared
-    /// as that of any other
+    /// A registry that may have the same repositories, and is asked before that of REF; repeatable. Its answers are compared
+    /// as those of any other
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     mirror: Vec<String>,
 
@@ -89,9 +89,12 @@ impl PullArgs {
             lines: !self.quiet && !self.json && !is_terminal,
         };
         let progress: Box<dyn Progress> =
-            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::new()) };
-        let report = pull::run(&request, &*progress).map_err(|error| chain(&error))?;
+            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::transfer()) };
+        let state = "what came is kept, and the next pull of the image goes on with it";
+        let interrupt = Interrupt::watch(&request.options.cancel, state)?;
+        let pulled = pull::run(&request, &*progress);
         drop(progress);
+        let report = pulled.map_err(|error| interrupt.explain(&error))?;
         match (self.json, self.quiet) {
             (true, _) => print(&report.to_json()),
             (false, false) => print(&report.to_text()),

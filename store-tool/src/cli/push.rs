@@ -9,9 +9,8 @@ use clap::Args;
 use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 use mkfs_tesserafs::source::oci::{OciImage, Platform};
 
-use super::made::remove_on_signal;
+use super::interrupt::Interrupt;
 use super::registry::{parse_reference, RegistryArgs};
-use crate::chain;
 use crate::push::{self, Request};
 use crate::reference::Reference;
 
@@ -92,10 +91,12 @@ impl PushArgs {
             lines: !self.quiet && !self.json && !is_terminal,
         };
         let progress: Box<dyn Progress> =
-            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::new()) };
-        remove_on_signal()?;
-        let report = push::run(&request, &*progress).map_err(|error| chain(&error))?;
+            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::transfer()) };
+        let state = "the next push does not send again what the registry has";
+        let interrupt = Interrupt::watch(&request.options.cancel, state)?;
+        let pushed = push::run(&request, &*progress);
         drop(progress);
+        let report = pushed.map_err(|error| interrupt.explain(&error))?;
         let said = match (self.json, self.quiet) {
             (true, _) => report.to_json(),
             (false, false) => report.to_text(),

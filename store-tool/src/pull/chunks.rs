@@ -49,35 +49,40 @@ impl Lacking {
         if files.is_empty() {
             return Ok(lacking);
         }
-        let mut chunks = chunks(image, sb, |pack| files.iter().any(|(number, ..)| *number == pack))?;
-        for (number, what, blob, unfinished) in files {
-            let mut own = std::mem::take(&mut chunks[usize::from(number)]);
-            let (first, end) = match number {
-                // Everything around pack 0 is there.
-                0 => (tesserafs_format::limits::BLOCK_BYTES, sb.layout.tree_offset),
-                _ => (0, blob.len),
-            };
-            let used: u64 = own.iter().map(|piece| u64::from(piece.len)).sum();
-            let is_whole = number == 0 || blob.len.saturating_sub(used) <= used / DEAD;
-            if is_whole {
-                own = with_rest(own, first, end);
+        let found = chunks(image, sb, |pack| files.iter().any(|file| file.number == pack));
+        let mut chunks = match found {
+            Ok(chunks) => chunks,
+            Err(error) => {
+                // Tables that are proven and broken: no pull of this image will ever go on.
+                let is_hopeless = matches!(error, Error::Refused(_));
+                for file in files.into_iter().filter(|file| is_hopeless || !file.unfinished.is_kept()) {
+                    pull.filling.discard(file.unfinished)?;
+                }
+                return Err(error);
             }
-            let pieces = Pieces::new(own);
-            let mut unfinished = unfinished;
-            if unfinished.is_kept() {
-                let cancel = &pull.request.options.cancel;
-                take(&pieces, cancel, |offset, bytes| unfinished.read_at(offset, bytes), |_, _| Ok(()))?;
-                // Bytes that no chunk has are proven by the digest of the whole alone.
-                if is_whole && pieces.has_all_chunks() && pieces.lacking_bytes() > 0 {
-                    match pull.filling.finish(unfinished, cancel)? {
-                        Finished::Complete(_) => continue,
-                        Finished::Not { file, .. } => unfinished = file,
-                    }
+        };
+        let mut files = files.into_iter();
+        while let Some(file) = files.next() {
+            let own = std::mem::take(&mut chunks[usize::from(file.number)]);
+            match compare(pull, sb, file, own) {
+                Ok(file) => lacking.files.extend(file),
+                Err(error) => {
+                    give_back(pull, files.map(|file| file.unfinished))?;
+                    lacking.give_back(pull)?;
+                    return Err(error);
                 }
             }
-            lacking.files.push(LackingFile { what, blob, unfinished, pieces, is_whole });
         }
         Ok(lacking)
+    }
+
+    /// Gives up: room in which nothing is, others need.
+    pub(super) fn give_back(self, pull: &Pull<'_>) -> Result<(), Error> {
+        let is_empty = |file: &LackingFile| file.blob != pull.found.artifact.image && !file.pieces.has_some();
+        for file in self.files.into_iter().filter(is_empty) {
+            pull.filling.discard(file.unfinished)?;
+        }
+        Ok(())
     }
 
     /// Bytes that are lacking.
@@ -86,8 +91,17 @@ impl Lacking {
     }
 }
 
-/// The files of the image that are not complete, with the indices of their packs and their names for people: room was taken for all.
-fn begin(pull: &Pull<'_>) -> Result<Vec<(u16, String, Blob, Unfinished)>, Error> {
+/// A file that is not complete, of which nobody has looked what is there.
+struct Begun {
+    /// The index of its pack.
+    number: u16,
+    what: String,
+    blob: Blob,
+    unfinished: Unfinished,
+}
+
+/// The files of the image that are not complete: room was taken for all.
+fn begin(pull: &Pull<'_>) -> Result<Vec<Begun>, Error> {
     let artifact = &pull.found.artifact;
     let packs = (1..).zip(&artifact.packs);
     let named =
@@ -96,17 +110,56 @@ fn begin(pull: &Pull<'_>) -> Result<Vec<(u16, String, Blob, Unfinished)>, Error>
     for (number, what, blob) in [(0, "image".to_owned(), artifact.image)].into_iter().chain(named) {
         match pull.filling.file(&blob.digest, blob.len) {
             Ok(Slot::Complete(_)) => (),
-            Ok(Slot::Unfinished(unfinished)) => files.push((number, what, blob, unfinished)),
+            Ok(Slot::Unfinished(unfinished)) => files.push(Begun { number, what, blob, unfinished }),
             Err(error) => {
-                // A disk that is full needs the room of the others, in which nothing is yet.
-                for (.., unfinished) in files.into_iter().filter(|file| !file.3.is_kept()) {
-                    pull.filling.discard(unfinished)?;
-                }
+                // A disk that is full needs the room of the others.
+                give_back(pull, files.into_iter().map(|file| file.unfinished))?;
                 return Err(error);
             }
         }
     }
     Ok(files)
+}
+
+/// Removes the files that this pull has begun, in which nothing is yet.
+fn give_back(pull: &Pull<'_>, files: impl Iterator<Item = Unfinished>) -> Result<(), Error> {
+    for unfinished in files.filter(|file| !file.is_kept()) {
+        pull.filling.discard(unfinished)?;
+    }
+    Ok(())
+}
+
+/// Looks which of the chunks of a file an earlier run has brought; `None` where all of it is there.
+fn compare(
+    pull: &Pull<'_>,
+    sb: &SuperBlock,
+    file: Begun,
+    mut own: Vec<Piece>,
+) -> Result<Option<LackingFile>, Error> {
+    let Begun { number, what, blob, mut unfinished } = file;
+    let (first, end) = match number {
+        // Everything around pack 0 is there.
+        0 => (tesserafs_format::limits::BLOCK_BYTES, sb.layout.tree_offset),
+        _ => (0, blob.len),
+    };
+    let used: u64 = own.iter().map(|piece| u64::from(piece.len)).sum();
+    let is_whole = number == 0 || blob.len.saturating_sub(used) <= used / DEAD;
+    if is_whole {
+        own = with_rest(own, first, end);
+    }
+    let pieces = Pieces::new(own);
+    if unfinished.is_kept() {
+        let cancel = &pull.request.options.cancel;
+        take(&pieces, cancel, |offset, bytes| unfinished.read_at(offset, bytes), |_, _| Ok(()))?;
+        // Bytes that no chunk has are proven by the digest of the whole alone.
+        if is_whole && pieces.has_all_chunks() && pieces.lacking_bytes() > 0 {
+            match pull.filling.finish(unfinished, cancel)? {
+                Finished::Complete(_) => return Ok(None),
+                Finished::Not { file, .. } => unfinished = file,
+            }
+        }
+    }
+    Ok(Some(LackingFile { what, blob, unfinished, pieces, is_whole }))
 }
 
 /// The chunks of these packs, by the index of the pack. The place of one is that in the file which has the pack.

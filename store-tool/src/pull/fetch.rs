@@ -3,7 +3,7 @@
 //! Pieces of blobs, from the registry to their places: each is compared with its digest first.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,19 @@ pub(super) struct Target<'t> {
     fetched: AtomicU64,
     /// The first wrong chunk.
     wrong: Mutex<Option<String>>,
+    /// Whether nothing has to be told of its end any more.
+    is_told: AtomicBool,
 }
 
 impl<'t> Target<'t> {
     pub(super) fn new(blob: Blob, file: &'t Unfinished, pieces: &'t Pieces) -> Self {
-        Self { blob, file, pieces, fetched: AtomicU64::new(0), wrong: Mutex::default() }
+        let (fetched, wrong) = (AtomicU64::new(0), Mutex::default());
+        Self { blob, file, pieces, fetched, wrong, is_told: AtomicBool::new(true) }
+    }
+
+    /// The end of it is the end of a file, which the progress counts.
+    pub(super) fn counted(self) -> Self {
+        Self { is_told: AtomicBool::new(false), ..self }
     }
 
     /// Bytes that came for it, those between its pieces too.
@@ -68,7 +76,7 @@ impl<'t> Target<'t> {
     }
 
     fn is_done(&self) -> bool {
-        self.pieces.lacking().next().is_none()
+        self.pieces.has_all()
     }
 
     /// Whether all pieces in a range are there.
@@ -98,6 +106,11 @@ impl<'f> Fetcher<'f> {
         self.repository
     }
 
+    /// The progress, for parts of it that are no bytes.
+    pub(super) fn progress(&self) -> &dyn Progress {
+        self.progress
+    }
+
     /// Bytes that came so far.
     pub(super) fn fetched(&self) -> u64 {
         self.fetched.load(Ordering::Relaxed)
@@ -111,6 +124,7 @@ impl<'f> Fetcher<'f> {
     /// Brings all pieces that are lacking.
     pub(super) fn fetch(&self, targets: &[Target<'_>]) -> Result<(), Error> {
         self.progress.found(targets.iter().map(|target| target.pieces.lacking_bytes()).sum());
+        targets.iter().for_each(|target| self.tell(target));
         for _ in 0..ROUNDS {
             if targets.iter().all(Target::is_done) {
                 return Ok(());
@@ -156,6 +170,13 @@ impl<'f> Fetcher<'f> {
         })
     }
 
+    /// Tells once that a file is done.
+    fn tell(&self, target: &Target<'_>) {
+        if target.is_done() && !target.is_told.swap(true, Ordering::Relaxed) {
+            self.progress.files_done(1);
+        }
+    }
+
     fn has_ranges(&self) -> Option<bool> {
         *self.has_ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -184,6 +205,7 @@ impl<'f> Fetcher<'f> {
                 target.wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
             })
         })?;
+        self.tell(target);
         if *range != target.whole() {
             let mut has_ranges = self.has_ranges.lock().unwrap_or_else(PoisonError::into_inner);
             *has_ranges = Some(answer == Answer::Part);

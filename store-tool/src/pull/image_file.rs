@@ -90,14 +90,15 @@ fn decompressed(pull: &Pull<'_>, blob: Blob, file: &Unfinished) -> Result<bool, 
     Ok(bad(&pull.found.artifact, file)?.is_empty())
 }
 
-/// Whether the file begins as that image does.
+/// Whether the file begins as that image does, and is as long as it.
 pub(super) fn is_begun(artifact: &Artifact, file: &Unfinished) -> Result<bool, Error> {
     let mut block = [0; BLOCK_SIZE];
     if file.len() < BLOCK_BYTES {
         return Ok(false);
     }
     file.read_at(0, &mut block)?;
-    Ok(check_prefix::<Sha2>(&block).ok() == Some(artifact.image_id))
+    let is_as_long = SuperBlock::parse(&block).is_ok_and(|sb| sb.file_bytes() == file.len());
+    Ok(is_as_long && check_prefix::<Sha2>(&block).ok() == Some(artifact.image_id))
 }
 
 /// The ranges that are not right, as far as that can be told.

@@ -27,6 +27,10 @@ const CACHED: u64 = 1 << 11;
 /// Chunks that a thread brings one after the other.
 const TOGETHER: usize = 32;
 
+/// Chunks of an image that, encoded again, are not the ones that are wanted, after which none of it is encoded any more: of an honest image
+/// each is, and one that claims the raw digests of a million others would keep the processors busy for days.
+const MISSES: u64 = 64;
+
 /// Bytes that need not be fetched.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Copied {
@@ -119,19 +123,40 @@ fn others(pull: &Pull<'_>) -> Result<Vec<Stored>, Error> {
     Ok(images.filter(|image| seen.insert(image.artifact.image_id)).take(IMAGES).collect())
 }
 
-/// Chunks by the first bytes of a digest, sorted: two that have the same ones are told apart when the chunk is compared.
+/// Chunks by the first bytes of a digest, sorted. Whether another one with these bytes is the same chunk is told when its own are compared.
+///
+/// Of chunks with the same first bytes one is here, the others are fetched: a builder makes no two equal chunks, and a million in each of
+/// two images would be a million times a million pairs.
 struct Places(Vec<(u64, Place)>);
 
 impl Places {
     fn new(mut all: Vec<(u64, Place)>) -> Self {
         all.sort_unstable();
+        all.dedup_by_key(|(prefix, _)| *prefix);
         Self(all)
     }
 
-    fn of<'p>(&'p self, digest: &Digest) -> impl Iterator<Item = Place> + 'p {
-        let prefix = prefix(digest);
-        let first = self.0.partition_point(|(other, _)| *other < prefix);
-        self.0[first..].iter().take_while(move |(other, _)| *other == prefix).map(|(_, place)| *place)
+    /// The number here of the chunk that has this digest, if any has.
+    fn find(&self, digest: &Digest) -> Option<usize> {
+        self.0.binary_search_by_key(&prefix(digest), |(prefix, _)| *prefix).ok()
+    }
+
+    fn place(&self, number: usize) -> Place {
+        self.0[number].1
+    }
+}
+
+/// Numbers that were there before.
+struct Seen(Vec<bool>);
+
+impl Seen {
+    fn of(places: &Places) -> Self {
+        Self(vec![false; places.0.len()])
+    }
+
+    /// Whether the number comes for the first time.
+    fn is_first(&mut self, number: usize) -> bool {
+        !std::mem::replace(&mut self.0[number], true)
     }
 }
 
@@ -171,22 +196,34 @@ impl Wanted {
         Self { by_stored: Places::new(by_stored), by_raw: Places::new(by_raw) }
     }
 
-    /// Those that an image has, in the order of its packs.
+    /// Those that an image has, each once, in the order of its packs.
     fn hits(&self, tables: &Image<'_, VerifiedMetadata<'_>>, lacking: &Lacking) -> Vec<Hit> {
         let mut hits = Vec::new();
+        let (mut stored, mut raw) = (Seen::of(&self.by_stored), Seen::of(&self.by_raw));
         for number in 0..u32::try_from(tables.sb.layout.chunks.records()).unwrap_or(u32::MAX) {
             let Ok(chunk) = tables.chunk(ChunkIndex(number)) else { break };
             let is_same = |place: &Place| {
                 piece(lacking, place).1.chunk.is_some_and(|(_, expected)| expected == chunk.digest)
             };
-            let before = hits.len();
-            let stored = self.by_stored.of(&chunk.digest).filter(is_same);
-            hits.extend(stored.map(|place| Hit { chunk: number, place, is_stored: true }));
-            if hits.len() > before || self.by_raw.0.is_empty() {
+            if let Some(found) = self.by_stored.find(&chunk.digest) {
+                let place = self.by_stored.place(found);
+                if is_same(&place) {
+                    if stored.is_first(found) {
+                        hits.push(Hit { chunk: number, place, is_stored: true });
+                    }
+                    continue;
+                }
+            }
+            if self.by_raw.0.is_empty() {
                 continue;
             }
-            let Ok(raw) = tables.raw_digest(ChunkIndex(number)) else { continue };
-            hits.extend(self.by_raw.of(&raw).map(|place| Hit { chunk: number, place, is_stored: false }));
+            let Ok(digest) = tables.raw_digest(ChunkIndex(number)) else { continue };
+            let found = self.by_raw.find(&digest).filter(|found| raw.is_first(*found));
+            hits.extend(found.map(|found| Hit {
+                chunk: number,
+                place: self.by_raw.place(found),
+                is_stored: false,
+            }));
         }
         hits
     }
@@ -208,6 +245,7 @@ struct Other<'o> {
 /// Brings chunks that an image has. One that cannot be read there is not there.
 fn take(pull: &Pull<'_>, from: &Other<'_>, lacking: &Lacking, hits: &[Hit]) -> Result<Copied, Error> {
     let (stored_bytes, encoded_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let misses = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let cancel = &pull.request.options.cancel;
     parallel::for_each(threads, hits.len().div_ceil(TOGETHER) as u64, cancel, |part| {
@@ -224,6 +262,9 @@ fn take(pull: &Pull<'_>, from: &Other<'_>, lacking: &Lacking, hits: &[Hit]) -> R
                     continue;
                 }
             } else {
+                if misses.load(Ordering::Relaxed) >= MISSES {
+                    continue;
+                }
                 if from.packs.read(&chunk, &mut decoder, &mut raw).is_err() {
                     continue;
                 }
@@ -238,6 +279,7 @@ fn take(pull: &Pull<'_>, from: &Other<'_>, lacking: &Lacking, hits: &[Hit]) -> R
                 stored.extend_from_slice(bytes);
             }
             if stored.len() != piece.len as usize || chunk_digest::<Sha2>(&stored) != expected {
+                misses.fetch_add(u64::from(!hit.is_stored), Ordering::Relaxed);
                 continue;
             }
             file.unfinished.write_at(piece.start, &stored)?;
@@ -255,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_found_by_the_beginning_of_their_digest() {
+    fn places_are_found_by_the_beginning_of_their_digest_once() {
         let digest = |first: u8, last: u8| {
             let mut bytes = [0; 32];
             (bytes[0], bytes[31]) = (first, last);
@@ -263,7 +305,9 @@ mod tests {
         };
         let all = [(digest(2, 1), (0, 5)), (digest(1, 0), (0, 1)), (digest(2, 2), (1, 0))];
         let places = Places::new(all.iter().map(|(digest, place)| (prefix(digest), *place)).collect());
-        let of = |first| places.of(&digest(first, 9)).collect::<Vec<_>>();
-        assert_eq!((of(0), of(1), of(2), of(3)), (vec![], vec![(0, 1)], vec![(0, 5), (1, 0)], vec![]));
+        let of = |first| places.find(&digest(first, 9)).map(|number| places.place(number));
+        assert_eq!((of(0), of(1), of(2), of(3)), (None, Some((0, 1)), Some((0, 5)), None));
+        let mut seen = Seen::of(&places);
+        assert_eq!([1, 0, 1].map(|number| seen.is_first(number)), [true, true, false]);
     }
 }

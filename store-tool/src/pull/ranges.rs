@@ -3,7 +3,7 @@
 //! Pieces of a blob that are wanted, and the ranges in which they are asked for.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tesserafs_format::Digest;
 
@@ -30,13 +30,16 @@ impl Piece {
 pub(super) struct Pieces {
     all: Vec<Piece>,
     there: Vec<AtomicBool>,
+    /// How many are not there.
+    left: AtomicUsize,
 }
 
 impl Pieces {
     /// Pieces none of which is there.
     pub(super) fn new(all: Vec<Piece>) -> Self {
         let there = all.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { all, there }
+        let left = AtomicUsize::new(all.len());
+        Self { all, there, left }
     }
 
     pub(super) fn all(&self) -> &[Piece] {
@@ -50,7 +53,16 @@ impl Pieces {
 
     /// Notes that a piece is there; whether nobody else has.
     pub(super) fn is_there_now(&self, number: usize) -> bool {
-        !self.there[number].swap(true, Ordering::Relaxed)
+        let is_first = !self.there[number].swap(true, Ordering::Relaxed);
+        if is_first {
+            self.left.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_first
+    }
+
+    /// Whether all are there.
+    pub(super) fn has_all(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
     }
 
     /// Those that are not there, with their numbers.
@@ -109,6 +121,7 @@ mod tests {
         assert_eq!(pieces.ranges(20), [0..50, 1000..1010]);
         pieces.is_there_now(1);
         assert_eq!(pieces.ranges(20), [0..10, 40..50, 1000..1010]);
+        assert!(!pieces.is_there_now(1) && !pieces.has_all());
         assert_eq!((pieces.lacking_bytes(), pieces.at(9), pieces.at(10), pieces.at(2000)), (30, 0, 1, 4));
         let large = 3 << 20;
         let all: Vec<_> = (0..5).map(|number| (number * u64::from(large), large)).collect();

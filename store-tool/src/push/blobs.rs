@@ -52,6 +52,7 @@ impl<'a> Blobs<'a> {
     pub(super) fn add(&mut self, blob: Blob, what: String, content: Content) {
         if self.known.insert(blob.digest) {
             self.progress.found(blob.len);
+            self.progress.files_found(1);
             self.wanted.push(Wanted { blob, what, content });
         }
     }
@@ -75,6 +76,7 @@ impl<'a> Blobs<'a> {
                 (&uploaded, "uploaded")
             };
             count.fetch_add(wanted.blob.len, Ordering::Relaxed);
+            self.progress.files_done(1);
             if self.request.lines {
                 let Wanted { blob, what, .. } = wanted;
                 say(&format!("{what} sha256:{} ({}): {done}", blob.digest, text::size(blob.len)));

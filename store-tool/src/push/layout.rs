@@ -72,7 +72,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// What the index has of it.
+    /// Its entries in the index.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }

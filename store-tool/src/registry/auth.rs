@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What an endpoint is told about who asks: a token of its token server, or a name and a password.
+//! The authorization that an endpoint asks for: a token of its token server, or a name and a password.
 //!
-//! All threads have one state. Whoever is refused first renews it, and the others, which wait for that, try again with what came of it.
+//! All threads have one state. The thread that is refused first renews it, and the others, which wait for that, try again with the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};

@@ -14,7 +14,7 @@ use super::retry::sleep;
 
 /// Requests a second at first, and at most: more than threads ask for.
 const RATE_MAX: f64 = 2000.0;
-/// What is believed to be too much when a host first says that it is busy.
+/// The rate that is believed to be too high when a host first says that it is busy.
 const RATE_BUSY: f64 = 100.0;
 /// At least, however busy the host is.
 const RATE_MIN: f64 = 0.5;

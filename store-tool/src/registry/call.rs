@@ -143,7 +143,7 @@ pub(super) fn unexpected(url: &str, mut response: Response, expected: &str) -> F
     }
 }
 
-/// What the server says of it, in parentheses.
+/// The server's own words about it, in parentheses.
 fn said(response: &mut Response) -> String {
     #[derive(Deserialize)]
     struct Errors {

@@ -38,13 +38,13 @@ const FILE_MAX: u64 = 4 << 20;
 pub(super) struct Credentials {
     /// The name; empty with a token.
     pub(super) user: String,
-    /// What proves it.
+    /// The proof of it.
     pub(super) secret: Secret,
     /// The file or the helper that had it.
     pub(super) source: String,
 }
 
-/// What proves a name.
+/// The proof of a name.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Secret {
     /// A password.

@@ -56,7 +56,7 @@ impl Fault {
     }
 }
 
-/// What OpenSSL says that does not pass, in words.
+/// Errors of OpenSSL that do not pass, in words.
 fn of_tls(said: &str) -> Option<String> {
     if said.contains("SSL routines") && said.contains("wrong version number") {
         return Some("the server does not speak TLS; --plain-http reaches it without".into());

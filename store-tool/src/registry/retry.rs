@@ -96,7 +96,7 @@ pub(super) fn sleep(wait: Duration, cancel: &Cancel) -> Result<(), Error> {
     }
 }
 
-/// What `Retry-After` says: seconds or a date.
+/// The wait that `Retry-After` asks for: seconds or a date.
 pub(super) fn retry_after(value: &str) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u32>() {

@@ -282,7 +282,7 @@ impl Session<'_> {
                 let why = format!("{}: found {had} bytes, expected {end}", shown(&url));
                 Err(if had < before { self.lost(why) } else { Fault::Passing(why) })
             }
-            // What it has is not what was thought.
+            // The registry has another number of bytes than was thought.
             416 => Err(Fault::Passing(format!("{}: found status 416, expected 202", shown(&url)))),
             404 => {
                 Err(self.begin_again(format!("{}: found status 404, and the upload is gone", shown(&url))))

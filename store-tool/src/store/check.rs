@@ -2,7 +2,7 @@
 
 //! Whether all that is in the store is what its name says.
 //!
-//! What is broken can be removed: the next pull fetches it again, into a new file. An image that is mounted keeps the file that it
+//! A broken file can be removed: the next pull fetches it again, into a new file. An image that is mounted keeps the file that it
 //! has opened.
 
 use std::ffi::{OsStr, OsString};
@@ -27,7 +27,7 @@ use crate::chain;
 pub struct Problem {
     /// Where it is.
     pub path: PathBuf,
-    /// What is wrong: what was found, and what was expected.
+    /// The fault: what was found, and what was expected.
     pub what: String,
     /// Whether an image is broken by it. Other things do not belong here, and do no harm.
     pub is_error: bool,
@@ -68,7 +68,7 @@ struct Check<'a> {
 }
 
 impl Store {
-    /// Reads all files, and compares them with their digests. What is wrong is handed to `found`; an error is of the system.
+    /// Reads all files, and compares them with their digests. Each file that is wrong is handed to `found`; an error is of the system.
     pub fn check(&self, cancel: &Cancel, found: &mut dyn FnMut(Problem)) -> Result<Checked, Error> {
         let mut check = Check { store: self, cancel, found, checked: Checked::default() };
         check.root()?;
@@ -129,7 +129,7 @@ impl Check<'_> {
             let path = dir.join(&name);
             if !is_file(&stat) {
                 let said = format!("found {}, expected a regular file", kind(&stat));
-                // What is in a directory, its owner knows.
+                // Only its owner knows the use of a directory.
                 self.error(path, said, (!is_dir(&stat)).then_some((what, name)));
                 continue;
             }
@@ -160,7 +160,7 @@ impl Check<'_> {
         let (names, others) = self.store.names_and_others()?;
         for other in others {
             let what = format!("found {}, expected links to manifests only", other.found);
-            // What it is the name of, nobody can tell: garbage cannot be collected.
+            // Nobody can tell which image it names: garbage cannot be collected.
             (self.found)(Problem { path: other.path, what, is_error: other.is_link, remove: None });
         }
         for named in names {

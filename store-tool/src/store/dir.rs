@@ -126,7 +126,7 @@ impl Dir {
         }
     }
 
-    /// What `name` is, itself and not what it leads to.
+    /// The status of `name` itself, not of the target of a link.
     pub(super) fn stat(&self, name: impl AsRef<OsStr>) -> Result<Option<Stat>, Error> {
         let name = name.as_ref();
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -136,7 +136,7 @@ impl Dir {
         }
     }
 
-    /// What `name` is, if it is a regular file; another one is refused.
+    /// The status of `name`, if it is a regular file; another one is refused.
     pub(super) fn stat_file(&self, name: impl AsRef<OsStr>) -> Result<Option<Stat>, Error> {
         let name = name.as_ref();
         match self.stat(name)? {

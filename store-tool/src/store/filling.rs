@@ -79,7 +79,7 @@ impl Using<'_> {
         loop {
             let dir = store.filling.make(&name)?;
             wait_for(dir.fd(), dir.path(), FlockOperation::NonBlockingLockExclusive, cancel, waits)?;
-            // Whoever had it may have finished the image, and removed the directory.
+            // The process that had it may have finished the image, and removed the directory.
             let locked = rustix::fs::fstat(dir.fd()).map_err(|error| failed("stat", dir.path(), error))?;
             let named = store.filling.stat(&name)?;
             if named.is_some_and(|named| identity(&named) == identity(&locked)) {
@@ -107,7 +107,7 @@ impl Filling<'_> {
                 self.dir.remove(&name)?;
                 let file = self.dir.create(&name, UNFINISHED)?;
                 if let Err(error) = allocate(&file, len) {
-                    // What it has taken of the last bytes, others need.
+                    // Others need the room that it has taken so far.
                     drop(file);
                     self.dir.remove(&name)?;
                     return Err(failed(&format!("take {len} bytes for"), &path, error));
@@ -246,8 +246,16 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
             Err(Errno::INTR) => (),
-            // A filesystem that cannot says when it is full, later.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return file.set_len(len),
+            // A filesystem that cannot is full later, but a length for which it has no room now is refused: that of a file of 2^60 bytes, which
+            // a manifest can name and nobody has.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let room = rustix::fs::fstatvfs(file)?;
+                let is_told = room.f_blocks > 0;
+                if is_told && room.f_bavail.saturating_mul(room.f_frsize) < len {
+                    return Err(Errno::NOSPC.into());
+                }
+                return file.set_len(len);
+            }
             done => return Ok(done?),
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What nobody needs any more: found from the names, from what is mounted, and from what was begun.
+//! Files that nobody needs any more: found from the names, from what is mounted, and from what was begun.
 //!
 //! Needed are the images that have a name; those that are mounted, with a name or without one; and those whose files are being filled,
 //! until nobody has written one for a while. A name that leads to nothing that can be read ends the search: what that image needs
@@ -43,7 +43,7 @@ pub enum What {
 /// A file, or the directory of an image, that can go.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// What it is.
+    /// Its kind.
     pub what: What,
     /// Where it is.
     pub path: PathBuf,
@@ -55,10 +55,10 @@ pub struct Item {
     digest: Option<Digest>,
 }
 
-/// What can go, and why other files stay that no name leads to.
+/// The files that can go, and why others stay that no name leads to.
 #[derive(Clone, Debug, Default)]
 pub struct Garbage {
-    /// What can go, in the order in which it does.
+    /// The files that can go, in the order in which they do.
     pub items: Vec<Item>,
     /// Each of the others with the reason.
     pub kept: Vec<Kept>,
@@ -168,7 +168,7 @@ impl Store {
     ) -> Result<(), Error> {
         for (name, stat) in stats(dir)? {
             if is_dir(&stat) {
-                // What is begun for an image has names that it needs; and nothing of the store lies deeper than a reference has parts.
+                // A directory of an image that was begun has names that the image needs; and nothing of the store lies deeper than a reference has parts.
                 let is_other = (above.is_empty() && name == "filling") || above.len() > DEPTH_MAX;
                 if let Some(below) = dir.dir(&name)?.filter(|_| !is_other) {
                     above.push(name);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What a manifest says, and what of it is there.
+//! The content of a manifest, and how much of it is there.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

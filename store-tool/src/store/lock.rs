@@ -2,7 +2,7 @@
 
 //! The lock of the store: shared by all who use it, exclusive for those who take something away.
 //!
-//! Whoever only reads what a reference names, or adds something, is a user. So nothing that a user has found disappears while the user
+//! A process that only reads what a reference names, or adds something, is a user. So nothing that a user has found disappears while the user
 //! has the lock; afterwards a mount is what keeps it.
 
 use std::fs::File;
@@ -93,7 +93,7 @@ impl Store {
 
 /// Makes the file of the lock; another process may have made it meanwhile.
 pub(super) fn make_lock(root: &Dir) -> Result<File, Error> {
-    // No link is followed, and nothing waits. Whoever may read the store may lock it.
+    // No link is followed, and nothing waits. A user who may read the store may lock it.
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(root.fd(), LOCK, flags, Mode::from_raw_mode(0o644));
     fd.map(File::from).map_err(|error| failed("create", &root.join(LOCK), error))
@@ -135,7 +135,7 @@ impl Using<'_> {
         let digest = image.artifact.image.digest.to_string();
         let gone = || refuse(path, "nothing", "the image");
         let file = self.blobs.file(digest, OFlags::RDONLY)?.ok_or_else(gone)?;
-        // Whoever looks whether it is in use has it for a moment.
+        // A process that looks whether it is in use has it for a moment.
         wait_for(&file, path, FlockOperation::NonBlockingLockShared, &Cancel::default(), &mut || ())?;
         Ok(file)
     }
@@ -149,7 +149,7 @@ impl Deref for Using<'_> {
     }
 }
 
-/// Whoever may remove may do all the rest.
+/// A process that may remove may do all the rest.
 impl<'a> Deref for Collecting<'a> {
     type Target = Using<'a>;
 

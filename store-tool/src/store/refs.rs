@@ -41,7 +41,7 @@ pub struct Named {
 pub(crate) struct Foreign {
     /// Where it is.
     pub(crate) path: PathBuf,
-    /// What it is.
+    /// Its kind, in words.
     pub(crate) found: String,
     /// Whether it is a symlink, as names are, and might be one.
     pub(crate) is_link: bool,
@@ -126,7 +126,7 @@ fn list(dir: &Dir, above: &mut Vec<String>, found: &mut (Vec<Named>, Vec<Foreign
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         let foreign = |found: &str| Foreign { path: dir.join(&name), found: found.to_owned(), is_link };
         if is_new(&name) {
-            // Whoever made it ended before it was renamed to a name.
+            // The process that made it ended before it renamed it.
             let (path, said) = (dir.join(&name), "a link that was not finished".to_owned());
             found.1.push(Foreign { path, found: said, is_link: false });
             continue;
@@ -217,7 +217,7 @@ impl Using<'_> {
         Ok(dir)
     }
 
-    /// Takes a name away, and directories that are empty then. `false` where no image has it. What the image has in the store stays.
+    /// Takes a name away, and directories that are empty then. `false` where no image has it. The files of the image stay in the store.
     pub fn remove_name(&self, reference: &Reference) -> Result<bool, Error> {
         let (names, leaf) = place(reference);
         check(reference, &names, &leaf)?;

@@ -12,7 +12,7 @@ use super::support::noise;
 use super::support::store::{make, problems, tree};
 use super::{bytes, exported, name_of, pull, unpacked, Made, Place, MANIFEST, REPOSITORY};
 
-/// What is published in the place of a bundle, and a word for it.
+/// Something that is published in the place of a bundle, and a word for it.
 type Case<'c> = (&'c str, Box<dyn Fn(&Place) + 'c>);
 
 /// The bytes of a file with some of them changed, by far less than the chunks have that are new then.

@@ -97,7 +97,7 @@ fn one_run(place: &Place, [one, two]: &[Made; 2], seed: u64) -> bool {
         }
     }
     place.registry.right();
-    // What is there by now does not come again.
+    // Bytes that are there by now do not come again.
     let had = (|| {
         let store = tesserafs_store::store::Store::open(&place.path().join("store")).ok()??;
         assert!(problems(&store).iter().all(|problem| !problem.is_error), "seed {seed}");

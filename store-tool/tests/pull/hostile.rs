@@ -17,11 +17,11 @@ use super::support::store::{problems, tree};
 use super::{check, name_of, pull, Made, Place, REPOSITORY};
 
 /// Bytes that the files below a directory take on the disk.
-fn taken(dir: &Path) -> u64 {
+pub(super) fn taken(dir: &Path) -> u64 {
     tree(dir).iter().map(|name| dir.join(name).symlink_metadata().expect("a file").blocks() * 512).sum()
 }
 
-/// What a manifest says that is not so, and a word for it.
+/// A word for a lie of a manifest, and the lie.
 type Lie = (&'static str, fn(&mut Artifact, &Made));
 
 #[test]
@@ -74,7 +74,7 @@ fn blobs_of_other_images_are_not_taken() {
     let layers: Vec<_> = two.artifact.files().collect();
     for blob in layers.iter().filter(|blob| blob.digest != one.artifact.packs[0].digest) {
         for other in [one.artifact.image, one.artifact.packs[0]] {
-            // What came rightly before does not come again.
+            // Files that came rightly before do not come again.
             let _ = fs::remove_dir_all(place.path().join("store"));
             place.pull("one");
             place.publish(&two, "two");
@@ -112,7 +112,7 @@ fn an_image_file_with_any_byte_wrong_is_refused() {
     for at in places.chain([8, 0x20, 0x40, 0x80, 0x200, 0x210, 0x220, 0x300]) {
         let mut wrong = good.clone();
         wrong[at] ^= 0x80;
-        // What came rightly before does not come again.
+        // Files that came rightly before do not come again.
         let _ = fs::remove_dir_all(place.path().join("store"));
         place.registry.lie(REPOSITORY, &name, &wrong);
         let error = place.try_pull("one").expect_err("a wrong byte");

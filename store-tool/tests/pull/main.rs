@@ -2,6 +2,8 @@
 
 //! Images from a registry of the tests' own into stores.
 
+#[path = "../../../format/tests/common/mod.rs"]
+mod common;
 #[path = "../support/registry/mod.rs"]
 mod registry;
 #[path = "../support/mod.rs"]
@@ -10,11 +12,17 @@ mod support;
 mod bundle;
 mod compressed;
 mod faults;
+mod forged;
 mod hostile;
 mod images;
+mod interrupt;
+mod memory;
+
+mod mounts;
 mod program;
 mod ranges;
 mod resume;
+mod terminal;
 mod together;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What is asked for: ranges, by several connections, and the whole blob where a server knows no ranges.
+//! The requests of a pull: ranges, by several connections, and the whole blob where a server knows no ranges.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use mkfs_tesserafs::progress::{Progress, Silent};
 use super::registry::{Registry, Wrong};
 use super::{bytes, exported, name_of, pull, unpacked, Made, Place, REPOSITORY};
 
-/// What a mirror does wrong, and a word for it.
+/// A fault of a mirror, and a word for it.
 type Kind = (&'static str, fn(&Registry, &Made));
 
 /// Files of an image that is larger than one request.

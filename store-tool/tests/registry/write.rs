@@ -145,7 +145,7 @@ fn a_blob_of_another_repository_is_mounted() {
     assert!(registry.blob("team/app", &digest).is_some());
     let targets = registry.targets();
     assert!(targets.iter().any(|target| target.contains("repository:team/base:pull")), "{targets:?}");
-    // What it does not have begins an upload, which is used.
+    // A mount of a blob that it lacks begins an upload, which is used.
     let other = Blob { digest: sha256(b"other"), len: 5 };
     assert!(!repository.mount(&other.digest, "team/base").expect("an answer"));
     repository.upload(&other, &mut Cursor::new(b"other"), &mut |_| ()).expect("an upload");

@@ -45,7 +45,7 @@ fn mode_owner_and_xattrs_stay() {
     }
 }
 
-/// Whoever cannot give the new file to the owner of the old one changes nothing.
+/// A user who cannot give the new file to the owner of the old one changes nothing.
 #[test]
 fn an_owner_that_cannot_stay() {
     if !rustix::process::geteuid().is_root() {

@@ -186,6 +186,23 @@ pub(crate) fn as_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// The output of a script that a user runs, for whom programs in `bin` come first; none where users cannot mount.
+pub(crate) fn user_script(folder: &Path, script: &str) -> Option<Output> {
+    if !Path::new("/usr/bin/fusermount3").exists() {
+        eprintln!("SKIPPED: no fusermount3 (package fuse3)");
+        return None;
+    }
+    // fusermount3 wants a user with a name: nobody.
+    std::os::unix::fs::chown(folder.join("mnt"), Some(65534), Some(65534)).expect("an owner");
+    // The device may be root's alone here; on a system with users it is everybody's.
+    let script = format!(
+        "mknod {folder}/fuse c 10 229 && chmod 666 {folder}/fuse && mount --bind {folder}/fuse /dev/fuse && \
+         PATH={folder}/bin:$PATH setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '{script}'",
+        folder = folder.display(),
+    );
+    Some(Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("unshare"))
+}
+
 /// The bytes of a test: neither zeros nor compressible to nothing.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -226,7 +243,12 @@ pub(crate) fn prepared() -> Option<tempfile::TempDir> {
 
 /// Waits until `is_so`.
 pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    wait_for(PATIENCE, what, is_so);
+}
+
+/// The same for something that takes its time.
+pub(crate) fn wait_for(patience: Duration, what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < until, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -249,11 +271,21 @@ pub(crate) fn signer(folder: &Path) -> Signer {
 
 /// A thread whose disk takes nothing for good.
 pub(crate) fn without_disk<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let rules = [libc::SYS_fsync, libc::SYS_fdatasync].map(|number| (number, Vec::new()));
-    let fails = SeccompAction::Errno(libc::EIO.unsigned_abs());
+    without(&[libc::SYS_fsync, libc::SYS_fdatasync], libc::EIO, work)
+}
+
+/// A thread, with the processes that it starts, whose filesystems take no room in advance.
+pub(crate) fn without_fallocate<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    without(&[libc::SYS_fallocate], libc::EOPNOTSUPP, work)
+}
+
+/// A thread in which these system calls fail.
+fn without<T: Send>(calls: &[i64], errno: i32, work: impl FnOnce() -> T + Send) -> T {
+    let rules = calls.iter().map(|number| (*number, Vec::new()));
+    let fails = SeccompAction::Errno(errno.unsigned_abs());
     let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture");
-    let filter =
-        SeccompFilter::new(BTreeMap::from(rules), SeccompAction::Allow, fails, arch).expect("a filter");
+    let filter = SeccompFilter::new(rules.collect::<BTreeMap<_, _>>(), SeccompAction::Allow, fails, arch)
+        .expect("a filter");
     let filter: BpfProgram = filter.try_into().expect("a filter");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

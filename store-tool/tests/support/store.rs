@@ -21,7 +21,7 @@ pub(crate) struct Made {
     pub(crate) path: PathBuf,
     /// Its packs and those of other images.
     pub(crate) packs: PathBuf,
-    /// What its manifest says.
+    /// The contents of its manifest.
     pub(crate) artifact: Artifact,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn two(folder: &Path) -> [Made; 2] {
     [one, two]
 }
 
-/// What the manifest of an image says.
+/// The contents of the manifest of an image.
 pub(crate) fn artifact(path: &Path) -> Artifact {
     let source = Source::open(path).expect("an image");
     let head = superblock::read_head(&source).expect("a superblock");

@@ -45,7 +45,7 @@ impl Framing {
 pub(crate) struct Body<'a> {
     from: &'a mut dyn BufRead,
     framing: Framing,
-    /// What is left of the piece that is being read.
+    /// The rest of the piece that is being read.
     piece: u64,
     is_done: bool,
 }

@@ -69,7 +69,7 @@ fn accept(
         let _ = stream.set_nodelay(true);
         let Ok(own) = stream.try_clone() else { continue };
         let serve = serve.clone();
-        // What goes wrong in a connection is its client's to notice: the tests cut connections on purpose.
+        // A failure of a connection is its client's to notice: the tests cut connections on purpose.
         let thread = std::thread::spawn(move || {
             let end = stream.try_clone();
             let _ = serve(stream);

@@ -107,7 +107,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
     machine::upgrade::test(cache, report, &source, &packages, &stock)
 }
 
-/// What the README says for those who want no packages.
+/// The README's advice for those who want no packages.
 fn cargo_install() -> Result<String> {
     let folder = tempfile::tempdir().context("failed to make a scratch folder")?;
     let text = readme::text()?;

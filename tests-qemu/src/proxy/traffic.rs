@@ -30,7 +30,7 @@ pub(crate) struct Seen {
     pub(crate) status: Option<u16>,
     /// Of the answer's body, as far as they were sent.
     pub(crate) bytes: u64,
-    /// What was done to it.
+    /// The fault that it met.
     pub(crate) fault: Option<Fault>,
 }
 

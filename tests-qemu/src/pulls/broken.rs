@@ -372,7 +372,7 @@ pub(super) fn full_disk(ground: &Ground) -> Result<String> {
     let sentence = sentence(&output)?;
     ensure!(host.names()?.len() == 1, "{:?}", host.names()?);
     host.compare(first, &first_name)?;
-    // What it began goes, and with the first image there is room.
+    // The files that it began go, and without the first image there is room.
     run::quiet(host.in_store("rm").arg(&first_name)).context("rm")?;
     run::quiet(&mut host.in_store("gc")).context("gc")?;
     host.pull(second, &second_name)?;

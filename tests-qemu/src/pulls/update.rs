@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What a host has is not fetched again, and what a registry has is not sent again.
+//! Bytes that a host has are not fetched again, and bytes that a registry has are not sent again.
 
 use std::io::Write;
 use std::path::Path;
@@ -155,7 +155,7 @@ pub(super) fn memory(ground: &Ground) -> Result<String> {
     ))
 }
 
-/// Memory that a program takes at most. What wait4(2) says begins with the memory of the process that started the program, which
+/// Memory that a program takes at most. The figure of wait4(2) begins with the memory of the process that started the program, which
 /// other tests have filled.
 fn peak(command: &mut Command) -> Result<u64> {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("failed to start")?;

@@ -46,7 +46,7 @@ impl Authority {
         Ok(Self { own })
     }
 
-    /// What clients are told to trust.
+    /// The certificate that clients are told to trust.
     pub(crate) fn certificate(&self) -> &Path {
         &self.own.certificate
     }

@@ -17,7 +17,7 @@ const SUITE: &str = "trixie";
 /// A registry, passwords for it, and programs that fetch from it; casync does so by HTTP alone.
 const PACKAGES: &str = "apache2-utils,ca-certificates,casync,docker-registry,oras,podman,skopeo";
 
-/// What skopeo and podman remember of blobs in registries: another form of a layer that they have met is taken for the one that
+/// The cache of blobs in registries that skopeo and podman have: another form of a layer that they have met is taken for the one that
 /// is wanted. Each script begins with nothing.
 const CACHE: &str = "/var/lib/containers/cache";
 

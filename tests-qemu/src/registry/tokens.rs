@@ -30,7 +30,7 @@ pub(crate) struct Tokens {
     issued: Arc<AtomicU64>,
 }
 
-/// What makes tokens.
+/// The maker of tokens.
 struct Issuer {
     folder: PathBuf,
     authority: Authority,
@@ -63,7 +63,7 @@ impl Tokens {
         Ok(Self { server, authority, issued })
     }
 
-    /// What a registry needs to know.
+    /// The configuration of a registry for this server.
     pub(super) fn config(&self) -> Value {
         json!({
             "realm": format!("http://{}/token", self.server.address()),
@@ -127,7 +127,7 @@ impl Issuer {
     }
 }
 
-/// What a scope asks for: `repository:NAME:pull,push`.
+/// The rights that a scope asks for: `repository:NAME:pull,push`.
 fn access(scope: &str) -> Option<Value> {
     let (kind, rest) = scope.split_once(':')?;
     let (name, actions) = rest.rsplit_once(':')?;

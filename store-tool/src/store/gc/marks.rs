@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What is needed: by images that have a name, and by those that are mounted.
+//! The files that are needed: by images that have a name, and by those that are mounted.
 
 use std::collections::{HashMap, HashSet};
 

@@ -54,7 +54,7 @@ impl Authority {
         path
     }
 
-    /// What a server shows; `asks` for certificates of clients by this authority.
+    /// The certificate of a server; `asks` for certificates of clients by this authority.
     pub(crate) fn acceptor(&self, asks: bool) -> SslAcceptor {
         let Issued { certificate, key } = self.issue(Kind::Rsa);
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("an acceptor");

@@ -89,7 +89,7 @@ fn one<C: Read + Write>(state: &State, input: &mut BufReader<C>, connection: u64
         if request.header("expect").is_some() {
             input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        // What came before the connection broke is kept, as registries do.
+        // Bytes that came before the connection broke are kept, as registries do.
         input.by_ref().take(taken as u64).read_to_end(&mut request.body)?;
         answer(state, &request, None);
         return Ok(false);

@@ -28,7 +28,7 @@ pub(crate) struct Registry {
     state: Arc<State>,
 }
 
-/// What a registry has, and what it is told to do.
+/// The contents of a registry, and the faults that it is told to have.
 #[derive(Default)]
 pub(crate) struct State {
     url: Mutex<String>,
@@ -53,14 +53,14 @@ pub(crate) enum Access {
     Open,
     /// This name with this password.
     Basic(String, String),
-    /// Whoever has a token of this registry's own token server, which asks for name and password if they are there. A token has that
+    /// Clients that have a token of this registry's own token server, which asks for name and password if they are there. A token has that
     /// many uses.
     Token {
         /// Name and password.
         user: Option<(String, String)>,
         /// Requests that a token is good for.
         uses: u64,
-        /// What the token server says of its validity.
+        /// The validity that the token server tells.
         expires_in: Option<u64>,
     },
 }
@@ -81,7 +81,7 @@ pub(crate) struct Seen {
     pub(crate) body: u64,
 }
 
-/// What it does in place of what it should.
+/// Something that it does in place of what it should.
 #[derive(Clone, Debug)]
 pub(crate) enum Wrong {
     /// Answers with this status, these headers and this body.
@@ -259,7 +259,7 @@ impl Drop for Registry {
 }
 
 impl State {
-    /// What is to be done wrongly with a request.
+    /// The fault that a request is to meet.
     fn rule(&self, request: &Request) -> Option<Wrong> {
         if let Some(limit) = &mut *lock(&self.limit) {
             let passed = limit.filled.elapsed().as_secs_f64();

@@ -14,7 +14,7 @@ use crate::kernel::SUITE;
 use crate::stock::COMPILED_IN;
 use crate::{run, setup};
 
-/// What the packages depend on and recommend, and what their examples call: the machine has no network.
+/// Packages on which ours depend, which they recommend, and which their examples call: the machine has no network.
 const ROOT: &str = "dbus,dkms,file,initramfs-tools,keyutils,kmod,libssl3t64,openssl,systemd-sysv,udev,zstd";
 
 /// The kernel's packages: names before the release.
@@ -28,7 +28,7 @@ grep -qx virtio_blk /etc/initramfs-tools/modules || echo virtio_blk >>/etc/initr
 apt-get install -y -q --no-install-recommends /packages/*.deb
 "#;
 
-/// What runs for minutes on an emulated processor, and tests nothing here.
+/// Services that run for minutes on an emulated processor, and test nothing here.
 const MASKED: [&str; 7] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! SIGINT and its like: one sentence, an end by the signal, and a store with which the next pull goes on.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{kill_process, Pid, Signal};
+
+use super::hostile::taken;
+use super::registry::Wrong;
+use super::support::store::problems;
+use super::support::{error, wait, TESSERAFS};
+use super::{bytes, name_of, Made, Place, REPOSITORY};
+
+const SENTENCE: &str = "what came is kept, and the next pull of the image goes on with it\n";
+
+/// An image of two packs, of which the first one has several requests.
+fn image(place: &Place) -> Made {
+    let files: Vec<_> =
+        ["a", "b", "c", "d"].into_iter().zip(1..).map(|(name, seed)| (name, seed, 8_000_000)).collect();
+    let base = place.image("base.tess", &files, &[]);
+    let mut more = files;
+    more.push(("e", 9, 3_000_000));
+    let image = place.image("image.tess", &more, &[&base]);
+    assert_eq!(image.artifact.packs.len(), 2);
+    place.publish(&image, "v1");
+    image
+}
+
+fn puller(place: &Place) -> Child {
+    Command::new(TESSERAFS)
+        .args([
+            "pull",
+            "--plain-http",
+            "--authfile",
+            "/dev/null",
+            "--tries",
+            "5",
+            "--connections",
+            "1",
+            "--store",
+        ])
+        .arg(place.path().join("store"))
+        .arg(place.name("v1"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tesserafs")
+}
+
+fn kill(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("a process");
+}
+
+/// The first bytes of the first pack come, and then nothing: whoever asks for more is answered so. The program, which waits.
+fn begun(place: &Place, image: &Made, sent: usize, then: Wrong) -> Child {
+    let name = name_of(&image.artifact.packs[0].digest);
+    place.registry.wrong("GET", &name, 1, Wrong::Cut(sent));
+    place.registry.wrong("GET", &name, 100, then);
+    place.registry.seen();
+    let child = puller(place);
+    let is_asked = || place.registry.seen().iter().any(|seen| seen.target.contains(&name));
+    wait("the first bytes", is_asked);
+    wait("the next request", is_asked);
+    child
+}
+
+/// The program ended by the signal, and said so in one line.
+fn ended_by(output: &Output, signal: Signal, name: &str) {
+    assert_eq!(output.status.signal(), Some(signal.as_raw()), "{output:?}");
+    assert_eq!(error(output), format!("tesserafs: interrupted by {name}; {SENTENCE}"));
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+/// All that came is there, and the rest comes.
+fn goes_on(place: &Place, image: &Made, sent: usize) {
+    place.registry.right();
+    assert!(place.store().image(&super::reference(&place.name("v1"))).expect("a store").is_none());
+    assert_eq!(problems(&place.store()), []);
+    place.asked();
+    place.pull("v1");
+    place.check("v1", image);
+    let pack = &image.artifact.packs[0];
+    let again = bytes(&place.asked()[&name_of(&pack.digest)]);
+    // All but the chunk that was cut off.
+    assert!(again <= pack.len - sent as u64 + (1 << 20), "{again} of {}", pack.len);
+}
+
+#[test]
+fn a_pull_that_waits_for_a_server_ends_and_the_next_one_goes_on() {
+    const SENT: usize = 3_000_000;
+    for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM"), (Signal::HUP, "SIGHUP")] {
+        let place = Place::new();
+        let image = image(&place);
+        let busy = Wrong::Status(429, vec![("Retry-After", "200".into())], String::new());
+        let child = begun(&place, &image, SENT, busy);
+        kill(&child, signal);
+        let output = child.wait_with_output().expect("tesserafs");
+        ended_by(&output, signal, name);
+        // The room of the pack of which nothing came is free.
+        let kept = taken(&place.store().path().join("filling"));
+        let [first, second] = [0, 1].map(|pack| image.artifact.packs[pack].len);
+        assert!(kept < first + second, "{kept} of {first} and {second}");
+        goes_on(&place, &image, SENT);
+    }
+}
+
+#[test]
+fn a_server_that_is_silent_does_not_hold_up_an_interrupt() {
+    const SENT: usize = 3_000_000;
+    let place = Place::new();
+    let image = image(&place);
+    // The program would wait for it for 30 s, five times.
+    let child = begun(&place, &image, SENT, Wrong::Silent(Duration::from_secs(600)));
+    kill(&child, Signal::INT);
+    ended_by(&child.wait_with_output().expect("tesserafs"), Signal::INT, "SIGINT");
+    goes_on(&place, &image, SENT);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    const SENT: usize = 3_000_000;
+    let place = Place::new();
+    let image = image(&place);
+    let child = begun(&place, &image, SENT, Wrong::Silent(Duration::from_secs(600)));
+    kill(&child, Signal::INT);
+    // Two that are pending at once could be heard in any order.
+    let status = format!("/proc/{}/status", child.id());
+    let is_heard = || fs::read_to_string(&status).expect("a process").contains("ShdPnd:\t0000000000000000\n");
+    wait("the first signal is heard", is_heard);
+    kill(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("tesserafs");
+    // By the second one, and without a word: the program had no time to end by itself.
+    assert_eq!((output.status.signal(), error(&output)), (Some(Signal::TERM.as_raw()), String::new()));
+    goes_on(&place, &image, SENT);
+}
+
+#[test]
+fn a_pull_that_waits_for_another_process_ends() {
+    let place = Place::new();
+    let image = image(&place);
+    let first = begun(&place, &image, 1_000_000, Wrong::Silent(Duration::from_secs(600)));
+    let second = puller(&place);
+    // It has asked for the manifest, and waits for the image that the other one fills.
+    let manifest = format!("/v2/{REPOSITORY}/manifests/v1");
+    wait("the second one", || place.registry.seen().iter().any(|seen| seen.target == manifest));
+    kill(&second, Signal::INT);
+    let output = second.wait_with_output().expect("tesserafs");
+    assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()), "{output:?}");
+    assert!(error(&output).ends_with(&format!("tesserafs: interrupted by SIGINT; {SENTENCE}")), "{output:?}");
+    kill(&first, Signal::KILL);
+    first.wait_with_output().expect("tesserafs");
+    goes_on(&place, &image, 1_000_000);
+}
