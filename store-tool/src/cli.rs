@@ -19,6 +19,7 @@ mod registry;
 mod repair;
 mod sbom;
 mod store;
+mod transfer;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;

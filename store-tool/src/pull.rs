@@ -95,7 +95,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
     let mut waits = || say(&format!("another process pulls the image {id}; waiting for it"));
     let filling = using.begin_image(&id, cancel, &mut waits)?;
 
-    progress.files_found(found.artifact.layers().count() as u64);
+    progress.files_found(found.artifact.files().count() as u64);
     let fetcher = Fetcher::new(&repository, request, progress);
     let pull = Pull { request, using: &using, filling: &filling, found: &found, fetcher, signers };
     let mut report = pull.files()?;
@@ -208,7 +208,7 @@ impl Pull<'_> {
 
     /// Brings what is lacking. The numbers are those of bytes that came for each file.
     fn packs(&self, lacking: Lacking) -> Result<Vec<(LackingFile, u64)>, Error> {
-        let there = self.found.artifact.layers().count() - lacking.files.len();
+        let there = self.found.artifact.files().count() - lacking.files.len();
         self.fetcher.progress().files_done(there as u64);
         let files = lacking.files.iter();
         let targets: Vec<_> =

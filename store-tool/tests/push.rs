@@ -371,7 +371,7 @@ fn an_interrupt_ends_a_push_and_the_next_one_sends_the_rest() {
     place.registry.right();
     place.pushed(&["--packdir", "packs", "one.tess", &place.reference("v1")]);
     let artifact = place.artifact("v1-tesserafs");
-    artifact.layers().for_each(|layer| drop(place.blob(&layer)));
+    artifact.files().for_each(|layer| drop(place.blob(&layer)));
 }
 
 #[test]

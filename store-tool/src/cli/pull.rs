@@ -2,17 +2,15 @@
 
 //! `tesserafs pull`: an image from a registry.
 
-use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 use mkfs_tesserafs::source::oci::Platform;
 
-use super::interrupt::Interrupt;
 use super::registry::{parse_reference, RegistryArgs};
-use super::store::{print, StoreArgs};
+use super::store::StoreArgs;
+use super::transfer::{Said, TransferArgs};
 use crate::pull::{self, Request};
 use crate::reference::Reference;
 use crate::registry::Options;
@@ -66,18 +64,12 @@ pub(super) struct PullArgs {
     #[command(flatten)]
     registry: RegistryArgs,
 
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
-
-    /// No report, no progress
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    transfer: TransferArgs,
 }
 
 impl PullArgs {
     pub(super) fn run(self) -> Result<(), String> {
-        let is_terminal = io::stderr().is_terminal();
         let request = Request {
             reference: self.reference,
             store: self.store.dir()?,
@@ -86,20 +78,13 @@ impl PullArgs {
             deltas: !self.no_delta,
             connections: self.connections,
             options: Options { mirrors: self.mirror, ..self.registry.into_options() },
-            lines: !self.quiet && !self.json && !is_terminal,
+            lines: self.transfer.lines(),
         };
-        let progress: Box<dyn Progress> =
-            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::transfer()) };
         let state = "what came is kept, and the next pull of the image goes on with it";
-        let interrupt = Interrupt::watch(&request.options.cancel, state)?;
-        let pulled = pull::run(&request, &*progress);
-        drop(progress);
-        let report = pulled.map_err(|error| interrupt.explain(&error))?;
-        match (self.json, self.quiet) {
-            (true, _) => print(&report.to_json()),
-            (false, false) => print(&report.to_text()),
-            (false, true) => Ok(()),
-        }
+        self.transfer.run(&request.options.cancel, state, |progress| {
+            let report = pull::run(&request, progress)?;
+            Ok(Said { text: report.to_text(), json: report.to_json() })
+        })
     }
 }
 

@@ -2,15 +2,13 @@
 
 //! `tesserafs push`: an image to a registry.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mkfs_tesserafs::progress::{Bar, Progress, Silent};
 use mkfs_tesserafs::source::oci::{OciImage, Platform};
 
-use super::interrupt::Interrupt;
 use super::registry::{parse_reference, RegistryArgs};
+use super::transfer::{Said, TransferArgs};
 use crate::push::{self, Request};
 use crate::reference::Reference;
 
@@ -66,18 +64,12 @@ pub(super) struct PushArgs {
     #[command(flatten)]
     registry: RegistryArgs,
 
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
-
-    /// No report, no progress
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    transfer: TransferArgs,
 }
 
 impl PushArgs {
     pub(super) fn run(self) -> Result<(), String> {
-        let is_terminal = io::stderr().is_terminal();
         let request = Request {
             image: self.image,
             reference: self.reference,
@@ -88,24 +80,13 @@ impl PushArgs {
             mount_from: self.mount,
             platform: self.platform.unwrap_or_else(Platform::host),
             options: self.registry.into_options(),
-            lines: !self.quiet && !self.json && !is_terminal,
+            lines: self.transfer.lines(),
         };
-        let progress: Box<dyn Progress> =
-            if self.quiet || !is_terminal { Box::new(Silent) } else { Box::new(Bar::transfer()) };
         let state = "the next push does not send again what the registry has";
-        let interrupt = Interrupt::watch(&request.options.cancel, state)?;
-        let pushed = push::run(&request, &*progress);
-        drop(progress);
-        let report = pushed.map_err(|error| interrupt.explain(&error))?;
-        let said = match (self.json, self.quiet) {
-            (true, _) => report.to_json(),
-            (false, false) => report.to_text(),
-            (false, true) => return Ok(()),
-        };
-        match io::stdout().write_all(said.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot report: {error}")),
-            _ => Ok(()),
-        }
+        self.transfer.run(&request.options.cancel, state, |progress| {
+            let report = push::run(&request, progress)?;
+            Ok(Said { text: report.to_text(), json: report.to_json() })
+        })
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn print(what: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     match out.write_all(what.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(format!("cannot write the list: {error}"))
+            Err(format!("cannot write to standard output: {error}"))
         }
         _ => Ok(()),
     }
