@@ -128,14 +128,17 @@ fn a_second_signal_ends_at_once() {
     let image = image(&place);
     let child = begun(&place, &image, SENT, Wrong::Silent(Duration::from_secs(600)));
     kill(&child, Signal::INT);
-    // Two that are pending at once could be heard in any order.
+    // The second one has to find the first one heard.
     let status = format!("/proc/{}/status", child.id());
     let is_heard = || fs::read_to_string(&status).expect("a process").contains("ShdPnd:\t0000000000000000\n");
     wait("the first signal is heard", is_heard);
     kill(&child, Signal::TERM);
     let output = child.wait_with_output().expect("tesserafs");
-    // By the second one, and without a word: the program had no time to end by itself.
-    assert_eq!((output.status.signal(), error(&output)), (Some(Signal::TERM.as_raw()), String::new()));
+    // Without a word: the program had no time to end by itself. One thread may hear the second signal before another one is done with the
+    // first, and then it is that one which ends the process.
+    let ends = [Signal::INT, Signal::TERM].map(|signal| Some(signal.as_raw()));
+    assert!(ends.contains(&output.status.signal()), "{:?}", output.status);
+    assert_eq!(error(&output), "");
     goes_on(&place, &image, SENT);
 }
 
