@@ -19,6 +19,9 @@ const DEAD: u64 = 32;
 /// Dead bytes and padding, in pieces of as many.
 const PIECE: u64 = 1 << 20;
 
+/// Bytes of a gap whose room is worth a system call.
+const GAP: u64 = 64 << 10;
+
 /// Blocks of the metadata that stay in memory.
 const CACHED: u64 = 1 << 11;
 
@@ -146,6 +149,10 @@ fn compare(
     let is_whole = number == 0 || blob.len.saturating_sub(used) <= used / DEAD;
     if is_whole {
         own = with_rest(own, first, end);
+    } else {
+        for (offset, len) in gaps(&own, blob.len) {
+            unfinished.free(offset, len)?;
+        }
     }
     let pieces = Pieces::new(own);
     if unfinished.is_kept() {
@@ -202,6 +209,13 @@ fn chunks(
     Ok(all)
 }
 
+/// Long gaps before, between and behind pieces, with their lengths.
+fn gaps(pieces: &[Piece], end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let begins = std::iter::once(0).chain(pieces.iter().map(Piece::end));
+    let ends = pieces.iter().map(|piece| piece.start).chain([end]);
+    begins.zip(ends).map(|(begin, end)| (begin, end.saturating_sub(begin))).filter(|(_, len)| *len >= GAP)
+}
+
 /// Pieces, and between them those that no chunk has.
 fn with_rest(chunks: Vec<Piece>, first: u64, end: u64) -> Vec<Piece> {
     let mut all = Vec::with_capacity(chunks.len());
@@ -253,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_is_between_chunks_and_behind_them() {
+    fn the_rest_and_gaps_are_between_chunks_and_around_them() {
         let chunk = |start, len| Piece { start, len, chunk: Some((0, tesserafs_format::Digest([0; 32]))) };
         let rest = |start, len| Piece { start, len, chunk: None };
         let found = with_rest(vec![chunk(10, 5), chunk(15, 5)], 0, (1 << 20) + 30);
@@ -262,5 +276,8 @@ mod tests {
             [rest(0, 10), chunk(10, 5), chunk(15, 5), rest(20, 1 << 20), rest(20 + (1 << 20), 10)]
         );
         assert_eq!(with_rest(vec![], 5, 5), []);
+        let (near, far) = (chunk(GAP, 9), chunk(2 * GAP + 9, 5));
+        assert_eq!(gaps(&[near, far], 3 * GAP).collect::<Vec<_>>(), [(0, GAP), (GAP + 9, GAP)]);
+        assert_eq!(gaps(&[], GAP).collect::<Vec<_>>(), [(0, GAP)]);
     }
 }

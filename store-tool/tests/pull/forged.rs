@@ -280,6 +280,48 @@ fn tables_that_lie_are_refused() {
     assert!(left.len() <= 5, "{left:?}");
 }
 
+/// The same of images in one file, whose chunks lie between the superblock and the tables.
+#[test]
+fn embedded_packs_that_lie_are_refused() {
+    let (place, good) = prepared();
+    type Lie = (&'static str, &'static str, fn(&mut Draft));
+    let lies: [Lie; 6] = [
+        ("chunks that overlap", "chunk 1 begins in the one before it", |draft| {
+            draft.chunks[1].place = (draft.chunks[1].place.get() - 1).into();
+        }),
+        ("a chunk of the tables", "chunk-range @ chunk 0", |draft| {
+            draft.chunks[0].place = (draft.pack.len() as u64 - 4999).into();
+        }),
+        ("a chunk far behind them", "chunk-range @ chunk 0", |draft| {
+            draft.chunks[0].place = (1 << 47).into()
+        }),
+        ("a pack that ends in the tables", "pack-bytes @ pack 0", |draft| {
+            draft.packs[0].bytes = (1 << 20).into();
+        }),
+        ("a pack of 2^64-1 bytes", "pack-bytes @ pack 0", |draft| draft.packs[0].bytes = u64::MAX.into()),
+        ("a wrong digest", "chunk 2, at byte", |draft| draft.chunk_digests[2] = [1; 32]),
+    ];
+    let publish = |draft: &Draft| {
+        let image = draft.image();
+        place.registry.add_blob(REPOSITORY, CONFIG);
+        place.registry.add_blob(REPOSITORY, &image);
+        place.manifest(&artifact(&image, Vec::new()), "lie");
+        image
+    };
+    for (what, words, lie) in lies {
+        let mut draft = Draft::sample();
+        lie(&mut draft);
+        publish(&draft);
+        refused(&place, &good, what, &[words], || bounded(&place, "lie"));
+    }
+    let image = publish(&Draft::sample());
+    let output = bounded(&place, "lie");
+    assert!(output.status.success(), "{output:?}");
+    let stored = place.store().image(&reference(&place.name("lie"))).expect("a store").expect("an image");
+    assert!(read(&stored.path) == image);
+    assert_eq!(problems(&place.store()), []);
+}
+
 #[test]
 fn tables_and_manifests_that_do_not_agree_are_refused() {
     let (place, good) = prepared();

@@ -171,6 +171,13 @@ fn a_pack_of_which_an_image_needs_little_stays_its_own_until_another_one_needs_a
     let report = place.pull("less");
     let pack = &base.artifact.packs[0];
     assert!(report.fetched_bytes < pack.len * 6 / 10, "{report:?}");
+    // Nor does the rest of it take room.
+    let taken = super::hostile::taken(&place.store().path().join("filling"));
+    assert!(
+        taken < (pack.len * 7 / 10) + less.artifact.image.len.next_multiple_of(4096),
+        "{taken} of {}",
+        pack.len
+    );
     assert_eq!(problems(&place.store()), []);
     assert!(place.store().blob(&pack.digest).expect("a store").is_none());
     assert_eq!(exported(&place, "less"), unpacked(&less));

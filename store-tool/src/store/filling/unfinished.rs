@@ -6,6 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Cancel, Error};
 
@@ -51,6 +53,15 @@ impl Unfinished {
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.check(offset, bytes.len())?;
         self.file.write_all_at(bytes, offset).map_err(|error| failed("write", &self.path, error))
+    }
+
+    /// Gives back the room of bytes that are never wanted, which read as zeros from then on. A filesystem without holes keeps it.
+    pub fn free(&self, offset: u64, len: u64) -> Result<(), Error> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, offset, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(failed("free room of", &self.path, error)),
+        }
     }
 
     /// Reads bytes at `offset`.
