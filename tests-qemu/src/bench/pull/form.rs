@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::super::images::LEVEL;
 use super::site::Lines;
+use super::Line;
 use crate::run;
 
 /// How a layer is compressed.
@@ -143,12 +144,23 @@ impl Form {
         matches!(self, Self::Podman | Self::Casync)
     }
 
+    /// Whether it is one of ours.
+    pub(super) fn is_own(self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    /// Whether it is pulled over a line: over the narrowest one times are those of its bytes, and casync's programs take as long over each.
+    pub(super) fn is_on(self, line: &Line) -> bool {
+        match self {
+            Self::Own(Own::Chunks | Own::Deltas) | Self::Podman | Self::Skopeo(Layer::Zstd) => true,
+            Self::Casync => line.has_all || line.milliseconds == 0,
+            Self::Own(Own::Fast) | Self::Skopeo(_) => line.has_all || line.megabits.is_none(),
+        }
+    }
+
     /// Whether ten versions in turn, and many pulls at once, are measured: of those that differ in level alone they say nothing new.
     pub(super) fn has_all(self) -> bool {
-        matches!(
-            self,
-            Self::Own(Own::Chunks | Own::Deltas) | Self::Skopeo(Layer::Gzip | Layer::Zstd) | Self::Podman
-        )
+        matches!(self, Self::Own(Own::Chunks | Own::Deltas) | Self::Skopeo(Layer::Zstd) | Self::Podman)
     }
 
     /// Whether pulls at once share what they have.

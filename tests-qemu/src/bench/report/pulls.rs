@@ -165,8 +165,9 @@ pub(super) fn first_bytes(all: &[Pull]) -> Option<Summary> {
 
 /// Bytes of the first pull against those of a layer of the same level.
 pub(super) fn first_bytes_at_one_level(all: &[Pull]) -> Option<Summary> {
-    ratios(all, |series, line| {
-        let of = |form: &str| Some(taken(all, series, line, Step::First, form)?.bytes);
+    ratios(all, |series, _| {
+        // They are the same over all lines, and not measured over each.
+        let of = |form: &str| Some(taken(all, series, LINES[0].name, Step::First, form)?.bytes);
         Some(of(OURS)? / of(SAME_LEVEL)?)
     })
 }
