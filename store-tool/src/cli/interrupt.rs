@@ -2,11 +2,11 @@
 
 //! Signals that end a pull or a push: the first one is heard where the work can stop, the second one ends the process at once.
 
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+use std::{fs, io};
 
 use mkfs_tesserafs::output;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -31,7 +31,7 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From here on SIGINT, SIGTERM and SIGHUP set `cancel`, and the process ends by the signal once the work has stopped.
+    /// From here on SIGINT, SIGTERM and SIGHUP, unless they are ignored, set `cancel`, and the process ends by the signal once the work has stopped.
     pub(super) fn watch(cancel: &Cancel, state: &'static str) -> Result<Self, String> {
         let caught = Arc::new(AtomicUsize::new(0));
         register(cancel, &caught, state).map_err(|error| format!("cannot wait for signals: {error}"))?;
@@ -51,8 +51,9 @@ impl Interrupt {
 fn register(cancel: &Cancel, caught: &Arc<AtomicUsize>, state: &'static str) -> io::Result<()> {
     // Caught, so that a file larger than the process may write is an error and not the end.
     flag::register(SIGXFSZ, Arc::default())?;
-    let all = [SIGINT, SIGTERM, SIGHUP];
-    let mut signals = Signals::new(all)?;
+    let ignored = ignored();
+    let all = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(all.clone())?;
     for signal in all {
         // In this order: the first signal finds the flag as it was, and sets it when its number can be told.
         flag::register_conditional_default(signal, cancel.flag().clone())?;
@@ -66,6 +67,13 @@ fn register(cancel: &Cancel, caught: &Arc<AtomicUsize>, state: &'static str) -> 
         }
     })?;
     Ok(())
+}
+
+/// The signals that whoever started the process has it ignore, as `nohup` does: one bit for each. None where that cannot be told.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Says why the process ends, once, and ends it as the signal would have.

@@ -159,3 +159,30 @@ fn a_pull_that_waits_for_another_process_ends() {
     first.wait_with_output().expect("tesserafs");
     goes_on(&place, &image, 1_000_000);
 }
+
+/// `nohup` has it ignore SIGHUP, and a shell has jobs in the background ignore SIGINT.
+#[test]
+fn signals_that_are_ignored_end_nothing() {
+    let place = Place::new();
+    let image = image(&place);
+    let name = name_of(&image.artifact.packs[0].digest);
+    place.registry.wrong("GET", &name, 1, Wrong::Silent(Duration::from_secs(2)));
+    let child = Command::new("sh")
+        .args(["-c", "trap '' HUP INT; exec \"$0\" pull \"$@\""])
+        .arg(TESSERAFS)
+        .args(["--plain-http", "--authfile", "/dev/null", "--quiet", "--store"])
+        .arg(place.path().join("store"))
+        .arg(place.name("v1"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sh");
+    wait("it asks", || place.registry.seen().iter().any(|seen| seen.target.contains(&name)));
+    for signal in [Signal::HUP, Signal::INT] {
+        kill(&child, signal);
+    }
+    let output = child.wait_with_output().expect("tesserafs");
+    assert!(output.status.success(), "{output:?}");
+    place.check("v1", &image);
+}
