@@ -133,7 +133,15 @@ impl Pull<'_> {
             report.delta = delta::take(self, &bundle)?;
         }
         let (image, of_image) = self.image_and_config()?;
-        let sb = check_image(artifact, &image)?.sb;
+        let sb = match check_image(artifact, &image) {
+            Ok(head) => head.sb,
+            Err(error) => {
+                if self.is_there(&artifact.image)? {
+                    self.filling.leave(&artifact.image.digest)?;
+                }
+                return Err(error);
+            }
+        };
         self.check_signer(&image)?;
 
         let mut lacking = Lacking::find(self, &image, &sb)?;

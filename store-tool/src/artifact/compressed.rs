@@ -46,12 +46,21 @@ pub fn compress(image: &Source, len: u64, to: &mut File, cancel: &Cancel) -> Res
     Ok((Blob { digest: digest.finish(), len: written }, Blob { digest: raw_digest.finish(), len }))
 }
 
-/// The bytes at the beginning of a file that are such frames. That they are the right ones, only the digest of all of it tells.
-pub fn proven(path: &Path) -> Result<u64, Error> {
+/// The bytes at the beginning of a file that are frames of an image file of `len` bytes. That they are the right ones, only the digest of
+/// all of it tells.
+///
+/// A frame of another length ends them: each takes the time of a whole one, and a liar makes a million of a byte each.
+pub fn proven(path: &Path, len: u64) -> Result<u64, Error> {
     let mut frames = Frames::open(path)?;
     let mut part = Vec::with_capacity(PART);
-    while frames.next(&mut part)?.is_some() {}
-    Ok(frames.at)
+    let mut proven = 0;
+    for (_, bytes) in parts(len) {
+        if frames.next(&mut part)? != Some(bytes) {
+            break;
+        }
+        proven = frames.at;
+    }
+    Ok(proven)
 }
 
 /// Gives the bytes of the image file in order, which must be `len`.
@@ -169,7 +178,7 @@ mod tests {
         };
         decompress(&packed, raw.len, &cancel, give).unwrap();
         assert!(found == bytes);
-        assert_eq!(proven(&packed).unwrap(), blob.len);
+        assert_eq!(proven(&packed, raw.len).unwrap(), blob.len);
 
         let first = zstd_safe::find_frame_compressed_size(&frames).unwrap() as u64;
         for (what, change) in [
@@ -184,10 +193,16 @@ mod tests {
             let mut frames = frames.clone();
             change(&mut frames);
             fs::write(&packed, &frames).unwrap();
-            assert_eq!(proven(&packed).unwrap(), first, "{what}");
+            assert_eq!(proven(&packed, raw.len).unwrap(), first, "{what}");
             let error = decompress(&packed, raw.len, &cancel, |_, _| Ok(())).unwrap_err().to_string();
             assert!(error.contains("expected one of 1048576"), "{what}: {error}");
         }
+        // Each byte in a frame of its own: none is one of the image file.
+        let mut tiny = CCtx::create();
+        let mut frame = Vec::with_capacity(64);
+        tiny.compress2(&mut frame, b"x").unwrap();
+        fs::write(&packed, [&frames[..first as usize], &frame.repeat(1000)].concat()).unwrap();
+        assert_eq!(proven(&packed, raw.len).unwrap(), first);
         for (len, more, why) in [
             (raw.len - 1, &b""[..], "expected one of 4999"),
             (raw.len + 1, b"", "expected one of 5001"),

@@ -81,7 +81,10 @@ impl Lacking {
 
     /// Gives up: room in which nothing is, others need.
     pub(super) fn give_back(self, pull: &Pull<'_>) -> Result<(), Error> {
-        let is_empty = |file: &LackingFile| file.blob != pull.found.artifact.image && !file.pieces.has_some();
+        // A pack none of whose chunks is lacking is needed where it is, if the image needs no chunk of it at all, too.
+        let is_empty = |file: &LackingFile| {
+            file.blob != pull.found.artifact.image && !file.pieces.has_all() && !file.pieces.has_some()
+        };
         for file in self.files.into_iter().filter(is_empty) {
             pull.filling.discard(file.unfinished)?;
         }

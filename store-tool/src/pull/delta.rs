@@ -17,7 +17,8 @@ use tesserafs_format::Digest;
 use tesserafs_image::{parallel, text, Error};
 
 use super::report::DeltaReport;
-use super::{whole, Pull};
+use super::whole::{self, Failed};
+use super::Pull;
 use crate::artifact::{Blob, Delta, Document};
 use crate::reference::Name;
 use crate::store::{Image, Slot, Unfinished};
@@ -96,13 +97,17 @@ pub(super) fn take(pull: &Pull<'_>, candidate: &Candidate) -> Result<Option<Delt
     let bundle = candidate.bundle;
     let taken = match pull.filling.file(&bundle.digest, bundle.len) {
         Err(error) => Err(error),
-        Ok(Slot::Complete(_)) => Err(Error::Refused("it is a file of another image".to_owned())),
+        Ok(Slot::Complete(_)) => {
+            pull.filling.leave(&bundle.digest)?;
+            Err(Error::Refused("it is a file of another image".to_owned()))
+        }
         Ok(Slot::Unfinished(file)) => {
-            let fetched = fetch(pull, bundle, &file);
+            let (applied, is_begun) = match fetch(pull, bundle, &file) {
+                Ok(()) => (apply_to(pull, &candidate.old, &file), false),
+                Err(Failed { error, is_begun }) => (Err(error), is_begun),
+            };
             // One that did not come to its end goes on where it stopped.
-            let is_kept = fetched.is_err() && proven(file.path()).is_ok_and(|bytes| bytes > 0);
-            let applied = fetched.and_then(|()| apply_to(pull, &candidate.old, &file));
-            if !is_kept {
+            if !is_begun {
                 pull.filling.discard(file)?;
             }
             applied
@@ -128,7 +133,7 @@ pub(super) fn take(pull: &Pull<'_>, candidate: &Candidate) -> Result<Option<Delt
 }
 
 /// Brings all bytes of a bundle.
-fn fetch(pull: &Pull<'_>, bundle: Blob, file: &Unfinished) -> Result<(), Error> {
+fn fetch(pull: &Pull<'_>, bundle: Blob, file: &Unfinished) -> Result<(), Failed> {
     let proven = |path: &Path| proven(path).map_err(|error| Error::Refused(chain(&error)));
     whole::fetch(&pull.fetcher, bundle, file, proven, &pull.request.options.cancel)
 }

@@ -14,9 +14,8 @@ use tesserafs_format::{Digest, SuperBlock};
 use tesserafs_image::hash::{sha256, Sha2};
 use tesserafs_image::{text, Error};
 
-use super::fetch::{Fetcher, Target};
-use super::ranges::Pieces;
-use super::whole::{self, pieces};
+use super::fetch::Fetcher;
+use super::whole::{self, Failed};
 use super::Pull;
 use crate::artifact::{compressed, Artifact, Blob};
 use crate::store::{Slot, Unfinished};
@@ -31,7 +30,7 @@ const SAME: usize = 2;
 pub(super) fn fetch(pull: &Pull<'_>, file: &Unfinished) -> Result<(), Error> {
     let (fetcher, artifact) = (&pull.fetcher, &pull.found.artifact);
     let is_right = match artifact.compressed {
-        Some(blob) => bad(artifact, file)?.is_empty() || decompressed(pull, blob, file)?,
+        Some(blob) => is_there(pull, file)? || decompressed(pull, blob, file)?,
         None => blocks_come(fetcher, artifact, file)?,
     };
     if is_right {
@@ -43,6 +42,16 @@ pub(super) fn fetch(pull: &Pull<'_>, file: &Unfinished) -> Result<(), Error> {
         artifact.image_blob().digest,
         artifact.image_id
     )))
+}
+
+/// Whether nothing has to come of a file that comes whole.
+fn is_there(pull: &Pull<'_>, file: &Unfinished) -> Result<bool, Error> {
+    let artifact = &pull.found.artifact;
+    if !bad(artifact, file)?.is_empty() {
+        return Ok(false);
+    }
+    // An image in packs has nothing but blocks. Of another one, a pull that asked for chunks may have left some to come.
+    Ok(!artifact.packs.is_empty() || file.hash(&pull.request.options.cancel)? == artifact.image.digest)
 }
 
 /// Asks for the blocks until they are right, or the registry has no others.
@@ -61,8 +70,7 @@ fn blocks_come(fetcher: &Fetcher<'_>, artifact: &Artifact, file: &Unfinished) ->
         if round > 0 {
             fetcher.repository().drop_mirrors();
         }
-        let pieces = Pieces::new(bad.iter().flat_map(|range| pieces(range.start, range.end)).collect());
-        fetcher.fetch(&[Target::new(artifact.image, file, &pieces)])?;
+        whole::ranges(fetcher, artifact.image, file, bad.iter().cloned())?;
         before = Some(bad);
     }
     Ok(false)
@@ -76,16 +84,26 @@ fn decompressed(pull: &Pull<'_>, blob: Blob, file: &Unfinished) -> Result<bool, 
     let packed = match pull.filling.file(&blob.digest, blob.len)? {
         // A pack of another image with the same bytes.
         Slot::Complete(path) => {
-            return decompress(&path).and_then(|()| Ok(bad(&pull.found.artifact, file)?.is_empty()))
+            let made = decompress(&path);
+            pull.filling.leave(&blob.digest)?;
+            made?;
+            return Ok(bad(&pull.found.artifact, file)?.is_empty());
         }
         Slot::Unfinished(packed) => packed,
     };
-    let fetched = whole::fetch(&pull.fetcher, blob, &packed, compressed::proven, cancel);
-    if fetched.is_err() && compressed::proven(packed.path()).is_ok_and(|bytes| bytes > 0) {
-        return fetched.map(|()| false);
+    let proven = |path: &Path| compressed::proven(path, file.len());
+    let (made, is_kept) = match whole::fetch(&pull.fetcher, blob, &packed, proven, cancel) {
+        Ok(()) => {
+            let made = decompress(packed.path());
+            // All of it came, and the next pull makes the file.
+            let is_cancelled = matches!(made, Err(Error::Cancelled));
+            (made, is_cancelled)
+        }
+        Err(Failed { error, is_begun }) => (Err(error), is_begun),
+    };
+    if !is_kept {
+        pull.filling.discard(packed)?;
     }
-    let made = fetched.and_then(|()| decompress(packed.path()));
-    pull.filling.discard(packed)?;
     made?;
     Ok(bad(&pull.found.artifact, file)?.is_empty())
 }

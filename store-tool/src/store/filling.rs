@@ -225,6 +225,11 @@ impl Filling<'_> {
         self.dir.remove(file.digest.to_string()).map(drop)
     }
 
+    /// Takes away the name here of a file that is complete, and not needed by the image.
+    pub fn leave(&self, digest: &Digest) -> Result<(), Error> {
+        self.dir.remove(digest.to_string()).map(drop)
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()

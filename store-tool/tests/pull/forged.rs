@@ -114,7 +114,7 @@ fn record(pack: &Blob) -> RawPack {
 }
 
 /// The program, with a bound of memory and time.
-fn bounded(place: &Place, tag: &str) -> Output {
+pub(super) fn bounded(place: &Place, tag: &str) -> Output {
     Command::new("sh")
         .args(["-c", &format!("ulimit -v {MEMORY}; ulimit -t {TIME}; exec \"$0\" pull \"$@\"")])
         .arg(TESSERAFS)

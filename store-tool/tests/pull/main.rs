@@ -13,6 +13,7 @@ mod bundle;
 mod compressed;
 mod faults;
 mod forged;
+mod frames;
 mod hostile;
 mod images;
 mod interrupt;
