@@ -123,6 +123,16 @@ impl Pull<'_> {
     fn files(&self) -> Result<Report, Error> {
         let artifact = &self.found.artifact;
         let mut report = Report::default();
+        for blob in [artifact.image].iter().chain(&artifact.compressed) {
+            if self.filling.has_pack(&blob.digest)? {
+                let (shown, id) =
+                    (text::escape(self.request.reference.to_string().as_bytes()), artifact.image_id);
+                return Err(Error::Refused(format!(
+                    "{shown}: found a pack of the image {id}, sha256:{}, in the place of its image file",
+                    blob.digest
+                )));
+            }
+        }
         let mut bundle = match self.request.deltas && self.is_new()? {
             true => delta::best(self)?,
             false => None,

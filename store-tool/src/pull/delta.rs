@@ -95,13 +95,15 @@ fn bundle(pull: &Pull<'_>, old: &Image) -> Result<Option<Blob>, Error> {
 /// Fetches a bundle, and applies it. `None` where that cannot be done, and the chunks have to be fetched.
 pub(super) fn take(pull: &Pull<'_>, candidate: &Candidate) -> Result<Option<DeltaReport>, Error> {
     let bundle = candidate.bundle;
-    let taken = match pull.filling.file(&bundle.digest, bundle.len) {
+    let is_pack = pull.filling.has_pack(&bundle.digest)?;
+    let taken = match (!is_pack).then(|| pull.filling.file(&bundle.digest, bundle.len)).transpose() {
         Err(error) => Err(error),
-        Ok(Slot::Complete(_)) => {
+        Ok(None) => Err(Error::Refused("it is a pack of the image".to_owned())),
+        Ok(Some(Slot::Complete(_))) => {
             pull.filling.leave(&bundle.digest)?;
             Err(Error::Refused("it is a file of another image".to_owned()))
         }
-        Ok(Slot::Unfinished(file)) => {
+        Ok(Some(Slot::Unfinished(file))) => {
             let (applied, is_begun) = match fetch(pull, bundle, &file) {
                 Ok(()) => (apply_to(pull, &candidate.old, &file), false),
                 Err(Failed { error, is_begun }) => (Err(error), is_begun),

@@ -18,10 +18,11 @@ use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tesserafs_format::Digest;
 use tesserafs_image::hash::Hasher;
-use tesserafs_image::{Cancel, Error};
+use tesserafs_image::{Cancel, Error, Source};
 
 use super::dir::{failed, identity, Dir};
-use super::gc::digest_of;
+use super::gc::{digest_of, digests};
+use super::images::check_image;
 use super::lock::{wait_for, Using};
 use super::Store;
 
@@ -228,6 +229,30 @@ impl Filling<'_> {
     /// Takes away the name here of a file that is complete, and not needed by the image.
     pub fn leave(&self, digest: &Digest) -> Result<(), Error> {
         self.dir.remove(digest.to_string()).map(drop)
+    }
+
+    /// Whether the file with that digest here is a pack of an image of the store, the one with this ID: whoever has mounted it reads the
+    /// file. Some other manifest with the same ID can name the same blob as anything.
+    pub fn has_pack(&self, digest: &Digest) -> Result<bool, Error> {
+        let store = self.store;
+        let name = digest.to_string();
+        if self.dir.stat(&name)?.is_none() {
+            return Ok(false);
+        }
+        let id = self.dir.path().file_name().and_then(digest_of);
+        for (document, _) in digests(&store.images)? {
+            // Most are configurations, from anybody.
+            let Ok(artifact) = store.artifact(&document) else { continue };
+            let is_named = artifact.packs.iter().any(|pack| pack.digest == *digest);
+            if !is_named || Some(artifact.image_id) != id {
+                continue;
+            }
+            let Ok(Some(image)) = store.blob_of(&artifact.image.digest, artifact.image.len) else { continue };
+            if Source::open(&image.path).and_then(|source| check_image(&artifact, &source)).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The directory.

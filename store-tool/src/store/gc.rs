@@ -198,7 +198,7 @@ fn named(what: What, above: [&str; 2], dir: &Dir, (digest, stat): &(Digest, Stat
 }
 
 /// The files in a directory whose names are digests.
-fn digests(dir: &Dir) -> Result<Vec<(Digest, Stat)>, Error> {
+pub(super) fn digests(dir: &Dir) -> Result<Vec<(Digest, Stat)>, Error> {
     let files = stats(dir)?.into_iter().filter(|(_, stat)| is_file(stat));
     Ok(files.filter_map(|(name, stat)| Some((digest_of(&name)?, stat))).collect())
 }

@@ -20,6 +20,7 @@ mod interrupt;
 mod memory;
 
 mod mounts;
+mod packs_named;
 mod program;
 mod ranges;
 mod resume;
