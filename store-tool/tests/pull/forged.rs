@@ -109,7 +109,7 @@ fn artifact(image: &[u8], packs: Vec<Blob>) -> Artifact {
 }
 
 /// The record of a pack beside the image.
-fn record(pack: &Blob) -> RawPack {
+pub(super) fn record(pack: &Blob) -> RawPack {
     RawPack { digest: pack.digest.0, bytes: pack.len.into(), kind: 1.into(), ..RawPack::default() }
 }
 

@@ -7,8 +7,11 @@ use std::fs;
 
 use tesserafs_store::artifact::{Artifact, Blob, Delta};
 
+use super::common::pattern;
+use super::forged::{record, Forged};
+use super::registry::Wrong;
 use super::support::store::problems;
-use super::{Made, Place, MANIFEST, REPOSITORY};
+use super::{name_of, Made, Place, MANIFEST, REPOSITORY};
 
 /// An image of the store that needs a part of a pack, and the pack.
 fn prepared() -> (Place, Made) {
@@ -82,4 +85,32 @@ fn no_pack_of_an_image_is_begun_anew_as_a_bundle() {
     place.try_pull("lie").expect_err("no such image");
     assert!(place.registry.targets().iter().any(|target| target.contains(&Delta::tag(&from, &to))));
     is_whole(&place, &less, &before, "a bundle");
+}
+
+/// The pack table names a pack of which the image has no chunk: the file has to be there all the same.
+#[test]
+fn a_pack_without_chunks_stays_when_another_one_does_not_come() {
+    let place = Place::new();
+    let mut forged = Forged::new(&[&pattern(5000, 1)]);
+    let unused = pattern(5000, 2);
+    forged.draft.packs.push(record(&Blob::of(&unused)));
+    forged.packs.push(unused);
+    let artifact = forged.publish(&place, "v1");
+    place.pull("v1");
+    assert_eq!(problems(&place.store()), []);
+    let store = place.path().join("store");
+    let filling = store.join("filling").join(artifact.image_id.to_string());
+    let [used, unused] = [0, 1].map(|pack| artifact.packs[pack].digest.to_string());
+    assert!(filling.join(&unused).exists());
+    // The disk loses the other one.
+    for dir in [&filling, &store.join("blobs/sha256")] {
+        fs::remove_file(dir.join(&used)).expect("a pack");
+    }
+    let name = name_of(&artifact.packs[0].digest);
+    place.registry.wrong("GET", &name, 100, Wrong::Status(404, Vec::new(), String::new()));
+    place.try_pull("v1").expect_err("no pack");
+    assert!(filling.join(&unused).exists());
+    place.registry.right();
+    place.pull("v1");
+    assert_eq!(problems(&place.store()), []);
 }
