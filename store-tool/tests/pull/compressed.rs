@@ -12,7 +12,7 @@ use super::support::store::{blob, tree};
 use super::{bytes, name_of, Made, Place, REPOSITORY};
 
 /// An image whose file is some megabytes, which compress badly.
-fn with_many_names(place: &Place) -> Made {
+pub(super) fn with_many_names(place: &Place) -> Made {
     let name = |seed: u64| noise(seed, 60).iter().map(|byte| format!("{byte:03}")).collect::<String>();
     let names: Vec<_> = (0..9000).map(|seed| format!("{}/{}", seed % 90, name(seed))).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();

@@ -7,15 +7,19 @@ use std::fs;
 use std::process::Command;
 use std::thread;
 
+use mkfs_tesserafs::progress::Silent;
 use tesserafs_store::artifact::{Artifact, Blob};
+use tesserafs_store::store::Store;
 use zstd_safe::CCtx;
 
+use super::compressed::with_many_names;
 use super::forged::bounded;
+use super::hostile::Disk;
 use super::images::two;
 use super::registry::Wrong;
 use super::support::store::{blob, problems, tree};
 use super::support::{error, text, without_fallocate, TESSERAFS};
-use super::{bytes, digest_of, exported, name_of, Made, Place, REPOSITORY};
+use super::{bytes, check, digest_of, exported, name_of, pull, Made, Place, REPOSITORY};
 
 /// Bytes of the image in a frame.
 const PART: usize = 1 << 20;
@@ -305,4 +309,81 @@ fn a_manifest_with_a_huge_blob_takes_no_memory_for_its_length() {
         eprintln!("{said}");
     }
     assert_eq!(left, [""; 0]);
+}
+
+/// Cuts a pull off behind the first frame.
+fn begun(place: &Place, frames: &[u8], tag: &str) {
+    let name = digest_of(frames);
+    place.registry.wrong("GET", &name, 1, Wrong::Cut(frames.len() * 3 / 4));
+    place.registry.wrong("GET", &name, 100, Wrong::Status(404, Vec::new(), String::new()));
+    place.try_pull(tag).expect_err("not all came");
+    place.registry.right();
+}
+
+#[test]
+fn bytes_that_are_there_and_wrong_come_again() {
+    let place = Place::new();
+    let mut image = with_many_names(&place);
+    let good = place.compress(&mut image);
+    place.publish(&image, "v1");
+    let name = digest_of(&good);
+    let kept = place.path().join("store/filling").join(image.artifact.image_id.to_string()).join(&name[7..]);
+    let file = fs::read(&image.path).expect("an image");
+    let first = zstd_safe::find_frame_compressed_size(&good).expect("a frame");
+    let second = first + zstd_safe::find_frame_compressed_size(&good[first..]).expect("a frame");
+    let swapped = [&good[first..second], &good[..first], &good[second..]].concat();
+    let repeated = good[..first].repeat(good.len() / first + 1)[..good.len()].to_vec();
+    for (what, bytes) in [
+        ("zeros", vec![0; good.len()]),
+        ("all frames, in another order", swapped),
+        ("the first frame only", repeated),
+    ] {
+        begun(&place, &good, "v1");
+        assert_eq!(fs::metadata(&kept).expect("what came").len(), good.len() as u64, "{what}");
+        fs::write(&kept, bytes).expect("a file");
+        place.pull("v1");
+        place.check("v1", &image);
+        assert_eq!(tree(&place.store().path().join("filling")), [""; 0], "{what}");
+        fs::remove_dir_all(place.path().join("store")).expect("a store");
+    }
+
+    // The manifest names other frames meanwhile, and then the file itself.
+    let frames: Vec<u8> = file.chunks(PART).flat_map(wide).collect();
+    place.registry.add_blob(REPOSITORY, &file);
+    for compressed in [Some(Blob::of(&frames)), None] {
+        begun(&place, &good, "v1");
+        assert!(kept.exists());
+        place.registry.add_blob(REPOSITORY, &frames);
+        place.manifest(&Artifact { compressed, ..image.artifact.clone() }, "v1");
+        place.pull("v1");
+        place.check("v1", &image);
+        assert_eq!(tree(&place.store().path().join("filling")), [""; 0]);
+        fs::remove_dir_all(place.path().join("store")).expect("a store");
+        place.manifest(&image.artifact, "v1");
+    }
+}
+
+#[test]
+fn a_disk_with_room_for_the_file_alone_is_as_free_as_before() {
+    let place = Place::new();
+    let mut image = with_many_names(&place);
+    let frames = place.compress(&mut image);
+    place.publish(&image, "v1");
+    let room = (image.artifact.image.len + frames.len() as u64 / 2) >> 10;
+    let Some(disk) = Disk::new(&place, &format!("{room}k")) else { return };
+    let mut request = place.request("v1");
+    request.store = disk.0.join("store");
+    for _ in 0..2 {
+        let said = pull(&request, &Silent).expect_err("no room");
+        assert!(said.contains("No space left") && said.contains(&digest_of(&frames)[7..]), "{said}");
+        assert_eq!(tree(&request.store.join("filling")), [""; 0]);
+    }
+    // Where room is not taken beforehand, the disk is full when the file is made.
+    let said = without_fallocate(|| pull(&request, &Silent)).expect_err("no room");
+    assert!(said.contains("No space left"), "{said}");
+    disk.remount("size=40m");
+    pull(&request, &Silent).expect("room");
+    let store = Store::open(&request.store).expect("a store").expect("a store");
+    check(&store, &place.name("v1"), &image);
+    assert_eq!(tree(&request.store.join("filling")), [""; 0]);
 }

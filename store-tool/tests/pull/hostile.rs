@@ -126,11 +126,11 @@ fn an_image_file_with_any_byte_wrong_is_refused() {
 }
 
 /// A filesystem of its own.
-struct Disk(PathBuf);
+pub(super) struct Disk(pub(super) PathBuf);
 
 impl Disk {
     /// `None` where this machine mounts none.
-    fn new(place: &Place, size: &str) -> Option<Self> {
+    pub(super) fn new(place: &Place, size: &str) -> Option<Self> {
         let dir = place.path().join("disk");
         fs::create_dir(&dir).expect("a folder");
         let size = format!("size={size}");
@@ -142,7 +142,7 @@ impl Disk {
         Some(Self(dir))
     }
 
-    fn remount(&self, how: &str) {
+    pub(super) fn remount(&self, how: &str) {
         let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.0).status();
         assert!(done.expect("mount").success());
     }
