@@ -25,7 +25,7 @@ const FILES: [&str; 4] = ["a", "b", "c", "d"];
 const NEEDED: usize = 2;
 
 /// Mounts are made one after the other: `gc` looks at all of this machine.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(super) static ALONE: Mutex<()> = Mutex::new(());
 
 /// The program in the folder of a place, with its store.
 fn tesserafs(place: &Place, arguments: &[&str]) -> Output {
@@ -46,10 +46,10 @@ fn done(place: &Place, arguments: &[&str]) -> String {
 }
 
 /// A mount, which ends with the test.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(place: &Place, image: &str, options: &[&str]) -> Self {
+    pub(super) fn new(place: &Place, image: &str, options: &[&str]) -> Self {
         let mount = Self::try_new(place, image, options);
         mount.unwrap_or_else(|said| panic!("{image}: {said}"))
     }
@@ -64,7 +64,7 @@ impl Mounted {
         }
     }
 
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.0.join(name))
     }
 
