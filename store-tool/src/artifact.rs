@@ -120,6 +120,11 @@ impl Artifact {
         self.compressed.unwrap_or(self.image)
     }
 
+    /// All blobs that the manifest names, but for the configuration, and the image file where it comes compressed.
+    pub fn blobs(&self) -> impl Iterator<Item = Blob> + '_ {
+        self.files().chain(self.compressed)
+    }
+
     /// All files in the order of the manifest; their digests are the diff IDs of the configuration.
     pub fn files(&self) -> impl Iterator<Item = Blob> + '_ {
         self.packs.iter().copied().chain([self.image])

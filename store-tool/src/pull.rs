@@ -123,16 +123,7 @@ impl Pull<'_> {
     fn files(&self) -> Result<Report, Error> {
         let artifact = &self.found.artifact;
         let mut report = Report::default();
-        for blob in [artifact.image].iter().chain(&artifact.compressed) {
-            if self.filling.has_pack(&blob.digest)? {
-                let (shown, id) =
-                    (text::escape(self.request.reference.to_string().as_bytes()), artifact.image_id);
-                return Err(Error::Refused(format!(
-                    "{shown}: found a pack of the image {id}, sha256:{}, in the place of its image file",
-                    blob.digest
-                )));
-            }
-        }
+        self.check_packs()?;
         let mut bundle = match self.request.deltas && self.is_new()? {
             true => delta::best(self)?,
             false => None,
@@ -183,6 +174,20 @@ impl Pull<'_> {
         report.fetched_bytes = self.fetcher.fetched();
         report.requests = self.fetcher.requests();
         Ok(report)
+    }
+
+    /// Refuses a manifest that names a pack of this image, which the store has, as its image file: it would be overwritten.
+    fn check_packs(&self) -> Result<(), Error> {
+        let artifact = &self.found.artifact;
+        for blob in [artifact.image].into_iter().chain(artifact.compressed) {
+            if self.filling.has_pack(&blob.digest)? {
+                let (shown, id, digest) = (self.fetcher.shown(), artifact.image_id, blob.digest);
+                return Err(Error::Refused(format!(
+                    "{shown}: found a pack of the image {id}, sha256:{digest}, in the place of its image file"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Brings the image file, and the configuration at the same time. The number is that of bytes that came for the image file.

@@ -21,7 +21,8 @@ const LEVEL: i32 = 19;
 
 /// Compresses the first `len` bytes of an image into an empty file, the same ones always; its blob, and that of the bytes.
 pub fn compress(image: &Source, len: u64, to: &mut File, cancel: &Cancel) -> Result<(Blob, Blob), Error> {
-    let failed = |code| failed(image.path(), "cannot compress", code);
+    let failed =
+        |code| refuse(image.path(), &format!("cannot compress it: {}", zstd_safe::get_error_name(code)));
     let mut zstd = CCtx::try_create().ok_or_else(|| no_memory(image.path()))?;
     for parameter in [CParameter::CompressionLevel(LEVEL), CParameter::ChecksumFlag(true)] {
         zstd.set_parameter(parameter).map_err(failed)?;
@@ -140,10 +141,6 @@ impl<'p> Frames<'p> {
 
 fn no_memory(path: &Path) -> Error {
     refuse(path, "no memory for zstd")
-}
-
-fn failed(path: &Path, what: &str, code: usize) -> Error {
-    refuse(path, &format!("{what} it: {}", zstd_safe::get_error_name(code)))
 }
 
 fn refuse(path: &Path, why: &str) -> Error {

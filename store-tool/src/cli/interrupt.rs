@@ -69,7 +69,7 @@ fn register(cancel: &Cancel, caught: &Arc<AtomicUsize>, state: &'static str) -> 
     Ok(())
 }
 
-/// The signals that whoever started the process has it ignore, as `nohup` does: one bit for each. None where that cannot be told.
+/// The signals that this process ignores from its start, as `nohup` makes it: one bit for each. None where that cannot be told.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

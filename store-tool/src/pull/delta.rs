@@ -79,12 +79,7 @@ fn bundle(pull: &Pull<'_>, old: &Image) -> Result<Option<Blob>, Error> {
         Ok(Document::Delta(delta))
             if delta.from == from
                 && delta.to == to
-                && pull
-                    .found
-                    .artifact
-                    .files()
-                    .chain(pull.found.artifact.compressed)
-                    .all(|blob| blob.digest != delta.bundle.digest) =>
+                && pull.found.artifact.blobs().all(|blob| blob.digest != delta.bundle.digest) =>
         {
             Ok(Some(delta.bundle))
         }

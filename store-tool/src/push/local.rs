@@ -71,7 +71,7 @@ impl<'a> Local<'a> {
         Ok(())
     }
 
-    /// What its manifest says, but for the configuration, and the blob of the image file: metadata is compressed, chunks are it already.
+    /// The manifest but for the configuration, and the blob of the image file: one that is metadata alone is compressed, as chunks are already.
     pub(super) fn artifact(&self, cancel: &Cancel) -> Result<(Artifact, Content), Error> {
         let packs = self.packs.iter().filter(|pack| pack.kind == PackKind::File);
         let packs: Vec<_> = packs.map(|pack| Blob { digest: pack.digest, len: pack.bytes }).collect();

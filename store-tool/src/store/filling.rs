@@ -231,8 +231,8 @@ impl Filling<'_> {
         self.dir.remove(digest.to_string()).map(drop)
     }
 
-    /// Whether the file with that digest here is a pack of an image of the store, the one with this ID: whoever has mounted it reads the
-    /// file. Some other manifest with the same ID can name the same blob as anything.
+    /// Whether the file with that digest here is a pack of an image of the store, the one with this ID: a mount of that
+    /// image reads the file, and a registry can name it as anything in another manifest with the same ID.
     pub fn has_pack(&self, digest: &Digest) -> Result<bool, Error> {
         let store = self.store;
         let name = digest.to_string();
@@ -276,8 +276,7 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
             Err(Errno::INTR) => (),
-            // A filesystem that cannot is full later, but a length for which it has no room now is refused: that of a file of 2^60 bytes, which
-            // a manifest can name and nobody has.
+            // A filesystem that cannot take room may be full later. A length for which it has no room now is refused: a manifest can name 2^60.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 let room = rustix::fs::fstatvfs(file)?;
                 let is_told = room.f_blocks > 0;

@@ -232,7 +232,7 @@ fn programs_agree_about_an_image_in_either_form() {
         assert!(mount.read("b").expect("a file") == noise(2, 100_000));
     }
 
-    // What came is sent as it was.
+    // The image is sent again as it came.
     let stored =
         place.store().image(&super::reference(&place.name("frames"))).expect("a store").expect("a name");
     let output = Command::new(TESSERAFS)

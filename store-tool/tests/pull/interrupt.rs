@@ -109,25 +109,25 @@ fn a_pull_that_waits_for_a_server_ends_and_the_next_one_goes_on() {
     }
 }
 
-#[test]
-fn a_server_that_is_silent_does_not_hold_up_an_interrupt() {
-    const SENT: usize = 3_000_000;
+/// A pull that got so many bytes, and the first signal while its server is silent. It would wait for 30 s, five times.
+fn interrupted(sent: usize) -> (Place, Made, Child) {
     let place = Place::new();
     let image = image(&place);
-    // The program would wait for it for 30 s, five times.
-    let child = begun(&place, &image, SENT, Wrong::Silent(Duration::from_secs(600)));
+    let child = begun(&place, &image, sent, Wrong::Silent(Duration::from_secs(600)));
     kill(&child, Signal::INT);
+    (place, image, child)
+}
+
+#[test]
+fn a_server_that_is_silent_does_not_hold_up_an_interrupt() {
+    let (place, image, child) = interrupted(3_000_000);
     ended_by(&child.wait_with_output().expect("tesserafs"), Signal::INT, "SIGINT");
-    goes_on(&place, &image, SENT);
+    goes_on(&place, &image, 3_000_000);
 }
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    const SENT: usize = 3_000_000;
-    let place = Place::new();
-    let image = image(&place);
-    let child = begun(&place, &image, SENT, Wrong::Silent(Duration::from_secs(600)));
-    kill(&child, Signal::INT);
+    let (place, image, child) = interrupted(3_000_000);
     // The second one has to find the first one heard.
     let status = format!("/proc/{}/status", child.id());
     let is_heard = || fs::read_to_string(&status).expect("a process").contains("ShdPnd:\t0000000000000000\n");
@@ -139,7 +139,7 @@ fn a_second_signal_ends_at_once() {
     let ends = [Signal::INT, Signal::TERM].map(|signal| Some(signal.as_raw()));
     assert!(ends.contains(&output.status.signal()), "{:?}", output.status);
     assert_eq!(error(&output), "");
-    goes_on(&place, &image, SENT);
+    goes_on(&place, &image, 3_000_000);
 }
 
 #[test]
