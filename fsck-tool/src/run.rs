@@ -11,6 +11,7 @@ use tesserafs_image::extract::{self, Extraction};
 use tesserafs_image::finding::Findings;
 use tesserafs_image::lookup::{self, Found, Last};
 use tesserafs_image::losses::Losses;
+use tesserafs_image::signals::not_ignored;
 use tesserafs_image::walk::Tree;
 use tesserafs_image::{tar, text, Cancel, Context, Error, Scope, Source};
 
@@ -137,7 +138,7 @@ fn catch_signals() -> Result<Cancel, Error> {
     let no_signals = |source| Error::Io { what: "cannot catch signals".to_owned(), source };
     // Caught, so that a file larger than the process may write is an error and not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(no_signals)?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in not_ignored([SIGINT, SIGTERM, SIGHUP]) {
         // The second one ends the program where the first is not heard.
         let flag = cancel.flag();
         signal_hook::flag::register_conditional_shutdown(

@@ -317,16 +317,20 @@ fn who_is_not_root_gets_all_but_owners() {
     assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (65534, 0o755));
 }
 
-#[test]
-fn an_interrupt_ends_the_check_with_its_own_code() {
-    // The digest of 8 GiB of zeros takes longer than this test.
+/// An image whose check takes longer than a test: it has the digest of 8 GiB of zeros.
+fn slow() -> Bench {
     let mut draft = Draft::empty();
     draft.directory(1, 1, 2, 0);
     draft.dirent(b"zeros", 2, 1);
     let content = draft.content_of_digest(&[Piece::Hole(1 << 33)], [0; 32]);
     draft.regular(content, 1 << 33, 1, 0);
     draft.seal();
-    let bench = Bench::new(&draft.image());
+    Bench::new(&draft.image())
+}
+
+#[test]
+fn an_interrupt_ends_the_check_with_its_own_code() {
+    let bench = slow();
     let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-tesserafs"));
     let child = command.arg(&bench.image).stderr(Stdio::piped()).spawn().expect("fsck runs");
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -335,4 +339,22 @@ fn an_interrupt_ends_the_check_with_its_own_code() {
     let output = child.wait_with_output().expect("fsck ends");
     assert_eq!(output.status.code(), Some(32), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("interrupted"));
+}
+
+#[test]
+fn a_signal_that_is_ignored_ends_nothing() {
+    let bench = slow();
+    // As nohup starts it.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$1\"", env!("CARGO_BIN_EXE_fsck-tesserafs")])
+        .arg(&bench.image);
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("fsck runs");
+    let pid = rustix::process::Pid::from_child(&child);
+    for signal in [rustix::process::Signal::HUP, rustix::process::Signal::TERM] {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(child.try_wait().expect("fsck").is_none(), "it ended before {signal:?}");
+        rustix::process::kill_process(pid, signal).expect("sent");
+    }
+    assert_eq!(child.wait().expect("fsck ends").code(), Some(32));
 }

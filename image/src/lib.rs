@@ -15,7 +15,7 @@
 //! - [`sbom`]: the packages that are in a tree, and whether its files are theirs;
 //! - [`extract`]: the tree, restored in a directory; [`tar`]: as an archive; [`losses`]: what of it could not be restored;
 //! - [`finding`] names broken rules, [`error`] what ends the work; [`text`] is how names are printed, [`profile`] how a profile is
-//!   reported; [`hash`], [`parallel`] and [`progress`] serve all of them, and [`Context`] is what they are handed.
+//!   reported; [`hash`], [`parallel`], [`progress`] and [`signals`] serve all of them, and [`Context`] is what they are handed.
 //!
 //! # Units
 //!
@@ -109,6 +109,7 @@ pub mod progress;
 pub mod sbom;
 pub mod scope;
 pub mod serve;
+pub mod signals;
 pub mod signature;
 pub mod source;
 pub mod superblock;

@@ -19,6 +19,7 @@ use rustix::fs::{linkat, open, AtFlags, Mode, OFlags, CWD};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tempfile::{NamedTempFile, TempPath};
+use tesserafs_image::signals::not_ignored;
 
 use crate::error::{Error, Result};
 
@@ -228,11 +229,11 @@ fn directory(file: &Path) -> &Path {
     }
 }
 
-/// From here on SIGINT, SIGTERM and SIGHUP remove the unfinished image, before they end the process as ever.
+/// From here on SIGINT, SIGTERM and SIGHUP, unless they are ignored, remove the unfinished image, before they end the process as ever.
 pub fn remove_on_signal() -> io::Result<()> {
     // Caught, so that a file larger than the process may write is an error and not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new(not_ignored([SIGINT, SIGTERM, SIGHUP]))?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             let abandoned = abandon();

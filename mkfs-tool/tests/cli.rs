@@ -309,6 +309,29 @@ fn a_signal_leaves_no_image() {
 }
 
 #[test]
+fn a_signal_that_is_ignored_ends_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/f", noise(1, 4 << 20));
+    let tar = Command::new("tar").args(["-cf", "-", "."]).current_dir(sandbox.path("src")).output().unwrap();
+    // As nohup starts it.
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" --tar - image", env!("CARGO_BIN_EXE_mkfs-tesserafs")])
+        .current_dir(sandbox.path("."))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than a pipe holds: some of it was read, after the program has said which signals it heeds.
+    let (first, rest) = tar.stdout.split_at(2 << 20);
+    stdin.write_all(first).unwrap();
+    Command::new("kill").args(["-s", "HUP", &child.id().to_string()]).status().unwrap();
+    stdin.write_all(rest).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(sandbox.names(), ["image", "src"]);
+}
+
+#[test]
 fn deep_trees_and_odd_names_are_fine() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("src")).unwrap();

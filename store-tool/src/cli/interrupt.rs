@@ -2,17 +2,18 @@
 
 //! Signals that end a pull or a push: the first one is heard where the work can stop, the second one ends the process at once.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-use std::{fs, io};
 
 use mkfs_tesserafs::output;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
+use tesserafs_image::signals::not_ignored;
 use tesserafs_image::{Cancel, Error};
 
 use crate::{chain, say};
@@ -51,9 +52,8 @@ impl Interrupt {
 fn register(cancel: &Cancel, caught: &Arc<AtomicUsize>, state: &'static str) -> io::Result<()> {
     // Caught, so that a file larger than the process may write is an error and not the end.
     flag::register(SIGXFSZ, Arc::default())?;
-    let ignored = ignored();
-    let all = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-    let mut signals = Signals::new(all.clone())?;
+    let all = not_ignored([SIGINT, SIGTERM, SIGHUP]);
+    let mut signals = Signals::new(&all)?;
     for signal in all {
         // In this order: the first signal finds the flag as it was, and sets it when its number can be told.
         flag::register_conditional_default(signal, cancel.flag().clone())?;
@@ -67,13 +67,6 @@ fn register(cancel: &Cancel, caught: &Arc<AtomicUsize>, state: &'static str) -> 
         }
     })?;
     Ok(())
-}
-
-/// The signals that this process ignores from its start, as `nohup` makes it: one bit for each. None where that cannot be told.
-fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Says why the process ends, once, and ends it as the signal would have.
