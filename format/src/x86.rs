@@ -20,21 +20,35 @@ const INSTRUCTION: usize = 5;
 /// Bits of a near target; the others repeat the highest of them.
 const TARGET_BITS: u32 = 25;
 
-/// Whether a builder filters a chunk of these raw bytes: where every 128th byte begins a near call there is code.
-pub fn is_worthwhile(raw: &[u8]) -> bool {
-    let mut calls: usize = 0;
-    let mut next = 0;
-    while let Some(at) = find(raw, next) {
-        next = at.saturating_add(INSTRUCTION);
-        let operand = raw.get(at.saturating_add(OPCODE)..).and_then(|rest| rest.first_chunk());
-        calls = calls.saturating_add(operand.is_some_and(is_near).into());
-    }
-    calls.saturating_mul(128) >= raw.len()
+/// Whether raw bytes have so many opcodes that a builder may filter them: a count of bytes, which is cheap, before [`encode`],
+/// which is not.
+pub fn may_be_worthwhile(raw: &[u8]) -> bool {
+    // So few that their number fits in a byte: then a processor counts 16 of them or more at once.
+    let parts = raw.chunks(u8::MAX.into());
+    let opcodes = parts.map(|part| {
+        let count = part.iter().fold(0u8, |count, byte| count.wrapping_add((byte & 0xfe == 0xe8).into()));
+        usize::from(count)
+    });
+    is_worthwhile(opcodes.fold(0, usize::saturating_add), raw.len())
 }
 
-/// Makes the targets of raw bytes absolute.
-pub fn encode(raw: &mut [u8]) {
-    convert(raw, u32::wrapping_add);
+/// Whether a builder filters a chunk of `raw_len` bytes, of which [`encode`] returned `calls`: where every 128th byte begins a near
+/// call there is code.
+pub fn is_worthwhile(calls: usize, raw_len: usize) -> bool {
+    calls.saturating_mul(128) >= raw_len
+}
+
+/// Makes the targets of raw bytes absolute; the number of near calls whose operand was not 0.
+///
+/// An operand of 0 is one that a linker has still to fill in. They are the same in all calls of an object file, until this makes
+/// them different.
+pub fn encode(raw: &mut [u8]) -> usize {
+    let mut calls: usize = 0;
+    convert(raw, |operand, next| {
+        calls = calls.saturating_add((operand != 0).into());
+        operand.wrapping_add(next)
+    });
+    calls
 }
 
 /// The inverse of [`encode`].
@@ -45,7 +59,7 @@ pub fn decode(filtered: &mut [u8]) {
 }
 
 /// Neither are opcodes ever changed, nor are operands taken for opcodes, so that both directions find the same places.
-fn convert(bytes: &mut [u8], turn: impl Fn(u32, u32) -> u32) {
+fn convert(bytes: &mut [u8], mut turn: impl FnMut(u32, u32) -> u32) {
     let mut next = 0;
     while let Some(at) = find(bytes, next) {
         next = at.saturating_add(INSTRUCTION);

@@ -45,18 +45,23 @@ impl Compressor {
 
     /// The codec of a chunk, and its stored bytes; those of a plain one are `raw`.
     pub fn compress<'a>(&'a mut self, raw: &'a [u8]) -> Result<(Codec, &'a [u8])> {
-        let (codec, from) = if x86::is_worthwhile(raw) {
-            self.filtered.clear();
-            self.filtered.extend_from_slice(raw);
-            x86::encode(&mut self.filtered);
-            (Codec::ZstdX86, self.filtered.as_slice())
-        } else {
-            (Codec::Zstd, raw)
-        };
+        let (codec, from) =
+            if self.filter(raw) { (Codec::ZstdX86, self.filtered.as_slice()) } else { (Codec::Zstd, raw) };
         self.frame.clear();
         self.frame.reserve(zstd_safe::compress_bound(from.len()));
         self.zstd.compress2(&mut self.frame, from).map_err(failed)?;
         Ok(if self.frame.len() < raw.len() { (codec, &self.frame) } else { (Codec::Plain, raw) })
+    }
+
+    /// Filters a chunk, if that is worthwhile.
+    fn filter(&mut self, raw: &[u8]) -> bool {
+        if !x86::may_be_worthwhile(raw) {
+            return false;
+        }
+        self.filtered.clear();
+        self.filtered.extend_from_slice(raw);
+        let calls = x86::encode(&mut self.filtered);
+        x86::is_worthwhile(calls, raw.len())
     }
 }
 
@@ -77,6 +82,9 @@ mod tests {
         // A call every 16 bytes, to places nearby: more than one in 128 bytes.
         let code = [0xe8, 0x10, 0x20, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].repeat(500);
         assert_eq!(compressor.compress(&code).unwrap().0, Codec::ZstdX86);
+        // Calls that a linker has still to give their targets.
+        let object = [0xe8, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].repeat(500);
+        assert_eq!(compressor.compress(&object).unwrap().0, Codec::Zstd);
         let few = [1, 2, 3];
         assert_eq!(compressor.compress(&few).unwrap(), (Codec::Plain, few.as_slice()));
     }
