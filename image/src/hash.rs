@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! SHA-256, and the digest of a content while its bytes come by (`FORMAT.md` 4.7).
+//! SHA-256, also of several things at once, and the digest of a content while its bytes come by (`FORMAT.md` 4.7).
+
+mod lanes;
 
 use sha2::Digest as _;
 use tesserafs_format::limits::{BLOCK_SIZE, PLAIN_DIGEST_MAX};
 use tesserafs_format::{Digest, Sha256};
+
+pub use self::lanes::sha256_each;
 
 /// SHA-256 by the `sha2` crate.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +17,10 @@ pub struct Sha2;
 impl Sha256 for Sha2 {
     fn sha256(bytes: &[u8]) -> Digest {
         Digest(sha2::Sha256::digest(bytes).into())
+    }
+
+    fn sha256_2x(bytes: [&[u8]; 2]) -> [Digest; 2] {
+        lanes::sha256_pair(bytes)
     }
 }
 

@@ -5,7 +5,7 @@
 //! Three parties share the work:
 //!
 //! - the *walk*, one thread, names the files in the order of the format;
-//! - *workers* read files in that order, hash and cut them, and compress chunks whose raw bytes nobody has met yet;
+//! - *workers* read files in that order, hash and cut them, hash the chunks, and compress those whose raw bytes nobody has met yet;
 //! - the *sequencer*, the caller's thread, takes what the workers found, file after file in that order: it knows which
 //!   contents and chunks are new, fills groups, numbers chunks and writes them.
 //!
@@ -18,16 +18,16 @@
 //!
 //! The files that workers are ahead of the sequencer by are limited, too: each takes some hundred bytes beside its own.
 //!
-//! The parties have a file each: `worker` (with `compress`), `sequencer`; what they share is in `shared`, and the contents that
+//! The parties have a file each: `worker` (with `read` and `compress`), `sequencer`; what they share is in `shared`, and the contents that
 //! it knows in `contents`, what passes between them in `chunk`, the budget in `permit`, and how they wake each other in `bell`.
 
 mod bell;
 mod chunk;
 mod compress;
 mod contents;
-mod digest;
 mod map;
 mod permit;
+mod read;
 mod sequencer;
 mod shared;
 mod worker;
@@ -38,9 +38,9 @@ use std::sync::{Arc, Mutex};
 use std::{io, thread};
 
 use tesserafs_format::Profile;
+pub use tesserafs_image::hash::{sha256, Sha2};
 
 pub use self::compress::{zstd_version, Compressor};
-pub use self::digest::{sha256, Sha2};
 pub use self::map::{Figures, Map};
 use self::permit::Flight;
 use self::sequencer::Sequencer;

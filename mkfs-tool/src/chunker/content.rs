@@ -2,9 +2,9 @@
 
 //! The digest of a content, and its blocks, while its bytes arrive (`FORMAT.md` 4.3 and 4.7).
 
-use sha2::{Digest as _, Sha256};
 use tesserafs_format::limits::{BLOCK_SIZE, PLAIN_DIGEST_MAX};
 use tesserafs_format::Digest;
+use tesserafs_image::hash::{sha256_each, Hasher};
 
 use super::is_zero;
 
@@ -24,10 +24,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// That of a content in memory, of at most [`PLAIN_DIGEST_MAX`] bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        let digest = Digest(Sha256::digest(bytes).into());
-        Self { digest, blocks: count_blocks(bytes) }
+    /// Those of contents in memory, of at most [`PLAIN_DIGEST_MAX`] bytes each.
+    pub fn of_each(contents: &[&[u8]]) -> Vec<Self> {
+        let digests = sha256_each(contents).into_iter();
+        let summary = |(digest, bytes): (_, &&[u8])| Self { digest, blocks: count_blocks(bytes) };
+        digests.zip(contents).map(summary).collect()
     }
 }
 
@@ -38,7 +39,7 @@ fn count_blocks(bytes: &[u8]) -> u64 {
 
 /// The [`Summary`] of a content, whose bytes arrive in order.
 pub struct ContentHasher {
-    hash: Sha256,
+    hash: Hasher,
     blocks: u64,
     sparse: Option<SparseRun>,
 }
@@ -53,10 +54,10 @@ struct SparseRun {
 impl ContentHasher {
     /// A hasher for a content of `size` bytes.
     pub fn new(size: u64) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Hasher::default();
         let sparse = (size > PLAIN_DIGEST_MAX).then(|| {
             hash.update(SPARSE_TAG);
-            hash.update(size.to_le_bytes());
+            hash.update(&size.to_le_bytes());
             SparseRun { pos: 0, start: None }
         });
         Self { hash, blocks: 0, sparse }
@@ -75,13 +76,23 @@ impl ContentHasher {
             } else {
                 if run.start.is_none() {
                     run.start = Some(run.pos);
-                    self.hash.update(run.pos.to_le_bytes());
+                    self.hash.update(&run.pos.to_le_bytes());
                 }
                 self.hash.update(block);
                 self.blocks += 1;
             }
             run.pos += block.len() as u64;
         }
+    }
+
+    /// The next bytes, as in [`data`](Self::data), and meanwhile the digests of `chunks`.
+    pub fn data_beside(&mut self, bytes: &[u8], chunks: &[&[u8]]) -> Vec<Digest> {
+        if self.sparse.is_some() {
+            self.data(bytes);
+            return sha256_each(chunks);
+        }
+        self.blocks += count_blocks(bytes);
+        self.hash.update_beside(bytes, chunks)
     }
 
     /// The next `len` bytes are zero: whole blocks, but for the end of the content.
@@ -118,18 +129,18 @@ impl ContentHasher {
     /// The digest, and the number of blocks.
     pub fn finish(mut self) -> Summary {
         let Some(mut run) = self.sparse.take() else {
-            return Summary { digest: Digest(self.hash.finalize().into()), blocks: self.blocks };
+            return Summary { digest: self.hash.finish(), blocks: self.blocks };
         };
         run.end(&mut self.hash);
-        let hash: [u8; 32] = self.hash.finalize().into();
+        let Digest(hash) = self.hash.finish();
         Summary { digest: Digest(hash.map(|byte| !byte)), blocks: self.blocks }
     }
 }
 
 impl SparseRun {
-    fn end(&mut self, hash: &mut Sha256) {
+    fn end(&mut self, hash: &mut Hasher) {
         if let Some(start) = self.start.take() {
-            hash.update((self.pos - start).to_le_bytes());
+            hash.update(&(self.pos - start).to_le_bytes());
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tesserafs_format::{Codec, Digest};
 
@@ -21,22 +21,15 @@ pub(super) struct Window {
     pub(super) _permit: Permit,
 }
 
-/// A chunk to hash and compress.
+/// A chunk to compress.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) window: Arc<Window>,
     pub(super) range: Range<usize>,
-    /// The digest of its raw bytes: known beforehand, or for the job to find.
-    pub(super) digest: Arc<OnceLock<Digest>>,
+    /// The digest of its raw bytes.
+    pub(super) digest: Digest,
     /// Nobody else may compress the chunk.
     pub(super) claimed: bool,
-}
-
-impl Job {
-    /// A job for a chunk whose digest is known, and that nobody else may compress.
-    pub(super) fn claimed(window: Arc<Window>, range: Range<usize>, digest: Digest) -> Self {
-        Self { window, range, digest: Arc::new(OnceLock::from(digest)), claimed: true }
-    }
 }
 
 /// News about a file, from a worker to the sequencer.
@@ -45,7 +38,7 @@ pub(super) enum Event {
     Chunk {
         start: u64,
         len: u32,
-        digest: Arc<OnceLock<Digest>>,
+        digest: Digest,
     },
     Hole {
         start: u64,

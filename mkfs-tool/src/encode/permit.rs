@@ -22,6 +22,15 @@ pub(super) struct Permit {
     pub(super) bytes: u64,
 }
 
+impl Permit {
+    /// Takes some of the bytes out of it.
+    pub(super) fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { flight: self.flight.clone(), file: self.file.clone(), bytes }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.file.fetch_sub(self.bytes, Ordering::SeqCst);

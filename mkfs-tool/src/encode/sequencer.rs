@@ -12,9 +12,9 @@ use tesserafs_format::extent::HOLE;
 use tesserafs_format::limits::{INDEX_MAX, PLAIN_DIGEST_MAX};
 use tesserafs_format::raw::RawExtent;
 use tesserafs_format::{ChunkIndex, Codec, Digest, PackIndex};
+use tesserafs_image::hash::sha256;
 
 use super::chunk::{ChunkState, Event, Job, Progressed, Stored, Window, UNNUMBERED};
-use super::digest::sha256;
 use super::map::Map;
 use super::shared::Shared;
 use super::PackWriter;
@@ -93,17 +93,14 @@ impl<'a, F> Sequencer<'a, F> {
         state.walked && state.tasks.is_empty() && state.files.is_empty()
     }
 
-    /// Takes events of files in order, as far as they are known.
+    /// Takes events of files in order, as far as they are there.
     fn take_events(&mut self) -> Result<bool> {
         let mut busy = false;
         loop {
             let mut state = self.shared.state();
             let Some(file) = state.files.front_mut() else { return Ok(busy) };
             let (ino, size) = (file.ino, file.size);
-            let unknown =
-                |event: &Event| matches!(event, Event::Chunk { digest, .. } if digest.get().is_none());
-            let known = file.events.iter().position(unknown).unwrap_or(file.events.len());
-            let events: Vec<Event> = file.events.drain(..known).collect();
+            let events: Vec<Event> = file.events.drain(..).collect();
             if events.is_empty() {
                 return Ok(busy);
             }
@@ -134,8 +131,7 @@ impl<'a, F> Sequencer<'a, F> {
                 });
             }
             Event::Chunk { start, len, digest } => {
-                let Some(digest) = digest.get() else { return Ok(()) };
-                let chunk = self.number(digest, len)?;
+                let chunk = self.number(&digest, len)?;
                 self.current.extents.push(RawExtent {
                     file_offset: start.into(),
                     chunk: chunk.into(),
@@ -244,7 +240,7 @@ impl<'a, F> Sequencer<'a, F> {
             let permit = self.shared.permit(bytes.len() as u64, &nobody);
             let range = 0..bytes.len();
             let window = Arc::new(Window { bytes: Arc::new(bytes), _permit: permit });
-            self.shared.state().jobs.push_back(Job::claimed(window, range, digest));
+            self.shared.state().jobs.push_back(Job { window, range, digest, claimed: true });
             self.shared.flight.bell.ring();
         }
         Ok(())
