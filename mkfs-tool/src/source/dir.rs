@@ -8,6 +8,7 @@
 
 mod directories;
 mod file;
+mod here;
 mod stamp;
 mod xattr;
 
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 
 use self::directories::{Directories, ROOT};
 pub use self::file::{DirFile, OpenDirFile};
+use self::here::Here;
 use self::stamp::Stamp;
 use self::xattr::Buffers;
 use super::{join, overlay, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Source, Walked};
@@ -46,7 +48,8 @@ pub struct DirSource {
     path: PathBuf,
     directories: Directories,
     filter: Filter,
-    /// xattr calls have no `at` form; they go through the descriptor's link in procfs, where that is mounted.
+    /// xattr calls have no `at` form; where a thread has no working directory of its own, they go through the descriptor's link in
+    /// procfs, where that is mounted.
     procfs: bool,
 }
 
@@ -70,6 +73,7 @@ struct Walk {
     links: HashMap<(u64, u64), u32>,
     queue: VecDeque<Visit>,
     buffers: Buffers,
+    here: Option<Here>,
     dirents: Vec<MaybeUninit<u8>>,
     /// The device of the root.
     dev: u64,
@@ -197,6 +201,7 @@ impl DirSource {
         }
         let dir = self.directories.open_directory(visit.number, OPEN).map_err(io("open the directory"))?;
         let names = self.names(&dir, visit.number, &mut walk.dirents)?;
+        walk.buffers.is_here = walk.here.as_ref().is_some_and(|here| here.enter(&dir));
         for name in &names {
             self.entry(&dir, visit, name, walk, found)?;
         }
@@ -321,6 +326,7 @@ impl Source for DirSource {
             // Overlayfs does not heed the mark on a root: all layers' roots are one.
             queue: VecDeque::from([Visit { ino: 1, number: ROOT, stamp, empty: false, opaque: false }]),
             buffers,
+            here: Here::new(),
             dirents: vec![MaybeUninit::uninit(); DIRENTS_BUFFER],
             dev: stat.st_dev,
         };

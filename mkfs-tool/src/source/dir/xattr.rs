@@ -18,6 +18,8 @@ use crate::tree::Xattrs;
 
 /// Buffers for the xattrs of a file.
 pub(super) struct Buffers {
+    /// The directory is the working directory of this thread.
+    pub(super) is_here: bool,
     path: Vec<u8>,
     list: Vec<u8>,
     value: Vec<u8>,
@@ -26,6 +28,7 @@ pub(super) struct Buffers {
 impl Buffers {
     pub(super) fn new() -> Self {
         Self {
+            is_here: false,
             path: Vec::new(),
             list: Vec::with_capacity(XATTR_LIST_MAX as usize),
             value: Vec::with_capacity(XATTR_VALUE_MAX as usize),
@@ -43,9 +46,11 @@ impl DirSource {
         buffers: &mut Buffers,
         left_out: &mut LeftOut,
     ) -> Result<Xattrs> {
-        let Buffers { path, list, value } = buffers;
+        let Buffers { is_here, path, list, value } = buffers;
         path.clear();
-        if self.procfs {
+        if *is_here {
+            // The name alone is its path.
+        } else if self.procfs {
             path.extend_from_slice(format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes());
         } else {
             path.extend_from_slice(self.shown(&self.directories.path(number)).as_os_str().as_bytes());
