@@ -190,7 +190,12 @@ impl Report {
                     Some(true) => ", canonical",
                     Some(false) => ", not canonical",
                 };
-                writeln!(out, "{image}: clean, {inodes}, {contents}, {chunks}, {signature}{canonical}")
+                let profile = self.profile.map(ProfileReport::from).map(|profile| profile.named(", "));
+                let profile = profile.unwrap_or_default();
+                writeln!(
+                    out,
+                    "{image}: clean, {inodes}, {contents}, {chunks}{profile}, {signature}{canonical}"
+                )
             }
             (_, errors) => {
                 let s = if errors == 1 { "" } else { "s" };

@@ -157,4 +157,24 @@ fn what_is_extracted_builds_the_same_image() {
     };
     assert_eq!(id(&third, "tree_id"), id(&path("first"), "tree_id"));
     assert_ne!(id(&third, "image_id"), id(&path("first"), "image_id"));
+
+    // A profile is named by its numbers.
+    let fourth = path("fourth");
+    for (args, text, name) in [
+        (&["--profile=fast"][..], ", profile fast, not signed", "fast".into()),
+        (&["--chunk-size=32,128,256", "--group-size=128"], ", profile small, not signed", "small".into()),
+        (&["--profile=small", "--group-size=96"], " chunks, not signed", serde_json::Value::Null),
+    ] {
+        let mut mkfs_args: Vec<&OsStr> = ["--quiet", "--force"].map(OsStr::new).to_vec();
+        mkfs_args.extend(args.iter().map(OsStr::new));
+        mkfs_args.extend([fourth.as_os_str(), out.as_os_str()]);
+        run(&mkfs, &mkfs_args);
+        let said = run(&fsck, &["--canonical".as_ref(), fourth.as_os_str()]).stdout;
+        let said = String::from_utf8(said).expect("text");
+        assert!(said.contains(text) && said.ends_with(", canonical\n"), "{args:?}: {said}");
+        let report = run(&fsck, &["--json".as_ref(), fourth.as_os_str()]).stdout;
+        let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
+        assert_eq!(report["profile"]["name"], name, "{args:?}");
+        assert_eq!(id(&fourth, "tree_id"), id(&path("first"), "tree_id"));
+    }
 }

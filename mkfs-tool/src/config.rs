@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tesserafs_format::limits::{ANNOTATIONS_MAX, ANNOTATION_KEY_MAX};
 use tesserafs_format::Profile;
+use tesserafs_image::profile::ProfileName;
 use tesserafs_image::sbom::KEY;
 
 use crate::encode::zstd_version;
@@ -62,16 +63,12 @@ pub const DEFAULT_LEVEL: u32 = 3;
 
 /// The profile unless told otherwise; `FORMAT.md` 5.6 says why.
 pub fn default_profile(level: u32) -> Profile {
-    Profile {
-        chunk_min: 16 << 10,
-        chunk_avg: 64 << 10,
-        chunk_max: 128 << 10,
-        group_size: 96 << 10,
-        small_max: 64 << 10,
-        hole_min: 32 << 10,
-        level,
-        zstd_version: zstd_version(),
-    }
+    named_profile(ProfileName::Default, level)
+}
+
+/// The profile of a name, for the libzstd of this program.
+pub fn named_profile(name: ProfileName, level: u32) -> Profile {
+    name.profile(level, zstd_version())
 }
 
 /// Proves that a profile is one that readers accept, and that the chunker can cut with.

@@ -180,7 +180,7 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "{} chunks ({} groups of {} small files); not stored again: {} files ({}), {} chunks ({}); holes {}",
+            "{} chunks ({} groups of {} small files); not stored again: {} files ({}), {} chunks ({}); holes {}{}",
             self.chunks,
             figures.groups,
             figures.grouped_contents,
@@ -188,7 +188,8 @@ impl Report {
             size(figures.duplicate_bytes),
             figures.duplicate_chunks,
             size(figures.duplicate_chunk_bytes),
-            size(figures.hole_bytes)
+            size(figures.hole_bytes),
+            self.profile.named("; ")
         );
         text.push_str(&self.shared.as_ref().map_or_else(String::new, PacksReport::to_text));
         if let Some(SbomReport { packages, bytes, .. }) = &self.sbom {

@@ -40,6 +40,8 @@ fn a_senseless_command_line_is_status_2_and_touches_nothing() {
         &["--chunk-size", "64,32,128", "image", "src"],
         &["--chunk-size", "64,128", "image", "src"],
         &["--group-size", "513", "image", "src"],
+        &["--profile", "Small", "image", "src"],
+        &["--profile", "fast", "--small-max", "64", "image", "src"],
         &["--small-max", "512", "image", "src"],
         &["--annotate", "key", "image", "src"],
         &["--exclude", "a[", "image", "src"],

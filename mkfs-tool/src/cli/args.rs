@@ -7,8 +7,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
+use tesserafs_image::profile::ProfileName;
 
-use super::request::chunk_sizes;
+use super::request::{chunk_sizes, profile_name};
 use crate::config::DEFAULT_LEVEL;
 use crate::progress::How;
 use crate::source::oci::Platform;
@@ -18,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   mkfs.tesserafs root.tess rootfs/
   mkfs.tesserafs --sign-key key.pem --sign-cert cert.pem root.tess rootfs/
+  mkfs.tesserafs --profile small --level 15 root.tess rootfs/
   mkfs.tesserafs --level 15 --exclude 'var/cache/**' --devices=skip root.tess /mnt/root
   mkfs.tesserafs --exclude-from list --one-file-system root.tess /
   mkfs.tesserafs --uid-map 100000:0:65536 --gid-map 100000:0:65536 root.tess ~/container
@@ -260,15 +262,20 @@ pub(super) struct Args {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// Sizes of content-defined chunks in KiB; changes the image ID, not the tree ID
+    /// How files are cut into what is compressed, and read, as one; changes the image ID, not the tree ID. The numbers below override
+    /// it, and the image has the numbers, not the name
+    #[arg(long, value_name = "NAME", value_parser = profile_name(), default_value = "default", help_heading = "Profile")]
+    pub(super) profile: ProfileName,
+
+    /// Sizes of content-defined chunks in KiB, instead of the profile's
     #[arg(long, value_name = "MIN,AVG,MAX", value_parser = chunk_sizes, help_heading = "Profile")]
     pub(super) chunk_size: Option<[u32; 3]>,
 
-    /// Size of groups of small files in KiB
+    /// Size of groups of small files in KiB, instead of the profile's
     #[arg(long, value_name = "KIB", help_heading = "Profile")]
     pub(super) group_size: Option<u32>,
 
-    /// Largest file in a group in KiB
+    /// Largest file in a group in KiB, instead of the profile's
     #[arg(long, value_name = "KIB", help_heading = "Profile")]
     pub(super) small_max: Option<u32>,
 }

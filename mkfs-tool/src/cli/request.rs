@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{env, fs, thread};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use tesserafs_image::profile::ProfileName;
+
 use super::args::Args;
-use crate::config::{default_profile, Config, SourcePath};
+use crate::config::{named_profile, Config, SourcePath};
 use crate::error::{Error, Result, Shown};
 use crate::file_contexts::FileContexts;
 use crate::image::Annotations;
@@ -42,6 +45,13 @@ pub(super) fn chunk_sizes(text: &str) -> std::result::Result<[u32; 3], String> {
         .ok_or_else(|| "three numbers with commas between them are wanted".into())
 }
 
+/// Reads the name of a profile.
+pub(super) fn profile_name() -> impl TypedValueParser<Value = ProfileName> {
+    let names = ProfileName::ALL.map(|name| PossibleValue::new(name.as_str()).help(name.about()));
+    PossibleValuesParser::new(names)
+        .try_map(|text| ProfileName::parse(&text).ok_or("it is the name of no profile"))
+}
+
 /// Turns the arguments into a request.
 pub(super) fn request(args: Args) -> Result<Request> {
     if let Some(signature) = args.attach_signature {
@@ -65,7 +75,7 @@ pub(super) fn request(args: Args) -> Result<Request> {
         }
         _ => None,
     };
-    let mut profile = default_profile(args.level);
+    let mut profile = named_profile(args.profile, args.level);
     let kib = |kib: u32| {
         kib.checked_mul(1024).ok_or_else(|| Error::Usage(format!("{kib} KiB is too much for a chunk")))
     };

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use tesserafs_format::{Profile, SuperBlock};
-use tesserafs_image::profile::version;
+use tesserafs_image::profile::{version, ProfileReport};
 use tesserafs_image::sbom::KEY;
 use tesserafs_image::unchecked::Unchecked;
 use tesserafs_image::{Source, VerifiedMetadata};
@@ -92,8 +92,9 @@ fn text(profile: &Profile) -> String {
         profile;
     format!(
         "chunks of {chunk_min},{chunk_avg},{chunk_max} bytes, groups of {group_size} with files up to {small_max}, holes from \
-         {hole_min}, level {level} of libzstd {}",
-        version(*zstd_version)
+         {hole_min}, level {level} of libzstd {}{}",
+        version(*zstd_version),
+        ProfileReport::from(*profile).named(", ")
     )
 }
 
