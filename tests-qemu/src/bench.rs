@@ -3,6 +3,7 @@
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
 //! In what ten versions of a tree take, and updates from one to the next ([`packs`]), in what pulls of them from a registry take ([`pull`]), and in the verbs that read metadata alone ([`metadata`]).
+//! The profiles of mkfs against each other ([`profiles`]).
 //! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
@@ -17,6 +18,7 @@ mod machine;
 mod metadata;
 mod packs;
 mod plot;
+mod profiles;
 mod pull;
 mod read;
 mod record;
@@ -100,6 +102,8 @@ enum Part {
     Pull,
     /// Comparing and composing images of 100,000 files.
     Metadata,
+    /// The profiles of mkfs: size, reads, updates, building.
+    Profiles,
     /// Nothing: write the reports of BENCH.json anew.
     Report,
 }
@@ -232,6 +236,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     }
     if wants(Part::Metadata) {
         record.metadata = Some(metadata::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants(Part::Profiles) {
+        record.profiles = Some(profiles::measure(&bench)?);
         save(&record)?;
     }
     if wants(Part::Build) {

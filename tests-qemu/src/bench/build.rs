@@ -77,7 +77,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Built>> {
         for run in usize::from(warm)..=bench.options.runs {
             let level = if run == 0 { WARM_UP } else { level };
             for builder in &BUILDERS {
-                let sample = once(bench, builder, level, run, &image)?;
+                let mut command = (builder.command)(bench, level, &image);
+                let sample = once(builder.name, &mut command, level, run, &image)?;
                 eprintln!(
                     "level {level} run {run}: {:18} {:7.2} s {:11} bytes, peak {:4} MiB",
                     sample.builder,
@@ -100,17 +101,17 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Built>> {
     Measured::new(bench, programs(bench)?, notes, samples)
 }
 
-/// Builds once, from nothing.
-fn once(bench: &Bench<'_>, builder: &Builder, level: u32, run: usize, image: &Path) -> Result<Built> {
+/// Builds `image` once, by this command, from nothing.
+pub(super) fn once(name: &str, command: &mut Command, level: u32, run: usize, image: &Path) -> Result<Built> {
     if image.exists() {
         std::fs::remove_file(image).context("failed to remove the last image")?;
     }
     // What the last builder wrote goes to the disk on its own time.
     rustix::fs::sync();
-    let cost = run::measured(&mut (builder.command)(bench, level, image))?;
-    let bytes = std::fs::metadata(image).with_context(|| format!("{} made no image", builder.name))?.len();
+    let cost = run::measured(command)?;
+    let bytes = std::fs::metadata(image).with_context(|| format!("{name} made no image"))?.len();
     Ok(Built {
-        builder: builder.name.to_owned(),
+        builder: name.to_owned(),
         level,
         run,
         seconds: cost.elapsed.as_secs_f64(),

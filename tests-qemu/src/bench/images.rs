@@ -158,7 +158,8 @@ fn packs(bench: &Bench<'_>, folder: &Path) -> Result<()> {
     parents.iter().try_for_each(std::fs::remove_file).context("failed to remove an image of a part")
 }
 
-fn system(name: &str, kind: &str, source: String) -> System {
+/// A system with an image on a device.
+pub(super) fn system(name: &str, kind: &str, source: String) -> System {
     System { name: name.to_owned(), kind: kind.to_owned(), options: String::new(), source }
 }
 
@@ -199,15 +200,20 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
     // A device that dm-verity lies on cannot be mounted: those images are on two.
     let devices =
         [TESSERAFS, EROFS, EROFS, EROFS_HASHES, PLAIN, SQUASHFS, SQUASHFS, SQUASHFS_HASHES, DISK].map(image);
-    for device in &devices {
-        // The host holds all images in memory: what is measured is the reading kernel, not this disk.
+    warm(&devices)?;
+    Ok(Images { systems, sizes: sizes(folder)?, devices: devices.into(), verity })
+}
+
+/// Reads images: the host holds all of them in memory, so that the reading kernel is measured, and not this disk.
+pub(super) fn warm(devices: &[PathBuf]) -> Result<()> {
+    for device in devices {
         std::io::copy(
             &mut std::fs::File::open(device).with_context(|| format!("there is no {}", device.display()))?,
             &mut std::io::sink(),
         )
         .with_context(|| format!("failed to read {}", device.display()))?;
     }
-    Ok(Images { systems, sizes: sizes(folder)?, devices: devices.into(), verity })
+    Ok(())
 }
 
 /// Provides everything that the machine with two processors reads.

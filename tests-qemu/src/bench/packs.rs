@@ -123,17 +123,10 @@ fn one(bench: &Bench<'_>, series: &Series, samples: &mut Vec<Version>) -> Result
             });
         };
         let (image, before) = (at(&format!("{version}.tess")), at(&format!("{}.tess", version - 1)));
-        let mut mkfs = run::command(&bench.tools.mkfs);
-        mkfs.args(["--quiet", "--json", "--level", &LEVEL.to_string(), "--packdir"]).arg(at("packs"));
-        if version > 1 {
-            mkfs.arg("--parent").arg(&before);
-        }
-        let (seconds, report) = timed(mkfs.arg(&image).arg(&tree))?;
-        let new = new_packs(&report)?;
-        let len = len(&image)?;
-        add(PACKS, len + new, len + new, seconds);
-        let fetched = if version > 1 { len + lacking(bench, &before, &image)? } else { len + new };
-        add(CHUNKS, len + new, fetched, seconds);
+        let parent = (version > 1).then_some(&*before);
+        let Packed { disk, fetched, seconds } = packed(bench, &at("packs"), parent, &image, &tree, &[])?;
+        add(PACKS, disk, disk, seconds);
+        add(CHUNKS, disk, fetched, seconds);
         if version > 1 {
             let mut diff = run::command(&bench.tools.store);
             let begin = Instant::now();
@@ -156,6 +149,39 @@ fn one(bench: &Bench<'_>, series: &Series, samples: &mut Vec<Version>) -> Result
         rivals::measure(&bench.of(&tree), &tree, &file, &mut store, &mut add)?;
     }
     Ok(Some(about))
+}
+
+/// An image in packs that was built.
+pub(super) struct Packed {
+    /// Bytes of the image, and of its new packs.
+    disk: u64,
+    /// Bytes of the image, and of chunks that a host lacks which has the parent.
+    pub(super) fetched: u64,
+    /// To build it.
+    seconds: f64,
+}
+
+/// Builds a tree in packs, with more arguments for mkfs.
+pub(super) fn packed(
+    bench: &Bench<'_>,
+    packs: &Path,
+    parent: Option<&Path>,
+    image: &Path,
+    tree: &Path,
+    more: &[&str],
+) -> Result<Packed> {
+    let mut mkfs = run::command(&bench.tools.mkfs);
+    mkfs.args(["--quiet", "--json", "--level", &LEVEL.to_string()]).args(more).arg("--packdir").arg(packs);
+    if let Some(parent) = parent {
+        mkfs.arg("--parent").arg(parent);
+    }
+    let (seconds, report) = timed(mkfs.arg(image).arg(tree))?;
+    let (len, new) = (len(image)?, new_packs(&report)?);
+    let lacking = match parent {
+        Some(parent) => lacking(bench, parent, image)?,
+        None => new,
+    };
+    Ok(Packed { disk: len + new, fetched: len + lacking, seconds })
 }
 
 /// How long a command takes, and what it prints.

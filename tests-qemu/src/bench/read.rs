@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reading: one start of the user-mode kernel measures everything, and prints a line for each sample.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 use tesserafs_guest::manifest::{Entry, Manifest};
 use tesserafs_guest::reading::{Page, Plan, Sample, System, Task};
 use tesserafs_guest::tree;
 
 use super::images::{self, Images};
 use super::machine::{self, MEMORY};
-use super::record::Measured;
-use super::{build, uml, Bench};
+use super::record::{Measured, Program};
+use super::uml::{self, Uml};
+use super::{build, Bench};
 use crate::kernel::Toolchain;
 use crate::{rootfs, run, trees};
 
@@ -52,36 +55,73 @@ fn in_user_mode(
     log: &str,
     notes: fn(&Plan, &Images) -> Vec<String>,
 ) -> Result<Measured<Sample>> {
-    let toolchain = Toolchain::find(&bench.cache)?;
-    let scratch =
-        tempfile::tempdir_in(bench.cache.folder("scratch")?).context("failed to make a scratch folder")?;
-    let linux = uml::build(&bench.cache, &toolchain, scratch.path())?;
-    let images = images::prepare(bench, scratch.path())?;
+    let kernel = Kernel::prepare(bench)?;
+    let images = images::prepare(bench, kernel.folder())?;
     let manifest = trees::described(&bench.source)?;
     let disk = images::device(images.devices.len() - 1);
     let plan = plan(bench, &images.systems, Some(disk), &manifest)?;
-    let initramfs = machine::initramfs(scratch.path(), &task(plan.clone()), None, &[])?;
-
-    let command = machine::user_mode(bench, &linux.program, &initramfs, &images.devices, &images.verity);
-    let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
-    run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
-    let samples = machine::samples(command, bench, log, LIMIT * plan.rounds.max(1) as u32)?;
+    let (samples, program) = kernel.run(bench, &images, &plan, task, log)?;
 
     let mut programs = build::programs(bench)?;
-    programs.push(machine::program(&linux, &toolchain, shown));
+    programs.push(program);
     programs.push(images::veritysetup());
     Measured::new(bench, programs, notes(&plan, &images), samples)
 }
 
+/// The user-mode kernel, in a folder that has room for the images, too.
+pub(super) struct Kernel {
+    toolchain: Toolchain,
+    linux: Uml,
+    scratch: TempDir,
+}
+
+impl Kernel {
+    /// Builds it where that was not done.
+    pub(super) fn prepare(bench: &Bench<'_>) -> Result<Self> {
+        let toolchain = Toolchain::find(&bench.cache)?;
+        let scratch = tempfile::tempdir_in(bench.cache.folder("scratch")?)
+            .context("failed to make a scratch folder")?;
+        let linux = uml::build(&bench.cache, &toolchain, scratch.path())?;
+        Ok(Self { toolchain, linux, scratch })
+    }
+
+    /// The folder.
+    pub(super) fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Starts it once with these images: all that it measured, and what it is, as reports name it.
+    pub(super) fn run(
+        &self,
+        bench: &Bench<'_>,
+        images: &Images,
+        plan: &Plan,
+        task: fn(Plan) -> Task,
+        log: &str,
+    ) -> Result<(Vec<Sample>, Program)> {
+        let initramfs = machine::initramfs(self.folder(), &task(plan.clone()), None, &[])?;
+        let program = &self.linux.program;
+        let command = machine::user_mode(bench, program, &initramfs, &images.devices, &images.verity);
+        let shown = run::shown(&command).replace(&format!("{}/", self.folder().display()), "");
+        run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
+        let samples = machine::samples(command, bench, log, LIMIT * plan.rounds.max(1) as u32)?;
+        Ok((samples, machine::program(&self.linux, &self.toolchain, shown)))
+    }
+}
+
 /// What holds for all that the user-mode kernel measures.
-fn circumstances(plan: &Plan, images: &Images) -> Vec<String> {
+pub(super) fn circumstances(plan: &Plan, images: &Images) -> Vec<String> {
     vec![
         format!(
             "one process, a kernel for one processor, bound by `taskset`, {MEMORY} of memory; {} rounds; each sample after \
              `drop_caches` and a fresh mount; the clock is the guest's `CLOCK_MONOTONIC`",
             plan.rounds
         ),
-        "systems with a file mount it from an ext4 on such a device; all others mount the device (`ubd`)".to_owned(),
+        match plan.images {
+            Some(_) => "systems with a file mount it from an ext4 on such a device; all others mount the device (`ubd`)",
+            None => "each image is a block device (`ubd`)",
+        }
+        .to_owned(),
         "the images are in the host's page cache: cold means that the guest has nothing in its own".to_owned(),
         "user-mode Linux hashes by the processor's SHA instructions, as patched for this (dm-verity as tesserafs), has no \
          large folios (no huge pages), and a system call costs some µs: compare systems with each other, verified with \

@@ -72,6 +72,8 @@ pub(super) struct Record {
     pub(super) pull: Option<Measured<Pull>>,
     #[serde(default)]
     pub(super) metadata: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) profiles: Option<Measured<reading::Sample>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

@@ -2,13 +2,14 @@
 //! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
 
 pub(super) mod packs;
+mod profiles;
 mod pulls;
 mod targets;
 mod updates;
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::build::OURS as MKFS;
@@ -17,8 +18,6 @@ use super::images::{OURS, OURS_FILE};
 use super::record::{summary, Built, Measured, Record, Summary};
 
 use self::targets::targets;
-
-pub(super) use self::targets::quoted;
 
 /// The samples of a measure on a system.
 pub(super) fn of(samples: &[Sample], measure: &str, system: &str) -> Option<Summary> {
@@ -109,10 +108,29 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
         medians(&mut out, "images of 100,000 files", &part.samples)?;
         circumstances(&mut out, part)?;
     }
+    if let Some(part) = &record.profiles {
+        profiles::profiles(&mut out, part)?;
+    }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
     }
     Ok(out)
+}
+
+/// The text of the README with the figures between the marks that are there for them.
+pub(super) fn quoted(text: &str, record: &Record) -> Result<String> {
+    let text = replaced(text, targets::QUOTED, &targets::table(record)?)?;
+    match &record.profiles {
+        Some(part) => replaced(&text, profiles::QUOTED, &profiles::quoted(part)?),
+        None => Ok(text),
+    }
+}
+
+/// The text with other lines between two marks.
+fn replaced(text: &str, [begin, end]: [&str; 2], lines: &str) -> Result<String> {
+    let (before, rest) = text.split_once(begin).with_context(|| format!("there is no line {begin}"))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("there is no line {end}"))?;
+    Ok(format!("{before}{begin}\n\n{lines}\n{end}{after}"))
 }
 
 /// A value with its unit: bytes of memory, or a time.

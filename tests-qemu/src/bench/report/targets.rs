@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::super::build::{MKSQUASHFS, OURS as MKFS};
@@ -393,18 +393,14 @@ pub(super) fn targets(out: &mut String, record: &Record) -> Result<()> {
 pub(super) const QUOTED: [&str; 2] =
     ["<!-- Written by `cargo xtask bench`: -->", "<!-- (end of what it writes) -->"];
 
-/// The text with the figures of the targets between its marks.
-pub(in super::super) fn quoted(text: &str, record: &Record) -> Result<String> {
-    let [begin, end] = QUOTED;
-    let (before, rest) = text.split_once(begin).with_context(|| format!("there is no line {begin}"))?;
-    let (_, after) = rest.split_once(end).with_context(|| format!("there is no line {end}"))?;
-    let mut out = format!("{before}{begin}\n\n| tesserafs | against | times |\n|---|---|---|\n");
+/// The figures of the targets, as they stand there.
+pub(super) fn table(record: &Record) -> Result<String> {
+    let mut out = String::from("| tesserafs | against | times |\n|---|---|---|\n");
     // The decoded bytes explain the times: they stand in BENCH.md.
     for target in TARGETS.iter().filter(|target| !matches!(target.figure, Figure::Decoded(_))) {
         if let Some(figure) = target.figure(&Figures { record, value: |all| all.median }) {
             writeln!(out, "| {} | {} | {figure:.2} |", target.what(), target.against)?;
         }
     }
-    write!(out, "\n{end}{after}")?;
     Ok(out)
 }

@@ -9,12 +9,12 @@ use super::targets::{QUOTED, THE_FASTER, THE_FASTER_FUSE};
 use super::*;
 use tesserafs_guest::reading::{ONE_CPU, TWO_CPUS};
 
-fn sample(measure: &str, system: &str, value: f64) -> Sample {
+pub(super) fn sample(measure: &str, system: &str, value: f64) -> Sample {
     let (measure, system) = (measure.to_owned(), system.to_owned());
     Sample { measure, system, round: 1, value, count: 1, bytes: 0, decoded: None }
 }
 
-fn measured(samples: Vec<Sample>) -> Measured<Sample> {
+pub(super) fn measured(samples: Vec<Sample>) -> Measured<Sample> {
     Measured {
         commit: String::new(),
         command: String::new(),
