@@ -9,7 +9,7 @@
 //! - `image_file`: the image file, whose metadata says where every chunk is;
 //! - `whole`: blobs that come at once, as both of these may;
 //! - `chunks`: what is lacking of its packs; `local`: what other images of the store have of that;
-//! - `fetch`: the rest, in `ranges`, by several connections;
+//! - `fetch`: the rest, in `ranges`, by several connections, as the `line` wants it; `sink`: where the bytes go;
 //! - [`report`]: what was done.
 //!
 //! # Trust
@@ -29,9 +29,11 @@ mod delta;
 mod fetch;
 mod find;
 mod image_file;
+mod line;
 mod local;
 mod ranges;
 pub mod report;
+mod sink;
 mod whole;
 
 use std::num::NonZeroUsize;
@@ -234,8 +236,7 @@ impl Pull<'_> {
         let there = self.found.artifact.files().count() - lacking.files.len();
         self.fetcher.progress().files_done(there as u64);
         let files = lacking.files.iter();
-        let targets: Vec<_> =
-            files.map(|file| Target::new(file.blob, &file.unfinished, &file.pieces).counted()).collect();
+        let targets: Vec<_> = files.map(Target::of_file).collect();
         let fetched = self.fetcher.fetch(&targets);
         let bytes: Vec<_> = targets.iter().map(Target::fetched).collect();
         drop(targets);

@@ -85,17 +85,18 @@ pub struct Manifest {
     pub media_type: Option<String>,
 }
 
-/// How a range of a blob was answered.
+/// How a server answers the request for a range of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// All bytes of the range were handed out, and no others.
+    /// By the bytes of the range, and no others.
     Part,
-    /// The server ignored the range: all bytes of the blob were handed out, from 0, and perhaps some of them before.
+    /// It ignores the range: all bytes of the blob are handed out, from 0, and perhaps some of them were before.
     Whole,
 }
 
-/// Takes bytes of a blob that begin at an offset of it. An error of it ends the reading, and is the result of that.
-pub type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
+/// Takes bytes of a blob that begin at an offset of it, and hears of which answer they are. An error of it ends the reading, and is the
+/// result of that.
+pub type Take<'a> = dyn FnMut(Answer, u64, &[u8]) -> Result<(), Error> + 'a;
 
 impl Repository {
     /// The repository of a reference. It connects to nothing.
@@ -150,7 +151,7 @@ impl Repository {
         let mut found = blob.digest;
         // It may come wrong once, and a mirror may always have it wrong.
         for _ in 0..2 {
-            self.read(blob, 0..blob.len, &mut |offset, part| {
+            self.read(blob, 0..blob.len, &mut |_, offset, part| {
                 let offset = offset as usize;
                 bytes[offset..offset + part.len()].copy_from_slice(part);
                 Ok(())
@@ -169,7 +170,7 @@ impl Repository {
     /// A connection that breaks is not the end: reading goes on with the byte after the last one that came, at a mirror or the host.
     /// If a server ignores the range, all of the blob is handed out, from 0; bytes can then come twice. `take` sees no byte outside
     /// of `range`, or of `0..blob.len` in that case, whatever servers say. The bytes are those that a server sent: verify them.
-    pub fn read(&self, blob: &Blob, range: Range<u64>, take: &mut Take<'_>) -> Result<Answer, Error> {
+    pub fn read(&self, blob: &Blob, range: Range<u64>, take: &mut Take<'_>) -> Result<(), Error> {
         if range.start > range.end || range.end > blob.len {
             return Err(Error::Refused(format!(
                 "bytes {} to {} of the blob sha256:{}, which has {}, cannot be read",
@@ -177,8 +178,7 @@ impl Repository {
             )));
         }
         let mut reading = Reading::new(*blob, range);
-        self.first(|endpoint| endpoint.read(&mut reading, take))?;
-        Ok(reading.answer())
+        self.first(|endpoint| endpoint.read(&mut reading, take))
     }
 
     /// The host itself.

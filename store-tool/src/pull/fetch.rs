@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Pieces of blobs, from the registry to their places: each is compared with its digest first.
+//! The requests that bring pieces of blobs, on several connections.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mkfs_tesserafs::progress::Progress;
-use tesserafs_format::chunk_digest;
-use tesserafs_image::hash::Sha2;
 use tesserafs_image::{parallel, text, Error};
 
+use super::chunks::LackingFile;
+use super::line::{Ranges, Speed};
 use super::ranges::Pieces;
+use super::sink::Sink;
 use super::Request;
 use crate::artifact::Blob;
 use crate::registry::{Answer, Repository};
@@ -21,10 +22,6 @@ use crate::store::Unfinished;
 /// Times that wrong bytes are asked for again.
 const ROUNDS: usize = 3;
 
-/// Bytes between two pieces that are fetched rather than asking twice, by what is known of the line: these at least, and at most.
-const GAP_MIN: u64 = 16 << 10;
-const GAP_MAX: u64 = 256 << 10;
-
 /// The way to the blobs of a repository.
 pub(super) struct Fetcher<'f> {
     repository: &'f Repository,
@@ -32,25 +29,18 @@ pub(super) struct Fetcher<'f> {
     progress: &'f dyn Progress,
     fetched: AtomicU64,
     requests: AtomicU64,
-    /// Whether the registry answers a range by a range, once that is known.
-    has_ranges: Mutex<Option<bool>>,
-    line: Mutex<Line>,
-}
-
-/// Measurements of the way to the registry.
-#[derive(Debug, Default)]
-struct Line {
-    /// The least time from a request to the first byte of its answer.
-    first_byte: Option<Duration>,
-    /// Bytes, and the time between the first and the last of them, of the longest answer.
-    longest: Option<(u64, Duration)>,
+    /// How the registry answers a range, once that is known.
+    answer: Mutex<Option<Answer>>,
+    speed: Speed,
 }
 
 /// Pieces of a blob that are wanted, and the file that they go to.
 pub(super) struct Target<'t> {
     blob: Blob,
-    file: &'t Unfinished,
-    pieces: &'t Pieces,
+    pub(super) file: &'t Unfinished,
+    pub(super) pieces: &'t Pieces,
+    /// Whether all bytes of the file before a piece that is lacking are there: those of the blob are hashed while others come.
+    is_whole: bool,
     /// Bytes that came for it.
     fetched: AtomicU64,
     /// The first wrong chunk.
@@ -62,12 +52,22 @@ pub(super) struct Target<'t> {
 impl<'t> Target<'t> {
     pub(super) fn new(blob: Blob, file: &'t Unfinished, pieces: &'t Pieces) -> Self {
         let (fetched, wrong) = (AtomicU64::new(0), Mutex::default());
-        Self { blob, file, pieces, fetched, wrong, is_told: AtomicBool::new(true) }
+        Self { blob, file, pieces, is_whole: false, fetched, wrong, is_told: AtomicBool::new(true) }
     }
 
-    /// The end of it is the end of a file, which the progress counts.
-    pub(super) fn counted(self) -> Self {
-        Self { is_told: AtomicBool::new(false), ..self }
+    /// The target of a file that the progress counts when it is done. If it is then whole, its digest is nearly known, too.
+    pub(super) fn of_file(file: &'t LackingFile) -> Self {
+        let target = Self::new(file.blob, &file.unfinished, &file.pieces);
+        Self { is_told: AtomicBool::new(false), is_whole: file.is_whole, ..target }
+    }
+
+    /// Hashes what came in order.
+    pub(super) fn hash_front(&self) -> Result<(), Error> {
+        match self.pieces.front().filter(|_| self.is_whole) {
+            Some(front) => self.file.hash_to(front),
+            // The end of the file does the rest.
+            None => Ok(()),
+        }
     }
 
     /// Bytes that came for it, those between its pieces too.
@@ -97,8 +97,8 @@ type Task<'r, 't> = (&'r Target<'t>, Range<u64>);
 impl<'f> Fetcher<'f> {
     pub(super) fn new(repository: &'f Repository, request: &'f Request, progress: &'f dyn Progress) -> Self {
         let (fetched, requests) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (has_ranges, line) = (Mutex::default(), Mutex::default());
-        Self { repository, request, progress, fetched, requests, has_ranges, line }
+        let (answer, speed) = (Mutex::default(), Speed::default());
+        Self { repository, request, progress, fetched, requests, answer, speed }
     }
 
     /// The repository.
@@ -143,29 +143,36 @@ impl<'f> Fetcher<'f> {
 
     /// Asks once for each piece that is lacking.
     fn round(&self, targets: &[Target<'_>]) -> Result<(), Error> {
-        let gap = self.gap();
+        let gap = self.speed.gap(self.request.connections.get());
         let mut tasks: Vec<Task<'_, '_>> = Vec::new();
         for target in targets {
             tasks.extend(target.pieces.ranges(gap).into_iter().map(|range| (target, range)));
         }
-        if self.has_ranges().is_none() {
-            // One alone, as an answer with all of a blob is the answer to all requests for it.
-            if let Some((target, range)) = tasks.iter().find(|(target, range)| *range != target.whole()) {
-                self.range(target, range)?;
-            }
-        }
-        if self.has_ranges() == Some(false) {
+        let ranges = Ranges::new(*self.answer());
+        let asked = self.ask(&tasks, &ranges);
+        *self.answer() = ranges.known();
+        asked?;
+        if ranges.known() == Some(Answer::Whole) {
             let lacking = targets.iter().filter(|target| !target.is_done());
             tasks = lacking.map(|target| (target, target.whole())).collect();
+            self.ask(&tasks, &ranges)?;
         }
-        tasks.retain(|(target, range)| !target.has(range));
+        Ok(())
+    }
+
+    /// Asks for what these requests bring, unless the registry ignores ranges.
+    fn ask(&self, tasks: &[Task<'_, '_>], ranges: &Ranges) -> Result<(), Error> {
         let (threads, cancel) = (self.request.connections.get(), &self.request.options.cancel);
         parallel::for_each(threads, tasks.len() as u64, cancel, |number| {
             let (target, range) = &tasks[number as usize];
+            if *range == target.whole() {
+                return self.range(target, range, |_| ());
+            }
+            let Some(_permit) = ranges.permit() else { return Ok(()) };
             match target.has(range) {
                 // An answer with all of the blob had it.
                 true => Ok(()),
-                false => self.range(target, range),
+                false => self.range(target, range, |answer| ranges.learn(answer)),
             }
         })
     }
@@ -177,26 +184,23 @@ impl<'f> Fetcher<'f> {
         }
     }
 
-    fn has_ranges(&self) -> Option<bool> {
-        *self.has_ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answer(&self) -> MutexGuard<'_, Option<Answer>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request.
-    fn range(&self, target: &Target<'_>, range: &Range<u64>) -> Result<(), Error> {
-        let Target { blob, pieces, .. } = target;
-        let mut sink = Sink {
-            target,
-            progress: self.progress,
-            next: range.start,
-            number: pieces.at(range.start),
-            piece: Vec::new(),
-        };
+    /// One request. `begins` hears how it is answered.
+    fn range(&self, target: &Target<'_>, range: &Range<u64>, begins: impl Fn(Answer)) -> Result<(), Error> {
+        let blob = &target.blob;
+        let mut sink = Sink::new(target, range.start, self.progress);
         let started = Instant::now();
         let mut first = None;
         let mut bytes = 0;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.repository.read(blob, range.clone(), &mut |offset, part| {
-            first.get_or_insert_with(|| started.elapsed());
+        self.repository.read(blob, range.clone(), &mut |answer, offset, part| {
+            if first.is_none() {
+                first = Some(started.elapsed());
+                begins(answer);
+            }
             bytes += part.len() as u64;
             self.fetched.fetch_add(part.len() as u64, Ordering::Relaxed);
             target.fetched.fetch_add(part.len() as u64, Ordering::Relaxed);
@@ -206,102 +210,14 @@ impl<'f> Fetcher<'f> {
             })
         })?;
         self.tell(target);
-        if *range != target.whole() {
-            let mut has_ranges = self.has_ranges.lock().unwrap_or_else(PoisonError::into_inner);
-            *has_ranges = Some(answer == Answer::Part);
-        }
         if let Some(first) = first {
-            self.line.lock().unwrap_or_else(PoisonError::into_inner).learn(
-                first,
-                bytes,
-                started.elapsed() - first,
-            );
+            self.speed.learn(first, bytes, started.elapsed() - first);
         }
         Ok(())
-    }
-
-    /// Bytes that are not worth a request of their own: as many as come while one is answered, for one of the connections.
-    fn gap(&self) -> u64 {
-        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(first_byte), Some((bytes, time))) = (line.first_byte, line.longest) else { return GAP_MIN };
-        let by_connection = bytes as f64 / time.as_secs_f64().max(1e-6);
-        let bytes = by_connection * first_byte.as_secs_f64() / self.request.connections.get() as f64;
-        (bytes as u64).clamp(GAP_MIN, GAP_MAX)
     }
 
     /// The reference, for a message.
     pub(super) fn shown(&self) -> String {
         text::escape(self.request.reference.to_string().as_bytes())
-    }
-}
-
-impl Line {
-    fn learn(&mut self, first: Duration, bytes: u64, rest: Duration) {
-        self.first_byte = Some(self.first_byte.map_or(first, |least| least.min(first)));
-        if self.longest.is_none_or(|(longest, _)| bytes > longest) {
-            self.longest = Some((bytes, rest));
-        }
-    }
-}
-
-/// Takes bytes of a blob in order, and writes those of pieces.
-struct Sink<'s> {
-    target: &'s Target<'s>,
-    progress: &'s dyn Progress,
-    /// The offset that is expected.
-    next: u64,
-    /// The piece that it lies in or before.
-    number: usize,
-    /// The bytes of that piece so far.
-    piece: Vec<u8>,
-}
-
-impl Sink<'_> {
-    /// Two connections may bring one piece at once: they write the same bytes.
-    fn take(&mut self, offset: u64, mut bytes: &[u8], mut wrong: impl FnMut(String)) -> Result<(), Error> {
-        let Target { pieces, file, .. } = self.target;
-        if offset != self.next {
-            self.number = pieces.at(offset);
-            self.piece.clear();
-        }
-        let mut at = offset;
-        self.next = offset + bytes.len() as u64;
-        while let Some(piece) = pieces.all().get(self.number).filter(|_| !bytes.is_empty()) {
-            let skipped = piece.start.saturating_sub(at).min(bytes.len() as u64);
-            (at, bytes) = (at + skipped, &bytes[skipped as usize..]);
-            let is_begun = at == piece.start + self.piece.len() as u64;
-            let now = piece.end().saturating_sub(at).min(bytes.len() as u64) as usize;
-            let (now, rest) = bytes.split_at(now);
-            // Bytes that another connection has brought, or that began before the first byte here, are of no use.
-            let is_wanted = is_begun && !pieces.is_there(self.number);
-            if is_wanted {
-                self.piece.extend_from_slice(now);
-            }
-            (at, bytes) = (at + now.len() as u64, rest);
-            if at < piece.end() {
-                continue;
-            }
-            if is_wanted {
-                let found = piece
-                    .chunk
-                    .map(|(number, expected)| (number, expected, chunk_digest::<Sha2>(&self.piece)));
-                match found {
-                    Some((number, expected, found)) if found != expected => wrong(format!(
-                        "chunk {number}, at byte {}, has the digest {found}, expected {expected}",
-                        piece.start
-                    )),
-                    _ => {
-                        file.write_at(piece.start, &self.piece)?;
-                        // Bytes that come twice, or lie between pieces, are no progress.
-                        if pieces.is_there_now(self.number) {
-                            self.progress.read(u64::from(piece.len));
-                        }
-                    }
-                }
-            }
-            self.piece.clear();
-            self.number += 1;
-        }
-        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Pieces of a blob that are wanted, and the ranges in which they are asked for.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use tesserafs_format::Digest;
 
@@ -29,17 +29,24 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     all: Vec<Piece>,
-    there: Vec<AtomicBool>,
+    states: Vec<AtomicU8>,
     /// How many are not there.
     left: AtomicUsize,
+    /// All pieces before this one are there, and perhaps some more.
+    front: AtomicUsize,
 }
+
+/// A piece that nobody has brought, one that somebody writes, and one that is there.
+const LACKING: u8 = 0;
+const CLAIMED: u8 = 1;
+const THERE: u8 = 2;
 
 impl Pieces {
     /// Pieces none of which is there.
     pub(super) fn new(all: Vec<Piece>) -> Self {
-        let there = all.iter().map(|_| AtomicBool::new(false)).collect();
+        let states = all.iter().map(|_| AtomicU8::new(LACKING)).collect();
         let left = AtomicUsize::new(all.len());
-        Self { all, there, left }
+        Self { all, states, left, front: AtomicUsize::new(0) }
     }
 
     pub(super) fn all(&self) -> &[Piece] {
@@ -48,16 +55,35 @@ impl Pieces {
 
     /// Whether a piece is there; behind the last one nothing is lacking.
     pub(super) fn is_there(&self, number: usize) -> bool {
-        self.there.get(number).is_none_or(|there| there.load(Ordering::Relaxed))
+        self.states.get(number).is_none_or(|state| state.load(Ordering::Acquire) == THERE)
     }
 
-    /// Notes that a piece is there; whether nobody else has.
-    pub(super) fn is_there_now(&self, number: usize) -> bool {
-        let is_first = !self.there[number].swap(true, Ordering::Relaxed);
-        if is_first {
+    /// Whether the caller is the one who writes a piece: nobody has, and nobody else will. So bytes that are there stay as they are, even
+    /// those that nothing proves yet.
+    pub(super) fn claim(&self, number: usize) -> bool {
+        let claimed =
+            self.states[number].compare_exchange(LACKING, CLAIMED, Ordering::Relaxed, Ordering::Relaxed);
+        claimed.is_ok()
+    }
+
+    /// Whether nobody has brought a piece, or is at it.
+    pub(super) fn is_lacking(&self, number: usize) -> bool {
+        self.states.get(number).is_some_and(|state| state.load(Ordering::Relaxed) == LACKING)
+    }
+
+    /// Notes that a piece is there.
+    pub(super) fn is_there_now(&self, number: usize) {
+        if self.states[number].swap(THERE, Ordering::Release) != THERE {
             self.left.fetch_sub(1, Ordering::Relaxed);
         }
-        is_first
+    }
+
+    /// Where the first piece begins that is not there; none where all are.
+    pub(super) fn front(&self) -> Option<u64> {
+        let before = self.front.load(Ordering::Relaxed);
+        let front = (before..self.all.len()).find(|number| !self.is_there(*number));
+        self.front.fetch_max(front.unwrap_or(self.all.len()), Ordering::Relaxed);
+        front.map(|number| self.all[number].start)
     }
 
     /// Whether all are there.
@@ -77,7 +103,7 @@ impl Pieces {
 
     /// Whether something is there.
     pub(super) fn has_some(&self) -> bool {
-        self.there.iter().any(|there| there.load(Ordering::Relaxed))
+        self.states.iter().any(|state| state.load(Ordering::Relaxed) == THERE)
     }
 
     /// Bytes that are not there.
@@ -110,6 +136,20 @@ impl Pieces {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_front_is_behind_all_that_came_in_order() {
+        let pieces = pieces(&[(5, 10), (15, 10), (25, 10)]);
+        assert_eq!(pieces.front(), Some(5));
+        pieces.is_there_now(1);
+        assert!(pieces.claim(0));
+        assert_eq!(pieces.front(), Some(5));
+        pieces.is_there_now(0);
+        assert_eq!(pieces.front(), Some(25));
+        pieces.is_there_now(2);
+        assert_eq!(pieces.front(), None);
+        assert_eq!(super::tests::pieces(&[]).front(), None);
+    }
+
     fn pieces(of: &[(u64, u32)]) -> Pieces {
         Pieces::new(of.iter().map(|(start, len)| Piece { start: *start, len: *len, chunk: None }).collect())
     }
@@ -121,8 +161,11 @@ mod tests {
         assert_eq!(pieces.ranges(20), [0..50, 1000..1010]);
         pieces.is_there_now(1);
         assert_eq!(pieces.ranges(20), [0..10, 40..50, 1000..1010]);
-        assert!(!pieces.is_there_now(1) && !pieces.has_all());
+        pieces.is_there_now(1);
+        assert!(!pieces.has_all());
         assert_eq!((pieces.lacking_bytes(), pieces.at(9), pieces.at(10), pieces.at(2000)), (30, 0, 1, 4));
+        assert!(!pieces.claim(1) && pieces.claim(0) && !pieces.claim(0));
+        assert!(!pieces.is_lacking(0) && !pieces.is_there(0) && pieces.is_lacking(2));
         let large = 3 << 20;
         let all: Vec<_> = (0..5).map(|number| (number * u64::from(large), large)).collect();
         assert_eq!(super::tests::pieces(&all).ranges(0).len(), 3);

@@ -38,7 +38,7 @@ impl Reading {
         Self { blob, at: range.start, range, whole: false }
     }
 
-    pub(super) fn answer(&self) -> Answer {
+    fn answer(&self) -> Answer {
         if self.whole {
             Answer::Whole
         } else {
@@ -218,7 +218,7 @@ impl Endpoint {
                 Fault::Passing(format!("{}: {why} after {passed} of {} bytes", shown(url), skip + count))
             })?;
             if passed >= skip {
-                take(reading.at, &buffer[..read])?;
+                take(reading.answer(), reading.at, &buffer[..read])?;
                 reading.at += read as u64;
             }
             passed += read as u64;

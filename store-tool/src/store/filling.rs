@@ -7,17 +7,16 @@
 //! tells the garbage collector that somebody has begun something, and it makes the directory one where the image finds all its
 //! packs even if some of them never become complete.
 
+mod hashed;
 mod unfinished;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tesserafs_format::Digest;
-use tesserafs_image::hash::Hasher;
 use tesserafs_image::{Cancel, Error, Source};
 
 use super::dir::{failed, identity, Dir};
@@ -26,10 +25,8 @@ use super::images::check_image;
 use super::lock::{wait_for, Using};
 use super::Store;
 
+use self::hashed::Hashed;
 pub use self::unfinished::Unfinished;
-
-/// Bytes that are hashed at once.
-const PIECE: usize = 1 << 20;
 
 /// The mode of a file while it is filled, and when it is complete.
 const UNFINISHED: u32 = 0o600;
@@ -116,7 +113,7 @@ impl Filling<'_> {
                 file
             }
         };
-        Ok(Slot::Unfinished(Unfinished { file, digest: *digest, path, len, is_kept }))
+        Ok(Slot::Unfinished(Unfinished { file, digest: *digest, path, len, is_kept, hashed: Box::default() }))
     }
 
     /// Opens what an earlier run has left of a file, if no blob is the same file.
@@ -172,7 +169,7 @@ impl Filling<'_> {
 
     /// Compares all bytes of a file with its digest, and makes it complete if they have it: on the disk first, then for all to see.
     pub fn finish(&self, file: Unfinished, cancel: &Cancel) -> Result<Finished, Error> {
-        let found = hash(&file.file, &file.path, file.len, cancel)?;
+        let found = file.hash_rest(cancel)?;
         if found != file.digest {
             return Ok(Finished::Not { found, file });
         }
@@ -292,16 +289,7 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
 
 /// The digest of the `len` bytes of a file.
 pub(super) fn hash(file: &File, path: &Path, len: u64, cancel: &Cancel) -> Result<Digest, Error> {
-    let mut hasher = Hasher::default();
-    let mut buf = vec![0; PIECE.min(usize::try_from(len).unwrap_or(PIECE))];
-    let mut at = 0;
-    while at < len {
-        cancel.check()?;
-        let piece = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
-        let bytes = &mut buf[..piece];
-        file.read_exact_at(bytes, at).map_err(|error| failed("read", path, error))?;
-        hasher.update(bytes);
-        at += piece as u64;
-    }
-    Ok(hasher.finish())
+    let mut hashed = Hashed::default();
+    hashed.advance(file, path, len, cancel)?;
+    Ok(hashed.finish())
 }

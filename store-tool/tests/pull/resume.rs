@@ -139,9 +139,10 @@ fn what_came_before_the_end_does_not_come_again() {
         place.registry.wrong("GET", &name, 1, Wrong::Cut(sent));
         place.registry.wrong("GET", &name, 100, Wrong::Silent(Duration::from_secs(60)));
         let mut child = puller(&place, "v1").spawn().expect("tesserafs");
-        let cut_off = || place.registry.seen().iter().filter(|seen| seen.target.contains(&name)).count() > 0;
-        super::support::wait("the first bytes", cut_off);
-        super::support::wait("the next request", cut_off);
+        let rest = format!("bytes={sent}-");
+        let is_rest = |range: &String| range.starts_with(&rest);
+        let cut_off = || place.registry.seen().iter().any(|seen| seen.range.as_ref().is_some_and(is_rest));
+        super::support::wait("the request for the rest", cut_off);
         child.kill().expect("a process");
         child.wait().expect("a process");
         place.registry.right();

@@ -71,7 +71,7 @@ fn whatever_a_server_sends_is_an_error_or_an_answer() {
     };
     for _ in 0..100 {
         let repository = Repository::open(&reference, &options).expect("a repository");
-        let read = repository.read(&there, 10..20, &mut |offset, bytes| {
+        let read = repository.read(&there, 10..20, &mut |_, offset, bytes| {
             assert!(offset + bytes.len() as u64 <= there.len);
             Ok(())
         });

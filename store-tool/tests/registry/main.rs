@@ -18,7 +18,7 @@ use tesserafs_image::hash::sha256;
 use tesserafs_image::Error;
 use tesserafs_store::artifact::Blob;
 use tesserafs_store::reference::Reference;
-use tesserafs_store::registry::{Options, Repository};
+use tesserafs_store::registry::{Answer, Options, Repository};
 
 use self::registry::Registry;
 
@@ -73,9 +73,11 @@ fn read(
     blob: &Blob,
     range: std::ops::Range<u64>,
     all: &[u8],
-) -> Result<(tesserafs_store::registry::Answer, Vec<bool>), Error> {
+) -> Result<(Answer, Vec<bool>), Error> {
     let mut got = vec![false; all.len()];
-    let answer = repository.read(blob, range, &mut |offset, bytes| {
+    let mut answer = Answer::Part;
+    repository.read(blob, range, &mut |now, offset, bytes| {
+        answer = now;
         let offset = offset as usize;
         assert_eq!(bytes, &all[offset..offset + bytes.len()], "bytes at {offset}");
         got[offset..offset + bytes.len()].fill(true);

@@ -152,12 +152,12 @@ fn a_server_may_send_less_than_it_was_asked_for() {
     registry.wrong("GET", "/blobs/", 1, Wrong::Status(206, range, body));
     let mut got = Vec::new();
     let repository = open(&registry, &options());
-    let answer = repository.read(&blob, 100..300, &mut |offset, bytes| {
-        assert_eq!(offset, 100 + got.len() as u64);
+    let read = repository.read(&blob, 100..300, &mut |answer, offset, bytes| {
+        assert_eq!((answer, offset), (Answer::Part, 100 + got.len() as u64));
         got.extend_from_slice(bytes);
         Ok(())
     });
-    assert_eq!(answer.expect("a range"), Answer::Part);
+    read.expect("a range");
     assert!(got[..50] == [b'x'; 50] && got[50..] == all[150..300]);
     assert_eq!(registry.seen()[1].range.as_deref(), Some("bytes=150-299"));
 }
@@ -233,7 +233,7 @@ fn whoever_takes_can_end_it() {
     let blob = blob(&registry, &all);
     let repository = open(&registry, &options());
     let mut taken = 0;
-    let ended = repository.read(&blob, 0..LEN as u64, &mut |_, bytes| {
+    let ended = repository.read(&blob, 0..LEN as u64, &mut |_, _, bytes| {
         taken += bytes.len();
         if taken > 300_000 {
             return Err(Error::Refused("enough".into()));

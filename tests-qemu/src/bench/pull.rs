@@ -65,8 +65,8 @@ pub(super) struct Line {
 
 /// The lines.
 pub(super) const LINES: [Line; 4] = [
-    Line { name: "0 ms", milliseconds: 0, megabits: None, rounds: 3, has_all: false },
-    Line { name: "20 ms", milliseconds: 20, megabits: None, rounds: 3, has_all: false },
+    Line { name: "0 ms", milliseconds: 0, megabits: None, rounds: 9, has_all: false },
+    Line { name: "20 ms", milliseconds: 20, megabits: None, rounds: 9, has_all: false },
     Line { name: "5 ms, 200 Mbit/s", milliseconds: 5, megabits: Some(200), rounds: 1, has_all: true },
     Line { name: "50 ms, 20 Mbit/s", milliseconds: 50, megabits: Some(20), rounds: 1, has_all: false },
 ];

@@ -5,12 +5,14 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use tesserafs_format::Digest;
 use tesserafs_image::{text, Cancel, Error};
 
+use super::hashed::{Hashed, PIECE};
 use crate::store::dir::failed;
 
 /// A file that is being filled, by as many threads as like to.
@@ -21,6 +23,8 @@ pub struct Unfinished {
     pub(super) path: PathBuf,
     pub(super) len: u64,
     pub(super) is_kept: bool,
+    /// Apart, as it is larger than all the rest.
+    pub(super) hashed: Box<Mutex<Hashed>>,
 }
 
 impl Unfinished {
@@ -73,6 +77,21 @@ impl Unfinished {
     /// The digest that it has now.
     pub fn hash(&self, cancel: &Cancel) -> Result<Digest, Error> {
         super::hash(&self.file, &self.path, self.len, cancel)
+    }
+
+    /// Hashes some of the bytes before `end` that are not hashed yet, 1 MiB at most, so that less is left to do when the last ones come.
+    /// Nobody writes them any more. Where another thread is at it, this one goes on.
+    pub fn hash_to(&self, end: u64) -> Result<(), Error> {
+        let Ok(mut hashed) = self.hashed.try_lock() else { return Ok(()) };
+        let end = end.min(hashed.bytes.saturating_add(PIECE));
+        hashed.advance(&self.file, &self.path, end, &Cancel::default())
+    }
+
+    /// The digest that it has, by what [`hash_to`](Self::hash_to) has done of it. The next call begins anew.
+    pub(super) fn hash_rest(&self, cancel: &Cancel) -> Result<Digest, Error> {
+        let mut hashed = std::mem::take(&mut *self.hashed.lock().unwrap_or_else(PoisonError::into_inner));
+        hashed.advance(&self.file, &self.path, self.len, cancel)?;
+        Ok(hashed.finish())
     }
 
     fn check(&self, offset: u64, len: usize) -> Result<(), Error> {

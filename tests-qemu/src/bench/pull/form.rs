@@ -45,16 +45,22 @@ pub(in super::super) enum Own {
     Deltas,
     /// At the level that mkfs takes by itself.
     Fast,
+    /// As small as mkfs makes them: `--profile small`, at [`SMALLEST`].
+    Small,
 }
 
 /// The level of zstd for that which is made once, and pulled often.
 pub(in super::super) const PUBLISHED: u32 = 9;
 
+/// The highest level that is not called ultra.
+const SMALLEST: u32 = 19;
+
 /// All of them.
-pub(in super::super) const FORMS: [Form; 8] = [
+pub(in super::super) const FORMS: [Form; 9] = [
     Form::Own(Own::Chunks),
     Form::Own(Own::Deltas),
     Form::Own(Own::Fast),
+    Form::Own(Own::Small),
     Form::Skopeo(Layer::Gzip),
     Form::Skopeo(Layer::Zstd),
     Form::Skopeo(Layer::ZstdPublished),
@@ -101,6 +107,15 @@ impl Own {
         match self {
             Self::Chunks | Self::Deltas => PUBLISHED,
             Self::Fast => LEVEL,
+            Self::Small => SMALLEST,
+        }
+    }
+
+    /// The profile of mkfs.
+    pub(super) fn profile(self) -> &'static str {
+        match self {
+            Self::Chunks | Self::Deltas | Self::Fast => "default",
+            Self::Small => "small",
         }
     }
 }
@@ -111,6 +126,7 @@ impl Form {
             Self::Own(Own::Chunks) => "tesserafs pull",
             Self::Own(Own::Deltas) => "tesserafs pull, with deltas",
             Self::Own(Own::Fast) => "tesserafs pull, level 3",
+            Self::Own(Own::Small) => "tesserafs pull, small, level 19",
             Self::Skopeo(Layer::Gzip) => "skopeo, tar.gz",
             Self::Skopeo(Layer::Zstd) => "skopeo, tar.zst",
             Self::Skopeo(Layer::ZstdPublished) => "skopeo, tar.zst, level 9",
@@ -135,6 +151,7 @@ impl Form {
             Self::Own(Own::Chunks) => "bench/own",
             Self::Own(Own::Deltas) => "bench/own-deltas",
             Self::Own(Own::Fast) => "bench/own-fast",
+            Self::Own(Own::Small) => "bench/own-small",
             Self::Skopeo(_) | Self::Podman | Self::Casync => self.layer().map_or("", Layer::repository),
         }
     }
@@ -154,7 +171,7 @@ impl Form {
         match self {
             Self::Own(Own::Chunks | Own::Deltas) | Self::Podman | Self::Skopeo(Layer::Zstd) => true,
             Self::Casync => line.has_all || line.milliseconds == 0,
-            Self::Own(Own::Fast) | Self::Skopeo(_) => line.has_all || line.megabits.is_none(),
+            Self::Own(Own::Fast | Own::Small) | Self::Skopeo(_) => line.has_all || line.megabits.is_none(),
         }
     }
 

@@ -101,7 +101,8 @@ impl<'a> Site<'a> {
         let before = (version > 1).then(|| image(version - 1));
         if !image(version).exists() {
             let mut mkfs = run::command(&self.bench.tools.mkfs);
-            mkfs.args(["--quiet", "--level", &level.to_string(), "--packdir"]).arg(&packs);
+            mkfs.args(["--quiet", "--level", &level.to_string(), "--profile", own.profile()]);
+            mkfs.arg("--packdir").arg(&packs);
             if let Some(before) = &before {
                 mkfs.arg("--parent").arg(before);
             }

@@ -12,12 +12,16 @@ use super::circumstances;
 /// Our forms; the others are rivals.
 const OURS: &str = "tesserafs pull";
 const OURS_WITH_DELTA: &str = "tesserafs pull, with deltas";
+const OURS_SMALL: &str = "tesserafs pull, small, level 19";
 
 /// The rivals that fetch a layer and no more, of which the smaller one counts.
 const LAYERS: [&str; 2] = ["skopeo, tar.gz", "skopeo, tar.zst"];
 
 /// The layer at the level that ours has, which nobody gets unless he asks for it.
 const SAME_LEVEL: &str = "skopeo, tar.zst, level 9";
+
+/// The line over which all forms are measured: bytes are the same over each.
+const ALL_FORMS: &str = LINES[0].name;
 
 /// The section.
 pub(super) fn pulls(out: &mut String, part: &Measured<Pull>) -> Result<()> {
@@ -150,12 +154,19 @@ fn ratios(all: &[Pull], ratio: impl Fn(&str, &str) -> Option<f64>) -> Option<Sum
 
 /// Ours against the best of the rivals.
 fn against_best(all: &[Pull], value: fn(&Taken) -> f64) -> Option<Summary> {
-    ratios(all, |series, line| {
-        let of = |form: &str| Some(value(&taken(all, series, line, Step::First, form)?));
-        let is_rival = |form: &&str| !form.starts_with(OURS) && *form != SAME_LEVEL;
-        let rivals = FORMS.iter().map(|form| form.name()).filter(is_rival);
-        Some(of(OURS)? / rivals.filter_map(of).reduce(f64::min)?)
-    })
+    ratios(all, |series, line| Some(first(all, series, line, OURS, value)? / best(all, series, line, value)?))
+}
+
+/// A value of the first pull of a form.
+fn first(all: &[Pull], series: &str, line: &str, form: &str, value: fn(&Taken) -> f64) -> Option<f64> {
+    Some(value(&taken(all, series, line, Step::First, form)?))
+}
+
+/// The least value among the rivals.
+fn best(all: &[Pull], series: &str, line: &str, value: fn(&Taken) -> f64) -> Option<f64> {
+    let is_rival = |form: &&str| !form.starts_with(OURS) && *form != SAME_LEVEL;
+    let rivals = FORMS.iter().map(|form| form.name()).filter(is_rival);
+    rivals.filter_map(|form| first(all, series, line, form, value)).reduce(f64::min)
 }
 
 /// Bytes of the first pull.
@@ -163,11 +174,18 @@ pub(super) fn first_bytes(all: &[Pull]) -> Option<Summary> {
     against_best(all, |taken| taken.bytes)
 }
 
+/// The same of the smallest form.
+pub(super) fn first_bytes_small(all: &[Pull]) -> Option<Summary> {
+    ratios(all, |series, _| {
+        let bytes = |taken: &Taken| taken.bytes;
+        Some(first(all, series, ALL_FORMS, OURS_SMALL, bytes)? / best(all, series, ALL_FORMS, bytes)?)
+    })
+}
+
 /// Bytes of the first pull against those of a layer of the same level.
 pub(super) fn first_bytes_at_one_level(all: &[Pull]) -> Option<Summary> {
     ratios(all, |series, _| {
-        // They are the same over all lines, and not measured over each.
-        let of = |form: &str| Some(taken(all, series, LINES[0].name, Step::First, form)?.bytes);
+        let of = |form: &str| first(all, series, ALL_FORMS, form, |taken| taken.bytes);
         Some(of(OURS)? / of(SAME_LEVEL)?)
     })
 }
@@ -226,7 +244,7 @@ mod tests {
     #[test]
     fn names_are_those_of_forms() {
         let names = FORMS.map(|form| form.name());
-        for name in [OURS, OURS_WITH_DELTA, SAME_LEVEL].iter().chain(&LAYERS) {
+        for name in [OURS, OURS_WITH_DELTA, OURS_SMALL, SAME_LEVEL].iter().chain(&LAYERS) {
             assert!(names.contains(name), "{name}");
         }
     }

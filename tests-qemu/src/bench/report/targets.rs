@@ -73,7 +73,7 @@ const PULL_RIVAL: &str = "the best rival";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 69] = [
+const TARGETS: [Target; 70] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -185,6 +185,12 @@ const TARGETS: [Target; 69] = [
         "a layer of zstd, level 9",
         Wanted::AtMost(1.05),
         |f| Some(f.pulls(pulls::first_bytes_at_one_level)?.median),
+    ),
+    target(
+        "pull of the first version, bytes, small at level 19, worst series",
+        PULL_RIVAL,
+        Wanted::AtMost(1.05),
+        |f| Some(f.pulls(pulls::first_bytes_small)?.max),
     ),
     target(
         "pull of the first version, time, median series and line",
