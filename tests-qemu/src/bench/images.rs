@@ -27,6 +27,8 @@ pub(super) const OURS_FILE: &str = "tesserafs, file";
 pub(super) const OURS_PACKS: &str = "tesserafs, packs, file";
 /// The same, mounted as on a backing that is authenticated already.
 pub(super) const OURS_TRUSTED: &str = "tesserafs, trusted";
+/// The floor: it neither decompresses nor verifies.
+pub(super) const EROFS_UNCOMPRESSED: &str = "EROFS uncompressed";
 /// The others that verify what they read.
 pub(super) const EROFS_VERITY: &str = "EROFS on dm-verity";
 pub(super) const SQUASHFS_VERITY: &str = "squashfs on dm-verity";
@@ -178,7 +180,7 @@ pub(super) fn prepare(bench: &Bench<'_>, folder: &Path) -> Result<Images> {
         trusted(device(0)),
         system("EROFS", "erofs", device(1)),
         system(EROFS_VERITY, "erofs", "/dev/dm-0".to_owned()),
-        system("EROFS uncompressed", "erofs", device(4)),
+        system(EROFS_UNCOMPRESSED, "erofs", device(4)),
         system("squashfs", "squashfs", device(5)),
         system(SQUASHFS_VERITY, "squashfs", "/dev/dm-1".to_owned()),
         system(OURS_FILE, "tesserafs", file(TESSERAFS)),
@@ -257,7 +259,7 @@ fn sizes(folder: &Path) -> Result<Vec<(&'static str, u64)>> {
         ("tesserafs", TESSERAFS),
         ("EROFS", EROFS),
         ("its hashes", EROFS_HASHES),
-        ("EROFS uncompressed", PLAIN),
+        (EROFS_UNCOMPRESSED, PLAIN),
         ("squashfs", SQUASHFS),
         ("its hashes", SQUASHFS_HASHES),
     ]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
 
+mod floor;
 pub(super) mod packs;
 mod profiles;
 mod pulls;
@@ -153,6 +154,7 @@ fn reading(out: &mut String, read: &Measured<Sample>) -> Result<()> {
          a system with a file is compared with tesserafs on a file.\n"
     )?;
     medians(out, "cold unless said", samples)?;
+    floor::table(out, samples)?;
     extremes(out, samples)?;
     circumstances(out, read)
 }
