@@ -2,9 +2,11 @@
 
 //! Indexes.
 
+use base64::prelude::{Engine as _, BASE64_STANDARD};
 use mkfs_tesserafs::source::oci::Platform;
 use oci_spec::image::{Descriptor, ImageIndex, MediaType};
 use serde_json::{json, Value};
+use tesserafs_image::hash::sha256;
 use tesserafs_image::text;
 
 use super::read::blob;
@@ -12,6 +14,9 @@ use super::{Blob, OS_FEATURE};
 
 /// Manifests that an index is believed to have.
 const ENTRIES_MAX: usize = 4096;
+
+/// Bytes of a manifest that stand in an index, at most: the index is read by clients that want another one, too.
+const DATA_MAX: usize = 16 << 10;
 
 /// An index: manifests for clients to choose from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,20 @@ impl Entry {
         let mut described = described(platform);
         described["os.features"] = json!([OS_FEATURE]);
         Self::new(manifest, MediaType::ImageManifest.as_ref(), platform, described, true)
+    }
+
+    /// The same, with the manifest itself in the descriptor's `data`, if it is short: a client that has the index asks once less.
+    pub fn with_data(mut self, manifest: &[u8]) -> Self {
+        if manifest.len() <= DATA_MAX {
+            self.descriptor["data"] = BASE64_STANDARD.encode(manifest).into();
+        }
+        self
+    }
+
+    /// The manifest, if it stands in the descriptor. Anything else there is of no use.
+    pub fn data(&self) -> Option<Vec<u8>> {
+        let data = BASE64_STANDARD.decode(self.descriptor["data"].as_str()?).ok()?;
+        (data.len() as u64 == self.manifest.len && sha256(&data) == self.manifest.digest).then_some(data)
     }
 
     /// That of an ordinary image.

@@ -59,7 +59,10 @@ pub(super) fn find(
             "found {found}, expected an image of this filesystem for {wanted}; {advice}"
         )));
     };
-    let manifest = get(&Name::Digest(entry.manifest.digest))?;
+    let manifest = match entry.data() {
+        Some(manifest) => manifest,
+        None => get(&Name::Digest(entry.manifest.digest))?,
+    };
     ours(Document::parse(&manifest).map_err(refuse)?, manifest).map_err(refuse)
 }
 

@@ -248,6 +248,42 @@ fn the_signer_is_asked_for_before_a_pack_comes() {
 }
 
 #[test]
+fn a_manifest_that_stands_in_the_index_is_not_asked_for() {
+    use mkfs_tesserafs::source::oci::Platform;
+    use tesserafs_store::artifact::{Blob, Entry, Index};
+
+    let place = Place::new();
+    let [one, two] = two(&place);
+    place.publish(&one, "one");
+    let (manifest, other) = (one.artifact.to_manifest(), two.artifact.to_manifest());
+    let entry = Entry::ours(Blob::of(&manifest), &Platform::host());
+    // Nothing but the manifest itself is believed: neither another one, nor a part of it, nor what is no base64.
+    let of = |data: &[u8]| Index { entries: vec![entry.clone().with_data(data)] }.to_document();
+    let right = String::from_utf8(of(&manifest)).expect("text");
+    let bent = right.replace("\"data\":\"", "\"data\":\"?").into_bytes();
+    let none = Index { entries: vec![entry.clone()] }.to_document();
+    for (index, asked) in [
+        (right.into_bytes(), 0),
+        (none, 1),
+        (of(&other), 1),
+        (of(&manifest[..manifest.len() - 1]), 1),
+        (of(b""), 1),
+        (bent, 1),
+        // A long one is left out.
+        (of(&vec![b' '; 16385]), 1),
+    ] {
+        place.registry.add_manifest(REPOSITORY, "all", INDEX, &index);
+        let _ = std::fs::remove_dir_all(place.path().join("store"));
+        place.registry.seen();
+        place.pull("all");
+        let by_digest =
+            place.registry.targets().iter().filter(|target| target.contains("manifests/sha256:")).count();
+        assert_eq!(by_digest, asked, "{}", String::from_utf8_lossy(&index));
+        place.check("all", &one);
+    }
+}
+
+#[test]
 fn the_platform_is_chosen_and_ordinary_images_are_not_taken() {
     use mkfs_tesserafs::source::oci::Platform;
     use tesserafs_store::artifact::{Blob, Entry, Index};
