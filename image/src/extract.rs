@@ -89,6 +89,8 @@ struct Extractor<'a> {
     directories: Mutex<Directories>,
     /// Files can be written before they have a name.
     unnamed: AtomicBool,
+    /// They can be given one by their descriptor alone.
+    links_descriptors: AtomicBool,
     privileges: CapabilitySet,
     losses: &'a Losses,
     /// Inodes that were not created.
@@ -117,6 +119,7 @@ impl<'a> Extractor<'a> {
             has_lost_found: root.has_lost_found,
             directories: Mutex::new(Directories::new(root.fd)),
             unnamed: AtomicBool::new(Path::new("/proc/self/fd").is_dir()),
+            links_descriptors: AtomicBool::new(true),
             // A file that cannot be asked for is not there.
             privileges: rustix::thread::capabilities(None)
                 .map_or(CapabilitySet::empty(), |capabilities| capabilities.effective),

@@ -21,17 +21,25 @@ use crate::error::Error;
 use crate::losses::Kind;
 use crate::{text, visit};
 
+/// The number that stands for each one which the user namespace has no number for.
+const NOBODY: u32 = 65534;
+
 impl Extractor<'_> {
     /// Sets owner, xattrs, mode and time of a regular file: in this order, as each may undo those after it.
     pub(super) fn finish(&self, inode: &Inode, file: &File) -> Result<(), Error> {
         let number = inode.ino.get();
+        let created = rustix::fs::fstat(file).map_err(self.fail("stat", number))?;
         // These two by the standard library, which calls libc's functions: rustix would call the kernel past what is preloaded.
-        let owned = self.own(inode, || errno(unix::fchown(file, Some(inode.uid), Some(inode.gid))))?;
+        let owned =
+            self.own(inode, &created, || errno(unix::fchown(file, Some(inode.uid), Some(inode.gid))))?;
         self.xattrs(inode, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;
         let mode = mode(inode, owned);
-        self.set(Kind::Mode, inode, || {
-            errno(file.set_permissions(Permissions::from_mode(mode.as_raw_mode())))
-        })?;
+        // An ACL among the xattrs changes it.
+        if inode.xattrs.is_some() || Mode::from_raw_mode(created.st_mode) != mode {
+            self.set(Kind::Mode, inode, || {
+                errno(file.set_permissions(Permissions::from_mode(mode.as_raw_mode())))
+            })?;
+        }
         self.set(Kind::Time, inode, || rustix::fs::futimens(file, &times(inode)))?;
         let stat = rustix::fs::fstat(file).map_err(self.fail("stat", number))?;
         self.compare(inode, &stat, Some(mode));
@@ -51,7 +59,7 @@ impl Extractor<'_> {
             let shown = self.shown(number);
             return Err(Error::Refused(format!("{shown} was replaced while it was extracted")));
         }
-        let owned = self.own(inode, || {
+        let owned = self.own(inode, &stat, || {
             let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
             rustix::fs::chownat(&handle, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         })?;
@@ -87,10 +95,15 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    /// Sets an owner, and says whether it is set.
-    fn own(&self, inode: &Inode, set: impl Fn() -> Result<(), Errno>) -> Result<bool, Error> {
+    /// Sets an owner where a file that was `created` so has another one, and says whether it is set.
+    fn own(&self, inode: &Inode, created: &Stat, set: impl Fn() -> Result<(), Errno>) -> Result<bool, Error> {
         if !self.options.owners {
             return Ok(false);
+        }
+        if (created.st_uid, created.st_gid) == (inode.uid, inode.gid)
+            && ![inode.uid, inode.gid].contains(&NOBODY)
+        {
+            return Ok(true);
         }
         let number = inode.ino.get();
         match set() {
