@@ -179,10 +179,12 @@ fn notes(releases: &Releases, rounds: usize) -> Result<Vec<String>> {
         ),
         format!(
             "files hold {:.1} MB in the first and {:.1} MB in the second; {:.1} MB of the second are in files whose bytes are \
-             those of a file of the first; both are without package lists and downloaded packages",
+             those of a file of the first; both are without package lists and downloaded packages; whoever keeps each different \
+             content once in the page cache has {:.1} MB of pages there",
             common.first as f64 / 1e6,
             common.second as f64 / 1e6,
-            common.both as f64 / 1e6
+            common.both as f64 / 1e6,
+            common.pages as f64 / 1e6
         ),
         format!(
             "both images are mounted, then all files of the first are read, then all of the second; memory is what is in use \
@@ -202,7 +204,11 @@ struct Common {
     second: u64,
     /// Of the second, in files that the first has, too.
     both: u64,
+    /// Of the pages of all different contents.
+    pages: u64,
 }
+
+const PAGE: u64 = 4096;
 
 fn common(first: &Manifest, second: &Manifest) -> Common {
     // Names of one file count once.
@@ -213,9 +219,15 @@ fn common(first: &Manifest, second: &Manifest) -> Common {
     };
     let (first, second) = (files(first), files(second));
     let known: HashMap<u128, u64> = first.iter().copied().collect();
+    let all: HashMap<u128, u64> = first.iter().chain(&second).copied().collect();
     let sum = |files: &[(u128, u64)]| files.iter().map(|(_, size)| size).sum();
     let both = second.iter().filter(|(content, size)| known.get(content) == Some(size));
-    Common { first: sum(&first), second: sum(&second), both: both.map(|(_, size)| size).sum() }
+    Common {
+        first: sum(&first),
+        second: sum(&second),
+        both: both.map(|(_, size)| size).sum(),
+        pages: all.values().map(|size| size.next_multiple_of(PAGE)).sum(),
+    }
 }
 
 #[cfg(test)]
@@ -235,7 +247,7 @@ mod tests {
         }
         std::fs::hard_link(second.path().join("b"), second.path().join("c")).unwrap();
         let described = |folder: &tempfile::TempDir| trees::described(folder.path()).unwrap();
-        let expected = Common { first: 12, second: 7, both: 4 };
+        let expected = Common { first: 12, second: 7, both: 4, pages: 3 * PAGE };
         assert_eq!(common(&described(&first), &described(&second)), expected);
     }
 }

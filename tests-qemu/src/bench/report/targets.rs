@@ -73,7 +73,7 @@ const PULL_RIVAL: &str = "the best rival";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 71] = [
+const TARGETS: [Target; 73] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -104,6 +104,12 @@ const TARGETS: [Target; 71] = [
     target("memory, one release read", "EROFS", Wanted::AtMost(1.0), |f| f.time("memory: all", "EROFS")),
     target("memory, two releases read", EROFS_SHARED, Wanted::AtMost(0.8), |f| {
         f.of(&f.record.releases, "memory: all", OURS, EROFS_SHARED)
+    }),
+    target("memory, two releases read, images in a store", EROFS_SHARED, Wanted::AtMost(0.8), |f| {
+        f.of(&f.record.releases, "memory: all", OURS_PACKS, EROFS_SHARED)
+    }),
+    target("memory, slab, one release read", "EROFS", Wanted::AtMost(1.3), |f| {
+        f.of(&f.record.read, "memory: slab", OURS, "EROFS")
     }),
     target("two CPUs, one sequential reader, throughput", "itself on one", Wanted::AtLeast(1.6), |f| {
         f.of(&f.record.scaling, PROGRAM, ONE_CPU, TWO_CPUS)
