@@ -120,6 +120,8 @@ struct Bench<'a> {
     tools: Tools,
     erofs: Erofs,
     source: PathBuf,
+    /// What builders leave out of it.
+    excluded: Option<&'static str>,
     options: &'a Options,
 }
 
@@ -156,8 +158,8 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         None => rootfs::debian(&cache)?,
     };
     let commit = record::commit()?;
-    let bench =
-        Bench { commit, tools: Tools::build()?, erofs: Erofs { mkfs, version }, cache, source, options };
+    let (tools, erofs, excluded) = (Tools::build()?, Erofs { mkfs, version }, Some(HUGE));
+    let bench = Bench { commit, tools, erofs, cache, source, excluded, options };
     let output = options.output.clone().unwrap_or_else(tools::repository);
     // Now, and not when an hour of measuring has to be written down.
     std::fs::create_dir_all(&output).with_context(|| format!("failed to create {}", output.display()))?;

@@ -170,6 +170,8 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
 pub(crate) struct Cost {
     /// From start to end.
     pub(crate) elapsed: Duration,
+    /// Time of processors, the program's own and the kernel's, of all its threads.
+    pub(crate) processor: Duration,
     /// Bytes that it held at most at once (resident; the largest of its processes).
     pub(crate) peak: u64,
 }
@@ -201,7 +203,15 @@ pub(crate) fn measured(command: &mut Command) -> Result<Cost> {
     }
     // The kernel counts in KiB.
     let peak = u64::try_from(usage.ru_maxrss).context("a negative size")? << 10;
-    Ok(Cost { elapsed, peak })
+    let processor = spent(usage.ru_utime)? + spent(usage.ru_stime)?;
+    Ok(Cost { elapsed, processor, peak })
+}
+
+/// A time that the kernel has counted.
+fn spent(time: libc::timeval) -> Result<Duration> {
+    let seconds = u64::try_from(time.tv_sec).context("a negative time")?;
+    let micros = u64::try_from(time.tv_usec).context("a negative time")?;
+    Ok(Duration::from_secs(seconds) + Duration::from_micros(micros))
 }
 
 /// Runs a long command with all its output in a log; shows the log's end when it fails.
@@ -322,6 +332,15 @@ mod tests {
         let error = output_within(&mut command, Duration::from_millis(300)).unwrap_err();
         assert!(error.to_string().contains("begun"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn the_time_of_processors_is_not_that_of_sleep() {
+        let slept = measured(command("sleep").arg("0.3")).unwrap();
+        assert!(slept.elapsed >= Duration::from_millis(300) && slept.processor < slept.elapsed, "{slept:?}");
+        let loops = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+        let counted = measured(command("sh").args(["-c", loops])).unwrap();
+        assert!(counted.processor > slept.processor, "{counted:?}");
     }
 
     #[test]

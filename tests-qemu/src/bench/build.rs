@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::record::{Built, Measured, Program};
-use super::{Bench, HUGE};
+use super::Bench;
 use crate::run;
 
 /// The one that the others are measured against.
@@ -33,7 +33,8 @@ const BUILDERS: [Builder; 3] = [
 pub(super) fn tesserafs(bench: &Bench<'_>, level: u32, image: &Path) -> Command {
     let mut command = run::command(&bench.tools.mkfs);
     command
-        .args(["--quiet", "--force", "--level", &level.to_string(), "--exclude", HUGE])
+        .args(["--quiet", "--force", "--level", &level.to_string()])
+        .args(bench.excluded.map(|path| ["--exclude", path]).into_iter().flatten())
         .args(&bench.options.mkfs)
         .arg(image)
         .arg(&bench.source);
@@ -47,7 +48,8 @@ pub(super) fn squashfs(bench: &Bench<'_>, level: u32, image: &Path) -> Command {
         .arg(&bench.source)
         .arg(image)
         .args(["-noappend", "-no-progress", "-quiet", "-comp", "zstd"])
-        .args(["-Xcompression-level", &level.to_string(), "-b", "128K", "-e", HUGE]);
+        .args(["-Xcompression-level", &level.to_string(), "-b", "128K"])
+        .args(bench.excluded.map(|path| ["-e", path]).into_iter().flatten());
     command
 }
 
@@ -58,7 +60,8 @@ pub(super) fn erofs(bench: &Bench<'_>, level: Option<u32>, image: &Path) -> Comm
     if let Some(level) = level {
         command.arg(format!("-zzstd,level={level}")).arg("-C65536");
     }
-    command.arg(format!("--exclude-path={HUGE}")).arg(image).arg(&bench.source);
+    command.args(bench.excluded.map(|path| format!("--exclude-path={path}")));
+    command.arg(image).arg(&bench.source);
     command
 }
 
@@ -115,6 +118,7 @@ pub(super) fn once(name: &str, command: &mut Command, level: u32, run: usize, im
         level,
         run,
         seconds: cost.elapsed.as_secs_f64(),
+        processor: Some(cost.processor.as_secs_f64()),
         bytes,
         peak: cost.peak,
     })

@@ -19,6 +19,9 @@ pub(super) struct Built {
     pub(super) level: u32,
     pub(super) run: usize,
     pub(super) seconds: f64,
+    /// Seconds of processors; older records have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) processor: Option<f64>,
     /// Size of the image.
     pub(super) bytes: u64,
     /// Memory at most.
@@ -197,6 +200,7 @@ mod tests {
             level,
             run: 1,
             seconds: f64::from(level),
+            processor: None,
             bytes: 1,
             peak: 1,
         };
