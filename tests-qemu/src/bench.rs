@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`]) and
+//! `cargo xtask bench`: tesserafs against EROFS and squashfs on the same tree, in building ([`build`], and of trees of one kind [`trees`]) and
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
 //! In what ten versions of a tree take, and updates from one to the next ([`packs`]), in what pulls of them from a registry take ([`pull`]), and in the verbs that read metadata alone ([`metadata`]).
@@ -25,6 +25,7 @@ mod record;
 mod releases;
 mod report;
 mod scaling;
+mod trees;
 mod uml;
 
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub(crate) struct Options {
     /// Measure one part, and keep the others' figures as BENCH.json has them
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-    /// Runs of each builder at each level
+    /// Runs of each builder at each level, and of each tree
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// zstd levels to build with; with `--only build`, what BENCH.json has of other levels at the same
@@ -104,6 +105,8 @@ enum Part {
     Metadata,
     /// The profiles of mkfs: size, reads, updates, building.
     Profiles,
+    /// Building images of trees of one kind each: tiny files, large ones, sources.
+    Trees,
     /// Nothing: write the reports of BENCH.json anew.
     Report,
 }
@@ -242,6 +245,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     }
     if wants(Part::Profiles) {
         record.profiles = Some(profiles::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants(Part::Trees) {
+        record.trees = Some(trees::measure(&bench)?);
         save(&record)?;
     }
     if wants(Part::Build) {

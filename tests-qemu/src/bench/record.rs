@@ -9,6 +9,7 @@ use tesserafs_guest::reading;
 
 use super::packs::{Rule, Update, Version};
 use super::pull::Pull;
+use super::trees::TreeBuilt;
 use super::Bench;
 use crate::{kernel, run, tools};
 
@@ -77,6 +78,8 @@ pub(super) struct Record {
     pub(super) metadata: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) profiles: Option<Measured<reading::Sample>>,
+    #[serde(default)]
+    pub(super) trees: Option<Measured<TreeBuilt>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

@@ -6,6 +6,7 @@ pub(super) mod packs;
 mod profiles;
 mod pulls;
 mod targets;
+mod trees;
 mod updates;
 
 use std::fmt::Write as _;
@@ -114,6 +115,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     }
     if let Some(build) = &record.build {
         building(&mut out, build)?;
+    }
+    if let Some(part) = &record.trees {
+        trees::trees(&mut out, part)?;
     }
     Ok(out)
 }

@@ -12,7 +12,9 @@ use super::super::pull::Pull;
 use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
+use super::super::trees::{LARGE, ORDINARY, SOURCES, STATIC, TINY};
 use super::super::{fuse, metadata};
+use super::trees::{bytes, of_tree, seconds};
 use super::{decoded_of, floor, names, of, of_builder, packs, pulls, updates};
 
 /// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
@@ -34,6 +36,10 @@ enum Figure {
     Fuse(&'static str),
     /// Bytes that are decoded for each page of a measure, as a multiple of [`TWO_CHUNKS`].
     Decoded(&'static str),
+    /// The time in which an image of a tree is built, as a multiple of that of mksquashfs.
+    TreeTime(&'static str),
+    /// The size of that image, as a multiple of that of squashfs.
+    TreeImage(&'static str),
 }
 
 /// Which side of a number is the good one.
@@ -73,7 +79,7 @@ const PULL_RIVAL: &str = "the best rival";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 73] = [
+const TARGETS: [Target; 82] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -101,6 +107,15 @@ const TARGETS: [Target; 73] = [
     target("image size", "squashfs", Wanted::AtMost(0.97), |f| f.size(MKSQUASHFS)),
     target("image size", "EROFS", Wanted::AtMost(0.88), |f| f.size("mkfs.erofs")),
     target("mkfs, time", MKSQUASHFS, Wanted::AtMost(0.5), |f| f.building(MKSQUASHFS)),
+    tree_time(ORDINARY, 0.5),
+    tree_image(ORDINARY),
+    tree_time(LARGE, 0.5),
+    tree_image(LARGE),
+    tree_time(STATIC, 0.5),
+    tree_image(STATIC),
+    tree_time(SOURCES, 0.5),
+    tree_image(SOURCES),
+    tree_time(TINY, 0.8),
     target("memory, one release read", "EROFS", Wanted::AtMost(1.0), |f| f.time("memory: all", "EROFS")),
     target("memory, two releases read", EROFS_SHARED, Wanted::AtMost(0.8), |f| {
         f.of(&f.record.releases, "memory: all", OURS, EROFS_SHARED)
@@ -265,6 +280,14 @@ const fn decoded(measure: &'static str) -> Target {
     Target { what: measure, against, wanted, figure: Figure::Decoded(measure) }
 }
 
+const fn tree_time(tree: &'static str, limit: f64) -> Target {
+    Target { what: tree, against: MKSQUASHFS, wanted: Wanted::AtMost(limit), figure: Figure::TreeTime(tree) }
+}
+
+const fn tree_image(tree: &'static str) -> Target {
+    Target { what: tree, against: "squashfs", wanted: Wanted::AtMost(1.0), figure: Figure::TreeImage(tree) }
+}
+
 impl Target {
     /// The things that are compared, and which property of them.
     fn what(&self) -> String {
@@ -273,6 +296,8 @@ impl Target {
             Figure::Fault(measure) => format!("{measure}, time"),
             Figure::Fuse(measure) => format!("FUSE: {measure}, time"),
             Figure::Decoded(measure) => format!("{measure}, bytes decoded for each"),
+            Figure::TreeTime(tree) => format!("build, {tree}, time"),
+            Figure::TreeImage(tree) => format!("build, {tree}, image"),
         }
     }
 
@@ -283,6 +308,8 @@ impl Target {
             Figure::Fault(measure) => figures.of_faster(&figures.record.fault, measure, FASTER),
             Figure::Fuse(measure) => figures.of_faster(&figures.record.fuse, measure, FASTER_FUSE),
             Figure::Decoded(measure) => figures.decoded(measure),
+            Figure::TreeTime(tree) => figures.tree(tree, seconds),
+            Figure::TreeImage(tree) => figures.tree(tree, bytes),
         }
     }
 }
@@ -359,6 +386,13 @@ impl Figures<'_> {
 
     fn building(&self, other: &str) -> Option<f64> {
         self.built(other, |built| built.seconds)
+    }
+
+    /// How many times that of mksquashfs something is of a tree.
+    fn tree(&self, tree: &str, value: fn(&Built) -> Option<f64>) -> Option<f64> {
+        let samples = &self.record.trees.as_ref()?.samples;
+        let of = |builder| Some((self.value)(&of_tree(samples, tree, builder, value)?));
+        Some(of(MKFS)? / of(MKSQUASHFS)?)
     }
 
     fn built(&self, other: &str, value: fn(&Built) -> f64) -> Option<f64> {
