@@ -3,7 +3,7 @@
 //! in reading ([`read`], in a kernel that runs as a user-mode program, [`uml`]); in the memory that two
 //! similar trees take ([`releases`]); as the root of containers ([`fleet`]); and against itself with one processor ([`scaling`]).
 //! In what ten versions of a tree take, and updates from one to the next ([`packs`]), in what pulls of them from a registry take ([`pull`]), and in the verbs that read metadata alone ([`metadata`]).
-//! The profiles of mkfs against each other ([`profiles`]).
+//! The profiles of mkfs against each other ([`profiles`]), and what time and memory grow to with the size of the input ([`growth`]).
 //! And `tesserafs mount` against other servers for FUSE, on this machine ([`fuse`]).
 //!
 //! Everything runs in turn, again and again, so that whatever else the machine does meets all alike.
@@ -13,6 +13,7 @@ mod build;
 mod faults;
 mod fleet;
 mod fuse;
+mod growth;
 mod images;
 mod machine;
 mod metadata;
@@ -57,7 +58,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Only measures of reading (with `--only fault` of faults, with `--only fuse` by FUSE, with `--only pull` of pulls, e.g.
-    /// `source releases: podman`) whose names begin with this; prints, and writes nothing
+    /// `source releases: podman`, with `--only growth` of inputs, e.g. `archive: 10`) whose names begin with this; prints, and writes
+    /// nothing
     #[arg(long, value_name = "NAME", default_value = "")]
     measure: String,
     /// Another argument for mkfs-tesserafs, with --measure: `--mkfs=--chunk-size=8,32,64`
@@ -107,6 +109,8 @@ enum Part {
     Profiles,
     /// Building images of trees of one kind each: tiny files, large ones, sources.
     Trees,
+    /// Time and memory with more files, and with larger ones.
+    Growth,
     /// Nothing: write the reports of BENCH.json anew.
     Report,
 }
@@ -149,9 +153,11 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         options.measure.is_empty()
             || matches!(
                 options.only,
-                None | Some(Part::Read | Part::Fault | Part::FaultTwo | Part::Fuse | Part::Pull)
+                None | Some(
+                    Part::Read | Part::Fault | Part::FaultTwo | Part::Fuse | Part::Pull | Part::Growth
+                )
             ),
-        "--measure names measures of reading, or with `--only fault`, `fault-two`, `fuse` or `pull` of that part"
+        "--measure names measures of reading, or with `--only fault`, `fault-two`, `fuse`, `pull` or `growth` of that part"
     );
     let cache = Cache::open()?;
     setup::ensure(&cache, needs(options.only))?;
@@ -209,6 +215,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     }
     if wants_by_name(Part::Pull) {
         record.pull = Some(pull::measure(&bench)?);
+        save(&record)?;
+    }
+    if wants_by_name(Part::Growth) {
+        record.growth = Some(growth::measure(&bench)?);
         save(&record)?;
     }
     if !options.measure.is_empty() {

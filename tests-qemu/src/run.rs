@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -178,34 +178,65 @@ pub(crate) struct Cost {
 
 /// Runs a command whose output is of no interest, and tells what it took.
 pub(crate) fn measured(command: &mut Command) -> Result<Cost> {
+    command.stdin(Stdio::null());
+    measured_beside(command, |_| Ok(()))
+}
+
+/// The same with a standard input that `feed` writes while the command runs.
+pub(crate) fn measured_fed(
+    command: &mut Command,
+    feed: impl FnOnce(ChildStdin) -> std::io::Result<()> + Send,
+) -> Result<Cost> {
+    command.stdin(Stdio::piped());
+    measured_beside(command, |child| match child.stdin.take() {
+        Some(pipe) => feed(pipe),
+        None => Ok(()),
+    })
+}
+
+/// Runs a command, and beside it `work` with its pipes, on a thread of its own.
+fn measured_beside(
+    command: &mut Command,
+    work: impl FnOnce(&mut Child) -> std::io::Result<()> + Send,
+) -> Result<Cost> {
     let mut errors = tempfile::tempfile().context("failed to make a scratch file")?;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(errors.try_clone().context("failed to share the scratch file")?);
+    command.stdout(Stdio::null()).stderr(errors.try_clone().context("failed to share the scratch file")?);
     forget_peak();
     let start = Instant::now();
-    let child = command.spawn().with_context(|| format!("failed to start `{}`", shown(command)))?;
+    let mut child = command.spawn().with_context(|| format!("failed to start `{}`", shown(command)))?;
     let process = libc::pid_t::try_from(child.id()).context("a process number out of range")?;
-    let mut status = 0;
-    // SAFETY: All of `rusage` is numbers, for which zero is a value.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: Both places are writable; the process is this one's child, and nobody else waits for it.
-    let waited = unsafe { libc::wait4(process, &mut status, 0, &mut usage) };
-    let elapsed = start.elapsed();
-    if waited != process {
-        return Err(std::io::Error::last_os_error()).context("failed to wait");
-    }
-    let status = ExitStatus::from_raw(status);
+    let (worked, ended) = std::thread::scope(|scope| {
+        let work = scope.spawn(|| work(&mut child));
+        let ended = wait(process, start);
+        (work.join(), ended)
+    });
+    let (status, cost) = ended?;
     if !status.success() {
         let mut text = String::new();
         let _ = errors.rewind().and_then(|()| errors.read_to_string(&mut text));
         bail!("`{}` ended with {status}: {}", shown(command), tail(&text));
     }
+    // A command that fails stops to read: that is the failure to tell of, and not the broken pipe.
+    worked
+        .map_err(|_| anyhow::anyhow!("a writing thread panicked"))?
+        .with_context(|| format!("failed to write the input of `{}`", shown(command)))?;
+    Ok(cost)
+}
+
+/// Waits for a child that began at `start`: how it ended, and the resources that it took.
+fn wait(process: libc::pid_t, start: Instant) -> Result<(ExitStatus, Cost)> {
+    let mut status = 0;
+    // SAFETY: All of `rusage` is numbers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: Both places are writable; the process is this one's child, and nobody else waits for it.
+    let waited = unsafe { libc::wait4(process, &mut status, 0, &mut usage) };
+    if waited != process {
+        return Err(std::io::Error::last_os_error()).context("failed to wait");
+    }
     // The kernel counts in KiB.
     let peak = u64::try_from(usage.ru_maxrss).context("a negative size")? << 10;
     let processor = spent(usage.ru_utime)? + spent(usage.ru_stime)?;
-    Ok(Cost { elapsed, processor, peak })
+    Ok((ExitStatus::from_raw(status), Cost { elapsed: start.elapsed(), processor, peak }))
 }
 
 /// A time that the kernel has counted.
@@ -387,6 +418,19 @@ mod tests {
         assert_eq!(known.lines().count(), 1);
         let unknown = fails("a line that nobody knows");
         assert!(unknown.contains("the end of") && unknown.ends_with("a line that nobody knows"), "{unknown}");
+    }
+
+    #[test]
+    fn a_measured_command_is_fed_and_its_failure_is_told() {
+        use std::io::Write as _;
+        let mut sum = command("sh");
+        sum.args(["-c", "test $(wc -c) = 1000000"]);
+        let cost = measured_fed(&mut sum, |mut pipe| pipe.write_all(&[b'x'; 1_000_000])).unwrap();
+        assert!(cost.peak > 0 && cost.elapsed < Duration::from_secs(20));
+        let mut fails = command("sh");
+        fails.args(["-c", "echo no room >&2; exit 3"]);
+        let error = measured_fed(&mut fails, |mut pipe| pipe.write_all(&[b'x'; 1_000_000])).unwrap_err();
+        assert!(error.to_string().ends_with("no room"), "{error}");
     }
 
     #[test]

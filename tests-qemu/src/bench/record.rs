@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tesserafs_guest::reading;
 
+use super::growth::Grown;
 use super::packs::{Rule, Update, Version};
 use super::pull::Pull;
 use super::trees::TreeBuilt;
@@ -80,6 +81,8 @@ pub(super) struct Record {
     pub(super) profiles: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) trees: Option<Measured<TreeBuilt>>,
+    #[serde(default)]
+    pub(super) growth: Option<Measured<Grown>>,
     pub(super) build: Option<Measured<Built>>,
 }
 

@@ -2,6 +2,7 @@
 //! BENCH.md: the targets, the tables, and everything that is needed to repeat them.
 
 mod floor;
+pub(super) mod growth;
 pub(super) mod packs;
 mod profiles;
 mod pulls;
@@ -112,6 +113,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     }
     if let Some(part) = &record.profiles {
         profiles::profiles(&mut out, part)?;
+    }
+    if let Some(part) = &record.growth {
+        growth::growth(&mut out, part)?;
     }
     if let Some(build) = &record.build {
         building(&mut out, build)?;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 
 use super::super::build::{MKSQUASHFS, OURS as MKFS};
+use super::super::growth::{Kind, Measure, MILLION};
 use super::super::images::{EROFS_VERITY, OURS, OURS_FILE, OURS_PACKS, OURS_TRUSTED, SQUASHFS_VERITY};
 use super::super::pull::Pull;
 use super::super::record::{Built, Measured, Record, Summary};
@@ -15,7 +16,7 @@ use super::super::scaling::PROGRAM;
 use super::super::trees::{LARGE, ORDINARY, SOURCES, STATIC, TINY};
 use super::super::{fuse, metadata};
 use super::trees::{bytes, of_tree, seconds};
-use super::{decoded_of, floor, names, of, of_builder, packs, pulls, updates};
+use super::{decoded_of, floor, growth, names, of, of_builder, packs, pulls, updates};
 
 /// What is compared with what, and what is wanted. `None` as a figure: nothing has measured it.
 struct Target {
@@ -75,11 +76,15 @@ const LAYER: &str = "a layer built again";
 /// The rivals of pulls: skopeo, podman with and without partial pulls, casync.
 const PULL_RIVAL: &str = "the best rival";
 
+/// What grows: files of a tree, and bytes of a file.
+const FILES: &str = "the files";
+const BYTES: &str = "the bytes";
+
 /// What a page may cost that lies across the border of two chunks: both, of the largest size that
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 82] = [
+const TARGETS: [Target; 90] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -250,6 +255,42 @@ const TARGETS: [Target; 82] = [
     target("sbom --check of 100,000 files, seconds", "1", Wanted::AtMost(1.0), |f| {
         f.seconds(metadata::CHECK)
     }),
+    target("growth, ten times the files: the largest factor of time", FILES, Wanted::AtMost(10.0), |f| {
+        f.growth(true, &growth::TIMES)
+    }),
+    target("growth, ten times the files: the largest factor of memory", FILES, Wanted::AtMost(10.0), |f| {
+        f.growth(true, &growth::MEMORY)
+    }),
+    target("growth, ten times the bytes: the largest factor of time", BYTES, Wanted::AtMost(10.0), |f| {
+        f.growth(false, &growth::TIMES)
+    }),
+    target("growth, ten times the bytes: the largest factor of memory", BYTES, Wanted::AtMost(10.0), |f| {
+        f.growth(false, &growth::MEMORY)
+    }),
+    target(
+        "mkfs from a directory, bytes of memory an inode, 1 million files",
+        "200",
+        Wanted::AtMost(200.0),
+        |f| f.bytes_an_inode(Kind::Directory, MILLION),
+    ),
+    target(
+        "mkfs from an archive, bytes of memory an inode, 1 million files",
+        "200",
+        Wanted::AtMost(200.0),
+        |f| f.bytes_an_inode(Kind::Archive, MILLION),
+    ),
+    target(
+        "mkfs from an archive, bytes of memory an inode, 5 million files",
+        "200",
+        Wanted::AtMost(200.0),
+        |f| f.bytes_an_inode(Kind::Archive, 5 * MILLION),
+    ),
+    target(
+        "mkfs from an archive, bytes of memory an inode, 5 million files",
+        "320, as its documentation says",
+        Wanted::AtMost(320.0),
+        |f| f.bytes_an_inode(Kind::Archive, 5 * MILLION),
+    ),
     decoded("fault: 1 page of a large program"),
     decoded("fault: 8 pages of a large program"),
     decoded("fault: 32 pages of a large program"),
@@ -353,6 +394,16 @@ impl Figures<'_> {
     /// Seconds of a measure of metadata alone.
     fn seconds(&self, measure: &str) -> Option<f64> {
         Some((self.value)(&of(&self.record.metadata.as_ref()?.samples, measure, OURS)?))
+    }
+
+    /// The largest factor of these measures for ten times the input.
+    fn growth(&self, trees: bool, measures: &[Measure]) -> Option<f64> {
+        growth::largest(&self.record.growth.as_ref()?.samples, trees, measures, self.value)
+    }
+
+    /// Memory of mkfs for an inode.
+    fn bytes_an_inode(&self, kind: Kind, files: u64) -> Option<f64> {
+        growth::bytes_an_inode(&self.record.growth.as_ref()?.samples, kind, files, self.value)
     }
 
     /// The largest of these figures of a part.
