@@ -188,6 +188,9 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
             if let Some(drawing) = plot::packs(record) {
                 write(&output.join("BENCH-packs.svg"), drawing.as_bytes())?;
             }
+            if let Some(drawing) = plot::growth(record) {
+                write(&output.join("BENCH-growth.svg"), drawing.as_bytes())?;
+            }
             write(&output.join("BENCH.md"), text.as_bytes())?;
             quote(&output.join("README.md"), record)?;
         }

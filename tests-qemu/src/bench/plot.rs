@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! BENCH.svg: of each measure, a bar for each system, as long as its time is a multiple of the driver's. BENCH-packs.svg: the same of
-//! the bytes that versions of trees take.
+//! the bytes that versions of trees take. BENCH-growth.svg: time and memory by the size of the input ([`growth`](mod@growth)).
+
+mod growth;
 
 use std::fmt::Write as _;
 
@@ -11,6 +13,8 @@ use super::packs::{CASYNC, CHUNKS, EROFS, LAYERS, ONE_FILE, PACKS, SQUASHFS};
 use super::record::Record;
 use super::report::packs::{disk, fetched, series};
 use super::report::{baseline, names, of, systems};
+
+pub(super) use self::growth::growth;
 
 /// Height of a bar and width of a ratio of 1, in pixels.
 const BAR: usize = 13;

@@ -26,7 +26,7 @@ pub(super) const MEMORY: [Measure; 2] = [Measure::MkfsMemory, Measure::FsckMemor
 
 /// The section.
 pub(super) fn growth(out: &mut String, part: &Measured<Grown>) -> Result<()> {
-    writeln!(out, "\n## Growth\n")?;
+    writeln!(out, "\n## Growth\n\n![Time and memory by the size of the input](BENCH-growth.svg)\n")?;
     writeln!(
         out,
         "Each cell: median, and how many times that of the next smaller input it is; input: how many times that input it is. Bytes an \
@@ -149,6 +149,7 @@ pub(super) fn bytes_an_inode(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::plot;
     use super::super::super::record::Record;
     use super::super::markdown;
     use super::*;
@@ -217,5 +218,20 @@ mod tests {
         ] {
             assert!(text.contains(target), "{target}: {text}");
         }
+    }
+
+    #[test]
+    fn the_plot_has_a_line_for_each_measure_of_each_kind() {
+        assert!(plot::growth(&Record::default()).is_none());
+        let drawing = plot::growth(&record()).unwrap();
+        // Two kinds of one measure at least, and the dashed line of what grows as its input, in each of four graphs.
+        assert_eq!(drawing.matches("<polyline").count(), 4 + 3 + 4 + 2);
+        assert_eq!(drawing.matches("as the input").count(), 4);
+        for label in
+            ["1 million", "10 million", "1 GB", "10 GB", "1 ms", "100 s", "100 MiB", "1000 MiB", "fsck"]
+        {
+            assert!(drawing.contains(&format!(">{label}</text>")), "{label}: {drawing}");
+        }
+        assert!(!drawing.contains("NaN") && !drawing.contains("inf"), "{drawing}");
     }
 }
