@@ -83,6 +83,8 @@ enum Part {
     Build,
     /// Reading them.
     Read,
+    /// Reading a tree of sources.
+    Sources,
     /// Page faults, and starts of programs.
     Fault,
     /// The same with two processors.
@@ -129,6 +131,10 @@ struct Bench<'a> {
     source: PathBuf,
     /// What builders leave out of it.
     excluded: Option<&'static str>,
+    /// The part of it that readers leave out.
+    left_out: &'static str,
+    /// The name of its images in the cache.
+    images: &'static str,
     options: &'a Options,
 }
 
@@ -154,10 +160,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
             || matches!(
                 options.only,
                 None | Some(
-                    Part::Read | Part::Fault | Part::FaultTwo | Part::Fuse | Part::Pull | Part::Growth
+                    Part::Read | Part::Sources | Part::Fault | Part::FaultTwo | Part::Fuse | Part::Pull | Part::Growth
                 )
             ),
-        "--measure names measures of reading, or with `--only fault`, `fault-two`, `fuse`, `pull` or `growth` of that part"
+        "--measure names measures of reading, or with `--only sources`, `fault`, `fault-two`, `fuse`, `pull` or `growth` of that part"
     );
     let cache = Cache::open()?;
     setup::ensure(&cache, needs(options.only))?;
@@ -168,7 +174,8 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     };
     let commit = record::commit()?;
     let (tools, erofs, excluded) = (Tools::build()?, Erofs { mkfs, version }, Some(HUGE));
-    let bench = Bench { commit, tools, erofs, cache, source, excluded, options };
+    let (left_out, images) = (read::LEAVE_OUT, "bench-images");
+    let bench = Bench { commit, tools, erofs, cache, source, excluded, left_out, images, options };
     let output = options.output.clone().unwrap_or_else(tools::repository);
     // Now, and not when an hour of measuring has to be written down.
     std::fs::create_dir_all(&output).with_context(|| format!("failed to create {}", output.display()))?;
@@ -200,6 +207,10 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
     // Reading comes first: it is the shorter one.
     if wants(Part::Read) {
         record.read = Some(read::measure(&bench)?);
+        save(&record)?;
+    }
+    if options.only == Some(Part::Sources) || wants(Part::Sources) && options.measure.is_empty() {
+        record.sources = Some(read::sources(&bench)?);
         save(&record)?;
     }
     // With --measure and no part, only reading is meant.

@@ -27,7 +27,7 @@ pub(crate) use self::helper::helper;
 use self::decoded::Decoded;
 use self::faults::FAULTS;
 use self::loops::Devices;
-use self::measures::{Cache, Measure, Subject, MEASURES};
+use self::measures::{Cache, Measure, Subject, BIG_DIRECTORY, MEASURES};
 
 /// Where a system is mounted.
 const TARGET: &str = "/mnt/bench";
@@ -67,7 +67,11 @@ fn read(plan: &Plan, measures: &[Measure]) -> Result<()> {
     let images =
         plan.images.as_ref().map(mount).transpose().context("failed to mount the disk with images")?;
     for round in 1..=plan.rounds {
-        for measure in measures.iter().filter(|measure| measure.name.starts_with(&plan.filter)) {
+        let is_wanted = |measure: &&Measure| {
+            let is_there = measure.name != BIG_DIRECTORY || !plan.big_directory.is_empty();
+            is_there && measure.name.starts_with(&plan.filter)
+        };
+        for measure in measures.iter().filter(is_wanted) {
             let mut work = None;
             // Another one begins each round, so that the leftovers of the one before meet all alike.
             let start = round % plan.systems.len();

@@ -54,11 +54,11 @@ pub struct Plan {
     pub filter: String,
     /// Folder with special cases below the root, which walks leave out.
     pub leave_out: String,
-    /// Directory with a great many entries, below the root.
+    /// Directory with a great many entries, below the root; empty where the tree has none.
     pub big_directory: String,
     /// The largest file.
     pub large: String,
-    /// The largest program.
+    /// The largest program, or that file where the tree has none.
     pub program: String,
     /// Places of single pages in it.
     pub program_pages: Vec<Page>,

@@ -107,7 +107,7 @@ pub(super) fn provide(
 /// The images of the driver's measures.
 fn images_to_read(bench: &Bench<'_>, folder: &Path) -> Result<()> {
     let sources: [&[u8]; 2] = [include_bytes!("images.rs"), include_bytes!("build.rs")];
-    provide(bench, "bench-images", &sources, folder, |folder| {
+    provide(bench, bench.images, &sources, folder, |folder| {
         run::say("building the images to read");
         make(bench, folder)
     })

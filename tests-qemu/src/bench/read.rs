@@ -19,7 +19,7 @@ use crate::kernel::Toolchain;
 use crate::{rootfs, run, trees};
 
 /// The special cases: noise, holes and a directory of 100,000 files are not what a root is made of.
-const LEAVE_OUT: &str = "srv/cases";
+pub(super) const LEAVE_OUT: &str = "srv/cases";
 
 /// Random pages and small files.
 const PAGES: usize = 2000;
@@ -38,14 +38,42 @@ const PROGRAMS: &str = "usr/";
 /// Random pages of the large program.
 const PROGRAM_PAGES: usize = 32;
 
+/// The measure of an image's size.
+pub(super) const IMAGE: &str = "image";
+
 /// Reads the tree in many ways.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
-    in_user_mode(bench, Task::Read, "bench", notes)
+    Ok(in_user_mode(bench, Task::Read, "bench", notes)?.0)
+}
+
+/// Reads a tree of sources in the same ways: small files that are text.
+pub(super) fn sources(bench: &Bench<'_>) -> Result<Measured<Sample>> {
+    let (folder, excluded, about) = super::trees::sources(bench)?;
+    let bench = Bench {
+        excluded: Some(excluded),
+        left_out: excluded,
+        images: "bench-source-images",
+        ..bench.of(&folder)
+    };
+    let (mut measured, images) = in_user_mode(&bench, Task::Read, "bench-sources", notes)?;
+    measured.notes.insert(0, about);
+    let is_system = |name: &str| images.systems.iter().any(|system| system.name == name);
+    let sizes = images.sizes.iter().filter(|(name, _)| is_system(name));
+    measured.samples.extend(sizes.map(|(system, bytes)| Sample {
+        measure: IMAGE.to_owned(),
+        system: (*system).to_owned(),
+        round: 1,
+        value: *bytes as f64,
+        count: 1,
+        bytes: *bytes,
+        decoded: None,
+    }));
+    Ok(measured)
 }
 
 /// Page faults in the tree, and starts of programs.
 pub(super) fn faults(bench: &Bench<'_>) -> Result<Measured<Sample>> {
-    in_user_mode(bench, Task::Faults, "bench-faults", fault_notes)
+    Ok(in_user_mode(bench, Task::Faults, "bench-faults", fault_notes)?.0)
 }
 
 /// Runs a task in the user-mode kernel, on all systems.
@@ -54,7 +82,7 @@ fn in_user_mode(
     task: fn(Plan) -> Task,
     log: &str,
     notes: fn(&Plan, &Images) -> Vec<String>,
-) -> Result<Measured<Sample>> {
+) -> Result<(Measured<Sample>, Images)> {
     let kernel = Kernel::prepare(bench)?;
     let images = images::prepare(bench, kernel.folder())?;
     let manifest = trees::described(&bench.source)?;
@@ -65,7 +93,7 @@ fn in_user_mode(
     let mut programs = build::programs(bench)?;
     programs.push(program);
     programs.push(images::veritysetup());
-    Measured::new(bench, programs, notes(&plan, &images), samples)
+    Ok((Measured::new(bench, programs, notes(&plan, &images), samples)?, images))
 }
 
 /// The user-mode kernel, in a folder that has room for the images, too.
@@ -140,11 +168,13 @@ pub(super) fn sizes_of(sizes: &[(&str, u64)]) -> String {
 
 fn notes(plan: &Plan, images: &Images) -> Vec<String> {
     let mut notes = circumstances(plan, images);
-    notes.extend([
-        format!(
+    if !plan.big_directory.is_empty() {
+        notes.push(format!(
             "walks and random reads leave `{LEAVE_OUT}` out, where the tests keep noise, holes and a directory of 100,000 \
              files; that directory has a row of its own"
-        ),
+        ));
+    }
+    notes.extend([
         format!(
             "{} pages from all files by their size and {} files of at most 64 KiB, the same ones for all; the files of the pages \
              are open before the clock starts; four readers are four threads of one process with a quarter each; the large file \
@@ -194,7 +224,7 @@ pub(super) fn plan(
     images: Option<String>,
     manifest: &Manifest,
 ) -> Result<Plan> {
-    let inside = |entry: &&Entry| !is_left_out(entry);
+    let inside = |entry: &&Entry| !entry.path.starts_with(bench.left_out.as_bytes());
     let name = |entry: &Entry| String::from_utf8(entry.path.clone()).ok();
     // Names that are no text are in the folder that is left out.
     let files: Vec<(String, u64)> = manifest
@@ -204,8 +234,10 @@ pub(super) fn plan(
         .filter(|entry| tree::is_file(entry.mode) && entry.size > 0)
         .filter_map(|entry| Some((name(entry)?, entry.size)))
         .collect();
-    let (large, _) = largest(&files, "").context("the tree has no files")?;
-    let program = largest(&files, PROGRAMS).context("the tree has no programs")?;
+    let large = largest(&files, "").context("the tree has no files")?;
+    let program = largest(&files, PROGRAMS).unwrap_or(large);
+    let has_big_directory =
+        manifest.entries.iter().any(|entry| entry.path == rootfs::BIG_DIRECTORY.as_bytes());
     let mut small: Vec<String> =
         files.iter().filter(|(_, size)| *size <= SMALL).map(|(name, _)| name.clone()).collect();
     let mut random = Random::new(1);
@@ -217,9 +249,9 @@ pub(super) fn plan(
         images,
         rounds: bench.options.rounds,
         filter: bench.options.measure.clone(),
-        leave_out: LEAVE_OUT.to_owned(),
-        big_directory: rootfs::BIG_DIRECTORY.to_owned(),
-        large: large.clone(),
+        leave_out: bench.left_out.to_owned(),
+        big_directory: if has_big_directory { rootfs::BIG_DIRECTORY.to_owned() } else { String::new() },
+        large: large.0.clone(),
         program: program.0.clone(),
         program_pages: pages(std::slice::from_ref(program), PROGRAM_PAGES, &mut random),
         pages: all_pages,

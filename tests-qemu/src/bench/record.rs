@@ -57,6 +57,9 @@ pub(super) struct Program {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) read: Option<Measured<reading::Sample>>,
+    /// Reading of a tree of sources.
+    #[serde(default)]
+    pub(super) sources: Option<Measured<reading::Sample>>,
     #[serde(default)]
     pub(super) fault: Option<Measured<reading::Sample>>,
     #[serde(default)]

@@ -18,6 +18,7 @@ use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 use super::build::OURS as MKFS;
 use super::fuse::{MEMORY, PROCESSOR};
 use super::images::{OURS, OURS_FILE};
+use super::read::IMAGE;
 use super::record::{summary, Built, Measured, Record, Summary};
 
 use self::targets::targets;
@@ -74,6 +75,9 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
     targets(&mut out, record)?;
     if let Some(read) = &record.read {
         reading(&mut out, read)?;
+    }
+    if let Some(sources) = &record.sources {
+        reading_sources(&mut out, sources)?;
     }
     if let Some(fault) = &record.fault {
         faults(&mut out, "Page faults, and starts of programs", fault)?;
@@ -144,7 +148,7 @@ fn replaced(text: &str, [begin, end]: [&str; 2], lines: &str) -> Result<String> 
 
 /// A value with its unit: bytes of memory, or a time.
 fn shown(measure: &str, value: f64) -> String {
-    if measure.starts_with("memory") {
+    if measure.starts_with("memory") || measure == IMAGE {
         format!("{:.1} MB", value / 1e6)
     } else if value < 0.1 {
         format!("{:.2} ms", value * 1e3)
@@ -164,6 +168,17 @@ fn reading(out: &mut String, read: &Measured<Sample>) -> Result<()> {
     medians(out, "cold unless said", samples)?;
     floor::table(out, samples)?;
     extremes(out, samples)?;
+    circumstances(out, read)
+}
+
+fn reading_sources(out: &mut String, read: &Measured<Sample>) -> Result<()> {
+    writeln!(out, "\n## Reading sources\n")?;
+    writeln!(
+        out,
+        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
+    )?;
+    medians(out, "cold unless said", &read.samples)?;
+    floor::table(out, &read.samples)?;
     circumstances(out, read)
 }
 

@@ -138,6 +138,12 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<TreeBuilt>> {
 /// The third builder.
 const EROFS: &str = "mkfs.erofs";
 
+/// The tree of sources, its part that is left out, and what it is.
+pub(super) fn sources(bench: &Bench<'_>) -> Result<(PathBuf, &'static str, String)> {
+    let Prepared { folder, about, .. } = prepare(bench, SOURCES, Origin::Kernel)?;
+    Ok((folder, DRIVERS, about))
+}
+
 /// Finds a tree, or makes it.
 fn prepare(bench: &Bench<'_>, name: &str, origin: Origin) -> Result<Prepared> {
     let cache = &bench.cache;

@@ -112,11 +112,14 @@ const NEEDLE: &str = "GNU General Public License";
 /// Readers at once, where there are several.
 const READERS: usize = 4;
 
+/// The measure of a directory that not every tree has.
+pub(super) const BIG_DIRECTORY: &str = "stat of 100,000 in one directory";
+
 pub(super) const MEASURES: [Measure; 12] = [
     cold("mount to first stat", first_stat).unmounted(),
     cold("stat of all", stat_all),
     cold("stat of all, warm", stat_all).warm(),
-    cold("stat of 100,000 in one directory", stat_big),
+    cold(BIG_DIRECTORY, stat_big),
     cold("sequential, all files", read_all).with_memory(),
     cold("grep -r, mapped files", grep_all),
     cold("sequential, one large file", read_large),

@@ -10,6 +10,7 @@ use super::super::build::{MKSQUASHFS, OURS as MKFS};
 use super::super::growth::{Kind, Measure, MILLION};
 use super::super::images::{EROFS_VERITY, OURS, OURS_FILE, OURS_PACKS, OURS_TRUSTED, SQUASHFS_VERITY};
 use super::super::pull::Pull;
+use super::super::read::IMAGE;
 use super::super::record::{Built, Measured, Record, Summary};
 use super::super::releases::EROFS_SHARED;
 use super::super::scaling::PROGRAM;
@@ -84,7 +85,7 @@ const BYTES: &str = "the bytes";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 90] = [
+const TARGETS: [Target; 94] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -108,6 +109,18 @@ const TARGETS: [Target; 90] = [
     }),
     target("small files above the floor, time", EROFS_VERITY, Wanted::AtMost(1.0), |f| {
         floor::ratio(&f.record.read.as_ref()?.samples, "small files", OURS, f.value)
+    }),
+    target("sources: small files above the floor, time", EROFS_VERITY, Wanted::AtMost(1.0), |f| {
+        floor::ratio(&f.record.sources.as_ref()?.samples, "small files", OURS, f.value)
+    }),
+    target("sources: random 4 KiB, verified, time", EROFS_VERITY, Wanted::AtMost(0.6), |f| {
+        f.of(&f.record.sources, "random 4 KiB", OURS, EROFS_VERITY)
+    }),
+    target("sources: image size", "EROFS", Wanted::AtMost(0.93), |f| {
+        f.of(&f.record.sources, IMAGE, OURS, "EROFS")
+    }),
+    target("sources: image size", "squashfs", Wanted::AtMost(1.0), |f| {
+        f.of(&f.record.sources, IMAGE, OURS, "squashfs")
     }),
     target("image size", "squashfs", Wanted::AtMost(0.97), |f| f.size(MKSQUASHFS)),
     target("image size", "EROFS", Wanted::AtMost(0.88), |f| f.size("mkfs.erofs")),
