@@ -8,29 +8,26 @@
 
 use std::mem;
 
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 use tesserafs_format::Digest;
 
-use super::Hasher;
-
-/// Bytes that SHA-256 takes at once.
-const BLOCK: usize = 64;
+use super::{Hasher, BLOCK};
 
 /// A thing that is being digested.
 struct Lane<'a> {
     number: usize,
-    hash: Sha256,
+    hasher: Hasher,
     rest: &'a [u8],
 }
 
 impl<'a> Lane<'a> {
-    fn new((number, bytes): (usize, &'a [u8])) -> Self {
-        Self { number, hash: Sha256::new(), rest: bytes }
+    fn new((number, rest): (usize, &'a [u8])) -> Self {
+        Self { number, hasher: Hasher::default(), rest }
     }
 
     fn finish(mut self) -> (usize, Digest) {
-        self.hash.update(self.rest);
-        (self.number, Digest(self.hash.finalize().into()))
+        self.hasher.update(self.rest);
+        (self.number, self.hasher.finish())
     }
 }
 
@@ -40,8 +37,8 @@ pub fn sha256_each(parts: &[&[u8]]) -> Vec<Digest> {
     let mut waiting = parts.iter().copied().enumerate().map(Lane::new);
     let mut lanes = [waiting.next(), waiting.next()];
     while let [Some(first), Some(second)] = &mut lanes {
-        let both = advance((&mut first.hash, first.rest), (&mut second.hash, second.rest));
-        (first.rest, second.rest) = (&first.rest[both..], &second.rest[both..]);
+        [first.rest, second.rest] =
+            advance((&mut first.hasher, first.rest), (&mut second.hasher, second.rest));
         // One of them at least has no whole block more.
         for lane in lanes.iter_mut().filter(|lane| lane.as_ref().is_some_and(|lane| lane.rest.len() < BLOCK))
         {
@@ -58,12 +55,11 @@ pub fn sha256_each(parts: &[&[u8]]) -> Vec<Digest> {
 
 /// The digests of two things.
 pub(super) fn sha256_pair([first, second]: [&[u8]; 2]) -> [Digest; 2] {
-    let mut hashes = [Sha256::new(), Sha256::new()];
-    let [one, other] = &mut hashes;
-    let both = advance((one, first), (other, second));
-    one.update(&first[both..]);
-    other.update(&second[both..]);
-    hashes.map(|hash| Digest(hash.finalize().into()))
+    let [mut one, mut other] = [Hasher::default(), Hasher::default()];
+    let [first, second] = advance((&mut one, first), (&mut other, second));
+    one.update(first);
+    other.update(second);
+    [one.finish(), other.finish()]
 }
 
 impl Hasher {
@@ -71,29 +67,42 @@ impl Hasher {
     pub fn update_beside(&mut self, bytes: &[u8], parts: &[&[u8]]) -> Vec<Digest> {
         let mut rest = bytes;
         let digests = parts.iter().map(|part| {
-            let mut hash = Sha256::new();
-            let both = advance((&mut self.0, rest), (&mut hash, part));
-            rest = &rest[both..];
-            hash.update(&part[both..]);
-            Digest(hash.finalize().into())
+            let mut hasher = Hasher::default();
+            let last;
+            [rest, last] = advance((self, rest), (&mut hasher, part));
+            hasher.update(last);
+            hasher.finish()
         });
         let digests = digests.collect();
-        self.0.update(rest);
+        self.update(rest);
         digests
+    }
+
+    /// Takes the next bytes; the digest of these alone.
+    pub(super) fn update_and_digest(&mut self, bytes: &[u8]) -> Digest {
+        let mut alone = Hasher::default();
+        let [rest, last] = advance((self, bytes), (&mut alone, bytes));
+        self.update(rest);
+        alone.update(last);
+        alone.finish()
     }
 }
 
-/// Takes the blocks that both have, in turn; how many bytes of each that were.
-fn advance(first: (&mut Sha256, &[u8]), second: (&mut Sha256, &[u8])) -> usize {
+/// Takes the blocks that both have, in turn; the bytes of each that are left.
+///
+/// Each begins with the bytes that complete its block: a hasher with an incomplete one copies all bytes, and that takes longer than
+/// two in turn save.
+fn advance<'a>(first: (&mut Hasher, &'a [u8]), second: (&mut Hasher, &'a [u8])) -> [&'a [u8]; 2] {
     let (one, bytes) = first;
     let (other, others) = second;
-    let mut both = 0;
-    for (block, another) in bytes.chunks_exact(BLOCK).zip(others.chunks_exact(BLOCK)) {
-        one.update(block);
-        other.update(another);
-        both += BLOCK;
+    let (bytes, others) = (one.complete_block(bytes), other.complete_block(others));
+    let both = bytes.len().min(others.len()) / BLOCK * BLOCK;
+    let ((now, rest), (also, last)) = (bytes.split_at(both), others.split_at(both));
+    for (block, another) in now.chunks_exact(BLOCK).zip(also.chunks_exact(BLOCK)) {
+        one.hash.update(block);
+        other.hash.update(another);
     }
-    both
+    [rest, last]
 }
 
 #[cfg(test)]
