@@ -2,9 +2,14 @@
 
 //! The data: every pack, every stored and decoded chunk, and every content against its digest.
 //!
-//! Threads take jobs in the order of contents, which is about that of storage, and decode out of order; the bytes of a
-//! content go into its digest in order, by whichever thread has the next ones. A chunk with several small contents is
-//! decoded once for all of them. Memory is bounded by the number of decoded chunks that may wait or are kept.
+//! Threads take jobs in the order of contents, which is about that of storage. Each has a content of several chunks to itself, until
+//! no other is left; then it decodes chunks of another thread's. The bytes of a content go into its digest in order, by
+//! whichever thread has the next ones. A chunk with several small contents is decoded once for all of them. Memory is bounded by
+//! the number of decoded chunks that may wait or are kept.
+//!
+//! Most of the time goes into SHA-256. So the raw bytes of a chunk are digested together with the contents in them, which takes three
+//! quarters of the time of one after the other. And what begins with the same bytes is hashed once up to where it differs: the first
+//! chunk of a content, and the first content in a chunk.
 //!
 //! `jobs` gives out the work, `stream` puts pieces in order, `gate` and `kept` bound the memory.
 
@@ -19,16 +24,17 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use tesserafs_format::{Chunk, ChunkIndex, ContentIndex, Digest, Place, Rule};
+use tesserafs_format::{ChunkIndex, ContentIndex, Digest, Place, Rule};
 
 use self::atomic_bits::AtomicBits;
 use self::gate::Gate;
 use self::jobs::{Job, Jobs};
 use self::kept::Kept;
-use crate::check_map::Map;
+use self::stream::Piece;
+use crate::check_map::{Map, Member};
 use tesserafs_image::error::Error;
 use tesserafs_image::finding::Finding;
-use tesserafs_image::hash::{sha256, BlockCounter, Summary};
+use tesserafs_image::hash::{sha256, sha256_each, BlockCounter, Hasher, Summary};
 use tesserafs_image::packs::{DataError, Decoder, Packs};
 use tesserafs_image::parallel::First;
 use tesserafs_image::walk::Tree;
@@ -36,6 +42,9 @@ use tesserafs_image::Context;
 
 /// Decoded chunks that may wait for their turn, for each thread.
 const WAITING_PER_THREAD: usize = 8;
+
+/// Contents of one chunk that are digested between two looks at whether to go on.
+const MEMBERS_AT_ONCE: usize = 64;
 
 /// Checks all data.
 pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(), Error> {
@@ -50,6 +59,7 @@ pub(crate) fn check(context: &Context<'_>, tree: &Tree, map: &Map) -> Result<(),
         failed: Mutex::default(),
         jobs: Mutex::new(Jobs::new(chunks)?),
         gate: Gate::new(context.threads * WAITING_PER_THREAD),
+        spare: Mutex::default(),
         first: First::default(),
         unreadable: First::default(),
     };
@@ -77,6 +87,8 @@ struct Data<'a> {
     failed: Mutex<HashSet<u32>>,
     jobs: Mutex<Jobs<'a>>,
     gate: Gate,
+    /// Memory of pieces that were digested, for the next ones: the system would have to zero it again.
+    spare: Mutex<Vec<Vec<u8>>>,
     /// Why the check ends.
     first: First,
     /// Why a chunk could not be read, at first: the check goes on, and says so at its end.
@@ -99,12 +111,13 @@ impl Data<'_> {
         let result = Decoder::new().and_then(|mut decoder| {
             let mut raw = Vec::new();
             let mut kept = Kept::default();
+            let mut own = None;
             while !self.first.is_set() {
                 self.context.cancel.check()?;
                 if !self.gate.enter(&self.first) {
                     break;
                 }
-                let Some(job) = self.next_job()? else {
+                let Some(job) = self.next_job(&mut own)? else {
                     self.gate.leave();
                     break;
                 };
@@ -117,7 +130,9 @@ impl Data<'_> {
                     Job::Pack(index) => self.pack(index)?,
                     Job::Shared(chunk) => self.shared(chunk, &mut decoder, &mut raw)?,
                     Job::Rest(chunk) => {
-                        self.chunk(chunk, &mut decoder, &mut raw)?;
+                        if let Some(decoded) = self.chunk(chunk, &mut decoder, &mut raw)? {
+                            self.check_raw_alone(&decoded, &raw)?;
+                        }
                     }
                 }
                 self.gate.leave();
@@ -147,13 +162,8 @@ impl Data<'_> {
         }
     }
 
-    /// Decodes a chunk into `raw`, and checks its raw digest the first time; its record, or `None` where it is broken.
-    fn chunk(
-        &self,
-        index: u32,
-        decoder: &mut Decoder,
-        raw: &mut Vec<u8>,
-    ) -> Result<Option<(Chunk, Option<Digest>)>, Error> {
+    /// Decodes a chunk into `raw`; `None` where it is broken.
+    fn chunk(&self, index: u32, decoder: &mut Decoder, raw: &mut Vec<u8>) -> Result<Option<Decoded>, Error> {
         // Said once, and not to be read again for each extent in it.
         if lock(&self.failed).contains(&index) {
             return Ok(None);
@@ -181,59 +191,79 @@ impl Data<'_> {
             }
             Err(DataError::Stop(error)) => return Err(error),
         }
-        if !is_first {
-            return Ok(Some((chunk, None)));
-        }
-        let found = sha256(raw);
+        Ok(Some(Decoded { index, is_first }))
+    }
+
+    /// Compares `found`, the digest of the raw bytes of a chunk, with the one that the image holds.
+    fn check_raw(&self, index: u32, found: Digest) -> Result<(), Error> {
         if let Some(expected) = self.context.note(self.context.image.raw_digest(ChunkIndex(index)))? {
             if found != expected {
                 let place = Place::Chunk(index);
                 self.context.findings.add(Finding::new(Rule::RawDigest, place, found, expected));
             }
         }
-        Ok(Some((chunk, Some(found))))
+        Ok(())
+    }
+
+    /// Checks the raw digest of a chunk whose bytes nothing else is digested beside.
+    fn check_raw_alone(&self, decoded: &Decoded, raw: &[u8]) -> Result<(), Error> {
+        match decoded.is_first {
+            true => self.check_raw(decoded.index, sha256(raw)),
+            false => Ok(()),
+        }
     }
 
     /// Checks the contents that lie in one chunk.
     fn shared(&self, index: u32, decoder: &mut Decoder, raw: &mut Vec<u8>) -> Result<(), Error> {
         let members = self.map.members_of(index);
-        let whole = self.chunk(index, decoder, raw)?;
-        for member in members {
+        let Some(decoded) = self.chunk(index, decoder, raw)? else {
+            members.iter().for_each(|member| self.context.progress.advance(member.len.into()));
+            return Ok(());
+        };
+        let mut whole = Whole::new(raw);
+        for members in members.chunks(MEMBERS_AT_ONCE) {
             self.context.cancel.check()?;
-            self.context.progress.advance(member.len.into());
-            let Some((_, digest)) = &whole else { continue };
-            let start = member.offset as usize;
-            let Some(bytes) = raw.get(start..start.saturating_add(member.len as usize)) else { continue };
-            let digest = match digest {
-                Some(digest) if bytes.len() == raw.len() => *digest,
-                _ => sha256(bytes),
+            // Each lies in the chunk, by the check of its extent.
+            let bytes = |member: &Member| {
+                let start = member.offset as usize;
+                raw.get(start..start.saturating_add(member.len as usize)).unwrap_or_default()
             };
-            let mut blocks = BlockCounter::default();
-            blocks.update(bytes);
-            self.compare(member.content, Summary { digest, blocks: blocks.finish() })?;
+            let parts: Vec<&[u8]> = members.iter().map(bytes).collect();
+            let digests = match (decoded.is_first, members) {
+                (true, [first, ..]) => whole.digest_beside(first.offset as usize, &parts),
+                _ => sha256_each(&parts),
+            };
+            for ((member, bytes), digest) in members.iter().zip(parts).zip(digests) {
+                self.context.progress.advance(member.len.into());
+                let mut blocks = BlockCounter::default();
+                blocks.update(bytes);
+                self.compare(member.content, Summary { digest, blocks: blocks.finish() })?;
+            }
         }
-        Ok(())
+        match decoded.is_first {
+            true => self.check_raw(index, whole.finish()),
+            false => Ok(()),
+        }
     }
 
-    /// The bytes of a range of a chunk; `None` where it is broken.
+    /// The bytes of a range of a chunk.
     fn part(
         &self,
         index: u32,
         range: Range<usize>,
         decoder: &mut Decoder,
         kept: &mut Kept,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    ) -> Result<Piece, Error> {
         if let Some(raw) = kept.get(index) {
-            return Ok(raw.get(range).map(<[u8]>::to_vec));
+            return Ok(raw.get(range).map_or(Piece::Lost, |part| Piece::Bytes(part.to_vec(), None)));
         }
-        let mut raw = Vec::new();
-        if self.chunk(index, decoder, &mut raw)?.is_none() {
-            return Ok(None);
-        }
+        let mut raw = lock(&self.spare).pop().unwrap_or_default();
+        let Some(decoded) = self.chunk(index, decoder, &mut raw)? else { return Ok(Piece::Lost) };
         if range == (0..raw.len()) {
-            return Ok(Some(raw));
+            return Ok(Piece::Bytes(raw, decoded.is_first.then_some(index)));
         }
-        let part = raw.get(range).map(<[u8]>::to_vec);
+        self.check_raw_alone(&decoded, &raw)?;
+        let part = raw.get(range).map_or(Piece::Lost, |part| Piece::Bytes(part.to_vec(), None));
         kept.put(index, raw);
         Ok(part)
     }
@@ -252,6 +282,51 @@ impl Data<'_> {
             self.context.findings.add(Finding::new(Rule::InodeBlocks, place, blocks, found.blocks));
         }
         Ok(())
+    }
+}
+
+/// A chunk that was decoded.
+struct Decoded {
+    index: u32,
+    /// Nobody decoded it before: its raw digest is still to be checked.
+    is_first: bool,
+}
+
+/// The digest of a chunk's raw bytes while the contents in them are digested.
+struct Whole<'a> {
+    raw: &'a [u8],
+    hasher: Hasher,
+    /// Raw bytes that the hasher has taken.
+    at: usize,
+}
+
+impl<'a> Whole<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        Self { raw, hasher: Hasher::default(), at: 0 }
+    }
+
+    /// The digests of `parts`, the first of which begins at `start`; meanwhile takes as many raw bytes as they have.
+    fn digest_beside(&mut self, start: usize, parts: &[&[u8]]) -> Vec<Digest> {
+        let mut digests = Vec::with_capacity(parts.len());
+        let mut rest = parts;
+        if let (0, 0, [first, others @ ..]) = (self.at, start, parts) {
+            // The chunk begins with these bytes.
+            self.hasher.update(first);
+            self.at = first.len();
+            digests.push(self.hasher.clone().finish());
+            rest = others;
+        }
+        let len: usize = rest.iter().map(|part| part.len()).sum();
+        let end = self.at.saturating_add(len).min(self.raw.len());
+        digests.append(&mut self.hasher.update_beside(&self.raw[self.at..end], rest));
+        self.at = end;
+        digests
+    }
+
+    /// The digest of all raw bytes.
+    fn finish(mut self) -> Digest {
+        self.hasher.update(&self.raw[self.at..]);
+        self.hasher.finish()
     }
 }
 

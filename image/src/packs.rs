@@ -161,11 +161,12 @@ fn decode(
     stored: &[u8],
     raw: &mut Vec<u8>,
 ) -> Result<Option<Broken>, Broken> {
-    raw.clear();
     if chunk.codec == Codec::Plain {
+        raw.clear();
         raw.extend_from_slice(stored);
         return Ok(None);
     }
+    // Bytes of another chunk need not be zeroed: unless all of them are written, it is an error.
     raw.resize(chunk.raw_len as usize, 0);
     let form = decompress(zstd, stored, raw)?;
     if chunk.codec == Codec::ZstdX86 {

@@ -17,8 +17,8 @@ use tesserafs_image::{text, walk};
 pub(super) struct Jobs<'a> {
     pack: usize,
     content: u32,
-    /// The content whose extents are being given out, and the next one.
-    stream: Option<(Arc<Stream<'a>>, Extents, u32)>,
+    /// Contents whose extents are being given out, and the next one of each.
+    streams: Vec<(Arc<Stream<'a>>, Extents, u32)>,
     /// Chunks that were given out for the contents in them.
     shared: Bits,
     rest: u32,
@@ -40,13 +40,14 @@ impl Jobs<'_> {
     /// All of it; the image has so many chunks.
     pub(super) fn new(chunks: u64) -> Result<Self, Error> {
         let shared = Bits::new(chunks, "a bit for each chunk")?;
-        Ok(Self { pack: 0, content: 0, stream: None, shared, rest: 0 })
+        Ok(Self { pack: 0, content: 0, streams: Vec::new(), shared, rest: 0 })
     }
 }
 
 impl<'a> Data<'a> {
-    /// The next job; `None` where there is none left.
-    pub(super) fn next_job(&self) -> Result<Option<Job<'a>>, Error> {
+    /// The next job; `None` where there is none left. `own` is the content of several extents that the thread is at: it goes on with
+    /// that one, as the digest then takes each piece when it is decoded.
+    pub(super) fn next_job(&self, own: &mut Option<u32>) -> Result<Option<Job<'a>>, Error> {
         let mut guard = lock(&self.jobs);
         let jobs = &mut *guard;
         if jobs.pack < self.packs.len() {
@@ -54,20 +55,11 @@ impl<'a> Data<'a> {
             return Ok(Some(Job::Pack(jobs.pack - 1)));
         }
         loop {
-            if let Some((stream, extents, next)) = &mut jobs.stream {
-                if *next < extents.end {
-                    let extent = self.context.note(self.context.image.extent(extents, *next))?;
-                    let number = *next - extents.first;
-                    *next += 1;
-                    match extent {
-                        Some(extent) => return Ok(Some(Job::Piece(stream.clone(), extent, number))),
-                        // It could be read before: the file changed meanwhile.
-                        None => jobs.stream = None,
-                    }
-                    continue;
-                }
-                jobs.stream = None;
+            let at = jobs.streams.iter().position(|(stream, ..)| *own == Some(stream.content));
+            if let Some(piece) = at.map(|at| self.next_piece(jobs, at)).transpose()?.flatten() {
+                return Ok(Some(piece));
             }
+            *own = None;
             let Some(size) = self.tree.sizes.get(jobs.content as usize) else { break };
             let content = ContentIndex(jobs.content);
             jobs.content += 1;
@@ -92,7 +84,13 @@ impl<'a> Data<'a> {
                 format!("digesting {}", text::escape(&path.unwrap_or_default()))
             });
             let stream = Stream::new(content.0, *size, pieces, step);
-            jobs.stream = Some((Arc::new(stream), extents, extents.first));
+            jobs.streams.push((Arc::new(stream), extents, extents.first));
+            *own = Some(content.0);
+        }
+        while let Some(last) = jobs.streams.len().checked_sub(1) {
+            if let Some(piece) = self.next_piece(jobs, last)? {
+                return Ok(Some(piece));
+            }
         }
         while u64::from(jobs.rest) < self.context.image.sb.layout.chunks.records() {
             let chunk = jobs.rest;
@@ -101,6 +99,22 @@ impl<'a> Data<'a> {
                 return Ok(Some(Job::Rest(chunk)));
             }
         }
+        Ok(None)
+    }
+
+    /// The next extent of a content that is being given out. Where there is none, the content is given out.
+    fn next_piece(&self, jobs: &mut Jobs<'a>, at: usize) -> Result<Option<Job<'a>>, Error> {
+        let Some((stream, extents, next)) = jobs.streams.get_mut(at) else { return Ok(None) };
+        if *next < extents.end {
+            let extent = self.context.note(self.context.image.extent(extents, *next))?;
+            let number = *next - extents.first;
+            *next += 1;
+            // One that cannot be read could be before: the file changed meanwhile.
+            if let Some(extent) = extent {
+                return Ok(Some(Job::Piece(stream.clone(), extent, number)));
+            }
+        }
+        jobs.streams.swap_remove(at);
         Ok(None)
     }
 }

@@ -10,13 +10,13 @@ use tesserafs_format::{Extent, Target};
 use super::kept::Kept;
 use super::{lock, Data};
 use tesserafs_image::error::Error;
-use tesserafs_image::hash::ContentHasher;
+use tesserafs_image::hash::{sha256, ContentHasher};
 use tesserafs_image::packs::Decoder;
 use tesserafs_image::progress::Step;
 
 /// A content whose digest is being computed from several extents.
 pub(super) struct Stream<'a> {
-    content: u32,
+    pub(super) content: u32,
     pieces: u32,
     state: Mutex<StreamState>,
     /// Named as long as the content is digested.
@@ -33,9 +33,13 @@ struct StreamState {
     lost: bool,
 }
 
+/// Pieces that wait for the thread which has the digest, before others help it.
+const BACKLOG: usize = 2;
+
 /// A part of a content.
-enum Piece {
-    Bytes(Vec<u8>),
+pub(super) enum Piece {
+    /// All bytes of a chunk whose raw digest is still to be checked, or any others.
+    Bytes(Vec<u8>, Option<u32>),
     Zeros(u64),
     Lost,
 }
@@ -59,34 +63,42 @@ impl Data<'_> {
         decoder: &mut Decoder,
         kept: &mut Kept,
     ) -> Result<(), Error> {
-        let piece = match extent.target {
+        let mut piece = match extent.target {
             Target::Hole => Piece::Zeros(extent.len()),
             Target::Chunk { index, offset } => {
                 let len = usize::try_from(extent.len()).unwrap_or(usize::MAX);
                 let range = offset as usize..(offset as usize).saturating_add(len);
-                self.part(index.0, range, decoder, kept)?.map_or(Piece::Lost, Piece::Bytes)
+                self.part(index.0, range, decoder, kept)?
             }
         };
         if extent.target != Target::Hole {
             self.context.progress.advance(extent.len());
         }
         let mut state = lock(&stream.state);
+        if state.hasher.is_none() && state.waiting.len() >= BACKLOG {
+            // Another thread has the digest, and more to do than this one: together both would take less time, but its time.
+            drop(state);
+            self.digest_alone(&mut piece)?;
+            state = lock(&stream.state);
+        }
         state.waiting.insert(number, piece);
         // The thread that has the hasher takes all pieces that wait, this one too.
         let Some(mut hasher) = state.hasher.take() else { return Ok(()) };
         loop {
             let next = state.next;
-            let Some(piece) = state.waiting.remove(&next) else { break };
+            let Some(mut piece) = state.waiting.remove(&next) else { break };
             state.next += 1;
             state.lost |= matches!(piece, Piece::Lost);
             let lost = state.lost;
             drop(state);
             match &piece {
                 Piece::Zeros(len) if lost => self.context.progress.advance(*len),
-                _ if lost => (),
+                _ if lost => self.digest_alone(&mut piece)?,
                 _ => self.take(&mut hasher, &piece)?,
             }
-            drop(piece);
+            if let Piece::Bytes(bytes, _) = piece {
+                lock(&self.spare).push(bytes);
+            }
             self.gate.leave();
             state = lock(&stream.state);
         }
@@ -99,9 +111,20 @@ impl Data<'_> {
         Ok(())
     }
 
+    /// Checks the raw digest of a chunk that its content cannot be digested beside.
+    fn digest_alone(&self, piece: &mut Piece) -> Result<(), Error> {
+        if let Piece::Bytes(bytes, due) = piece {
+            if let Some(chunk) = due.take() {
+                self.check_raw(chunk, sha256(bytes))?;
+            }
+        }
+        Ok(())
+    }
+
     fn take(&self, hasher: &mut ContentHasher, piece: &Piece) -> Result<(), Error> {
         match piece {
-            Piece::Bytes(bytes) => hasher.update(bytes),
+            Piece::Bytes(bytes, None) => hasher.update(bytes),
+            Piece::Bytes(bytes, Some(chunk)) => self.check_raw(*chunk, hasher.update_and_digest(bytes))?,
             Piece::Zeros(len) => hasher.zeros_until(*len, |part| {
                 self.context.progress.advance(part);
                 self.context.cancel.check()
