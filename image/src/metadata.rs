@@ -10,7 +10,7 @@ use tesserafs_format::limits::{BLOCK_BYTES, BLOCK_SIZE, DIGEST_SIZE};
 use tesserafs_format::{Digest, FormatError, Parent, Place, Rule, SuperBlock, Verified};
 
 use crate::error::{Broken, Error};
-use crate::hash::Sha2;
+use crate::hash::{sha256_each, Hasher, Sha2};
 use crate::source::Source;
 
 /// Blocks that are kept, once verified: 64 MiB.
@@ -84,7 +84,8 @@ impl<'a> VerifiedMetadata<'a> {
         let mut block = Box::new([0; BLOCK_SIZE]);
         self.look_around(number);
         self.source.read_at(self.offset(number), block.as_mut())?;
-        if let Err(error) = self.compare(number, block.as_ref(), &expected) {
+        if let Err(found) = Verified::check::<Sha2>(block.as_ref(), &expected) {
+            let error = not_authentic(number, &found, &expected);
             if self.keeps_bad {
                 *self.slot(number) = Slot::Bad(number, error);
             }
@@ -125,15 +126,34 @@ impl<'a> VerifiedMetadata<'a> {
         }
     }
 
-    /// Compares the bytes of block `number` with its digest.
-    pub fn compare(&self, number: u64, bytes: &[u8], expected: &Digest) -> Result<(), FormatError> {
-        match Verified::check::<Sha2>(bytes, expected) {
-            Ok(_) => Ok(()),
-            Err(found) => {
-                let place = Place::Block(number);
-                Err(FormatError::new(Rule::HashBlock, place, found.prefix(), expected.prefix()))
+    /// Compares the blocks from number `first` on, of which `bytes` are those in the file, with their digests: what is wrong with each.
+    /// Meanwhile `beside` takes all of them. Authentic blocks are kept where there is room, so that nobody reads and hashes them again.
+    pub fn compare_all(
+        &self,
+        first: u64,
+        bytes: &[u8],
+        beside: Option<&mut Hasher>,
+    ) -> Vec<Result<(), Broken>> {
+        let parts: Vec<&[u8]> = bytes.chunks_exact(BLOCK_SIZE).collect();
+        let digests = match beside {
+            Some(hasher) => hasher.update_beside(bytes, &parts),
+            None => sha256_each(&parts),
+        };
+        let results = (first..).zip(parts).zip(digests).map(|((number, bytes), found)| {
+            let expected = self.expected(number)?;
+            if found != expected {
+                return Err(not_authentic(number, &found, &expected).into());
             }
-        }
+            let mut slot = self.slot(number);
+            if matches!(*slot, Slot::Empty) {
+                let mut block = Box::new([0; BLOCK_SIZE]);
+                block.copy_from_slice(bytes);
+                // INVARIANT: compared above, and the box was not handed out for writing.
+                *slot = Slot::Good(number, block);
+            }
+            Ok(())
+        });
+        results.collect()
     }
 
     /// Whether `error` is one of a block that has not the digest it should: found, and reported, when blocks were checked.
@@ -145,6 +165,11 @@ impl<'a> VerifiedMetadata<'a> {
     pub fn source(&self) -> &'a Source {
         self.source
     }
+}
+
+/// Block `number` has the digest `found`.
+fn not_authentic(number: u64, found: &Digest, expected: &Digest) -> FormatError {
+    FormatError::new(Rule::HashBlock, Place::Block(number), found.prefix(), expected.prefix())
 }
 
 impl Metadata for VerifiedMetadata<'_> {
