@@ -347,8 +347,9 @@ fn notes() -> Vec<String> {
              files on the disk, for mkfs alone",
             input::FILES
         ),
-        "sparse: a directory with a file of holes, and 64 KiB of noise in each 64 MiB; random: noise; text: phrases in random order; \
-         both in an archive that is written while mkfs runs"
+        "sparse: a directory with a file of holes, and 64 KiB of noise in each 64 MiB; holes are hashed as zeros in files of up to 8 GiB, \
+         and not at all in larger ones; random: noise; text: phrases in random order; both in an archive that is written while mkfs \
+         runs"
             .to_owned(),
         format!(
             "medians of {RUNS} runs of mkfs and of fsck, of fewer where these take more than {} s; times have that of whatever writes the \

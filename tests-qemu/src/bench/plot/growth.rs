@@ -178,7 +178,9 @@ fn graph(
         body,
         r##"<line x1="{left}" y1="{bottom}" x2="{end_x:.1}" y2="{end_y:.1}" stroke="#888888" stroke-dasharray="2 3"/>"##
     );
-    let (text_x, text_y) = (end_x - 6.0, end_y + 24.0);
+    // Below the line over its whole width.
+    let slope = (bottom - end_y) / (end_x - left);
+    let (text_x, text_y) = (end_x - 4.0, end_y + 72.0 * slope + 10.0);
     let _ = writeln!(
         body,
         r##"<text x="{text_x:.1}" y="{text_y:.1}" text-anchor="end" fill="#888888">as the input</text>"##
