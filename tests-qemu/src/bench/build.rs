@@ -34,7 +34,8 @@ pub(super) fn tesserafs(bench: &Bench<'_>, level: u32, image: &Path) -> Command 
     let mut command = run::command(&bench.tools.mkfs);
     command
         .args(["--quiet", "--force", "--level", &level.to_string()])
-        .args(bench.excluded.map(|path| ["--exclude", path]).into_iter().flatten())
+        // With a slash: a name alone is left out wherever it is.
+        .args(bench.excluded.map(|path| ["--exclude".to_owned(), format!("/{path}")]).into_iter().flatten())
         .args(&bench.options.mkfs)
         .arg(image)
         .arg(&bench.source);
