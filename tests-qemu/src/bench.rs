@@ -129,7 +129,7 @@ struct Bench<'a> {
     tools: Tools,
     erofs: Erofs,
     source: PathBuf,
-    /// What builders leave out of it.
+    /// The part of it that builders leave out.
     excluded: Option<&'static str>,
     /// The part of it that readers leave out.
     left_out: &'static str,

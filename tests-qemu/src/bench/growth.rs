@@ -23,7 +23,7 @@ pub(super) const MILLION: u64 = 1_000_000;
 const THOUSAND: u64 = 1000;
 const GB: u64 = 1_000_000_000;
 
-/// What grows.
+/// The kinds of input that grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
@@ -39,7 +39,7 @@ pub(super) enum Kind {
     Text,
 }
 
-/// What a case measures.
+/// The measures of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Measure {
@@ -143,7 +143,7 @@ impl Case {
             Kind::Archive => 2 * input::archive_bytes(size),
             Kind::Directory => size * 4096 + input::archive_bytes(size),
             Kind::Sparse => 2 * input::data_between_holes(size),
-            // What cannot be compressed is stored as it is, with its digests.
+            // Noise is stored as it is, with its digests.
             Kind::Random => 2 * size + size / 50,
             Kind::Text => size + size / 2,
         }
@@ -187,7 +187,7 @@ fn free(folder: &Path) -> Result<u64> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// What was measured so far, and what it is measured with.
+/// The samples so far, and the programs that they are of.
 struct Growth<'b> {
     bench: &'b Bench<'b>,
     kernel: Kernel,
@@ -230,7 +230,7 @@ impl Growth<'_> {
     ) -> Result<()> {
         let begin = Instant::now();
         for round in 1..=RUNS {
-            // What was written before goes to the disk on its own time.
+            // Bytes that were written before go to the disk on their own time.
             rustix::fs::sync();
             let cost = once(self)?;
             let values = [cost.elapsed.as_secs_f64(), cost.peak as f64];
@@ -299,7 +299,7 @@ impl Growth<'_> {
     }
 }
 
-/// What the kernel does with the image of a case: one measure.
+/// One measure by the kernel, of the image of a case.
 fn plan(images: &Images, filter: &str, case: Case) -> Plan {
     let rounds = if case.kind.is_tree() && case.size > MANY { ROUNDS_OF_MANY } else { ROUNDS };
     Plan {
@@ -321,7 +321,7 @@ fn plan(images: &Images, filter: &str, case: Case) -> Plan {
 /// Options of mkfs; the level follows.
 const MKFS: [&str; 3] = ["--quiet", "--force", "--level"];
 
-/// What builds and checks, in which version.
+/// The programs that build and check, with their versions.
 fn programs(bench: &Bench<'_>) -> Result<Vec<Program>> {
     let mut programs = build::programs(bench)?;
     programs.retain(|program| program.name == build::OURS);
@@ -338,7 +338,7 @@ fn programs(bench: &Bench<'_>) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// What holds for all of it.
+/// The circumstances of all samples.
 fn notes() -> Vec<String> {
     vec![
         format!(

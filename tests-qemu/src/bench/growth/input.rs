@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What images grow from: archives that are written as they are read, a folder of files, and a file with holes.
+//! The input that grows: archives that are written as they are read, a folder of files, and a file with holes.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -76,7 +76,7 @@ pub(in super::super) fn growth(record: &Record) -> Option<String> {
     ))
 }
 
-/// What colours and dashes mean.
+/// The meaning of colours and dashes.
 fn legend(kinds: &[Kind]) -> String {
     let mut body = String::new();
     for (index, kind) in kinds.iter().enumerate() {

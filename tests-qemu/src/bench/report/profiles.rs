@@ -23,7 +23,7 @@ const COLUMNS: [(&str, &str, f64); 5] = [
     (BUILD, "build, s", 1.0),
 ];
 
-/// What a cell is.
+/// The meaning of a cell.
 const CELLS: &str = "Each cell: median, and how many times that of the profile `default` it is";
 
 /// The section.
