@@ -111,7 +111,7 @@ pub fn run(request: &Request, progress: &dyn Progress) -> Result<Report, Error> 
         report.delta = Some(delta::push(request, old, &local, &repository, progress)?);
     }
     let mut index = Index { entries: layout.iter().flat_map(Layout::entries).cloned().collect() };
-    index.entries.push(Entry::ours(Blob::of(&manifest), &platform).with_data(&manifest));
+    index.entries.push(Entry::ours(Blob::of(&manifest), &platform).with_embedded(&manifest));
     if let Some(older) = older {
         index.keep(older);
     }

@@ -100,7 +100,7 @@ impl Place {
         // A client need not ask for manifests of ours.
         for entry in index.entries.iter().filter(|entry| entry.is_ours) {
             let name = format!("sha256:{}", entry.manifest.digest);
-            assert_eq!(entry.data(), self.registry.manifest("team/app", &name));
+            assert_eq!(entry.embedded(), self.registry.manifest("team/app", &name));
         }
         index
     }

@@ -15,8 +15,12 @@ use super::{Blob, OS_FEATURE};
 /// Manifests that an index is believed to have.
 const ENTRIES_MAX: usize = 4096;
 
+/// The annotation of a manifest in an index that is the manifest itself, in base64. The specification has the field `data` for that, which
+/// skopeo 1.9 leaves out when it copies.
+const EMBEDDED: &str = "org.tesserafs.manifest";
+
 /// Bytes of a manifest that stand in an index, at most: the index is read by clients that want another one, too.
-const DATA_MAX: usize = 16 << 10;
+const EMBEDDED_MAX: usize = 16 << 10;
 
 /// An index: manifests for clients to choose from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,18 +49,19 @@ impl Entry {
         Self::new(manifest, MediaType::ImageManifest.as_ref(), platform, described, true)
     }
 
-    /// The same, with the manifest itself in the descriptor's `data`, if it is short: a client that has the index asks once less.
-    pub fn with_data(mut self, manifest: &[u8]) -> Self {
-        if manifest.len() <= DATA_MAX {
-            self.descriptor["data"] = BASE64_STANDARD.encode(manifest).into();
+    /// The same, with the manifest itself, if it is short: a client that has the index asks once less.
+    pub fn with_embedded(mut self, manifest: &[u8]) -> Self {
+        if manifest.len() <= EMBEDDED_MAX {
+            self.descriptor["annotations"][EMBEDDED] = BASE64_STANDARD.encode(manifest).into();
         }
         self
     }
 
-    /// The manifest, if it stands in the descriptor. Anything else there is of no use.
-    pub fn data(&self) -> Option<Vec<u8>> {
-        let data = BASE64_STANDARD.decode(self.descriptor["data"].as_str()?).ok()?;
-        (data.len() as u64 == self.manifest.len && sha256(&data) == self.manifest.digest).then_some(data)
+    /// The manifest, if it stands in the index. Anything else there is of no use.
+    pub fn embedded(&self) -> Option<Vec<u8>> {
+        let manifest = BASE64_STANDARD.decode(self.descriptor["annotations"][EMBEDDED].as_str()?).ok()?;
+        let is_it = manifest.len() as u64 == self.manifest.len && sha256(&manifest) == self.manifest.digest;
+        is_it.then_some(manifest)
     }
 
     /// That of an ordinary image.

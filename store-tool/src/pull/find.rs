@@ -59,7 +59,7 @@ pub(super) fn find(
             "found {found}, expected an image of this filesystem for {wanted}; {advice}"
         )));
     };
-    let manifest = match entry.data() {
+    let manifest = match entry.embedded() {
         Some(manifest) => manifest,
         None => get(&Name::Digest(entry.manifest.digest))?,
     };

@@ -258,9 +258,9 @@ fn a_manifest_that_stands_in_the_index_is_not_asked_for() {
     let (manifest, other) = (one.artifact.to_manifest(), two.artifact.to_manifest());
     let entry = Entry::ours(Blob::of(&manifest), &Platform::host());
     // Nothing but the manifest itself is believed: neither another one, nor a part of it, nor what is no base64.
-    let of = |data: &[u8]| Index { entries: vec![entry.clone().with_data(data)] }.to_document();
+    let of = |data: &[u8]| Index { entries: vec![entry.clone().with_embedded(data)] }.to_document();
     let right = String::from_utf8(of(&manifest)).expect("text");
-    let bent = right.replace("\"data\":\"", "\"data\":\"?").into_bytes();
+    let bent = right.replace("\"org.tesserafs.manifest\":\"", "\"org.tesserafs.manifest\":\"?").into_bytes();
     let none = Index { entries: vec![entry.clone()] }.to_document();
     for (index, asked) in [
         (right.into_bytes(), 0),
