@@ -87,7 +87,7 @@ struct Data<'a> {
     failed: Mutex<HashSet<u32>>,
     jobs: Mutex<Jobs<'a>>,
     gate: Gate,
-    /// Memory of pieces that were digested, for the next ones: the system would have to zero it again.
+    /// Memory of pieces that were digested, one for each thread at most, for the next ones: the system would have to zero it again.
     spare: Mutex<Vec<Vec<u8>>>,
     /// Why the check ends.
     first: First,
@@ -282,6 +282,16 @@ impl Data<'_> {
             self.context.findings.add(Finding::new(Rule::InodeBlocks, place, blocks, found.blocks));
         }
         Ok(())
+    }
+}
+
+impl Data<'_> {
+    /// Keeps the memory of a piece for another one, if not enough of it is kept.
+    fn reuse(&self, bytes: Vec<u8>) {
+        let mut spare = lock(&self.spare);
+        if spare.len() < self.context.threads {
+            spare.push(bytes);
+        }
     }
 }
 

@@ -209,12 +209,12 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         record.read = Some(read::measure(&bench)?);
         save(&record)?;
     }
-    if options.only == Some(Part::Sources) || wants(Part::Sources) && options.measure.is_empty() {
+    // With --measure and no part, only reading is meant.
+    let wants_by_name = |part| options.only == Some(part) || wants(part) && options.measure.is_empty();
+    if wants_by_name(Part::Sources) {
         record.sources = Some(read::sources(&bench)?);
         save(&record)?;
     }
-    // With --measure and no part, only reading is meant.
-    let wants_by_name = |part| options.only == Some(part) || wants(part) && options.measure.is_empty();
     if wants_by_name(Part::Fault) {
         record.fault = Some(read::faults(&bench)?);
         save(&record)?;

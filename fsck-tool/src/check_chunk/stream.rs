@@ -76,7 +76,7 @@ impl Data<'_> {
         }
         let mut state = lock(&stream.state);
         if state.hasher.is_none() && state.waiting.len() >= BACKLOG {
-            // Another thread has the digest, and more to do than this one: together both would take less time, but its time.
+            // The thread that has the digest is late already: it would take longer over this piece if it hashed the chunk, too.
             drop(state);
             self.digest_alone(&mut piece)?;
             state = lock(&stream.state);
@@ -97,7 +97,7 @@ impl Data<'_> {
                 _ => self.take(&mut hasher, &piece)?,
             }
             if let Piece::Bytes(bytes, _) = piece {
-                lock(&self.spare).push(bytes);
+                self.reuse(bytes);
             }
             self.gate.leave();
             state = lock(&stream.state);

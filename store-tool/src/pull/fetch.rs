@@ -63,11 +63,11 @@ impl<'t> Target<'t> {
 
     /// Hashes what came in order.
     pub(super) fn hash_front(&self) -> Result<(), Error> {
-        match self.pieces.front().filter(|_| self.is_whole) {
-            Some(front) => self.file.hash_to(front),
-            // The end of the file does the rest.
-            None => Ok(()),
+        if !self.is_whole {
+            return Ok(());
         }
+        // Where nothing is lacking any more, the file is about to be finished, which hashes the rest.
+        self.pieces.front().map_or(Ok(()), |front| self.file.hash_to(front))
     }
 
     /// Bytes that came for it, those between its pieces too.

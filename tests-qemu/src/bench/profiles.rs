@@ -156,7 +156,8 @@ fn updates(bench: &Bench<'_>) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn sample(measure: &str, system: &str, round: usize, value: f64) -> Sample {
+/// One sample of a measure that is no reading.
+pub(super) fn sample(measure: &str, system: &str, round: usize, value: f64) -> Sample {
     let (measure, system) = (measure.to_owned(), system.to_owned());
     Sample { measure, system, round, value, count: 1, bytes: 0, decoded: None }
 }

@@ -12,6 +12,7 @@ use tesserafs_guest::tree;
 
 use super::images::{self, Images};
 use super::machine::{self, MEMORY};
+use super::profiles::{sample, IMAGE};
 use super::record::{Measured, Program};
 use super::uml::{self, Uml};
 use super::{build, Bench};
@@ -38,9 +39,6 @@ const PROGRAMS: &str = "usr/";
 /// Random pages of the large program.
 const PROGRAM_PAGES: usize = 32;
 
-/// The measure of an image's size.
-pub(super) const IMAGE: &str = "image";
-
 /// Reads the tree in many ways.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     Ok(in_user_mode(bench, Task::Read, "bench", notes)?.0)
@@ -59,15 +57,7 @@ pub(super) fn sources(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     measured.notes.insert(0, about);
     let is_system = |name: &str| images.systems.iter().any(|system| system.name == name);
     let sizes = images.sizes.iter().filter(|(name, _)| is_system(name));
-    measured.samples.extend(sizes.map(|(system, bytes)| Sample {
-        measure: IMAGE.to_owned(),
-        system: (*system).to_owned(),
-        round: 1,
-        value: *bytes as f64,
-        count: 1,
-        bytes: *bytes,
-        decoded: None,
-    }));
+    measured.samples.extend(sizes.map(|(system, bytes)| sample(IMAGE, system, 1, *bytes as f64)));
     Ok(measured)
 }
 

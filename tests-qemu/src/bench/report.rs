@@ -18,7 +18,7 @@ use tesserafs_guest::reading::{Sample, ONE_CPU, TWO_CPUS};
 use super::build::OURS as MKFS;
 use super::fuse::{MEMORY, PROCESSOR};
 use super::images::{OURS, OURS_FILE};
-use super::read::IMAGE;
+use super::profiles::IMAGE;
 use super::record::{summary, Built, Measured, Record, Summary};
 
 use self::targets::targets;
@@ -77,7 +77,7 @@ pub(super) fn markdown(record: &Record) -> Result<String> {
         reading(&mut out, read)?;
     }
     if let Some(sources) = &record.sources {
-        reading_sources(&mut out, sources)?;
+        comparison(&mut out, "Reading sources", "cold unless said", sources)?;
     }
     if let Some(fault) = &record.fault {
         faults(&mut out, "Page faults, and starts of programs", fault)?;
@@ -171,17 +171,6 @@ fn reading(out: &mut String, read: &Measured<Sample>) -> Result<()> {
     circumstances(out, read)
 }
 
-fn reading_sources(out: &mut String, read: &Measured<Sample>) -> Result<()> {
-    writeln!(out, "\n## Reading sources\n")?;
-    writeln!(
-        out,
-        "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
-    )?;
-    medians(out, "cold unless said", &read.samples)?;
-    floor::table(out, &read.samples)?;
-    circumstances(out, read)
-}
-
 /// Of each measure on each system, how far its samples lie apart.
 fn extremes(out: &mut String, samples: &[Sample]) -> Result<()> {
     let (measures, systems) = (names(samples, |sample| &sample.measure), systems(samples));
@@ -266,7 +255,7 @@ fn faults(out: &mut String, heading: &str, part: &Measured<Sample>) -> Result<()
     circumstances(out, part)
 }
 
-/// A part that is one table of medians.
+/// A part that is a table of medians, and one of times above the floor where it has one.
 fn comparison(out: &mut String, heading: &str, title: &str, part: &Measured<Sample>) -> Result<()> {
     writeln!(out, "\n## {heading}\n")?;
     writeln!(
@@ -274,6 +263,7 @@ fn comparison(out: &mut String, heading: &str, title: &str, part: &Measured<Samp
         "Each cell: median, and how many times that of tesserafs it is (more than 1: tesserafs is faster, or takes less).\n"
     )?;
     medians(out, title, &part.samples)?;
+    floor::table(out, &part.samples)?;
     circumstances(out, part)
 }
 

@@ -13,11 +13,11 @@ use tesserafs_image::{Cancel, Error};
 use crate::store::dir::failed;
 
 /// Bytes that are hashed at once.
-pub(in crate::store) const PIECE: u64 = 1 << 20;
+pub(super) const PIECE: u64 = 1 << 20;
 
 /// The digest of the first bytes of a file.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Hashed {
+pub(super) struct Hashed {
     hasher: Hasher,
     /// How many.
     pub(super) bytes: u64,
@@ -25,7 +25,7 @@ pub(in crate::store) struct Hashed {
 
 impl Hashed {
     /// Takes the bytes of the file up to `end`.
-    pub(in crate::store) fn advance(
+    pub(super) fn advance(
         &mut self,
         file: &File,
         path: &Path,
@@ -43,7 +43,8 @@ impl Hashed {
         Ok(())
     }
 
-    pub(in crate::store) fn finish(self) -> Digest {
+    /// The digest of the bytes so far.
+    pub(super) fn finish(self) -> Digest {
         self.hasher.finish()
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tar::{EntryType, Header};
 
 use crate::rootfs::noise;
 
@@ -47,10 +48,11 @@ pub(super) fn archive(out: impl Write, files: u64) -> io::Result<()> {
     for number in 0..files {
         let folder = directory(number / FILES);
         if number % FILES == 0 {
-            out.write_all(&header(&folder, b'5', 0))?;
+            out.write_all(header(&folder, EntryType::Directory, 0)?.as_bytes())?;
         }
         small(&text, number, &mut bytes);
-        out.write_all(&header(&format!("{folder}/{}", file(number)), b'0', bytes.len() as u64))?;
+        let name = format!("{folder}/{}", file(number));
+        out.write_all(header(&name, EntryType::Regular, bytes.len() as u64)?.as_bytes())?;
         bytes.resize(bytes.len().next_multiple_of(RECORD as usize), 0);
         out.write_all(&bytes)?;
     }
@@ -94,7 +96,7 @@ pub(super) fn text(out: impl Write, size: u64) -> io::Result<()> {
 
 /// Writes an archive with one file; `fill` makes each block of it.
 fn large(mut out: impl Write, size: u64, fill: impl Fn(u64, &mut Vec<u8>)) -> io::Result<()> {
-    out.write_all(&header("large", b'0', size))?;
+    out.write_all(header("large", EntryType::Regular, size)?.as_bytes())?;
     let mut bytes = Vec::new();
     for (number, begin) in (0..size).step_by(BLOCK as usize).enumerate() {
         fill(number as u64, &mut bytes);
@@ -129,27 +131,17 @@ pub(super) fn archive_bytes(files: u64) -> u64 {
 }
 
 /// The header of an entry.
-fn header(name: &str, kind: u8, size: u64) -> [u8; RECORD as usize] {
-    let mut header = [0; RECORD as usize];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, name.as_bytes());
-    put(100, if kind == b'5' { b"0000755" } else { b"0000644" });
-    put(108, b"0000000");
-    put(116, b"0000000");
-    if size < 1 << 33 {
-        put(124, format!("{size:011o}").as_bytes());
-    } else {
-        // Eleven octal digits do not hold it. As GNU tar does, in binary then.
-        put(124, &[0x80]);
-        put(128, &size.to_be_bytes());
-    }
-    put(136, b"14524544400");
-    put(148, b"        ");
-    put(156, &[kind]);
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
+fn header(name: &str, kind: EntryType, size: u64) -> io::Result<Header> {
+    let mut header = Header::new_gnu();
+    header.set_path(name)?;
+    header.set_entry_type(kind);
+    header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_700_000_000);
+    header.set_size(size);
+    header.set_cksum();
+    Ok(header)
 }
 
 /// The two empty records that end an archive.
@@ -253,8 +245,8 @@ mod tests {
         let [(name, size, _, data)] = &*entries(&bytes) else { panic!("one file") };
         assert_eq!((name.as_str(), *size), ("large", BLOCK + 700));
         assert_eq!(data[BLOCK as usize..], noise(1, 700));
-        let header = header("large", b'0', 100_000_000_000);
-        assert_eq!(header[124..136], [0x80, 0, 0, 0, 0, 0, 0, 0x17, 0x48, 0x76, 0xe8, 0]);
+        let header = header("large", EntryType::Regular, 100_000_000_000).unwrap();
+        assert_eq!(header.entry_size().unwrap(), 100_000_000_000);
     }
 
     #[test]
