@@ -88,9 +88,13 @@ impl Ranges {
         }
     }
 
-    /// The answer to the request for a range began.
+    /// The answer to the request for a range began. One with all of a blob is not forgotten when another one has a range: permits were
+    /// refused since, and the ranges that were not asked for come with whole blobs.
     pub(super) fn learn(&self, answer: Answer) {
-        *self.lock() = State::Known(answer);
+        let mut state = self.lock();
+        if !matches!(*state, State::Known(Answer::Whole)) {
+            *state = State::Known(answer);
+        }
         self.changed.notify_all();
     }
 
@@ -153,5 +157,9 @@ mod tests {
         assert!(ranges.permit().is_some() && ranges.permit().is_some());
         assert_eq!(ranges.known(), Some(Answer::Part));
         assert!(Ranges::new(Some(Answer::Whole)).permit().is_none());
+        // Permits were refused meanwhile.
+        ranges.learn(Answer::Whole);
+        ranges.learn(Answer::Part);
+        assert_eq!(ranges.known(), Some(Answer::Whole));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mkfs_tesserafs::progress::{Progress, Silent};
 
@@ -100,6 +101,41 @@ fn an_answer_with_the_whole_blob_is_used_once() {
     place.check("large", &image);
     assert!(report.fetched_bytes <= 2 * pack.len + image.artifact.image.len, "{report:?}");
     count.all();
+}
+
+#[test]
+fn a_registry_may_ignore_ranges_now_and_then() {
+    let place = Place::new();
+    // Four packs, of each of which three files are wanted. The bytes between them are not worth fetching on any line.
+    let names: Vec<_> =
+        (0..4_u64).map(|pack| ["a", "b", "c", "d", "e"].map(|file| format!("{pack}{file}"))).collect();
+    let files = |pack: usize| {
+        names[pack].iter().zip(1..).map(move |(name, file)| {
+            let len = if file % 2 == 1 { 50_000 } else { 600_000 };
+            (name.as_str(), pack as u64 * 10 + file, len)
+        })
+    };
+    let parents: Vec<_> = (0..4)
+        .map(|pack| place.image(&format!("{pack}.tess"), &files(pack).collect::<Vec<_>>(), &[]))
+        .collect();
+    let wanted: Vec<_> = (0..4).flat_map(|pack| files(pack).step_by(2)).collect();
+    let image = place.image("image.tess", &wanted, &parents.iter().collect::<Vec<_>>());
+    let packs: Vec<_> = parents.iter().map(|parent| parent.artifact.packs[0]).collect();
+    assert_eq!(image.artifact.packs.len(), 4);
+    place.publish(&image, "image");
+    // Of each pack the second answer is the whole pack, and those by ranges are late: they begin when no more is asked for.
+    for pack in &packs {
+        let late = Wrong::Silent(Duration::from_millis(150));
+        place.registry.wrong("GET", &name_of(&pack.digest), 1, late.clone());
+        place.registry.wrong("GET", &name_of(&pack.digest), 1, Wrong::Whole);
+        place.registry.wrong("GET", &name_of(&pack.digest), 1000, late);
+    }
+    let mut request = place.request("image");
+    request.connections = NonZeroUsize::new(2).expect("a number");
+    let report = pull(&request, &Silent).expect("an image");
+    assert_eq!(exported(&place, "image"), unpacked(&image));
+    let all: u64 = image.artifact.files().map(|layer| layer.len).sum();
+    assert!(report.fetched_bytes < 2 * all, "{report:?}");
 }
 
 #[test]
