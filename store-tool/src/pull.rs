@@ -284,10 +284,21 @@ impl Pull<'_> {
         if !file.is_whole {
             return self.filling.keep(file.unfinished);
         }
-        let digest = file.blob.digest;
-        match self.filling.finish(file.unfinished, &self.request.options.cancel)? {
+        let LackingFile { blob, unfinished, pieces, .. } = file;
+        let cancel = &self.request.options.cancel;
+        let (found, file) = match self.filling.finish(unfinished, cancel)? {
+            Finished::Complete(_) => return Ok(()),
+            Finished::Not { found, file } => (found, file),
+        };
+        // Every chunk is right. Bytes that no chunk has may have come wrong once, and a mirror may have no others.
+        if pieces.unproven().next().is_none() {
+            return self.wrong(file, &blob.digest, &found);
+        }
+        self.fetcher.repository().drop_mirrors();
+        whole::ranges(&self.fetcher, blob, &file, pieces.unproven())?;
+        match self.filling.finish(file, cancel)? {
             Finished::Complete(_) => Ok(()),
-            Finished::Not { found, file } => self.wrong(file, &digest, &found),
+            Finished::Not { found, file } => self.wrong(file, &blob.digest, &found),
         }
     }
 

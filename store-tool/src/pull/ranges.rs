@@ -101,6 +101,11 @@ impl Pieces {
         self.lacking().all(|(_, piece)| piece.chunk.is_none())
     }
 
+    /// The places of those that are no chunks.
+    pub(super) fn unproven(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.all.iter().filter(|piece| piece.chunk.is_none()).map(|piece| piece.start..piece.end())
+    }
+
     /// Whether something is there.
     pub(super) fn has_some(&self) -> bool {
         self.states.iter().any(|state| state.load(Ordering::Relaxed) == THERE)

@@ -199,6 +199,53 @@ fn a_redirect_is_followed_once_for_each_blob() {
 }
 
 #[test]
+fn bytes_that_no_chunk_has_may_come_wrong_once() {
+    let place = Place::new();
+    let files = [("a", 1, 300_000), ("b", 2, 6_000_000), ("c", 3, 6_000_000)];
+    let base = place.image("base.tess", &files, &[]);
+    // The pack begins with a file that the other image does not have.
+    let less = place.image("less.tess", &files[1..], &[&base]);
+    let pack = base.artifact.packs[0];
+    assert_eq!(less.artifact.packs, [pack]);
+    place.publish(&less, "less");
+    let name = name_of(&pack.digest);
+    let most = pack.len + 300_000 + less.artifact.image.len;
+
+    place.registry.wrong("GET", &name, 1, Wrong::Flip);
+    let count = Count::default();
+    let report = pull(&place.request("less"), &count).expect("an image");
+    place.check("less", &less);
+    assert!(report.fetched_bytes > pack.len + less.artifact.image.len, "{report:?}");
+    assert!(report.fetched_bytes < most, "{report:?}");
+    count.all();
+
+    // A mirror that always has them wrong.
+    let mirror = Registry::new();
+    for blob in less.artifact.files().chain([less.artifact.config]) {
+        let bytes = place.registry.blob(REPOSITORY, &name_of(&blob.digest)).expect("a blob");
+        mirror.add_blob(REPOSITORY, &bytes);
+    }
+    mirror.wrong("GET", &name, 1000, Wrong::Flip);
+    std::fs::remove_dir_all(place.path().join("store")).expect("a store");
+    let mut request = place.request("less");
+    request.options.mirrors = vec![mirror.host()];
+    let report = pull(&request, &Silent).expect("an image");
+    place.check("less", &less);
+    assert!(report.fetched_bytes < most, "{report:?}");
+    assert!(mirror.targets().iter().any(|target| target.contains(&name)));
+
+    // A registry that has no others.
+    std::fs::remove_dir_all(place.path().join("store")).expect("a store");
+    place.registry.wrong("GET", &name, 1000, Wrong::Flip);
+    let error = place.try_pull("less").expect_err("other bytes");
+    assert!(error.contains("the next pull begins it anew") && error.contains(&name), "{error}");
+    assert!(place.store().blob(&pack.digest).expect("a store").is_none());
+    place.registry.right();
+    place.pull("less");
+    place.check("less", &less);
+}
+
+#[test]
 fn a_mirror_with_wrong_bytes_is_not_asked_again() {
     let place = Place::new();
     let image = large(&place);
