@@ -265,6 +265,23 @@ fn a_disk_that_takes_nothing_for_good_completes_no_file() {
 }
 
 #[test]
+fn bytes_that_the_disk_did_not_take_are_not_taken_from_memory() {
+    let (_folder, store, [_, two]) = folder();
+    let pack = two.artifact.packs[1];
+    let bytes = fs::read(two.packs.join(pack.digest.to_string())).expect("a pack");
+    let using = using(&store);
+    let filling =
+        using.begin_image(&two.artifact.image_id, &Default::default(), &mut || ()).expect("a directory");
+    let error =
+        support::without_disk(|| fill(&filling, &pack.digest, &bytes)).expect_err("a disk that fails");
+    assert!(error.starts_with("cannot complete ") && error.contains("Input/output error"), "{error}");
+    // The system tells of a loss once: the next run would find all bytes right, and the disk would have others.
+    assert_eq!(tree(filling.path()), [""; 0]);
+    fill(&filling, &pack.digest, &bytes).expect("a pack");
+    assert!(store.blob(&pack.digest).expect("a store").is_some());
+}
+
+#[test]
 fn users_have_stores_of_their_own() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: not root");

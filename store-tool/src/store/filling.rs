@@ -177,7 +177,11 @@ impl Filling<'_> {
         let cannot = |error: Errno| failed("complete", &file.path, error);
         rustix::fs::fchmod(&file.file, Mode::from_raw_mode(COMPLETE)).map_err(cannot)?;
         // All of it, as a length or a mode that is lost makes it another file.
-        rustix::fs::fsync(&file.file).map_err(cannot)?;
+        if let Err(error) = rustix::fs::fsync(&file.file) {
+            // The system tells once that bytes are not on the disk, and memory may still have them: the next run would find all right.
+            self.dir.remove(&name)?;
+            return Err(cannot(error));
+        }
         let blobs = &self.store.blobs;
         if self.dir.link(&name, blobs, &name)? {
             blobs.sync()?;
