@@ -102,10 +102,11 @@ impl Emulated {
     }
 }
 
-/// The user-mode kernel with these block devices, bound to its processor. `words` go to its command line.
+/// The user-mode kernel with so much memory and these block devices, bound to its processor. `words` go to its command line.
 pub(super) fn user_mode(
     bench: &Bench<'_>,
     program: &Path,
+    memory: &str,
     initramfs: &Path,
     devices: &[PathBuf],
     words: &str,
@@ -114,7 +115,7 @@ pub(super) fn user_mode(
     command
         .args(["-c", &bench.options.cpu.to_string()])
         .arg(program)
-        .arg(format!("mem={MEMORY}"))
+        .arg(format!("mem={memory}"))
         .arg(format!("initrd={}", initramfs.display()));
     for (index, device) in devices.iter().enumerate() {
         command.arg(format!("ubd{index}r={}", device.display()));

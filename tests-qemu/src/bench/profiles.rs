@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tesserafs_guest::reading::{Sample, Task};
 
 use super::images::{self, Images, LEVEL};
+use super::machine::MEMORY;
 use super::packs::packed;
 use super::packs::series::{self, Series};
 use super::read::{self, Kernel};
@@ -37,7 +38,7 @@ const RUNS: usize = 3;
 
 /// Runs everything.
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
-    let kernel = Kernel::prepare(bench)?;
+    let kernel = Kernel::prepare(bench, MEMORY)?;
     let mut samples = build(bench, &kernel)?;
 
     let images = images(&kernel)?;

@@ -73,7 +73,7 @@ fn in_user_mode(
     log: &str,
     notes: fn(&Plan, &Images) -> Vec<String>,
 ) -> Result<(Measured<Sample>, Images)> {
-    let kernel = Kernel::prepare(bench)?;
+    let kernel = Kernel::prepare(bench, MEMORY)?;
     let images = images::prepare(bench, kernel.folder())?;
     let manifest = trees::described(&bench.source)?;
     let disk = images::device(images.devices.len() - 1);
@@ -91,16 +91,17 @@ pub(super) struct Kernel {
     toolchain: Toolchain,
     linux: Uml,
     scratch: TempDir,
+    memory: &'static str,
 }
 
 impl Kernel {
-    /// Builds it where that was not done.
-    pub(super) fn prepare(bench: &Bench<'_>) -> Result<Self> {
+    /// Builds it where that was not done; when it runs, it has so much memory.
+    pub(super) fn prepare(bench: &Bench<'_>, memory: &'static str) -> Result<Self> {
         let toolchain = Toolchain::find(&bench.cache)?;
         let scratch = tempfile::tempdir_in(bench.cache.folder("scratch")?)
             .context("failed to make a scratch folder")?;
         let linux = uml::build(&bench.cache, &toolchain, scratch.path())?;
-        Ok(Self { toolchain, linux, scratch })
+        Ok(Self { toolchain, linux, scratch, memory })
     }
 
     /// The folder.
@@ -118,8 +119,8 @@ impl Kernel {
         log: &str,
     ) -> Result<(Vec<Sample>, Program)> {
         let initramfs = machine::initramfs(self.folder(), &task(plan.clone()), None, &[])?;
-        let program = &self.linux.program;
-        let command = machine::user_mode(bench, program, &initramfs, &images.devices, &images.verity);
+        let (program, devices) = (&self.linux.program, &images.devices);
+        let command = machine::user_mode(bench, program, self.memory, &initramfs, devices, &images.verity);
         let shown = run::shown(&command).replace(&format!("{}/", self.folder().display()), "");
         run::say(format_args!("reading: {} rounds of up to two minutes", plan.rounds));
         let samples = machine::samples(command, bench, log, LIMIT * plan.rounds.max(1) as u32)?;

@@ -124,7 +124,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Measured<Sample>> {
     let disk = device(devices.len() - 1);
     let task = Task::Releases(reading::Releases { pairs, disk, rounds });
     let initramfs = machine::initramfs(scratch.path(), &task, None, &[])?;
-    let command = machine::user_mode(bench, &linux.program, &initramfs, &devices, "");
+    let command = machine::user_mode(bench, &linux.program, MEMORY, &initramfs, &devices, "");
     let shown = run::shown(&command).replace(&format!("{}/", scratch.path().display()), "");
     run::say(format_args!("reading two releases: {rounds} rounds of up to a minute"));
     let samples = machine::samples(command, bench, "bench-releases", LIMIT * rounds.max(1) as u32)?;
