@@ -283,9 +283,7 @@ impl Data<'_> {
         }
         Ok(())
     }
-}
 
-impl Data<'_> {
     /// Keeps the memory of a piece for another one, if not enough of it is kept.
     fn reuse(&self, bytes: Vec<u8>) {
         let mut spare = lock(&self.spare);
