@@ -52,7 +52,7 @@ pub trait Source: Sync {
     where
         Self: 'a;
 
-    /// Walks the tree in the order of the format; `found` gets the regular files with bytes, by inode number.
+    /// Walks the tree, once, in the order of the format; `found` gets the regular files with bytes, by inode number.
     fn walk(&self, found: Found<'_, Self::File>) -> Result<Walked>;
 
     /// Opens a file.

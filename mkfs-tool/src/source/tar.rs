@@ -30,27 +30,28 @@ mod unpack;
 mod xattr;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tesserafs_format::limits::BLOCK_BYTES;
+use zerocopy::little_endian::U64;
 
 use self::growing::Growing;
-use self::index::Index;
+use self::index::{Index, Indexed};
 pub(super) use self::lookup::Archive;
 use self::names::Named;
-use self::node::What;
+use self::node::{Sparse, What};
 use self::nodes::Nodes;
 use self::sparse::Segment;
 pub(super) use self::unpack::unpack;
 use super::{ArchiveNotes, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
-use crate::error::{path_of, Error, Result, Shown};
+use crate::error::{path_of, Error, Result};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
 
 /// An archive, indexed.
@@ -61,7 +62,12 @@ pub struct TarSource {
     /// Size and times of the archive when it was indexed.
     stamp: (u64, i64, i64),
     filter: Filter,
-    nodes: Nodes,
+    /// The inodes, until the walk: they take as much memory as the tree that it makes of them.
+    nodes: Mutex<Option<Nodes>>,
+    /// Their names, which the messages about a file need to the end.
+    names: Arc<names::Sorted>,
+    /// Files with holes, by node.
+    sparse: HashMap<u32, Arc<Sparse>>,
     /// The node that becomes the root.
     root: u32,
     left_out: LeftOut,
@@ -84,50 +90,28 @@ impl TarSource {
         let root = Growing::new(filter.archive.strip).map_err(|reason| Error::unsupported(&shown, reason))?;
         let mut index = Index::new(&filter, root);
         index.archive(&file, &shown, 0..len)?;
-        let mut source = Self::of_index(index, file, shown, filter)?;
-        source.choose_root()?;
-        Ok(source)
+        let mut indexed = index.finish(&shown)?;
+        indexed.choose_root(&filter, &shown)?;
+        Self::new(indexed, file, shown, filter)
     }
 
     /// The tree that was indexed in `file`, which is `path` in messages.
-    fn of_index(index: Index<'_>, file: File, path: PathBuf, filter: Filter) -> Result<Self> {
+    fn new(indexed: Indexed, file: File, path: PathBuf, filter: Filter) -> Result<Self> {
         let stamp = stamp(&file).map_err(Error::io("stat", &path))?;
-        let (nodes, left_out, notes) = index.finish(&path)?;
-        let root = nodes.root();
-        Ok(Self { path, file, stamp, filter, nodes, root, left_out, notes })
+        let Indexed { nodes, root, left_out, notes } = indexed;
+        let (names, sparse) = (nodes.all_names().clone(), nodes.sparse());
+        let nodes = Mutex::new(Some(nodes));
+        Ok(Self { path, file, stamp, filter, nodes, names, sparse, root, left_out, notes })
     }
 
-    /// Finds the directory that becomes the root.
-    fn choose_root(&mut self) -> Result<()> {
-        let Some(prefix) = &self.filter.archive.prefix else {
-            let refusal = image_archive::refusal(&self.nodes).filter(|_| self.filter.archive.strip == 0);
-            return refusal.map_or(Ok(()), |reason| Err(Error::unsupported(&self.path, reason)));
-        };
-        let wanted = names::components(prefix.as_os_str().as_bytes())
-            .map_err(|reason| Error::Usage(format!("--prefix {}: {reason}", Shown(prefix))))?;
-        for (place, name) in wanted.iter().enumerate() {
-            let mut found = None;
-            for at in self.nodes.names(self.root) {
-                let other = self.nodes.name(at);
-                if other.name == *name {
-                    found = Some(other.node);
-                } else {
-                    self.left_out.outside += 1;
-                    let path = || super::join(&wanted[..place].join(&b'/'), other.name);
-                    self.left_out.names.push(path, "not below --prefix");
-                }
-            }
-            let directory = found.filter(|node| self.nodes.what(*node).is_directory());
-            self.root = directory.ok_or_else(|| {
-                let reason = format!("has no directory {}, which --prefix wants", Shown(prefix));
-                Error::unsupported(&self.path, reason)
-            })?;
-        }
-        Ok(())
+    /// The inodes, for the one walk that there is.
+    fn take_nodes(&self) -> Result<Nodes> {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        nodes.ok_or_else(|| Error::unsupported(&self.path, "was walked before, which can be done once"))
     }
 
-    fn attributes(&self, node: u32) -> Attributes {
-        let mut attributes = self.nodes.marked_attributes(node);
+    fn attributes(&self, nodes: &Nodes, node: u32) -> Attributes {
+        let mut attributes = nodes.marked_attributes(node);
         self.filter.attributes.apply(&mut attributes);
         attributes
     }
@@ -156,30 +140,30 @@ fn stamp(file: &File) -> io::Result<(u64, i64, i64)> {
 }
 
 impl Source for TarSource {
-    /// The index of the name.
-    type File = u32;
+    type File = TarFile;
     type Open<'a> = OpenTarFile<'a>;
 
-    fn walk(&self, found: Found<'_, u32>) -> Result<Walked> {
+    fn walk(&self, found: Found<'_, TarFile>) -> Result<Walked> {
+        let nodes = self.take_nodes()?;
         let (mut left_out, mut notes) = (self.left_out.clone(), self.notes.clone());
         let mut devices = DeviceList::default();
-        let mut builder = TreeBuilder::new(self.attributes(self.root)).map_err(refused(b"/"))?;
+        let mut builder = TreeBuilder::new(self.attributes(&nodes, self.root)).map_err(refused(b"/"))?;
         builder.configure(&self.filter).map_err(refused(b"/"))?;
         // Inodes by node, 0 for none yet.
-        let mut inodes = vec![0; self.nodes.len()];
+        let mut inodes = vec![0; nodes.len()];
         // Inode, node, and whether whiteouts in the directory above hide nothing.
         let mut queue = VecDeque::from([(1_u32, self.root, false)]);
         while let Some((dir_ino, dir, above_hides)) = queue.pop_front() {
-            let path_of_dir = || self.nodes.path(self.root, dir);
+            let path_of_dir = || self.names.path(self.root, dir);
             builder.open_directory(dir_ino).map_err(|error| refused(&path_of_dir())(error))?;
             // Overlayfs does not heed the mark on a root: all layers' roots are one.
-            let is_opaque = dir != self.root && self.nodes.hides_all(dir, above_hides);
-            if let What::Directory { implied: true, .. } = self.nodes.what(dir) {
+            let is_opaque = dir != self.root && nodes.hides_all(dir, above_hides);
+            if let What::Directory { implied: true, .. } = nodes.what(dir) {
                 notes.implied_directories += 1;
                 notes.names.push(path_of_dir, "a directory without an entry");
             }
-            for at in self.nodes.names(dir) {
-                let Named { name, node, .. } = self.nodes.name(at);
+            for at in self.names.of(dir) {
+                let Named { name, node, .. } = self.names.get(at);
                 let path = || super::join(&path_of_dir(), name);
                 if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
                     left_out.excluded += 1;
@@ -191,9 +175,13 @@ impl Source for TarSource {
                     left_out.names.push(path, "a file of AUFS itself");
                     continue;
                 }
-                let kind = match self.nodes.what(node) {
+                let mut offset = 0;
+                let kind = match nodes.what(node) {
                     What::Directory { .. } => Kind::Directory,
-                    What::Regular { size, .. } => Kind::Regular { size: *size },
+                    What::Regular { size, offset: at } => {
+                        offset = *at;
+                        Kind::Regular { size: *size }
+                    }
                     What::Sparse(sparse) => Kind::Regular { size: sparse.size },
                     What::Symlink(target) => Kind::Symlink(target.to_vec()),
                     What::Fifo => Kind::Fifo,
@@ -219,12 +207,15 @@ impl Source for TarSource {
                     builder.add_link(name, *inode).map_err(|error| refused(&path())(error))?;
                     continue;
                 }
-                let ino = builder.add(name, &kind, self.attributes(node));
+                let ino = builder.add(name, &kind, self.attributes(&nodes, node));
                 let ino = ino.map_err(|error| refused(&path())(error))?;
                 *inode = ino;
                 match kind {
                     Kind::Directory => queue.push_back((ino, node, is_opaque)),
-                    Kind::Regular { size } if size > 0 => found(FileTask { ino, size, file: at })?,
+                    Kind::Regular { size } if size > 0 => {
+                        let file = TarFile { name: at, offset: offset.into() };
+                        found(FileTask { ino, size, file })?;
+                    }
                     _ => {}
                 }
             }
@@ -234,22 +225,31 @@ impl Source for TarSource {
         Ok(Walked { tree, left_out, archive: Some(notes), sbom: None })
     }
 
-    fn open<'a>(&'a self, task: &'a FileTask<u32>) -> Result<OpenTarFile<'a>> {
-        let segments = match self.nodes.what(self.nodes.name(task.file).node) {
-            What::Regular { size, offset } => {
-                Cow::Owned(vec![Segment { start: 0, offset: *offset, len: *size }])
-            }
-            What::Sparse(sparse) => Cow::Borrowed(&*sparse.segments),
-            _ => Cow::Borrowed(&[][..]),
+    fn open<'a>(&'a self, task: &'a FileTask<TarFile>) -> Result<OpenTarFile<'a>> {
+        let TarFile { name, offset } = task.file;
+        let segments = match self.sparse.get(&self.names.get(name).node) {
+            Some(sparse) => Cow::Borrowed(&*sparse.segments),
+            None => Cow::Owned(vec![Segment { start: 0, offset: offset.get(), len: task.size }]),
         };
         Ok(OpenTarFile { source: self, segments, size: task.size })
     }
 
-    fn path(&self, task: &FileTask<u32>) -> PathBuf {
-        let named = self.nodes.name(task.file);
-        path_of(&super::join(&self.nodes.path(self.root, named.dir), named.name)).to_owned()
+    fn path(&self, task: &FileTask<TarFile>) -> PathBuf {
+        let named = self.names.get(task.file.name);
+        path_of(&super::join(&self.names.path(self.root, named.dir), named.name)).to_owned()
     }
 }
+
+/// The handle of a file. All files may wait for a thread at a time, so it is small.
+#[derive(Clone, Copy, Debug)]
+pub struct TarFile {
+    /// The index of the name.
+    name: u32,
+    /// Where its bytes begin in the archive; of a file with holes nothing. A `u64` would take 4 bytes more, to lie at a multiple of 8.
+    offset: U64,
+}
+
+const _: () = assert!(size_of::<FileTask<TarFile>>() <= 24);
 
 /// A file in an archive.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::header::Parsed;
 use super::layers::{implied_over, Place};
 use super::mark::{is_mark, Mark};
 use super::names::{self, components};
-use super::node::{Distinct, Node, What, NO_NAME};
+use super::node::{Distinct, Node, What};
 use super::nodes::Nodes;
 use super::reader::{EntryKind, TarEntry};
 use crate::error::{path_of, Shown};
@@ -68,16 +68,16 @@ impl Growing<'_> {
     pub(super) fn push(&mut self, attributes: Attributes, what: What) -> Parsed<u32> {
         let number = u32::try_from(self.nodes.len()).map_err(|_| "the archive has more than 2^32 files")?;
         let mtime = attributes.mtime;
-        self.nodes.push(Node { mtime, attributes: self.attributes.number(attributes), what });
+        self.nodes.push(Node::new(mtime, self.attributes.number(attributes), what));
         Ok(number)
     }
 
     /// Adds an empty directory with the attributes of another one, in whose place it is.
     pub(super) fn push_emptied(&mut self, dir: u32) -> Parsed<u32> {
         let number = u32::try_from(self.nodes.len()).map_err(|_| "the archive has more than 2^32 files")?;
-        let Node { mtime, attributes, ref what } = self.nodes[dir as usize];
-        let implied = matches!(what, What::Directory { implied: true, .. });
-        self.nodes.push(Node { mtime, attributes, what: What::directory(implied) });
+        let emptied = &self.nodes[dir as usize];
+        let implied = matches!(emptied.what, What::Directory { implied: true, .. });
+        self.nodes.push(Node::new(emptied.mtime(), emptied.attributes, What::directory(implied)));
         if let Some(acls) = self.acls.remove(&dir) {
             self.acls.insert(number, acls);
         }
@@ -89,7 +89,8 @@ impl Growing<'_> {
         let mtime = attributes.mtime;
         let attributes = self.attributes.number(attributes);
         let node = self.node(number);
-        (node.mtime, node.attributes) = (mtime, attributes);
+        node.set_mtime(mtime);
+        node.attributes = attributes;
         self.set_acls(number, acls);
     }
 
@@ -216,7 +217,7 @@ impl Growing<'_> {
                     return Ok(());
                 }
                 (What::Whiteout { oci: true }, What::Whiteout { oci: true }) => {
-                    self.node(old).mtime = attributes.mtime;
+                    self.node(old).set_mtime(attributes.mtime);
                     return Ok(());
                 }
                 (_, What::Whiteout { oci: true }) => return Ok(()),
@@ -263,7 +264,7 @@ impl Growing<'_> {
             if let What::Whiteout { oci: true } = self.node(dir).what {
                 // Hidden below, and there again.
                 self.set_attributes(dir, implied(), Texts::default());
-                self.node(dir).what = What::Directory { opaque: true, implied: true, named: NO_NAME };
+                self.node(dir).what = What::Directory { opaque: true, implied: true };
             }
             let what = &self.node(dir).what;
             if !what.is_directory() {
@@ -281,13 +282,13 @@ impl Growing<'_> {
         for (number, acls) in std::mem::take(&mut self.acls) {
             let node = &self.nodes[number as usize];
             let mut attributes = self.attributes.get(node.attributes).clone();
-            attributes.mtime = node.mtime;
+            attributes.mtime = node.mtime();
             match acls.apply(&mut attributes, owners, names) {
                 Ok(()) => self.set_attributes(number, attributes, Texts::default()),
                 Err(reason) => drop(refused.insert(number, reason)),
             }
         }
-        let nodes = Nodes::new(self.nodes, self.root, self.attributes.finish(), self.names.sort());
+        let nodes = Nodes::new(self.nodes, self.root, self.attributes.finish(), self.names);
         // A later entry may have taken the place of the one that is wrong.
         match nodes.first_of(&refused) {
             Some((path, reason)) => Err(format!("{}: {reason}", Shown(path_of(&path)))),

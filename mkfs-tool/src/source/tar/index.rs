@@ -11,8 +11,9 @@ use super::acl::Owners;
 use super::growing::{Added, Growing};
 use super::nodes::Nodes;
 use super::reader::{EntryKind, Reader, TarEntry};
+use super::{image_archive, names};
 use crate::error::{path_of, Error, Result, Shown};
-use crate::source::{left_out, AclNames, ArchiveNotes, Filter, LeftOut};
+use crate::source::{join, left_out, AclNames, ArchiveNotes, Filter, LeftOut};
 
 /// A tree that is being read, and the account of it.
 pub(super) struct Index<'a> {
@@ -97,9 +98,50 @@ impl<'a> Index<'a> {
     }
 
     /// The tree, and the account of it.
-    pub(super) fn finish(self, path: &Path) -> Result<(Nodes, LeftOut, ArchiveNotes)> {
+    pub(super) fn finish(self, path: &Path) -> Result<Indexed> {
         let refused = |reason| Error::Archive { path: path.to_owned(), offset: self.len, reason };
         let nodes = self.nodes.finish(&self.owners, self.acl_names).map_err(refused)?;
-        Ok((nodes, self.left_out, self.notes))
+        Ok(Indexed { root: nodes.root(), nodes, left_out: self.left_out, notes: self.notes })
+    }
+}
+
+/// A tree that was read, and the account of it.
+#[derive(Debug)]
+pub(super) struct Indexed {
+    pub(super) nodes: Nodes,
+    /// The node that becomes the root.
+    pub(super) root: u32,
+    pub(super) left_out: LeftOut,
+    pub(super) notes: ArchiveNotes,
+}
+
+impl Indexed {
+    /// Takes the directory as the root that a filter wants; `path` is that of the archive in messages.
+    pub(super) fn choose_root(&mut self, filter: &Filter, path: &Path) -> Result<()> {
+        let Some(prefix) = &filter.archive.prefix else {
+            let refusal = image_archive::refusal(&self.nodes).filter(|_| filter.archive.strip == 0);
+            return refusal.map_or(Ok(()), |reason| Err(Error::unsupported(path, reason)));
+        };
+        let wanted = names::components(prefix.as_os_str().as_bytes())
+            .map_err(|reason| Error::Usage(format!("--prefix {}: {reason}", Shown(prefix))))?;
+        for (place, name) in wanted.iter().enumerate() {
+            let mut found = None;
+            for at in self.nodes.names(self.root) {
+                let other = self.nodes.name(at);
+                if other.name == *name {
+                    found = Some(other.node);
+                } else {
+                    self.left_out.outside += 1;
+                    let path = || join(&wanted[..place].join(&b'/'), other.name);
+                    self.left_out.names.push(path, "not below --prefix");
+                }
+            }
+            let directory = found.filter(|node| self.nodes.what(*node).is_directory());
+            self.root = directory.ok_or_else(|| {
+                let reason = format!("has no directory {}, which --prefix wants", Shown(prefix));
+                Error::unsupported(path, reason)
+            })?;
+        }
+        Ok(())
     }
 }

@@ -40,7 +40,7 @@ impl TarSource {
             all.layer(file, layer)?;
         }
         let file = file.try_clone().map_err(Error::io("open", path))?;
-        Self::of_index(all, file, path.to_owned(), filter)
+        Self::new(all.finish(path)?, file, path.to_owned(), filter)
     }
 
     /// Hands out each layer as a tree with marks of what it hides.
@@ -66,9 +66,9 @@ impl TarSource {
             own.owners = owners.clone();
             own.layer(file, layer)?;
             let handle = file.try_clone().map_err(Error::io("open", &layer.path))?;
-            let source = Self::of_index(own, handle, layer.path.clone(), filter.clone())?;
-            source.nodes.refuse_overlay().map_err(refused(&layer.path))?;
-            with(source)?;
+            let indexed = own.finish(&layer.path)?;
+            indexed.nodes.refuse_overlay().map_err(refused(&layer.path))?;
+            with(Self::new(indexed, handle, layer.path.clone(), filter.clone())?)?;
             below.layer(file, layer)?;
         }
         Ok(())
@@ -254,7 +254,7 @@ impl Growing<'_> {
 
     fn attributes_of(&self, node: u32) -> Attributes {
         let node = &self.nodes[node as usize];
-        Attributes { mtime: node.mtime, ..self.attributes.get(node.attributes).clone() }
+        Attributes { mtime: node.mtime(), ..self.attributes.get(node.attributes).clone() }
     }
 }
 

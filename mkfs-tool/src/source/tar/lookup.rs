@@ -35,7 +35,7 @@ impl Archive {
         let root = Growing::new(0).map_err(|reason| Error::unsupported(&shown, reason))?;
         let mut index = Index::new(&Filter::default(), root);
         index.archive(&file, &shown, 0..len)?;
-        let (nodes, ..) = index.finish(&shown)?;
+        let nodes = index.finish(&shown)?.nodes;
         Ok((Self { path: shown.clone(), file, nodes }, shown))
     }
 

@@ -107,14 +107,17 @@ impl Growing {
     }
 
     /// The same names, sorted.
-    pub(super) fn sort(self) -> Sorted {
+    pub(super) fn sort(self, is_directory: impl Fn(u32) -> bool) -> Sorted {
         let Self { mut bytes, mut entries, table, .. } = self;
         drop(table);
         entries.retain(|entry| entry.node != NOTHING);
         entries.sort_unstable_by(|a, b| (a.dir, bytes.get(a.name)).cmp(&(b.dir, bytes.get(b.name))));
         bytes.0.shrink_to_fit();
         entries.shrink_to_fit();
-        Sorted { bytes, entries }
+        let named = (0..).zip(&entries).map(|(at, entry)| (entry.node, at));
+        let mut directories: Vec<(u32, u32)> = named.filter(|(node, _)| is_directory(*node)).collect();
+        directories.sort_unstable();
+        Sorted { bytes, entries, directories }
     }
 }
 
@@ -123,6 +126,8 @@ impl Growing {
 pub(super) struct Sorted {
     bytes: Bytes,
     entries: Vec<Entry>,
+    /// Directories, by node, with the indices of their names.
+    directories: Vec<(u32, u32)>,
 }
 
 /// A name, where it is, and what it stands for.
@@ -153,6 +158,21 @@ impl Sorted {
         let len = self.entries[start..].partition_point(|entry| entry.dir == dir);
         // As many as there were indices for.
         start as u32..(start + len) as u32
+    }
+
+    /// The path of a directory from `root`, one above it. It is put together only where it is shown or matched: those of
+    /// directories in directories without end would take a time that is the square of their depth.
+    pub(super) fn path(&self, root: u32, dir: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = dir;
+        while at != root {
+            let Ok(found) = self.directories.binary_search_by_key(&at, |(node, _)| *node) else { break };
+            let named = self.get(self.directories[found].1);
+            names.push(named.name);
+            at = named.dir;
+        }
+        names.reverse();
+        names.join(&b'/')
     }
 
     /// The node of a name in a directory.
@@ -200,13 +220,18 @@ mod tests {
         assert_eq!(growing.find(0, b"999"), Some(1001));
         assert_eq!(growing.find(3, b"17"), Some(9999));
         assert_eq!(growing.find(1, b"17"), None);
-        let sorted = growing.sort();
+        growing.set(0, b"directory", 8888).expect("room");
+        growing.set(8888, b"below", 8889).expect("room");
+        let sorted = growing.sort(|node| (8888..9999).contains(&node));
         assert_eq!(
             (sorted.find(0, b"999"), sorted.find(3, b"17"), sorted.find(3, b"x")),
             (Some(1001), Some(9999), None)
         );
         let names: Vec<&[u8]> = sorted.of(3).map(|at| sorted.get(at).name).collect();
         assert!(names.is_sorted() && names.len() == 1001 && names[0].is_empty());
-        assert_eq!((sorted.of(1).len(), sorted.of(5).len(), sorted.len()), (0, 1, 3002));
+        assert_eq!((sorted.of(1).len(), sorted.of(5).len(), sorted.len()), (0, 1, 3004));
+        let paths =
+            [(0, 8889), (8888, 8889), (0, 8888), (0, 0), (0, 3)].map(|(root, dir)| sorted.path(root, dir));
+        assert_eq!(paths, [&b"directory/below"[..], b"below", b"directory", b"", b""]);
     }
 }

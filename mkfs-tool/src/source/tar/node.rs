@@ -3,6 +3,7 @@
 //! An inode of an archive, in little memory: what many have in common is kept once.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use tesserafs_format::Timestamp;
@@ -14,10 +15,25 @@ use crate::tree::Attributes;
 /// An inode, perhaps of several names.
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) mtime: Timestamp,
+    sec: i64,
+    nsec: u32,
     /// The number of its other attributes.
     pub(super) attributes: u32,
     pub(super) what: What,
+}
+
+impl Node {
+    pub(super) const fn new(mtime: Timestamp, attributes: u32, what: What) -> Self {
+        Self { sec: mtime.sec, nsec: mtime.nsec, attributes, what }
+    }
+
+    pub(super) const fn mtime(&self) -> Timestamp {
+        Timestamp { sec: self.sec, nsec: self.nsec }
+    }
+
+    pub(super) const fn set_mtime(&mut self, mtime: Timestamp) {
+        (self.sec, self.nsec) = (mtime.sec, mtime.nsec);
+    }
 }
 
 /// The node that a name in the archive stands for.
@@ -27,8 +43,6 @@ pub(super) enum What {
         opaque: bool,
         /// No entry of the archive is for it.
         implied: bool,
-        /// The index of its name, once the names are sorted.
-        named: u32,
     },
     /// A file all of whose bytes lie in the archive, one after the other.
     Regular {
@@ -36,7 +50,7 @@ pub(super) enum What {
         offset: u64,
     },
     /// A file with others.
-    Sparse(Box<Sparse>),
+    Sparse(Arc<Sparse>),
     Symlink(Box<[u8]>),
     Fifo,
     /// A character device 0:0, or an OCI whiteout.
@@ -46,23 +60,20 @@ pub(super) enum What {
     Device,
 }
 
-/// The index of no name, as a root has it.
-pub(super) const NO_NAME: u32 = u32::MAX;
-
 /// A file of which the archive has parts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Sparse {
     pub(super) size: u64,
     pub(super) segments: Box<[Segment]>,
 }
 
-// An archive has as many nodes as files.
-const _: () = assert!(size_of::<Node>() <= 48);
+// An archive has as many nodes as files. A timestamp of its own would have 4 bytes behind it that nothing is in.
+const _: () = assert!(size_of::<Node>() <= 40);
 
 impl What {
     /// A directory without a mark.
     pub(super) const fn directory(implied: bool) -> Self {
-        What::Directory { opaque: false, implied, named: NO_NAME }
+        What::Directory { opaque: false, implied }
     }
 
     /// A regular file, from the parts of it that are in the archive.
@@ -70,7 +81,7 @@ impl What {
         match *segments {
             [] if size == 0 => What::Regular { size, offset: 0 },
             [Segment { start: 0, offset, len }] if len == size => What::Regular { size, offset },
-            _ => What::Sparse(Box::new(Sparse { size, segments })),
+            _ => What::Sparse(Arc::new(Sparse { size, segments })),
         }
     }
 

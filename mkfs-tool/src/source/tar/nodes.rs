@@ -4,9 +4,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::names::{self, Named};
-use super::node::{Node, What, NO_NAME};
+use super::node::{Node, Sparse, What};
 use crate::source::{join, overlay};
 use crate::tree::Attributes;
 
@@ -16,7 +17,7 @@ pub(in crate::source) struct Nodes {
     nodes: Vec<Node>,
     root: u32,
     attributes: Vec<Attributes>,
-    names: names::Sorted,
+    names: Arc<names::Sorted>,
 }
 
 impl Nodes {
@@ -24,15 +25,25 @@ impl Nodes {
         mut nodes: Vec<Node>,
         root: u32,
         attributes: Vec<Attributes>,
-        names: names::Sorted,
+        names: names::Growing,
     ) -> Self {
         nodes.shrink_to_fit();
-        for at in 0..names.len() as u32 {
-            if let What::Directory { named, .. } = &mut nodes[names.get(at).node as usize].what {
-                *named = at;
-            }
-        }
+        let names = Arc::new(names.sort(|node| nodes[node as usize].what.is_directory()));
         Self { nodes, root, attributes, names }
+    }
+
+    /// The names.
+    pub(super) fn all_names(&self) -> &Arc<names::Sorted> {
+        &self.names
+    }
+
+    /// The files with holes, by number.
+    pub(super) fn sparse(&self) -> HashMap<u32, Arc<Sparse>> {
+        let sparse = |node: &Node| match &node.what {
+            What::Sparse(sparse) => Some(sparse.clone()),
+            _ => None,
+        };
+        (0..).zip(&self.nodes).filter_map(|(number, node)| Some((number, sparse(node)?))).collect()
     }
 
     /// The number of the root.
@@ -65,23 +76,6 @@ impl Nodes {
         names.iter().try_fold(dir, |dir, name| self.names.find(dir, name))
     }
 
-    /// The path of a directory from `root`, one above it. It is put together only where it is shown or matched: those of
-    /// directories in directories without end would take a time that is the square of their depth.
-    pub(super) fn path(&self, root: u32, dir: u32) -> Vec<u8> {
-        let mut names = Vec::new();
-        let mut at = dir;
-        while let What::Directory { named, .. } = *self.what(at) {
-            if at == root || named == NO_NAME {
-                break;
-            }
-            let named = self.name(named);
-            names.push(named.name);
-            at = named.dir;
-        }
-        names.reverse();
-        names.join(&b'/')
-    }
-
     /// The first node of the tree that has something said of it, by its path.
     pub(super) fn first_of<'a, T>(&self, said: &'a HashMap<u32, T>) -> Option<(Vec<u8>, &'a T)> {
         if said.is_empty() {
@@ -110,7 +104,7 @@ impl Nodes {
             for at in self.names(dir) {
                 let Named { name, node, .. } = self.name(at);
                 if let Some(said) = say(node) {
-                    return Some((join(&self.path(self.root, dir), name), said));
+                    return Some((join(&self.names.path(self.root, dir), name), said));
                 }
                 if self.what(node).is_directory() {
                     queue.push_back(node);
@@ -131,7 +125,7 @@ impl Nodes {
     pub(super) fn marked_attributes(&self, number: u32) -> Attributes {
         let node = &self.nodes[number as usize];
         let mut attributes = self.attributes[node.attributes as usize].clone();
-        attributes.mtime = node.mtime;
+        attributes.mtime = node.mtime();
         if matches!(node.what, What::Directory { opaque: true, .. }) {
             attributes.xattrs.retain(|(name, _)| !overlay::OPAQUE.contains(&&name[..]));
             let marks = overlay::OPAQUE.map(|name| (name.to_vec(), overlay::OPAQUE_VALUE.to_vec()));
