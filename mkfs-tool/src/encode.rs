@@ -79,8 +79,9 @@ pub fn encode<S: Source>(
     progress: &dyn Progress,
 ) -> Result<(Walked, Map)> {
     let (to_sequencer, news) = sync_channel(1);
+    let files = source.files_at_most();
     let shared = Shared {
-        state: Mutex::new(State::new()),
+        state: Mutex::new(State::new(files)),
         known,
         to_sequencer,
         flight: Arc::new(Flight::default()),
@@ -134,7 +135,7 @@ pub fn encode<S: Source>(
             }
         }
         let guard = StopOnPanic(shared);
-        let sequenced = Sequencer::new(shared, news, pack).run();
+        let sequenced = Sequencer::new(shared, news, pack, files).run();
         std::mem::forget(guard);
         shared.stop();
         let walked = walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

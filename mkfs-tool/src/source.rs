@@ -52,6 +52,12 @@ pub trait Source: Sync {
     where
         Self: 'a;
 
+    /// How many files the walk finds at most, where that is known before it; else 0. Tables get room for so many at once: those that
+    /// grow little by little leave holes in memory that nothing fits into.
+    fn files_at_most(&self) -> usize {
+        0
+    }
+
     /// Walks the tree, once, in the order of the format; `found` gets the regular files with bytes, by inode number.
     fn walk(&self, found: Found<'_, Self::File>) -> Result<Walked>;
 

@@ -38,6 +38,13 @@ impl Contents {
         });
     }
 
+    /// Makes room for so many more.
+    pub(super) fn reserve(&mut self, contents: usize) {
+        let Self { digests, table, hasher } = self;
+        digests.reserve(contents);
+        table.reserve(contents, |index| hasher.hash_one(digests[*index as usize].0));
+    }
+
     /// Their digests, by index.
     pub(super) fn into_digests(self) -> Vec<Digest> {
         self.digests

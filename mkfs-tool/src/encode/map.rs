@@ -35,6 +35,17 @@ pub struct Map {
 }
 
 impl Map {
+    /// An empty map with room for so many files, each with a content of one extent.
+    pub(super) fn with_room(files: usize) -> Self {
+        Self {
+            files: Vec::with_capacity(files),
+            content_blocks: Vec::with_capacity(files),
+            content_map: Vec::with_capacity(files),
+            extents: Vec::with_capacity(files),
+            ..Self::default()
+        }
+    }
+
     /// The content of a file, by its inode.
     pub fn content_of(&self, ino: u32) -> Option<u32> {
         let at = self.files.binary_search_by_key(&ino, |(file, _)| *file).ok()?;

@@ -47,12 +47,18 @@ pub(super) struct Sequencer<'a, F> {
 }
 
 impl<'a, F> Sequencer<'a, F> {
-    pub(super) fn new(shared: &'a Shared<'a, F>, news: Receiver<()>, pack: &'a mut dyn PackWriter) -> Self {
+    /// For so many files at most, where that is known.
+    pub(super) fn new(
+        shared: &'a Shared<'a, F>,
+        news: Receiver<()>,
+        pack: &'a mut dyn PackWriter,
+        files: usize,
+    ) -> Self {
         Self {
             shared,
             news,
             pack,
-            map: Map::default(),
+            map: Map::with_room(files),
             group: Group::default(),
             group_extents: Vec::new(),
             group_digest: None,

@@ -41,16 +41,19 @@ pub(super) struct State<F> {
 }
 
 impl<F> State<F> {
-    pub(super) fn new() -> Self {
+    /// Room for so many files.
+    pub(super) fn new(files: usize) -> Self {
+        let mut contents = Contents::default();
+        contents.reserve(files);
         Self {
-            tasks: VecDeque::new(),
+            tasks: VecDeque::with_capacity(files),
             taken: 0,
             walked: false,
             jobs: VecDeque::new(),
             files: VecDeque::new(),
             head: 0,
             chunks: HashMap::new(),
-            contents: Contents::default(),
+            contents,
             error: None,
         }
     }

@@ -88,6 +88,11 @@ impl<'a, F: Send> Worker<'a, F> {
             state.files.push_back(FileEvents { ino, size, events: VecDeque::new() });
             tasks.extend(state.tasks.pop_front());
         }
+        // The walk may be a million files ahead: they leave their room to what becomes of them.
+        let room = state.tasks.capacity();
+        if state.tasks.len() < room / 4 {
+            state.tasks.shrink_to(room / 2);
+        }
         (seq, tasks)
     }
 

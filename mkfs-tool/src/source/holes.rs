@@ -152,6 +152,10 @@ impl<S: Source> Source for HoleLimit<'_, S> {
     where
         Self: 'b;
 
+    fn files_at_most(&self) -> usize {
+        self.source.files_at_most()
+    }
+
     fn walk(&self, found: Found<'_, S::File>) -> Result<Walked> {
         let mut account = Account::default();
         let walked = self.source.walk(&mut |task| {

@@ -39,6 +39,10 @@ where
     where
         Self: 'b;
 
+    fn files_at_most(&self) -> usize {
+        self.source.files_at_most()
+    }
+
     fn walk(&self, found: Found<'_, S::File>) -> Result<Walked> {
         if !self.is_wanted {
             return self.source.walk(found);

@@ -143,12 +143,17 @@ impl Source for TarSource {
     type File = TarFile;
     type Open<'a> = OpenTarFile<'a>;
 
+    fn files_at_most(&self) -> usize {
+        self.names.len()
+    }
+
     fn walk(&self, found: Found<'_, TarFile>) -> Result<Walked> {
         let nodes = self.take_nodes()?;
         let (mut left_out, mut notes) = (self.left_out.clone(), self.notes.clone());
         let mut devices = DeviceList::default();
         let mut builder = TreeBuilder::new(self.attributes(&nodes, self.root)).map_err(refused(b"/"))?;
         builder.configure(&self.filter).map_err(refused(b"/"))?;
+        builder.reserve(nodes.len(), self.names.len(), self.names.bytes());
         // Inodes by node, 0 for none yet.
         let mut inodes = vec![0; nodes.len()];
         // Inode, node, and whether whiteouts in the directory above hide nothing.

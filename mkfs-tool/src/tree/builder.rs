@@ -74,6 +74,14 @@ impl TreeBuilder {
         Ok(())
     }
 
+    /// Makes room for so many inodes, names and bytes of names, which may come.
+    pub fn reserve(&mut self, inodes: usize, names: usize, bytes: usize) {
+        self.tree.nodes.reserve(inodes);
+        // Each directory has a fence, and its names end at a multiple.
+        self.tree.entries.reserve(names);
+        self.tree.names.reserve(bytes);
+    }
+
     /// Gives an inode the label of its path.
     fn relabel(&mut self, name: &[u8], file_type: FileType, attributes: &mut Attributes) {
         let Some(labels) = &self.labels else { return };

@@ -146,6 +146,11 @@ impl Sorted {
         self.entries.len()
     }
 
+    /// Bytes of all names.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.0.len() - LENGTH * self.entries.len()
+    }
+
     /// The name of that index.
     pub(super) fn get(&self, at: u32) -> Named<'_> {
         let Entry { dir, node, name } = self.entries[at as usize];

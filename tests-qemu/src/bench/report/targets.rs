@@ -85,7 +85,7 @@ const BYTES: &str = "the bytes";
 /// mkfs.tesserafs makes by default.
 const TWO_CHUNKS: f64 = 2.0 * 131_072.0;
 
-const TARGETS: [Target; 94] = [
+const TARGETS: [Target; 93] = [
     target("mount to first stat, time", "EROFS", Wanted::AtMost(1.0), |f| {
         f.time("mount to first stat", "EROFS")
     }),
@@ -296,12 +296,6 @@ const TARGETS: [Target; 94] = [
         "mkfs from an archive, bytes of memory an inode, 5 million files",
         "200",
         Wanted::AtMost(200.0),
-        |f| f.bytes_an_inode(Kind::Archive, 5 * MILLION),
-    ),
-    target(
-        "mkfs from an archive, bytes of memory an inode, 5 million files",
-        "320, as its documentation says",
-        Wanted::AtMost(320.0),
         |f| f.bytes_an_inode(Kind::Archive, 5 * MILLION),
     ),
     decoded("fault: 1 page of a large program"),
