@@ -38,6 +38,9 @@ const STATUS: &str = "var/lib/dpkg/status";
 /// Where in the second root the packages lie while they are installed.
 const PACKAGES: &str = "var/cache/apt/archives";
 
+/// Runs of dpkg at most: one, and one more for each step of a chain of packages that must be configured before others are unpacked.
+const RUNS: usize = 4;
+
 /// Devices that maintainer scripts expect: name, major and minor number.
 const DEVICES: [(&str, u32, u32); 3] = [("null", 1, 3), ("zero", 1, 5), ("urandom", 1, 9)];
 
@@ -98,7 +101,7 @@ fn update(scratch: &Path, root: &Path, suite: &str) -> Result<()> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .arg(root)
-        .args(["dpkg", "--force-confold", "--install"]);
+        .args(["dpkg", "--force-confold", "--skip-same-version", "--install"]);
     for package in &packages {
         let name = package.file_name().unwrap_or_default();
         std::fs::copy(package, root.join(PACKAGES).join(name))
@@ -110,7 +113,15 @@ fn update(scratch: &Path, root: &Path, suite: &str) -> Result<()> {
         mknodat(CWD, root.join("dev").join(name), FileType::CharacterDevice, mode, makedev(major, minor))
             .with_context(|| format!("failed to make the device {name}"))?;
     }
-    run::logged(&mut install, &log_of(root))?;
+    // A package that pre-depends on another of the same run is refused, as dpkg configures that one at the end; the next run takes it.
+    let log = log_of(root);
+    let mut runs = 1;
+    while let Err(error) = run::logged(&mut install, &log) {
+        if runs == RUNS {
+            return Err(error);
+        }
+        runs += 1;
+    }
     std::fs::remove_dir_all(&apt).context("failed to remove the downloads")
 }
 
