@@ -41,7 +41,7 @@ impl ProfileName {
                  of 128 KiB of files up to 64 KiB"
             }
             Self::Fast => {
-                "for reads at random and small files: a larger image; chunks of 8,32,64 KiB, groups of 32 KiB of files up to 32 KiB"
+                "for reads at random and small files: a larger image; chunks of 12,40,80 KiB, groups of 32 KiB of files up to 32 KiB"
             }
         }
     }
@@ -56,7 +56,7 @@ impl ProfileName {
         let (chunks, group_size, small_max) = match self {
             Self::Default => ([16, 64, 128], 96, 64),
             Self::Small => ([32, 128, 256], 128, 64),
-            Self::Fast => ([8, 32, 64], 32, 32),
+            Self::Fast => ([12, 40, 80], 32, 32),
         };
         let [chunk_min, chunk_avg, chunk_max] = chunks.map(|kib: u32| kib << 10);
         Profile {

@@ -33,7 +33,7 @@ fn a_name_is_the_image_of_its_numbers() {
     for (name, chunks, group, small) in [
         ("default", "16,64,128", "96", "64"),
         ("small", "32,128,256", "128", "64"),
-        ("fast", "8,32,64", "32", "32"),
+        ("fast", "12,40,80", "32", "32"),
     ] {
         let named = sandbox.report(["--force", "--profile", name, "named", "src"]);
         assert_eq!(named["profile"]["name"], name);
@@ -71,7 +71,7 @@ fn numbers_override_those_of_the_name() {
         let report = sandbox.report([&["--force"], args, &["image", "src"]].concat());
         (numbers(&report), report["profile"].get("name").cloned())
     };
-    assert_eq!(of(&["--profile=fast", "--group-size=64"]), ([8, 32, 64, 64, 32, 32], None));
+    assert_eq!(of(&["--profile=fast", "--group-size=64"]), ([12, 40, 80, 64, 32, 32], None));
     assert_eq!(of(&["--chunk-size=16,32,64", "--profile=small"]), ([16, 32, 64, 128, 64, 32], None));
     assert_eq!(of(&["--profile=small", "--group-size=48"]), ([32, 128, 256, 48, 48, 32], None));
     // These are the numbers of another one.
