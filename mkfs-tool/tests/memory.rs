@@ -23,9 +23,10 @@ static HEAP: PeakAlloc = PeakAlloc;
 const MOST: usize = 320;
 
 /// How many files of a few bytes there are in a small tree and in a large one: what both take is taken for any tree. To make files
-/// in a directory takes much longer than to write them to an archive.
-const IN_DIRECTORY: [usize; 2] = [2_000, 10_000];
-const IN_ARCHIVE: [usize; 2] = [4_000, 40_000];
+/// in a directory takes much longer than to write them to an archive. All are a little less than a power of two, so that tables that
+/// double have as much room to spare in one tree as in the other.
+const IN_DIRECTORY: [usize; 2] = [2_000, 16_000];
+const IN_ARCHIVE: [usize; 2] = [4_000, 64_000];
 
 fn name(number: usize) -> String {
     format!("directory-{:03}/file-{number:06}", number / 1000)

@@ -101,7 +101,7 @@ fn update(scratch: &Path, root: &Path, suite: &str) -> Result<()> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .arg(root)
-        .args(["dpkg", "--force-confold", "--skip-same-version", "--install"]);
+        .args(["dpkg", "--force-confold", "--install"]);
     for package in &packages {
         let name = package.file_name().unwrap_or_default();
         std::fs::copy(package, root.join(PACKAGES).join(name))
@@ -113,7 +113,8 @@ fn update(scratch: &Path, root: &Path, suite: &str) -> Result<()> {
         mknodat(CWD, root.join("dev").join(name), FileType::CharacterDevice, mode, makedev(major, minor))
             .with_context(|| format!("failed to make the device {name}"))?;
     }
-    // A package that pre-depends on another of the same run is refused, as dpkg configures that one at the end; the next run takes it.
+    // A package that pre-depends on another of the same run is refused, as dpkg configures that one at the end; the next run takes it,
+    // and installs the others once more.
     let log = log_of(root);
     let mut runs = 1;
     while let Err(error) = run::logged(&mut install, &log) {

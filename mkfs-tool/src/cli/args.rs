@@ -54,7 +54,7 @@ The report says how many names, xattrs and bytes were left out, and -v which one
 --quiet, standard error still gets those that no option asked for; with -v, too, all.
 
 Memory: 48 MiB and 8 MiB a thread of file data, twice that at worst, whatever the size of
-the files; besides at most 200 bytes an inode, and 2 MB for 1 GB of distinct data; --sbom
+the files; besides some 200 bytes an inode, and 2 MB for 1 GB of distinct data; --sbom
 takes 260 bytes a name more, until the tree is walked. An archive that is compressed or comes
 from a pipe is unpacked into an unnamed file beside the image.
 

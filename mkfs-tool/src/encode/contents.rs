@@ -38,11 +38,13 @@ impl Contents {
         });
     }
 
-    /// Makes room for so many more.
-    pub(super) fn reserve(&mut self, contents: usize) {
-        let Self { digests, table, hasher } = self;
-        digests.reserve(contents);
-        table.reserve(contents, |index| hasher.hash_one(digests[*index as usize].0));
+    /// None yet, with room for so many, as far as there is memory.
+    pub(super) fn with_room(contents: usize) -> Self {
+        let mut empty = Self::default();
+        let _ = empty.digests.try_reserve(contents);
+        // There is none to be hashed anew.
+        let _ = empty.table.try_reserve(contents, |_| 0);
+        empty
     }
 
     /// Their digests, by index.

@@ -35,15 +35,14 @@ pub struct Map {
 }
 
 impl Map {
-    /// An empty map with room for so many files, each with a content of one extent.
+    /// An empty map with room for so many files, each with a content of one extent, as far as there is memory.
     pub(super) fn with_room(files: usize) -> Self {
-        Self {
-            files: Vec::with_capacity(files),
-            content_blocks: Vec::with_capacity(files),
-            content_map: Vec::with_capacity(files),
-            extents: Vec::with_capacity(files),
-            ..Self::default()
-        }
+        let mut map = Self::default();
+        let _ = map.files.try_reserve(files);
+        let _ = map.content_blocks.try_reserve(files);
+        let _ = map.content_map.try_reserve(files);
+        let _ = map.extents.try_reserve(files);
+        map
     }
 
     /// The content of a file, by its inode.

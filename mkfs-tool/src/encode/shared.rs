@@ -41,19 +41,19 @@ pub(super) struct State<F> {
 }
 
 impl<F> State<F> {
-    /// Room for so many files.
+    /// Nothing yet, with room for so many files.
     pub(super) fn new(files: usize) -> Self {
-        let mut contents = Contents::default();
-        contents.reserve(files);
+        let mut tasks = VecDeque::new();
+        let _ = tasks.try_reserve(files);
         Self {
-            tasks: VecDeque::with_capacity(files),
+            tasks,
             taken: 0,
             walked: false,
             jobs: VecDeque::new(),
             files: VecDeque::new(),
             head: 0,
             chunks: HashMap::new(),
-            contents,
+            contents: Contents::with_room(files),
             error: None,
         }
     }

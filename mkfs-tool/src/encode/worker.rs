@@ -88,9 +88,9 @@ impl<'a, F: Send> Worker<'a, F> {
             state.files.push_back(FileEvents { ino, size, events: VecDeque::new() });
             tasks.extend(state.tasks.pop_front());
         }
-        // The walk may be a million files ahead: they leave their room to what becomes of them.
+        // The walk may have been a million files ahead: the queue gives its memory back as it empties, for the tables need it.
         let room = state.tasks.capacity();
-        if state.tasks.len() < room / 4 {
+        if state.walked && room > FILES_AHEAD && state.tasks.len() < room / 4 {
             state.tasks.shrink_to(room / 2);
         }
         (seq, tasks)

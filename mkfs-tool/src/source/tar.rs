@@ -10,7 +10,7 @@
 //! - `reader` reads entries, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
 //! - `index` adds them to a `growing` tree, which becomes `nodes`, each a `node` with `names`; `mark` and `layers` are about those that hide others;
 //!   `image_archive` tells archives that hold no tree;
-//! - here the tree is walked.
+//! - here the tree is walked, which uses the inodes up; the names stay, and the files with holes.
 
 mod acl;
 mod growing;
@@ -68,6 +68,8 @@ pub struct TarSource {
     names: Arc<names::Sorted>,
     /// Files with holes, by node.
     sparse: HashMap<u32, Arc<Sparse>>,
+    /// How many files have bytes.
+    files: usize,
     /// The node that becomes the root.
     root: u32,
     left_out: LeftOut,
@@ -99,9 +101,9 @@ impl TarSource {
     fn new(indexed: Indexed, file: File, path: PathBuf, filter: Filter) -> Result<Self> {
         let stamp = stamp(&file).map_err(Error::io("stat", &path))?;
         let Indexed { nodes, root, left_out, notes } = indexed;
-        let (names, sparse) = (nodes.all_names().clone(), nodes.sparse());
+        let (names, sparse, files) = (nodes.all_names().clone(), nodes.sparse(), nodes.files());
         let nodes = Mutex::new(Some(nodes));
-        Ok(Self { path, file, stamp, filter, nodes, names, sparse, root, left_out, notes })
+        Ok(Self { path, file, stamp, filter, nodes, names, sparse, files, root, left_out, notes })
     }
 
     /// The inodes, for the one walk that there is.
@@ -144,7 +146,7 @@ impl Source for TarSource {
     type Open<'a> = OpenTarFile<'a>;
 
     fn files_at_most(&self) -> usize {
-        self.names.len()
+        self.files
     }
 
     fn walk(&self, found: Found<'_, TarFile>) -> Result<Walked> {
@@ -153,7 +155,8 @@ impl Source for TarSource {
         let mut devices = DeviceList::default();
         let mut builder = TreeBuilder::new(self.attributes(&nodes, self.root)).map_err(refused(b"/"))?;
         builder.configure(&self.filter).map_err(refused(b"/"))?;
-        builder.reserve(nodes.len(), self.names.len(), self.names.bytes());
+        let names = &self.names;
+        builder.make_room(nodes.len(), names.directories() + 1, names.len(), names.bytes());
         // Inodes by node, 0 for none yet.
         let mut inodes = vec![0; nodes.len()];
         // Inode, node, and whether whiteouts in the directory above hide nothing.
@@ -167,10 +170,13 @@ impl Source for TarSource {
                 notes.implied_directories += 1;
                 notes.names.push(path_of_dir, "a directory without an entry");
             }
+            // Each name is matched with it.
+            let matched = (!self.filter.exclude.is_empty()).then(path_of_dir);
             for at in self.names.of(dir) {
                 let Named { name, node, .. } = self.names.get(at);
                 let path = || super::join(&path_of_dir(), name);
-                if !self.filter.exclude.is_empty() && self.filter.exclude.is_match(path_of(&path())) {
+                let is_match = |dir: &Vec<u8>| self.filter.exclude.is_match(path_of(&super::join(dir, name)));
+                if matched.as_ref().is_some_and(is_match) {
                     left_out.excluded += 1;
                     left_out.names.push(path, "excluded");
                     continue;
@@ -250,7 +256,8 @@ impl Source for TarSource {
 pub struct TarFile {
     /// The index of the name.
     name: u32,
-    /// Where its bytes begin in the archive; of a file with holes nothing. A `u64` would take 4 bytes more, to lie at a multiple of 8.
+    /// Where its bytes begin in the archive; 0 for a file with holes, whose bytes the source finds by its node. A `u64` would take 4
+    /// bytes more, to lie at a multiple of 8.
     offset: U64,
 }
 

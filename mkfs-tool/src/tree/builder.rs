@@ -74,12 +74,13 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// Makes room for so many inodes, names and bytes of names, which may come.
-    pub fn reserve(&mut self, inodes: usize, names: usize, bytes: usize) {
-        self.tree.nodes.reserve(inodes);
-        // Each directory has a fence, and its names end at a multiple.
-        self.tree.entries.reserve(names);
-        self.tree.names.reserve(bytes);
+    /// Makes room for so many inodes, directories among them, and names of so many bytes, as far as there is memory: fewer may come.
+    pub fn make_room(&mut self, inodes: usize, directories: usize, names: usize, bytes: usize) {
+        let Tree { nodes, entries, names: table, .. } = &mut self.tree;
+        let _ = nodes.try_reserve(inodes);
+        // Each directory has a fence behind its entries, and zeros behind its names.
+        let _ = entries.try_reserve(names + directories);
+        let _ = table.try_reserve(bytes + directories * NAME_ALIGN as usize);
     }
 
     /// Gives an inode the label of its path.

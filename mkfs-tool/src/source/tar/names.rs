@@ -146,6 +146,11 @@ impl Sorted {
         self.entries.len()
     }
 
+    /// How many of them are directories.
+    pub(super) fn directories(&self) -> usize {
+        self.directories.len()
+    }
+
     /// Bytes of all names.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.0.len() - LENGTH * self.entries.len()

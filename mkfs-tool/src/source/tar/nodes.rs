@@ -37,6 +37,16 @@ impl Nodes {
         &self.names
     }
 
+    /// How many files have bytes.
+    pub(super) fn files(&self) -> usize {
+        let has_bytes = |node: &&Node| match &node.what {
+            What::Regular { size, .. } => *size > 0,
+            What::Sparse(sparse) => sparse.size > 0,
+            _ => false,
+        };
+        self.nodes.iter().filter(has_bytes).count()
+    }
+
     /// The files with holes, by number.
     pub(super) fn sparse(&self) -> HashMap<u32, Arc<Sparse>> {
         let sparse = |node: &Node| match &node.what {
