@@ -170,7 +170,7 @@ impl Source for TarSource {
                 notes.implied_directories += 1;
                 notes.names.push(path_of_dir, "a directory without an entry");
             }
-            // Each name is matched with it.
+            // Put together once for the names in it, all of which patterns are matched with.
             let matched = (!self.filter.exclude.is_empty()).then(path_of_dir);
             for at in self.names.of(dir) {
                 let Named { name, node, .. } = self.names.get(at);

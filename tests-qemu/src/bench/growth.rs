@@ -232,8 +232,8 @@ impl Growth<'_> {
     ) -> Result<()> {
         let begin = Instant::now();
         for round in 1..=RUNS {
-            // Bytes that were written before go to the disk on their own time. What is read then comes from the disk, whatever its
-            // size: an input that is larger than the memory always does.
+            // Bytes that were written before go to the disk on their own time. The program then reads its input from
+            // there, however small: an input that is larger than the memory always comes from there.
             rustix::fs::sync();
             std::fs::write("/proc/sys/vm/drop_caches", "3").context("failed to empty the page cache")?;
             let cost = once(self)?;

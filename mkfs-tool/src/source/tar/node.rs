@@ -67,7 +67,7 @@ pub(super) struct Sparse {
     pub(super) segments: Box<[Segment]>,
 }
 
-// An archive has as many nodes as files. A timestamp of its own would have 4 bytes behind it that nothing is in.
+// An archive has as many nodes as files. A field of the type `Timestamp` would end in 4 bytes of padding.
 const _: () = assert!(size_of::<Node>() <= 40);
 
 impl What {
