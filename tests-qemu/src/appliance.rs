@@ -290,14 +290,15 @@ impl Appliance {
         }
     }
 
-    /// The kernel's command line: the policy holds from the first instruction on.
+    /// The kernel's command line: the policy holds from the first instruction on, and no module is loaded from the first process
+    /// on.
     fn arguments(&self, from: From) -> String {
         let root = match from {
             From::Disk => "root=/dev/vda rootfstype=tesserafs ro init=/usr/sbin/overlay-init",
             From::File => "root.disk=/dev/vdb root.file=root.tess",
         };
         format!(
-            "{} {root} tesserafs.require_signatures=1 loglevel=5 {SYSTEMD}",
+            "{} {root} tesserafs.require_signatures=1 sysctl.kernel.modules_disabled=1 loglevel=5 {SYSTEMD}",
             self.accelerator.kernel_parameters(Flavour::Appliance.slowness())
         )
     }

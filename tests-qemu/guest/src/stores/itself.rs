@@ -195,7 +195,7 @@ pub(super) fn copied_up(plan: &Plan) -> Result<String> {
     // Not a name that an upper layer on that disk has already.
     let name = "moved.tess";
     place::copy(plan, lower.path(), name)?;
-    let disk = place::mount_disk("xfs", place::disk("xfs")?, MountFlags::empty())?;
+    let disk = place::mount_disk("ext4", place::disk("ext4")?, MountFlags::empty())?;
     let overlay = Mount::overlay(lower.path(), disk.path(), Path::new("/mnt/overlay"), "")?;
     let image = overlay.path().join(name);
     let mount = Mount::image(&image, Path::new(TARGET), "").context("failed to mount the image")?;
