@@ -164,7 +164,7 @@ pub(crate) fn test(cache: &Cache, report: &mut Report) -> Result<()> {
         tempfile::tempdir_in(cache.folder("scratch")?).context("failed to make a scratch folder")?;
     let scratch = scratch.path().canonicalize().context("no scratch folder")?;
     let programs = Programs::prepare(cache, &scratch)?;
-    let tools = Tools::build()?;
+    let tools = Tools::of_tests()?;
     context(cache, &scratch)?;
     report.test("oci/a-dockerfile-makes-the-tree-that-others-see", || built(&programs, &tools));
     report.test("oci/layers-do-to-each-other-what-they-do-for-others", || layered(&programs, &tools));

@@ -47,7 +47,7 @@ struct Ground {
 
 impl Ground {
     fn prepare(programs: Programs, scratch: PathBuf, is_short: bool) -> Result<Self> {
-        let tools = Tools::build()?;
+        let tools = Tools::of_tests()?;
         let images = Images::make(&tools, &scratch)?;
         let registry = Registry::start(&programs, &scratch.join("open"), None, Access::Open)?;
         let ground = Self { tools, programs, scratch, images, registry, is_short };

@@ -204,16 +204,17 @@ fn not_installed(wanted: &[&str], known: &str) -> Vec<String> {
 
 /// The generator of the kernel's bindings.
 pub(crate) fn bindgen(cache: &Cache) -> Result<PathBuf> {
-    program(cache, "bindgen", "bindgen-cli", BINDGEN)
+    program(cache, "bindgen", "bindgen-cli", BINDGEN, &[])
 }
 
 /// The program that judges the licences of what the packages use.
 pub(crate) fn deny(cache: &Cache) -> Result<PathBuf> {
-    program(cache, "cargo-deny", "cargo-deny", DENY)
+    // It runs for a second, and to optimize it takes minutes.
+    program(cache, "cargo-deny", "cargo-deny", DENY, &["--debug"])
 }
 
 /// A program of crates.io, built into the cache.
-fn program(cache: &Cache, name: &str, package: &str, version: &str) -> Result<PathBuf> {
+fn program(cache: &Cache, name: &str, package: &str, version: &str, options: &[&str]) -> Result<PathBuf> {
     let folder = cache.once(&format!("{name}-{version}"), |folder| {
         run::say(format_args!("building {package} {version} (a few minutes, once)"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -221,8 +222,11 @@ fn program(cache: &Cache, name: &str, package: &str, version: &str) -> Result<Pa
             run::command(cargo)
                 // Not in the target folder of this workspace, which `cargo clean` empties.
                 .env_remove("CARGO_TARGET_DIR")
+                // Nobody looks into it with a debugger.
+                .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .args(["install", "--locked", "--root"])
                 .arg(folder)
+                .args(options)
                 .args(["--version", version, package]),
             &log_of(folder),
         )

@@ -267,7 +267,7 @@ fn machine(
     setup::ensure(cache, &[Need::Machine])?;
     let debian = rootfs::debian(cache)?;
     let signers = sign::signers(cache)?;
-    let tools = Tools::build()?;
+    let tools = Tools::of_tests()?;
     report.test("image/is-reproducible", || reproducible::check(cache, &tools, &debian));
     let stage = stage::prepare(cache, &tools, &debian, &signers, Root::Unsigned)?;
     report.test("image/fsck-accepts-the-whole-root", || {
@@ -325,7 +325,7 @@ fn boot_all(
 fn appliance(cache: &Cache, report: &mut Report) -> Result<()> {
     setup::ensure(cache, &[Need::Kernel, Need::Machine])?;
     let toolchain = Toolchain::find(cache)?;
-    let appliance = Appliance::prepare(cache, &toolchain, &Tools::build()?)?;
+    let appliance = Appliance::prepare(cache, &toolchain, &Tools::of_tests()?)?;
     for refused in &appliance.refused {
         report.test(&format!("boot/refuses-a-root-{}", refused.name), || appliance.refuse(refused));
     }
@@ -344,7 +344,7 @@ fn verified_boot(cache: &Cache, report: &mut Report) -> Result<()> {
     setup::ensure(cache, &[Need::Stock, Need::Machine])?;
     let Stock { kernel, builder, .. } = stock::prepare(cache)?;
     let module = module::build(cache, &builder, &kernel.build, Lint::Plain)?;
-    let machine = VerifiedBoot::prepare(cache, &Tools::build()?, &kernel, &module)?;
+    let machine = VerifiedBoot::prepare(cache, &Tools::of_tests()?, &kernel, &module)?;
     report.test("boot/hook-says-what-is-wrong", || machine.check_hook());
     report.test("boot/module-is-signed-by-its-owner", || machine.sign_module());
     for stopped in &machine.stopped {

@@ -22,6 +22,12 @@ pub(crate) fn repository() -> PathBuf {
 /// The target that a static guest program is built for.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The packages of the programs; each has one of its own name.
+const PROGRAMS: [&str; 3] = ["mkfs-tesserafs", "fsck-tesserafs", "tesserafs"];
+
+/// Names of tests that need all of these, and are soon compiled.
+const PROGRAM_TESTS: [&str; 2] = ["cli", "broken"];
+
 /// The running program: its path may lead to another by now, as `cargo test --workspace` builds this one, too.
 const OWN: &str = "/proc/self/exe";
 
@@ -44,11 +50,21 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Builds them in release mode.
+    /// Builds them in release mode, as users do.
     pub(crate) fn build() -> Result<Self> {
-        let packages = ["mkfs-tesserafs", "fsck-tesserafs", "tesserafs"];
-        let built = build(&packages.map(|package| ["-p", package]).concat(), &[])?;
-        let [mkfs, fsck, store] = packages.map(|package| find(&built, package));
+        Self::among(build(&PROGRAMS.map(|package| ["-p", package]).concat(), &[])?)
+    }
+
+    /// Builds them as `cargo test --workspace` does: for another choice of packages and tests cargo would choose other
+    /// features of libraries, and compile nearly all of them once more.
+    pub(crate) fn of_tests() -> Result<Self> {
+        let some = PROGRAM_TESTS.iter().flat_map(|test| ["--test", *test]);
+        let arguments: Vec<&str> = ["--workspace", "--no-run"].into_iter().chain(some).collect();
+        Self::among(compile("test", cargo(), &arguments, &[])?)
+    }
+
+    fn among(built: Vec<PathBuf>) -> Result<Self> {
+        let [mkfs, fsck, store] = PROGRAMS.map(|package| find(&built, package));
         Ok(Self { mkfs: mkfs?, fsck: fsck?, store: store? })
     }
 
@@ -123,7 +139,7 @@ pub(crate) fn fuzz_cargo() -> Command {
 
 /// Builds the fuzz targets, and the program that makes their first inputs.
 pub(crate) fn fuzz() -> Result<Vec<PathBuf>> {
-    build_with(fuzz_cargo(), &[], &[])
+    compile("build", fuzz_cargo(), &[], &[])
 }
 
 /// Builds the guest's init.
@@ -143,6 +159,8 @@ fn static_program(package: &str) -> Result<PathBuf> {
         &[
             ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static"),
             ("OPENSSL_STATIC", "1"),
+            // No debugger is in the guest.
+            ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
         ],
     )?;
     find(&built, package)
@@ -150,7 +168,7 @@ fn static_program(package: &str) -> Result<PathBuf> {
 
 /// Runs `cargo build --release` and returns the programs that it made.
 fn build(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
-    build_with(cargo(), arguments, environment)
+    compile("build", cargo(), arguments, environment)
 }
 
 /// Runs `cargo build --release` with an environment that makes it a cross build.
@@ -162,13 +180,20 @@ pub(crate) fn build_for(
     let mut cargo = cargo();
     cargo.envs(environment.iter().map(|(name, value)| (name, value)));
     let packages = packages.iter().flat_map(|package| ["-p", package]);
-    build_with(cargo, &["--target", target].into_iter().chain(packages).collect::<Vec<_>>(), &[])
+    let arguments: Vec<&str> = ["--target", target].into_iter().chain(packages).collect();
+    compile("build", cargo, &arguments, &[])
 }
 
-fn build_with(mut cargo: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
+/// Has cargo compile in release mode, and returns the programs.
+fn compile(
+    verb: &str,
+    mut cargo: Command,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<Vec<PathBuf>> {
     let output = run::capture(
         cargo
-            .args(["build", "--release", "--quiet"])
+            .args([verb, "--release", "--quiet"])
             .args(arguments)
             .arg("--message-format=json-render-diagnostics")
             .envs(environment.iter().copied()),

@@ -36,7 +36,7 @@ fn good() -> Option<Parts> {
         eprintln!("skipped: only root can make whiteouts and trusted xattrs");
         return None;
     }
-    let tools = Tools::build().unwrap();
+    let tools = Tools::of_tests().unwrap();
     Some(Parts::read(&good::scratch(&tools).unwrap()).unwrap())
 }
 
@@ -387,7 +387,7 @@ fn the_guest_gets_what_was_made() {
         return;
     }
     let folder = crate::trees::in_memory().unwrap();
-    let tools = Tools::build().unwrap();
+    let tools = Tools::of_tests().unwrap();
     let signer = Signer::scratch(folder.path(), "signer").unwrap();
     pack::stage(&tools, folder.path(), &|prefix| sign::over(&signer, prefix), 1, 100).unwrap();
     let staged = Mutants::load(&folder.path().join(pack::MUTANTS)).unwrap();

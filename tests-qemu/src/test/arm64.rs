@@ -59,7 +59,7 @@ fn run_tests(report: &mut Report) -> Result<()> {
     let userland = cross::userland(&cache)?;
     let stage = stage::prepare(
         &cache,
-        &Tools::build()?,
+        &Tools::of_tests()?,
         &rootfs::debian(&cache)?,
         &sign::signers(&cache)?,
         Root::Unsigned,

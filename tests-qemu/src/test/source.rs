@@ -21,7 +21,9 @@ pub(super) fn test(cache: &Cache, report: &mut Report) {
         run::capture(run::command("rustfmt").arg("--check").arg(module)).map(|_| String::new())
     });
     report.test("source/lints", || {
-        let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        // Libraries in C, and what runs in the compiler, are then those of the tests.
+        let clippy =
+            ["clippy", "--release", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
         run::capture(cargo().args(clippy))?;
         run::capture(tools::fuzz_cargo().args(clippy)).map(|_| String::new())
     });
@@ -46,7 +48,7 @@ pub(super) fn test(cache: &Cache, report: &mut Report) {
         ]))
         .map(|_| format!("{packages} packages of this project"))
     });
-    report.test("source/readme-is-typed", || readme::typed(&Tools::build()?));
+    report.test("source/readme-is-typed", || readme::typed(&Tools::of_tests()?));
     if report.wants("source/tests") {
         if let Err(error) = cargo_test(cache, report) {
             report.failed("source/tests", &advice::told(&error));
