@@ -57,7 +57,9 @@ fn what_passes_is_as_it_was_and_is_counted() {
     assert!((401_000..403_000).contains(&traffic.down), "{}", traffic.down);
     let last = traffic.of("HEAD", FILE).next().unwrap();
     assert_eq!((last.status, last.bytes, last.is_authorized), (Some(200), 0, true));
-    assert_eq!(traffic.requests[1].range.as_deref(), Some("bytes=100-1099"));
+    // Each has a connection of its own, and the end of one may come after the next one's.
+    let ranges: Vec<_> = traffic.requests.iter().filter_map(|request| request.range.as_deref()).collect();
+    assert_eq!(ranges, ["bytes=100-1099"]);
     assert_eq!(place.proxy.take().connections, 0);
 }
 
