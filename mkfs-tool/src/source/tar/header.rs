@@ -7,6 +7,9 @@ use std::ops::Range;
 /// Bytes in a header, and the unit in which everything is padded.
 pub(super) const RECORD: u64 = 512;
 
+/// Where the checksum stands.
+const CHECKSUM: Range<usize> = 148..156;
+
 /// A result, or the defect of an archive in words.
 pub(super) type Parsed<T> = Result<T, String>;
 
@@ -16,13 +19,15 @@ pub(super) struct Header(pub(super) [u8; RECORD as usize]);
 impl Header {
     /// Proves the checksum, which counts its own bytes as spaces.
     pub(super) fn check(&self) -> Parsed<()> {
-        let bytes =
-            || self.0.iter().enumerate().map(|(i, byte)| if (148..156).contains(&i) { b' ' } else { *byte });
-        let unsigned: i64 = bytes().map(i64::from).sum();
+        // Of whole slices, which the compiler has several bytes at once of: each entry of an archive gets here.
+        let sum = |bytes: &[u8]| bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+        let negative = |bytes: &[u8]| bytes.iter().map(|byte| i32::from(*byte >> 7)).sum::<i32>();
+        let (all, own) = (&self.0, &self.0[CHECKSUM]);
+        let unsigned = sum(all) - sum(own) + sum(&[b' '; CHECKSUM.end - CHECKSUM.start]);
         // As old programs did it.
-        let signed: i64 = bytes().map(|byte| i64::from(byte as i8)).sum();
-        match self.number(148..156) {
-            Ok(sum) if sum == unsigned || sum == signed => Ok(()),
+        let signed = unsigned - 256 * (negative(all) - negative(own));
+        match self.number(CHECKSUM) {
+            Ok(found) if found == i64::from(unsigned) || found == i64::from(signed) => Ok(()),
             _ => Err("no tar header: its checksum is wrong".into()),
         }
     }
@@ -118,5 +123,28 @@ pub(super) fn field(bytes: &[u8]) -> Parsed<i64> {
             let digits = std::str::from_utf8(text).ok().filter(|digits| !digits.starts_with('+'));
             i64::from_str_radix(digits.ok_or_else(refused)?, 8).map_err(|_| refused())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_is_of_bytes_with_a_sign_or_without() {
+        let mut record = [0; RECORD as usize];
+        record[..100].fill(b'A');
+        record[500..510].fill(0xe9);
+        let takes = |sum: i32, record: &mut [u8; RECORD as usize]| {
+            record[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            Header(*record).check().is_ok()
+        };
+        let unsigned = 100 * 0x41 + 10 * 0xe9 + 8 * 0x20;
+        assert!(takes(unsigned, &mut record));
+        assert!(takes(unsigned - 10 * 256, &mut record));
+        assert!(!takes(unsigned + 1, &mut record) && !takes(unsigned - 256, &mut record));
+        // Its own bytes count as spaces, whatever they are.
+        record[CHECKSUM].copy_from_slice(&[0xff; 8]);
+        assert!(Header(record).check().is_err());
     }
 }
