@@ -337,7 +337,7 @@ pub(crate) fn build_appliance(
     Ok(kernel)
 }
 
-/// What makes a kernel of one that has been built.
+/// The difference to a kernel that has been built.
 struct Changes<'a> {
     of: &'a Kernel,
     /// The end of its configuration.
