@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The kernel's source with the driver in it, for kernels that have it built in.
+//! The kernel's source with the driver in it, for all kernels: those that load the driver leave it out, and share their objects
+//! with one that has it built in.
 //!
 //! A copy of the source, where `fs/tesserafs` is this repository's `Kbuild`, `kernel-module` and `format`. It stays
 //! in the cache, as do the folders that are built from it: after a change of the driver only that is compiled, and
