@@ -7,12 +7,13 @@
 //! Modules, in the order in which bytes pass them:
 //!
 //! - `unpack` makes a plain archive of any;
-//! - `reader` reads entries, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
+//! - `reader` reads entries by way of `ahead`, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
 //! - `index` adds them to a `growing` tree, which becomes `nodes`, each a `node` with `names`; `mark` and `layers` are about those that hide others;
 //!   `image_archive` tells archives that hold no tree;
 //! - here the tree is walked, which uses the inodes up; the names stay, and the files with holes.
 
 mod acl;
+mod ahead;
 mod growing;
 mod header;
 mod image_archive;

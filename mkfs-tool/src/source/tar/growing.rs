@@ -133,7 +133,7 @@ impl Growing<'_> {
         let old = self.names.find(parent, name);
         let over_directory = old.is_some_and(|old| self.nodes[old as usize].what.is_directory());
         match What::of(entry.kind) {
-            Ok(what) => self.insert(parent, name, entry.attributes, entry.acls, what)?,
+            Ok(what) => self.insert((parent, name), old, entry.attributes, entry.acls, what)?,
             Err(target) => {
                 let node = self.target(&target)?;
                 self.names.set(parent, name, node)?;
@@ -195,20 +195,21 @@ impl Growing<'_> {
 
     fn whiteout(&mut self, dir: u32, hidden: &[u8], mtime: Timestamp) -> Parsed<()> {
         let attributes = Attributes { mtime, ..Attributes::default() };
-        self.insert(dir, hidden, attributes, Texts::default(), What::Whiteout { oci: true })
+        let old = self.names.find(dir, hidden);
+        self.insert((dir, hidden), old, attributes, Texts::default(), What::Whiteout { oci: true })
     }
 
-    /// Puts a new node where `name` is.
+    /// Puts a new node where a name in a directory is, which stands for an `old` one or for none.
     fn insert(
         &mut self,
-        parent: u32,
-        name: &[u8],
+        (parent, name): (u32, &[u8]),
+        old: Option<u32>,
         attributes: Attributes,
         acls: Texts,
         mut what: What,
     ) -> Parsed<()> {
         let is_apart = matches!(self.place, Place::Apart { .. });
-        if let Some(old) = self.names.find(parent, name) {
+        if let Some(old) = old {
             match (&mut self.node(old).what, &mut what) {
                 // A whiteout hides what lower layers have, never what this one has.
                 (What::Whiteout { oci: true }, What::Directory { opaque, .. }) => *opaque = true,

@@ -19,9 +19,13 @@ pub(super) struct Header(pub(super) [u8; RECORD as usize]);
 impl Header {
     /// Proves the checksum, which counts its own bytes as spaces.
     pub(super) fn check(&self) -> Parsed<()> {
-        // Of whole slices, which the compiler has several bytes at once of: each entry of an archive gets here.
-        let sum = |bytes: &[u8]| bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
-        let negative = |bytes: &[u8]| bytes.iter().map(|byte| i32::from(*byte >> 7)).sum::<i32>();
+        // Each entry of an archive gets here. Sums that may wrap, and of whole slices, are of several bytes at once; those of a record
+        // are far from wrapping.
+        let total = |bytes: &[u8], of: fn(u8) -> u8| {
+            bytes.iter().fold(0_i32, |sum, byte| sum.wrapping_add(i32::from(of(*byte))))
+        };
+        let sum = |bytes: &[u8]| total(bytes, |byte| byte);
+        let negative = |bytes: &[u8]| total(bytes, |byte| byte >> 7);
         let (all, own) = (&self.0, &self.0[CHECKSUM]);
         let unsigned = sum(all) - sum(own) + sum(&[b' '; CHECKSUM.end - CHECKSUM.start]);
         // As old programs did it.

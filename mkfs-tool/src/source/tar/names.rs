@@ -8,7 +8,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
-use hashbrown::HashTable;
+use hashbrown::{hash_table, HashTable};
 
 use super::header::Parsed;
 
@@ -25,6 +25,12 @@ struct Entry {
 
 /// The node of a name that was removed: there are fewer than so many.
 const NOTHING: u32 = u32::MAX;
+
+/// Names by which nothing is guessed about those to come.
+const FEW: usize = 4096;
+
+/// Names for which there is room at once on a guess: 20 MiB, if it is wrong.
+const GUESS_MAX: usize = 1 << 21;
 
 /// Bytes of the length before a name.
 const LENGTH: usize = 4;
@@ -49,6 +55,12 @@ impl Bytes {
     }
 }
 
+/// The directory of an entry, and its name.
+fn named<'a>(entries: &[Entry], bytes: &'a Bytes, at: u32) -> (u32, &'a [u8]) {
+    let entry = &entries[at as usize];
+    (entry.dir, bytes.get(entry.name))
+}
+
 /// Names that still come.
 #[derive(Debug, Default)]
 pub(super) struct Growing {
@@ -68,29 +80,42 @@ impl Growing {
     }
 
     fn is<'a>(&'a self, dir: u32, name: &'a [u8]) -> impl Fn(&u32) -> bool + 'a {
-        move |at| {
-            let entry = &self.entries[*at as usize];
-            entry.dir == dir && self.bytes.get(entry.name) == name
-        }
+        move |at| named(&self.entries, &self.bytes, *at) == (dir, name)
     }
 
     /// Lets a name in a directory stand for a node, whatever it stood for.
     pub(super) fn set(&mut self, dir: u32, name: &[u8], node: u32) -> Parsed<()> {
-        let hash = self.hasher.hash_one((dir, name));
-        if let Some(at) = self.table.find(hash, self.is(dir, name)) {
-            self.entries[*at as usize].node = node;
-            return Ok(());
+        let Self { bytes, entries, table, hasher } = self;
+        let is = |at: &u32| named(entries, bytes, *at) == (dir, name);
+        let hash_of = |at: &u32| hasher.hash_one(named(entries, bytes, *at));
+        match table.entry(hasher.hash_one((dir, name)), is, hash_of) {
+            hash_table::Entry::Occupied(known) => entries[*known.get() as usize].node = node,
+            hash_table::Entry::Vacant(new) => {
+                let at = u32::try_from(entries.len()).map_err(|_| "the archive has more than 2^32 names")?;
+                let name = bytes.push(name)?;
+                entries.push(Entry { dir, node, name });
+                new.insert(at);
+            }
         }
-        let at = u32::try_from(self.entries.len()).map_err(|_| "the archive has more than 2^32 names")?;
-        let name = self.bytes.push(name)?;
-        self.entries.push(Entry { dir, node, name });
-        let Self { bytes, entries, hasher, .. } = self;
-        let hash_of = |at: &u32| {
-            let entry = &entries[*at as usize];
-            hasher.hash_one((entry.dir, bytes.get(entry.name)))
-        };
-        self.table.insert_unique(hash, at, hash_of);
         Ok(())
+    }
+
+    /// How many names there are, removed ones too.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Where there is no room for another name: makes room for as many as are `expected` in all. A table that grows hashes all names
+    /// anew, and little by little it does so for each of them about twice.
+    pub(super) fn make_room(&mut self, expected: impl FnOnce(usize) -> usize) {
+        let len = self.table.len();
+        if len < FEW || len < self.table.capacity() {
+            return;
+        }
+        let more = expected(len).min(GUESS_MAX.max(8 * len)).saturating_sub(len);
+        let Self { bytes, entries, table, hasher } = self;
+        // Where there is no memory for so many, it grows as it would.
+        let _ = table.try_reserve(more, |at| hasher.hash_one(named(entries, bytes, *at)));
     }
 
     /// Lets a name in a directory stand for nothing.

@@ -7,12 +7,12 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tesserafs_format::Timestamp;
 
 use super::acl::{Owners, Texts};
+use super::ahead::Ahead;
 use super::header::{until_nul, Header, Parsed, RECORD};
 use super::pax::Pax;
 use super::sparse::Segment;
@@ -64,7 +64,7 @@ pub(super) struct End {
 /// Reads entry after entry.
 #[derive(Debug)]
 pub(super) struct Reader {
-    file: File,
+    file: Ahead,
     path: PathBuf,
     /// Where the archive begins in the file.
     start: u64,
@@ -109,7 +109,7 @@ impl Reader {
     /// Reads the archive at these bytes of a file; `path` is its name in errors.
     pub(super) fn new(file: File, path: &Path, bytes: Range<u64>) -> Self {
         Self {
-            file,
+            file: Ahead::new(file),
             path: path.to_owned(),
             start: bytes.start,
             limit: bytes.end,
@@ -194,7 +194,7 @@ impl Reader {
     }
 
     /// The first byte that is not zero from the end mark on.
-    fn more(&self) -> std::result::Result<Option<(u64, bool)>, Problem> {
+    fn more(&mut self) -> std::result::Result<Option<(u64, bool)>, Problem> {
         let mut at = self.at;
         let mut buffer = vec![0; 1 << 16];
         while at < self.limit {
@@ -211,7 +211,7 @@ impl Reader {
     }
 
     /// Whether a header stands at that place.
-    fn is_header(&self, at: u64) -> std::result::Result<bool, Problem> {
+    fn is_header(&mut self, at: u64) -> std::result::Result<bool, Problem> {
         let mut header = Header([0; RECORD as usize]);
         if at.checked_add(RECORD).is_none_or(|end| end > self.limit) {
             return Ok(false);
@@ -241,10 +241,8 @@ impl Reader {
         Ok(())
     }
 
-    pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> std::result::Result<(), Problem> {
-        self.file
-            .read_exact_at(buf, offset)
-            .map_err(|error| Problem::Read(Error::io("read", &self.path)(error)))
+    pub(super) fn read(&mut self, offset: u64, buf: &mut [u8]) -> std::result::Result<(), Problem> {
+        self.file.read(offset, buf).map_err(|error| Problem::Read(Error::io("read", &self.path)(error)))
     }
 
     fn entry(
