@@ -16,6 +16,8 @@
 //! to read more waits while it is spent, except for the file that the sequencer waits for: that file makes
 //! progress, so everything does.
 //!
+//! Small files pass from party to party several at a time: to wake a thread for each costs more than its work.
+//!
 //! The files that workers are ahead of the sequencer by are limited, too: each takes some hundred bytes beside its own.
 //!
 //! The parties have a file each: `worker` (with `read` and `compress`), `sequencer`; what they share is in `shared`, and the contents that
@@ -54,6 +56,9 @@ use crate::source::{Source, Walked};
 /// Bytes that a worker reads of a file at a time.
 pub const WINDOW: usize = 1 << 20;
 
+/// Files that the walk hands over at once, where they are small.
+const FOUND_TOGETHER: usize = 64;
+
 /// Where stored chunks go: pack 0, or the new pack of an image in the shared form.
 pub trait PackWriter {
     /// Appends bytes.
@@ -84,8 +89,7 @@ pub fn encode<S: Source>(
         state: Mutex::new(State::new(files)),
         known,
         to_sequencer,
-        flight: Arc::new(Flight::default()),
-        budget: resources.budget,
+        flight: Arc::new(Flight::new(resources.budget)),
         threads: resources.threads,
         news: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -94,16 +98,22 @@ pub fn encode<S: Source>(
     thread::scope(|scope| {
         let shared = &shared;
         let walk = move || {
+            let mut tasks = Vec::with_capacity(FOUND_TOGETHER);
             let result = source.walk(&mut |task| {
                 if shared.stopped() {
                     return Err(Error::Stopped);
                 }
                 progress.found(task.size);
-                shared.state().tasks.push_back(task);
-                shared.flight.bell.ring();
+                let is_long = task.size > WINDOW as u64;
+                tasks.push(task);
+                if is_long || tasks.len() == FOUND_TOGETHER {
+                    shared.state().tasks.extend(tasks.drain(..));
+                    shared.flight.bell.ring();
+                }
                 Ok(())
             });
             let mut state = shared.state();
+            state.tasks.extend(tasks);
             state.walked = true;
             let walked = result.map_err(|error| state.fail(error)).ok();
             drop(state);
@@ -145,6 +155,7 @@ pub fn encode<S: Source>(
             (None | Some(Error::Stopped), Err(error)) | (Some(error), _) => return Err(error),
         };
         map.content_digests = std::mem::take(&mut shared.state().contents).into_digests();
+        source.close()?;
         // A walk that failed has left its error.
         Ok((walked.ok_or(Error::Stopped)?, map))
     })

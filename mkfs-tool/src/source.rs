@@ -64,6 +64,20 @@ pub trait Source: Sync {
     /// Opens a file.
     fn open<'a>(&'a self, task: &'a FileTask<Self::File>) -> Result<Self::Open<'a>>;
 
+    /// Opens files and reads them whole, as they are small. A source in which files lie side by side reads several at once.
+    fn read_each<'a>(&'a self, tasks: &'a [FileTask<Self::File>]) -> Result<Vec<(Self::Open<'a>, Vec<u8>)>> {
+        let read = |task: &'a FileTask<Self::File>| {
+            let mut file = self.open(task)?;
+            let mut bytes = Vec::new();
+            file.read(0..task.size, &mut bytes)?;
+            Ok((file, bytes))
+        };
+        tasks.iter().map(read).collect()
+    }
+
+    /// Proves, once all files were read, that the source did not change since it was opened, where that is not proved file by file.
+    fn close(&self) -> Result<()>;
+
     /// The path of a file, for messages.
     fn path(&self, task: &FileTask<Self::File>) -> PathBuf;
 }
@@ -91,7 +105,7 @@ pub struct Sbom {
 }
 
 /// An open regular file.
-pub trait OpenFile {
+pub trait OpenFile: Sized {
     /// The next range at or behind `pos` that may have other bytes than zero. It begins at a multiple of a block,
     /// and ends at one or at the end of the file. All that an empty one says is that there are zeros up to it.
     fn data(&mut self, pos: u64) -> Result<Range<u64>>;
@@ -105,8 +119,10 @@ pub trait OpenFile {
         Ok(())
     }
 
-    /// Proves that the file did not change since the walk.
-    fn close(self) -> Result<()>;
+    /// Proves that the file did not change since the walk, where that is proved file by file.
+    fn close(self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The path of a name in a directory; the root's is empty.

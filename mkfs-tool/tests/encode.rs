@@ -115,6 +115,10 @@ impl Source for Endless {
         self.0.open(task)
     }
 
+    fn close(&self) -> Result<()> {
+        self.0.close()
+    }
+
     fn path(&self, task: &FileTask<Self::File>) -> PathBuf {
         self.0.path(task)
     }

@@ -383,3 +383,36 @@ fn a_sparse_file_that_is_too_large_is_told_by_its_size() {
     assert!(error.contains("huge: a sparse file of 9223372036854775808 bytes, more than the "), "{error}");
     assert!(refusal(b"0").contains("huge: a damaged map of a sparse file"));
 }
+
+#[test]
+fn files_are_read_right_beside_each_other_and_apart() {
+    // Sizes and places: files that are read together, too many bytes for that, others between them, in the order of names and in none.
+    let sizes = [1, 511, 512, 513, 0, 4096, 90_000, 120_000, 100_000, 3, 700, 200_000, 12, 60_000, 0, 1];
+    let file = |n: usize| (format!("d/{n:03}"), noise(n as u64, sizes[n % sizes.len()]));
+    let order = |step: usize| (0..80).map(move |n| n * step % 80);
+    for step in [1, 7, 79] {
+        let mut archive = Archive::default();
+        for (place, n) in order(step).enumerate() {
+            let (name, bytes) = file(n);
+            if place % 9 == 4 {
+                // It comes behind all others, and lies between them.
+                archive.file(&format!("e/{n:03}"), &noise(1000 + n as u64, 2500));
+            }
+            if place % 11 == 5 {
+                archive.pax(b'x', &[(b"comment", &[b'x'; 3000])]);
+            }
+            archive.file(&name, &bytes);
+        }
+        let read = archive.image();
+        for n in 0..80 {
+            let (name, bytes) = file(n);
+            assert!(read.item(&name).bytes == bytes, "{name}, one in {step}");
+        }
+        for (_, n) in order(step).enumerate().filter(|(place, _)| place % 9 == 4) {
+            assert!(
+                read.item(&format!("e/{n:03}")).bytes == noise(1000 + n as u64, 2500),
+                "{n}, one in {step}"
+            );
+        }
+    }
+}

@@ -155,6 +155,11 @@ impl Source for ImageSource<'_> {
         Ok(OpenImageFile { source: self, content, size: task.size, decoder: Some(decoder) })
     }
 
+    /// Each chunk of an image is verified when it is read.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn path(&self, task: &FileTask<ContentIndex>) -> PathBuf {
         path_of(&walk::content_path(self.context, self.tree, task.file.0).unwrap_or_default()).to_owned()
     }
@@ -203,9 +208,5 @@ impl OpenFile for OpenImageFile<'_> {
     fn read(&mut self, range: Range<u64>, buf: &mut Vec<u8>) -> Result<()> {
         let Some(decoder) = &mut self.decoder else { return Ok(()) };
         self.content.read(range, decoder, buf).map_err(|error| self.source.stop(error))
-    }
-
-    fn close(self) -> Result<()> {
-        Ok(())
     }
 }

@@ -2,7 +2,6 @@
 
 //! The messages between workers and the sequencer: windows of files, chunks to compress, chunks compressed, events of files.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -95,10 +94,17 @@ pub(super) struct ChunkState {
     pub(super) stored: Progressed,
 }
 
-/// A file that is being read: the events that the sequencer has not taken yet.
+/// A file that is being read: its events that the sequencer has not taken yet.
 #[derive(Debug)]
 pub(super) struct FileEvents {
     pub(super) ino: u32,
     pub(super) size: u64,
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: Vec<Event>,
+}
+
+impl FileEvents {
+    /// Whether no more of them will come.
+    pub(super) fn are_all(&self) -> bool {
+        matches!(self.events.last(), Some(Event::End(_)))
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::hash_table::Entry;
 use hashbrown::HashTable;
 use tesserafs_format::Digest;
 
@@ -23,19 +24,20 @@ impl Contents {
         self.table.find(self.hasher.hash_one(digest.0), is).copied()
     }
 
-    /// How many there are, which is the index of the next one.
-    pub(super) fn len(&self) -> usize {
-        self.digests.len()
-    }
-
-    /// Adds a content that was not there.
-    pub(super) fn push(&mut self, digest: Digest) {
+    /// Adds a content, if it is not there; its index, and whether it is new.
+    pub(super) fn add(&mut self, digest: Digest) -> (u32, bool) {
         let Self { digests, table, hasher } = self;
-        let index = digests.len() as u32;
-        digests.push(digest);
-        table.insert_unique(hasher.hash_one(digest.0), index, |index| {
-            hasher.hash_one(digests[*index as usize].0)
-        });
+        let is = |index: &u32| digests[*index as usize] == digest;
+        let hash_of = |index: &u32| hasher.hash_one(digests[*index as usize].0);
+        match table.entry(hasher.hash_one(digest.0), is, hash_of) {
+            Entry::Occupied(known) => (*known.get(), false),
+            Entry::Vacant(vacant) => {
+                let index = digests.len() as u32;
+                vacant.insert(index);
+                digests.push(digest);
+                (index, true)
+            }
+        }
     }
 
     /// None yet, with room for so many, as far as there is memory.
@@ -63,9 +65,9 @@ mod tests {
         let mut contents = Contents::default();
         for number in 0..1000 {
             assert_eq!(contents.get(&digest(number)), None);
-            assert_eq!(contents.len(), number as usize);
-            contents.push(digest(number));
+            assert_eq!(contents.add(digest(number)), (number, true));
         }
+        assert_eq!(contents.add(digest(17)), (17, false));
         assert!((0..1000).all(|number| contents.get(&digest(number)) == Some(number)));
         assert_eq!(contents.into_digests()[17], digest(17));
     }

@@ -6,12 +6,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use super::bell::Bell;
+use super::WINDOW;
 
 /// Bytes in flight, and the bell that workers wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flight {
     pub(super) bytes: AtomicU64,
+    /// So many bytes may be in flight.
+    pub(super) budget: u64,
     pub(super) bell: Bell,
+}
+
+impl Flight {
+    /// Nothing in flight.
+    pub(super) fn new(budget: u64) -> Self {
+        Self { bytes: AtomicU64::new(0), budget, bell: Bell::default() }
+    }
+
+    /// Whether so many more bytes fit.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.bytes.load(Ordering::SeqCst) + bytes <= self.budget
+    }
 }
 
 /// Bytes in flight; they land when this is dropped.
@@ -34,7 +49,10 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.file.fetch_sub(self.bytes, Ordering::SeqCst);
-        self.flight.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
-        self.flight.bell.ring();
+        let before = self.flight.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        // Nobody waits for room while there is enough of it for a window, and nobody asks for more at once.
+        if before + WINDOW as u64 > self.flight.budget {
+            self.flight.bell.ring();
+        }
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
+use tesserafs_format::limits::BLOCK_SIZE;
 use tesserafs_format::Digest;
 use tesserafs_image::hash::sha256_each;
 use tesserafs_image::text::size;
@@ -17,6 +18,9 @@ use crate::chunker::{ContentHasher, Cutter, Piece, Summary};
 use crate::error::{Error, Result, Shown};
 use crate::progress::{step, Progress, LONG};
 use crate::source::{FileTask, OpenFile, Source};
+
+/// Files that a worker has open at once: they are hashed in less time together.
+const OPEN_TOGETHER: usize = 8;
 
 impl<F: Send> Worker<'_, F> {
     /// Reads, hashes and cuts files that lie in a window together.
@@ -33,25 +37,22 @@ impl<F: Send> Worker<'_, F> {
         let in_flight = Arc::new(AtomicU64::new(0));
         let total = tasks.iter().map(|task| task.size).sum();
         let Some(mut permit) = self.acquire(total, seq, &in_flight)? else { return Ok(()) };
-        let mut open = Vec::with_capacity(tasks.len());
-        let mut contents = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            let mut file = source.open(task)?;
-            let mut content = Vec::new();
-            file.read(0..task.size, &mut content)?;
-            open.push(file);
-            contents.push(content);
-        }
-        let summaries = Summary::of_each(&contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        for (mut file, summary) in open.into_iter().zip(&summaries) {
-            file.confirm(summary)?;
-            file.close()?;
+        let mut jobs = Vec::new();
+        let mut files = Vec::with_capacity(tasks.len());
+        for tasks in tasks.chunks(OPEN_TOGETHER) {
+            let (open, contents): (Vec<_>, Vec<_>) = source.read_each(tasks)?.into_iter().unzip();
+            let summaries = Summary::of_each(&contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            for (mut file, summary) in open.into_iter().zip(&summaries) {
+                file.confirm(summary)?;
+                file.close()?;
+            }
+            for (content, summary) in contents.into_iter().zip(summaries) {
+                let own = permit.split(content.len() as u64);
+                files.push(self.whole(content, summary, own, &mut jobs));
+            }
         }
         progress.read(total);
-        for ((seq, content), summary) in (seq..).zip(contents).zip(summaries) {
-            let own = permit.split(content.len() as u64);
-            self.finish_whole(seq, content, summary, own);
-        }
+        self.hand_over(seq, files, jobs);
         Ok(())
     }
 
@@ -112,34 +113,41 @@ impl<F: Send> Worker<'_, F> {
         Ok(())
     }
 
-    /// Goes on with a file that lies in one window.
-    fn finish_whole(&self, seq: u64, content: Vec<u8>, summary: Summary, permit: Permit) {
-        let known = self.shared.state().contents.get(&summary.digest).is_some();
-        if known {
-            self.hand_over(seq, vec![Event::End(summary)], Vec::new());
-            return;
-        }
+    /// Cuts a file that lies in one window; its events.
+    fn whole(&self, content: Vec<u8>, summary: Summary, permit: Permit, jobs: &mut Vec<Job>) -> Vec<Event> {
         let size = content.len();
+        let small = |bytes, permit| {
+            let window = Arc::new(Window { bytes, _permit: permit });
+            vec![Event::Small { window }, Event::End(summary)]
+        };
+        let is_small = size <= self.shared.profile.small_max as usize;
+        let has_zeros = summary.blocks < size.div_ceil(BLOCK_SIZE) as u64;
+        if is_small && !has_zeros {
+            // The sequencer sees whether it is known: there is nothing to be saved here.
+            return small(Arc::new(content), permit);
+        }
+        if self.shared.state().contents.get(&summary.digest).is_some() {
+            return vec![Event::End(summary)];
+        }
         let mut cutter = Cutter::new(self.cdc, &self.shared.profile);
         *cutter.window() = content;
         let mut pieces = Vec::new();
         let bytes = cutter.advance(true, 0, &mut pieces);
         let has_hole = pieces.iter().any(|piece| matches!(piece, Piece::Hole { .. }));
-        if !has_hole && size <= self.shared.profile.small_max as usize {
-            let window = Arc::new(Window { bytes, _permit: permit });
-            self.hand_over(seq, vec![Event::Small { window }, Event::End(summary)], Vec::new());
-            return;
+        if is_small && !has_hole {
+            return small(bytes, permit);
         }
         let digests = |bytes: &[u8], chunks: &[&[u8]]| match chunks {
             // A content that is one chunk has the chunk's digest.
             [_] => vec![summary.digest],
             _ => each(bytes, chunks),
         };
-        self.deliver(seq, bytes, permit, pieces, digests, Some(summary));
+        let mut events = chunk_events(bytes, permit, pieces, digests, jobs);
+        events.push(Event::End(summary));
+        events
     }
 
-    /// Turns pieces of a window into events and jobs; `digests` digests the bytes of each, and `end` is about a content that is
-    /// complete.
+    /// Hands over what was found in a window; `end` is about a content that is complete.
     fn deliver(
         &self,
         seq: u64,
@@ -149,36 +157,21 @@ impl<F: Send> Worker<'_, F> {
         digests: impl FnOnce(&[u8], &[&[u8]]) -> Vec<Digest>,
         end: Option<Summary>,
     ) {
-        let chunk_bytes = |piece: &Piece| match piece {
-            Piece::Hole { .. } => 0..0,
-            Piece::Chunk { range, .. } => range.clone(),
-        };
-        let chunks: Vec<&[u8]> = pieces.iter().map(|piece| &bytes[chunk_bytes(piece)]).collect();
-        let digests = digests(&bytes, &chunks);
-        let window = Arc::new(Window { bytes, _permit: permit });
-        let mut events = Vec::with_capacity(pieces.len() + 1);
         let mut jobs = Vec::with_capacity(pieces.len());
-        for (piece, digest) in pieces.into_iter().zip(digests) {
-            events.push(match piece {
-                Piece::Hole { start } => Event::Hole { start },
-                Piece::Chunk { start, range } => {
-                    let len = range.len() as u32;
-                    jobs.push(Job { window: window.clone(), range, digest, claimed: false });
-                    Event::Chunk { start, len, digest }
-                }
-            });
-        }
+        let mut events = chunk_events(bytes, permit, pieces, digests, &mut jobs);
         events.extend(end.map(Event::End));
-        self.hand_over(seq, events, jobs);
+        self.hand_over(seq, vec![events], jobs);
     }
 
-    /// Hands what was found in a file to the sequencer, and its chunks to the workers.
-    fn hand_over(&self, seq: u64, events: Vec<Event>, jobs: Vec<Job>) {
+    /// Hands what was found in files, from number `seq`, to the sequencer, and their chunks to the workers.
+    fn hand_over(&self, seq: u64, files: Vec<Vec<Event>>, jobs: Vec<Job>) {
         let several = jobs.len() > 1;
         let mut state = self.shared.state();
         let head = state.head;
-        if let Some(file) = state.files.get_mut((seq - head) as usize) {
-            file.events.extend(events);
+        // The sequencer has finished none of them.
+        let first = (seq - head) as usize;
+        for (file, mut events) in state.files.iter_mut().skip(first).zip(files) {
+            file.events.append(&mut events);
         }
         state.jobs.extend(jobs);
         drop(state);
@@ -189,6 +182,32 @@ impl<F: Send> Worker<'_, F> {
             self.shared.nudge();
         }
     }
+}
+
+/// Turns pieces of a window into events and jobs; `digests` digests the bytes of each.
+fn chunk_events(
+    bytes: Arc<Vec<u8>>,
+    permit: Permit,
+    pieces: Vec<Piece>,
+    digests: impl FnOnce(&[u8], &[&[u8]]) -> Vec<Digest>,
+    jobs: &mut Vec<Job>,
+) -> Vec<Event> {
+    let chunk_bytes = |piece: &Piece| match piece {
+        Piece::Hole { .. } => 0..0,
+        Piece::Chunk { range, .. } => range.clone(),
+    };
+    let chunks: Vec<&[u8]> = pieces.iter().map(|piece| &bytes[chunk_bytes(piece)]).collect();
+    let digests = digests(&bytes, &chunks);
+    let window = Arc::new(Window { bytes, _permit: permit });
+    let event = |(piece, digest)| match piece {
+        Piece::Hole { start } => Event::Hole { start },
+        Piece::Chunk { start, range } => {
+            let len = range.len() as u32;
+            jobs.push(Job { window: window.clone(), range, digest, claimed: false });
+            Event::Chunk { start, len, digest }
+        }
+    };
+    pieces.into_iter().zip(digests).map(event).collect()
 }
 
 /// The digests of chunks, where nothing else is to be digested meanwhile.

@@ -14,7 +14,7 @@ use tesserafs_format::raw::RawExtent;
 use tesserafs_format::{ChunkIndex, Codec, Digest, PackIndex};
 use tesserafs_image::hash::sha256;
 
-use super::chunk::{ChunkState, Event, Job, Progressed, Stored, Window, UNNUMBERED};
+use super::chunk::{ChunkState, Event, FileEvents, Job, Progressed, Stored, Window, UNNUMBERED};
 use super::map::Map;
 use super::shared::Shared;
 use super::PackWriter;
@@ -103,26 +103,15 @@ impl<'a, F> Sequencer<'a, F> {
     fn take_events(&mut self) -> Result<bool> {
         let mut busy = false;
         loop {
-            let mut state = self.shared.state();
-            let Some(file) = state.files.front_mut() else { return Ok(busy) };
-            let (ino, size) = (file.ino, file.size);
-            let events: Vec<Event> = file.events.drain(..).collect();
-            if events.is_empty() {
-                return Ok(busy);
-            }
-            let ended = matches!(events.last(), Some(Event::End(_)));
-            if ended {
-                state.files.pop_front();
-                state.head += 1;
-            }
-            drop(state);
+            let files = self.shared.state().take_events();
+            let Some(first) = files.first() else { return Ok(busy) };
             busy = true;
-            for event in events {
-                self.take(event, ino, size)?;
-            }
-            if ended {
-                // The next file is the one that may pass the budget now.
+            if first.are_all() {
+                // There is room for more files ahead, and another one may pass the budget now.
                 self.shared.flight.bell.ring();
+            }
+            for FileEvents { ino, size, events } in files {
+                events.into_iter().try_for_each(|event| self.take(event, ino, size))?;
             }
         }
     }
@@ -175,18 +164,16 @@ impl<'a, F> Sequencer<'a, F> {
         let Summary { digest, blocks } = summary;
         let Current { mut extents, small } = std::mem::take(&mut self.current);
         self.map.figures.raw_bytes += size;
-        let known = self.shared.state().contents.get(&digest);
-        if let Some(content) = known {
+        let (content, is_new) = self.shared.state().contents.add(digest);
+        if !is_new {
             self.map.figures.duplicate_files += 1;
             self.map.figures.duplicate_bytes += size;
             self.map.files.push((ino, content));
             return Ok(());
         }
-        let content = self.shared.state().contents.len() as u32;
         next_index(content)?;
         let blocks = u32::try_from(blocks)
             .map_err(|_| too_many("blocks of 4096 bytes that are not zero in a file"))?;
-        self.shared.state().contents.push(digest);
         self.map.figures.content_bytes += size;
         let holes = hole_bytes(&extents, size);
         self.map.figures.hole_bytes += holes;

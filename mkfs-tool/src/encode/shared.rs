@@ -19,6 +19,9 @@ use crate::source::FileTask;
 /// So many pieces of news wake the sequencer.
 const NEWS: u64 = 16;
 
+/// Files whose events the sequencer takes at once.
+const TAKEN_TOGETHER: usize = 64;
+
 pub(super) struct State<F> {
     /// Files that no worker took yet.
     pub(super) tasks: VecDeque<FileTask<F>>,
@@ -58,6 +61,22 @@ impl<F> State<F> {
         }
     }
 
+    /// Takes the events of files in order, as far as they are there; of some files, for others want the lock, too.
+    pub(super) fn take_events(&mut self) -> Vec<FileEvents> {
+        let mut taken = Vec::new();
+        while taken.len() < TAKEN_TOGETHER {
+            let Some(file) = self.files.front_mut().filter(|file| !file.events.is_empty()) else { break };
+            if !file.are_all() {
+                let events = std::mem::take(&mut file.events);
+                taken.push(FileEvents { events, ..*file });
+                break;
+            }
+            taken.extend(self.files.pop_front());
+            self.head += 1;
+        }
+        taken
+    }
+
     /// Claims a chunk; whether nobody had before.
     fn claim(&mut self, digest: Digest) -> bool {
         let unclaimed = ChunkState { index: UNNUMBERED, stored: Progressed::Unclaimed };
@@ -85,7 +104,6 @@ pub(super) struct Shared<'a, F> {
     /// One token: there is news for the sequencer.
     pub(super) to_sequencer: SyncSender<()>,
     pub(super) flight: Arc<Flight>,
-    pub(super) budget: u64,
     pub(super) threads: usize,
     pub(super) news: AtomicU64,
     pub(super) stop: AtomicBool,
@@ -116,7 +134,7 @@ impl<F> Shared<'_, F> {
     /// cost more than its work. A worker that goes to sleep rings in any case.
     pub(super) fn nudge(&self) {
         let news = self.news.fetch_add(1, Ordering::Relaxed);
-        if news % NEWS == 0 || self.flight.bytes.load(Ordering::Relaxed) > self.budget / 2 {
+        if news % NEWS == 0 || !self.flight.has_room(self.flight.budget / 2) {
             self.wake_sequencer();
         }
     }

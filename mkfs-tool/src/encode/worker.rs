@@ -2,7 +2,6 @@
 
 //! A worker: takes files, and chunks to compress.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -25,8 +24,8 @@ const HEAD_EXTRA: u64 = 8 << 20;
 /// Files that workers may have taken and the sequencer not finished.
 const FILES_AHEAD: usize = 1024;
 
-/// Small files that a worker reads at once: they are hashed in less time together.
-const TOGETHER: usize = 8;
+/// Small files that a worker takes at once, and hands over with one message.
+const TOGETHER: usize = 32;
 
 /// A thread that reads, hashes, cuts and compresses.
 pub(super) struct Worker<'a, F> {
@@ -52,7 +51,7 @@ impl<'a, F: Send> Worker<'a, F> {
             if self.run_job()? {
                 continue;
             }
-            if shared.flight.bytes.load(Ordering::SeqCst) < shared.budget {
+            if shared.flight.has_room(1) {
                 let (seq, tasks) = self.take_tasks();
                 if let [task] = &tasks[..] {
                     if task.size > WINDOW as u64 {
@@ -77,7 +76,7 @@ impl<'a, F: Send> Worker<'a, F> {
         let seq = state.taken;
         let mut tasks: Vec<FileTask<F>> = Vec::new();
         let mut bytes: u64 = 0;
-        // The bell rings where the first of the files ahead ends.
+        // The bell rings where some of the files ahead end.
         while tasks.len() < TOGETHER && state.files.len() < FILES_AHEAD {
             let Some((ino, size)) = state.tasks.front().map(|next| (next.ino, next.size)) else { break };
             bytes = bytes.saturating_add(size);
@@ -85,7 +84,7 @@ impl<'a, F: Send> Worker<'a, F> {
                 break;
             }
             state.taken += 1;
-            state.files.push_back(FileEvents { ino, size, events: VecDeque::new() });
+            state.files.push_back(FileEvents { ino, size, events: Vec::new() });
             tasks.extend(state.tasks.pop_front());
         }
         // The walk may have been a million files ahead: the queue gives its memory back as it empties, for the tables need it.
@@ -136,7 +135,7 @@ impl<'a, F: Send> Worker<'a, F> {
             }
             // Chunks first, but so that some are left for the others while this thread reads.
             let jobs = shared.state().jobs.len();
-            let fits = shared.flight.bytes.load(Ordering::SeqCst) + bytes <= shared.budget;
+            let fits = shared.flight.has_room(bytes);
             let head = || shared.state().head == seq && file.load(Ordering::SeqCst) + bytes <= HEAD_EXTRA;
             if fits || head() {
                 if jobs <= shared.threads {

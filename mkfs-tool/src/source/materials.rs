@@ -64,6 +64,14 @@ where
         self.source.open(task)
     }
 
+    fn read_each<'b>(&'b self, tasks: &'b [FileTask<S::File>]) -> Result<Vec<(S::Open<'b>, Vec<u8>)>> {
+        self.source.read_each(tasks)
+    }
+
+    fn close(&self) -> Result<()> {
+        self.source.close()
+    }
+
     fn path(&self, task: &FileTask<S::File>) -> PathBuf {
         self.source.path(task)
     }

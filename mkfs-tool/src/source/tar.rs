@@ -10,10 +10,12 @@
 //! - `reader` reads entries by way of `ahead`, each from a `header` and, before it, `pax` records with `xattr`s and `acl`s; `sparse` reads maps of holes;
 //! - `index` adds them to a `growing` tree, which becomes `nodes`, each a `node` with `names`; `mark` and `layers` are about those that hide others;
 //!   `image_archive` tells archives that hold no tree;
-//! - here the tree is walked, which uses the inodes up; the names stay, and the files with holes.
+//! - here the tree is walked, which uses the inodes up; the names stay, and the files with holes;
+//! - `file` reads contents.
 
 mod acl;
 mod ahead;
+mod file;
 mod growing;
 mod header;
 mod image_archive;
@@ -30,28 +32,23 @@ mod sparse;
 mod unpack;
 mod xattr;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tesserafs_format::limits::BLOCK_BYTES;
-use zerocopy::little_endian::U64;
-
+pub use self::file::{OpenTarFile, TarFile};
 use self::growing::Growing;
 use self::index::{Index, Indexed};
 pub(super) use self::lookup::Archive;
 use self::names::Named;
 use self::node::{Sparse, What};
 use self::nodes::Nodes;
-use self::sparse::Segment;
 pub(super) use self::unpack::unpack;
-use super::{ArchiveNotes, DeviceList, Devices, FileTask, Filter, Found, LeftOut, OpenFile, Source, Walked};
+use super::{ArchiveNotes, DeviceList, Devices, FileTask, Filter, Found, LeftOut, Source, Walked};
 use crate::error::{path_of, Error, Result};
 use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
 
@@ -60,8 +57,8 @@ use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
 pub struct TarSource {
     path: PathBuf,
     file: File,
-    /// Size and times of the archive when it was indexed.
-    stamp: (u64, i64, i64),
+    /// Size and times of the archive before it was indexed.
+    stamp: Stamp,
     filter: Filter,
     /// The inodes, until the walk: they take as much memory as the tree that it makes of them.
     nodes: Mutex<Option<Nodes>>,
@@ -89,22 +86,21 @@ impl TarSource {
     /// unnamed file in `spool`.
     pub fn open(path: &Path, spool: &Path, filter: Filter) -> Result<Self> {
         let (file, shown) = open_in_place(path, spool)?;
-        let len = file.metadata().map_err(Error::io("stat", &shown))?.len();
+        let stamp = stamp(&file).map_err(Error::io("stat", &shown))?;
         let root = Growing::new(filter.archive.strip).map_err(|reason| Error::unsupported(&shown, reason))?;
         let mut index = Index::new(&filter, root);
-        index.archive(&file, &shown, 0..len)?;
+        index.archive(&file, &shown, 0..stamp.0)?;
         let mut indexed = index.finish(&shown)?;
         indexed.choose_root(&filter, &shown)?;
-        Self::new(indexed, file, shown, filter)
+        Ok(Self::new(indexed, file, stamp, shown, filter))
     }
 
-    /// The tree that was indexed in `file`, which is `path` in messages.
-    fn new(indexed: Indexed, file: File, path: PathBuf, filter: Filter) -> Result<Self> {
-        let stamp = stamp(&file).map_err(Error::io("stat", &path))?;
+    /// The tree that was indexed in `file`, which had this stamp before, and is `path` in messages.
+    fn new(indexed: Indexed, file: File, stamp: Stamp, path: PathBuf, filter: Filter) -> Self {
         let Indexed { nodes, root, left_out, notes } = indexed;
         let (names, sparse, files) = (nodes.all_names().clone(), nodes.sparse(), nodes.files());
         let nodes = Mutex::new(Some(nodes));
-        Ok(Self { path, file, stamp, filter, nodes, names, sparse, files, root, left_out, notes })
+        Self { path, file, stamp, filter, nodes, names, sparse, files, root, left_out, notes }
     }
 
     /// The inodes, for the one walk that there is.
@@ -137,7 +133,9 @@ fn refused(path: &[u8]) -> impl FnOnce(TreeError) -> Error + '_ {
 }
 
 /// Size and times of a file.
-fn stamp(file: &File) -> io::Result<(u64, i64, i64)> {
+type Stamp = (u64, i64, i64);
+
+fn stamp(file: &File) -> io::Result<Stamp> {
     let metadata = file.metadata()?;
     Ok((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }
@@ -225,7 +223,7 @@ impl Source for TarSource {
                 match kind {
                     Kind::Directory => queue.push_back((ino, node, is_opaque)),
                     Kind::Regular { size } if size > 0 => {
-                        let file = TarFile { name: at, offset: offset.into() };
+                        let file = TarFile::new(at, offset);
                         found(FileTask { ino, size, file })?;
                     }
                     _ => {}
@@ -238,80 +236,24 @@ impl Source for TarSource {
     }
 
     fn open<'a>(&'a self, task: &'a FileTask<TarFile>) -> Result<OpenTarFile<'a>> {
-        let TarFile { name, offset } = task.file;
-        let segments = match self.sparse.get(&self.names.get(name).node) {
-            Some(sparse) => Cow::Borrowed(&*sparse.segments),
-            None => Cow::Owned(vec![Segment { start: 0, offset: offset.get(), len: task.size }]),
-        };
-        Ok(OpenTarFile { source: self, segments, size: task.size })
+        Ok(self.open_file(task))
+    }
+
+    fn read_each<'a>(&'a self, tasks: &'a [FileTask<TarFile>]) -> Result<Vec<(OpenTarFile<'a>, Vec<u8>)>> {
+        let files: Vec<_> = tasks.iter().map(|task| self.open_file(task)).collect();
+        let contents = self.read_runs(&files)?;
+        Ok(files.into_iter().zip(contents).collect())
+    }
+
+    fn close(&self) -> Result<()> {
+        if stamp(&self.file).map_err(Error::io("stat", &self.path))? != self.stamp {
+            return Err(Error::Changed { path: self.path.clone(), what: "its size or mtime is different" });
+        }
+        Ok(())
     }
 
     fn path(&self, task: &FileTask<TarFile>) -> PathBuf {
-        let named = self.names.get(task.file.name);
+        let named = self.names.get(task.file.name());
         path_of(&super::join(&self.names.path(self.root, named.dir), named.name)).to_owned()
-    }
-}
-
-/// The handle of a file. All files may wait for a thread at a time, so it is small.
-#[derive(Clone, Copy, Debug)]
-pub struct TarFile {
-    /// The index of the name.
-    name: u32,
-    /// Where its bytes begin in the archive; 0 for a file with holes, whose bytes the source finds by its node. A `u64` would take 4
-    /// bytes more, to lie at a multiple of 8.
-    offset: U64,
-}
-
-const _: () = assert!(size_of::<FileTask<TarFile>>() <= 24);
-
-/// A file in an archive.
-#[derive(Debug)]
-pub struct OpenTarFile<'a> {
-    source: &'a TarSource,
-    segments: Cow<'a, [Segment]>,
-    size: u64,
-}
-
-impl OpenTarFile<'_> {
-    /// The segments from the one that ends behind `pos`.
-    fn from(&self, pos: u64) -> &[Segment] {
-        let first = self.segments.partition_point(|segment| segment.end() <= pos);
-        &self.segments[first..]
-    }
-}
-
-impl OpenFile for OpenTarFile<'_> {
-    fn data(&mut self, pos: u64) -> Result<Range<u64>> {
-        let Some(segment) = self.from(pos).first() else { return Ok(self.size..self.size) };
-        let start = segment.start / BLOCK_BYTES * BLOCK_BYTES;
-        let end = segment.end().checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX).min(self.size);
-        Ok(start.max(pos)..end)
-    }
-
-    fn read(&mut self, range: Range<u64>, buf: &mut Vec<u8>) -> Result<()> {
-        let before = buf.len();
-        buf.resize(before + (range.end - range.start) as usize, 0);
-        let bytes = &mut buf[before..];
-        for segment in self.from(range.start) {
-            if segment.start >= range.end {
-                break;
-            }
-            let start = segment.start.max(range.start);
-            let end = segment.end().min(range.end);
-            let part = &mut bytes[(start - range.start) as usize..(end - range.start) as usize];
-            self.source
-                .file
-                .read_exact_at(part, segment.offset + (start - segment.start))
-                .map_err(Error::io("read", &self.source.path))?;
-        }
-        Ok(())
-    }
-
-    fn close(self) -> Result<()> {
-        let path = &self.source.path;
-        if stamp(&self.source.file).map_err(Error::io("stat", path))? != self.source.stamp {
-            return Err(Error::Changed { path: path.clone(), what: "its size or mtime is different" });
-        }
-        Ok(())
     }
 }

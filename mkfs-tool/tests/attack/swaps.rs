@@ -4,11 +4,16 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{symlink, FileExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use mkfs_tesserafs::build;
+use mkfs_tesserafs::config::{default_profile, Config, SourcePath};
+use mkfs_tesserafs::image::Annotations;
+use mkfs_tesserafs::progress::{Progress, Silent};
 use mkfs_tesserafs::source::dir::{DirFile, DirSource};
 use mkfs_tesserafs::source::{FileTask, Filter, OpenFile, Source};
 use rustix::fs::{mknodat, FileType, Mode, CWD};
@@ -153,5 +158,51 @@ fn an_archive_that_shrinks_is_an_error() {
     file.write_all_at(b"other", 4096).unwrap();
     let mut open = source.open(&tasks[0]).unwrap();
     open.read(0..4 << 20, &mut Vec::new()).unwrap();
-    assert!(open.close().unwrap_err().to_string().contains("a.tar changed while it was read"));
+    open.close().unwrap();
+    assert!(source.close().unwrap_err().to_string().contains("a.tar changed while it was read"));
+}
+
+/// Changes an archive, and not its length, when the first file of it was found.
+struct Changes<'a>(&'a Path, AtomicBool);
+
+impl Progress for Changes<'_> {
+    fn found(&self, _: u64) {
+        if !self.1.swap(true, Ordering::Relaxed) {
+            let file = OpenOptions::new().write(true).open(self.0).unwrap();
+            file.write_all_at(b"other", 4096).unwrap();
+        }
+    }
+
+    fn read(&self, _: u64) {}
+}
+
+#[test]
+fn an_archive_that_changes_during_a_build_is_an_error() {
+    let sandbox = Sandbox::new();
+    let mut archive = Archive::default();
+    for n in 0..100 {
+        archive.file(&format!("file-{n}"), &noise(n, 3000));
+    }
+    let path = sandbox.write("a.tar", archive.end());
+    for (name, sbom) in [("plain", false), ("sbom", true)] {
+        let image = sandbox.path(name);
+        let config = Config {
+            image: image.clone(),
+            source: SourcePath::Tar(path.clone()),
+            filter: Filter::default(),
+            profile: default_profile(1),
+            threads: NonZeroUsize::new(2).unwrap(),
+            annotations: Annotations::default(),
+            sbom,
+            signer: None,
+            signed_data: None,
+            shared: None,
+            force: false,
+            dry_run: false,
+        };
+        let error = build(&config, &Changes(&path, AtomicBool::new(false))).unwrap_err().to_string();
+        assert!(error.contains("a.tar changed while it was read: its size or mtime is different"), "{error}");
+        assert!(!image.exists());
+        build(&config, &Silent).unwrap();
+    }
 }

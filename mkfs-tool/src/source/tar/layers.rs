@@ -19,7 +19,7 @@ use super::names::components;
 use super::node::What;
 use super::nodes::Nodes;
 use super::reader::{Reader, TarEntry};
-use super::TarSource;
+use super::{stamp, TarSource};
 use crate::error::{path_of, Error, Result, Shown};
 use crate::source::oci::UnpackedLayer;
 use crate::source::{overlay, Filter};
@@ -33,6 +33,7 @@ impl TarSource {
         layers: &[UnpackedLayer],
         filter: Filter,
     ) -> Result<Self> {
+        let stamp = stamp(file).map_err(Error::io("stat", path))?;
         let mut all = Index::new(&filter, Growing::of_layers().map_err(refused(path))?);
         for layer in layers {
             all.nodes.begin_layer();
@@ -40,7 +41,7 @@ impl TarSource {
             all.layer(file, layer)?;
         }
         let file = file.try_clone().map_err(Error::io("open", path))?;
-        Self::new(all.finish(path)?, file, path.to_owned(), filter)
+        Ok(Self::new(all.finish(path)?, file, stamp, path.to_owned(), filter))
     }
 
     /// Hands out each layer as a tree with marks of what it hides.
@@ -51,6 +52,7 @@ impl TarSource {
         mut with: impl FnMut(Self) -> Result<()>,
     ) -> Result<()> {
         let Some(first) = layers.first() else { return Ok(()) };
+        let stamp = stamp(file).map_err(Error::io("stat", &first.path))?;
         let mut below = Index::new(filter, Growing::of_layers().map_err(refused(&first.path))?);
         // A name in an access control list is that of an owner in any layer, as where all are one tree.
         let mut owners = Owners::default();
@@ -68,7 +70,7 @@ impl TarSource {
             let handle = file.try_clone().map_err(Error::io("open", &layer.path))?;
             let indexed = own.finish(&layer.path)?;
             indexed.nodes.refuse_overlay().map_err(refused(&layer.path))?;
-            with(Self::new(indexed, handle, layer.path.clone(), filter.clone())?)?;
+            with(Self::new(indexed, handle, stamp, layer.path.clone(), filter.clone()))?;
             below.layer(file, layer)?;
         }
         Ok(())
