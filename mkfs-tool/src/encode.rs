@@ -34,9 +34,7 @@ mod sequencer;
 mod shared;
 mod worker;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
 use std::{io, thread};
 
 use tesserafs_format::Profile;
@@ -44,9 +42,8 @@ pub use tesserafs_image::hash::{sha256, Sha2};
 
 pub use self::compress::{zstd_version, Compressor};
 pub use self::map::{Figures, Map};
-use self::permit::Flight;
 use self::sequencer::Sequencer;
-use self::shared::{Shared, State};
+use self::shared::Shared;
 use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::packs::Parents;
@@ -85,19 +82,12 @@ pub fn encode<S: Source>(
 ) -> Result<(Walked, Map)> {
     let (to_sequencer, news) = sync_channel(1);
     let files = source.files_at_most();
-    let shared = Shared {
-        state: Mutex::new(State::new(files)),
-        known,
-        to_sequencer,
-        flight: Arc::new(Flight::new(resources.budget)),
-        threads: resources.threads,
-        news: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-        profile: *profile,
-    };
+    let shared = Shared::new(files, known, to_sequencer, resources, profile);
     thread::scope(|scope| {
         let shared = &shared;
         let walk = move || {
+            // A thread that panics must not leave the others waiting for it.
+            let guard = StopOnPanic(shared);
             let mut tasks = Vec::with_capacity(FOUND_TOGETHER);
             let result = source.walk(&mut |task| {
                 if shared.stopped() {
@@ -121,13 +111,13 @@ pub fn encode<S: Source>(
                 Some(_) => shared.wake_all(),
                 None => shared.stop(),
             }
+            std::mem::forget(guard);
             walked
         };
         let no_thread = |error: io::Error| Error::io("start a thread of", "the program".as_ref())(error);
         let walk = thread::Builder::new().spawn_scoped(scope, walk).map_err(no_thread)?;
         for number in 0..resources.threads {
             let worker = move || {
-                // A worker that panics must not leave the others waiting for it.
                 let guard = StopOnPanic(shared);
                 if let Err(error) = Worker::new(shared).and_then(|worker| worker.run(source, progress)) {
                     shared.state().fail(error);
@@ -152,7 +142,11 @@ pub fn encode<S: Source>(
         let mut map = match (shared.state().error.take(), sequenced) {
             (None, Ok(map)) => map,
             // The others were stopped by the sequencer's error.
-            (None | Some(Error::Stopped), Err(error)) | (Some(error), _) => return Err(error),
+            (None | Some(Error::Stopped), Err(error)) | (Some(error), _) => {
+                // A source that changed is the reason of other errors.
+                let changed = source.close().err().filter(|error| matches!(error, Error::Changed { .. }));
+                return Err(changed.unwrap_or(error));
+            }
         };
         map.content_digests = std::mem::take(&mut shared.state().contents).into_digests();
         source.close()?;

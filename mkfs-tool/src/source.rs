@@ -64,7 +64,7 @@ pub trait Source: Sync {
     /// Opens a file.
     fn open<'a>(&'a self, task: &'a FileTask<Self::File>) -> Result<Self::Open<'a>>;
 
-    /// Opens files and reads them whole, as they are small. A source in which files lie side by side reads several at once.
+    /// Opens files and reads them whole, as they are small: one after the other, in their order. A source in which files lie side by side reads several at once.
     fn read_each<'a>(&'a self, tasks: &'a [FileTask<Self::File>]) -> Result<Vec<(Self::Open<'a>, Vec<u8>)>> {
         let read = |task: &'a FileTask<Self::File>| {
             let mut file = self.open(task)?;

@@ -69,7 +69,7 @@ pub struct Figures {
     pub duplicate_files: u64,
     /// Their bytes.
     pub duplicate_bytes: u64,
-    /// Chunks that were cut and are another one.
+    /// Chunks of distinct contents that are another one.
     pub duplicate_chunks: u64,
     /// Their bytes before compression.
     pub duplicate_chunk_bytes: u64,

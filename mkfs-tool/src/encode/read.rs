@@ -41,6 +41,7 @@ impl<F: Send> Worker<'_, F> {
         let mut files = Vec::with_capacity(tasks.len());
         for tasks in tasks.chunks(OPEN_TOGETHER) {
             let (open, contents): (Vec<_>, Vec<_>) = source.read_each(tasks)?.into_iter().unzip();
+            debug_assert_eq!(contents.len(), tasks.len());
             let summaries = Summary::of_each(&contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
             for (mut file, summary) in open.into_iter().zip(&summaries) {
                 file.confirm(summary)?;
@@ -165,15 +166,20 @@ impl<F: Send> Worker<'_, F> {
 
     /// Hands what was found in files, from number `seq`, to the sequencer, and their chunks to the workers.
     fn hand_over(&self, seq: u64, files: Vec<Vec<Event>>, jobs: Vec<Job>) {
-        let several = jobs.len() > 1;
         let mut state = self.shared.state();
         let head = state.head;
         // The sequencer has finished none of them.
         let first = (seq - head) as usize;
-        for (file, mut events) in state.files.iter_mut().skip(first).zip(files) {
-            file.events.append(&mut events);
+        for (file, events) in state.files.iter_mut().skip(first).zip(files) {
+            if file.events.is_empty() {
+                file.events = events;
+            } else {
+                file.events.extend(events);
+            }
         }
         state.jobs.extend(jobs);
+        // This worker takes one of them itself.
+        let several = state.jobs.len() > 1;
         drop(state);
         if several {
             self.shared.flight.bell.ring();
@@ -213,4 +219,37 @@ fn chunk_events(
 /// The digests of chunks, where nothing else is to be digested meanwhile.
 fn each(_bytes: &[u8], chunks: &[&[u8]]) -> Vec<Digest> {
     sha256_each(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::super::chunk::FileEvents;
+    use super::super::shared::Shared;
+    use super::super::{sha256, Resources};
+    use super::*;
+    use crate::config::default_profile;
+    use crate::packs::Parents;
+
+    #[test]
+    fn jobs_that_come_one_by_one_wake_the_others() {
+        let known = Parents::default();
+        let profile = default_profile(1);
+        let (to_sequencer, _news) = sync_channel(1);
+        let resources = Resources { threads: 2, budget: 64 << 20 };
+        let shared = Shared::<()>::new(0, &known, to_sequencer, resources, &profile);
+        let worker = Worker::new(&shared).unwrap();
+        shared.state().files.push_back(FileEvents { ino: 2, size: 1 << 30, events: Vec::new() });
+        let hand_over = |number: u8| {
+            let before = shared.flight.bell.count();
+            let permit = shared.permit(1, &Arc::default());
+            let window = Arc::new(Window { bytes: Arc::new(vec![number]), _permit: permit });
+            let job = Job { window, range: 0..1, digest: sha256(&[number]), claimed: false };
+            worker.hand_over(0, vec![Vec::new()], vec![job]);
+            shared.flight.bell.count() > before
+        };
+        assert!(!hand_over(0), "a job that the worker takes itself");
+        assert!(hand_over(1) && hand_over(2));
+    }
 }

@@ -22,11 +22,14 @@ use crate::chunker::{Group, GroupEnd, Summary};
 use crate::error::{Error, Result};
 use crate::packs::KnownChunk;
 
-/// The extents of the content that the sequencer is at.
+/// The content that the sequencer is at, so far.
 #[derive(Default)]
 struct Current {
     extents: Vec<RawExtent>,
     small: Option<Arc<Window>>,
+    /// Chunks that were met before, and their bytes.
+    duplicate_chunks: u64,
+    duplicate_chunk_bytes: u64,
 }
 
 /// Puts what the workers find in order.
@@ -126,7 +129,11 @@ impl<'a, F> Sequencer<'a, F> {
                 });
             }
             Event::Chunk { start, len, digest } => {
-                let chunk = self.number(&digest, len)?;
+                let (chunk, is_new) = self.number(&digest, len)?;
+                if !is_new {
+                    self.current.duplicate_chunks += 1;
+                    self.current.duplicate_chunk_bytes += u64::from(len);
+                }
                 self.current.extents.push(RawExtent {
                     file_offset: start.into(),
                     chunk: chunk.into(),
@@ -139,30 +146,29 @@ impl<'a, F> Sequencer<'a, F> {
         Ok(())
     }
 
-    /// The index of a chunk: a new one unless its bytes were met before.
-    fn number(&mut self, digest: &Digest, len: u32) -> Result<u32> {
+    /// The index of a chunk, and whether it is a new one: its bytes were not met before.
+    fn number(&mut self, digest: &Digest, len: u32) -> Result<(u32, bool)> {
         let mut state = self.shared.state();
         let chunk = state
             .chunks
             .entry(*digest)
             .or_insert(ChunkState { index: UNNUMBERED, stored: Progressed::Unclaimed });
-        if chunk.index == UNNUMBERED {
+        let is_new = chunk.index == UNNUMBERED;
+        if is_new {
             chunk.index = self.numbered;
             self.unwritten.push_back(*digest);
             self.map.raw_digests.push(*digest);
             self.map.figures.chunk_raw_bytes += u64::from(len);
             self.numbered = next_index(self.numbered)?;
-        } else {
-            self.map.figures.duplicate_chunks += 1;
-            self.map.figures.duplicate_chunk_bytes += u64::from(len);
         }
-        Ok(chunk.index)
+        Ok((chunk.index, is_new))
     }
 
     /// Ends the content of a file.
     fn end(&mut self, summary: Summary, ino: u32, size: u64) -> Result<()> {
         let Summary { digest, blocks } = summary;
-        let Current { mut extents, small } = std::mem::take(&mut self.current);
+        let Current { mut extents, small, duplicate_chunks, duplicate_chunk_bytes } =
+            std::mem::take(&mut self.current);
         self.map.figures.raw_bytes += size;
         let (content, is_new) = self.shared.state().contents.add(digest);
         if !is_new {
@@ -175,6 +181,8 @@ impl<'a, F> Sequencer<'a, F> {
         let blocks = u32::try_from(blocks)
             .map_err(|_| too_many("blocks of 4096 bytes that are not zero in a file"))?;
         self.map.figures.content_bytes += size;
+        self.map.figures.duplicate_chunks += duplicate_chunks;
+        self.map.figures.duplicate_chunk_bytes += duplicate_chunk_bytes;
         let holes = hole_bytes(&extents, size);
         self.map.figures.hole_bytes += holes;
         if size <= PLAIN_DIGEST_MAX {
@@ -222,7 +230,11 @@ impl<'a, F> Sequencer<'a, F> {
         self.map.figures.groups += 1;
         // Where a job for the same bytes waits, it need not any more.
         let claimed = self.shared.claim(digest);
-        let chunk = self.number(&digest, bytes.len() as u32)?;
+        let (chunk, is_new) = self.number(&digest, bytes.len() as u32)?;
+        if !is_new {
+            self.map.figures.duplicate_chunks += 1;
+            self.map.figures.duplicate_chunk_bytes += bytes.len() as u64;
+        }
         for extent in self.group_extents.drain(..) {
             if let Some(extent) = self.map.extents.get_mut(extent) {
                 extent.chunk = chunk.into();

@@ -12,6 +12,7 @@ use tesserafs_format::{Digest, Profile};
 use super::chunk::{ChunkState, FileEvents, Job, Progressed, UNNUMBERED};
 use super::contents::Contents;
 use super::permit::{Flight, Permit};
+use super::Resources;
 use crate::error::Error;
 use crate::packs::Parents;
 use crate::source::FileTask;
@@ -110,7 +111,27 @@ pub(super) struct Shared<'a, F> {
     pub(super) profile: Profile,
 }
 
-impl<F> Shared<'_, F> {
+impl<'a, F> Shared<'a, F> {
+    /// Nothing yet, with room for so many files.
+    pub(super) fn new(
+        files: usize,
+        known: &'a Parents,
+        to_sequencer: SyncSender<()>,
+        resources: Resources,
+        profile: &Profile,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State::new(files)),
+            known,
+            to_sequencer,
+            flight: Arc::new(Flight::new(resources.budget)),
+            threads: resources.threads,
+            news: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            profile: *profile,
+        }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State<F>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +155,7 @@ impl<F> Shared<'_, F> {
     /// cost more than its work. A worker that goes to sleep rings in any case.
     pub(super) fn nudge(&self) {
         let news = self.news.fetch_add(1, Ordering::Relaxed);
-        if news % NEWS == 0 || !self.flight.has_room(self.flight.budget / 2) {
+        if news % NEWS == 0 || self.flight.bytes.load(Ordering::Relaxed) > self.flight.budget / 2 {
             self.wake_sequencer();
         }
     }

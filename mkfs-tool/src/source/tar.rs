@@ -57,7 +57,7 @@ use crate::tree::{Attributes, Kind, TreeBuilder, TreeError};
 pub struct TarSource {
     path: PathBuf,
     file: File,
-    /// Size and times of the archive before it was indexed.
+    /// The archive before it was indexed.
     stamp: Stamp,
     filter: Filter,
     /// The inodes, until the walk: they take as much memory as the tree that it makes of them.
@@ -89,7 +89,7 @@ impl TarSource {
         let stamp = stamp(&file).map_err(Error::io("stat", &shown))?;
         let root = Growing::new(filter.archive.strip).map_err(|reason| Error::unsupported(&shown, reason))?;
         let mut index = Index::new(&filter, root);
-        index.archive(&file, &shown, 0..stamp.0)?;
+        index.archive(&file, &shown, 0..stamp.len)?;
         let mut indexed = index.finish(&shown)?;
         indexed.choose_root(&filter, &shown)?;
         Ok(Self::new(indexed, file, stamp, shown, filter))
@@ -132,12 +132,18 @@ fn refused(path: &[u8]) -> impl FnOnce(TreeError) -> Error + '_ {
     move |error| Error::unsupported(path_of(path), error.to_string())
 }
 
-/// Size and times of a file.
-type Stamp = (u64, i64, i64);
+/// By which it is told that a file changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    /// Its size.
+    len: u64,
+    /// Seconds and nanoseconds.
+    mtime: (i64, i64),
+}
 
 fn stamp(file: &File) -> io::Result<Stamp> {
     let metadata = file.metadata()?;
-    Ok((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    Ok(Stamp { len: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
 }
 
 impl Source for TarSource {

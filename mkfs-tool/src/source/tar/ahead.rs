@@ -22,21 +22,24 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Nothing was read yet.
-    pub(super) fn new(file: File) -> Self {
-        Self { file, bytes: Vec::new(), start: 0, end: 0 }
+    /// Nothing was read yet; the first part is expected at `start`.
+    pub(super) fn new(file: File, start: u64) -> Self {
+        Self { file, bytes: Vec::new(), start, end: start }
     }
 
-    /// Reads the bytes at `offset`. Where the part before ends close by, those behind are likely to be wanted next, and are read
-    /// with them.
+    /// Reads the bytes at `offset`. Where the part before ends close by, those behind are likely to be wanted next, and are
+    /// read with them.
     pub(super) fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let is_near = (self.end..self.end.saturating_add(AHEAD as u64 / 2)).contains(&offset);
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let is_near = offset.abs_diff(self.end) < AHEAD as u64 / 2;
         self.end = offset.saturating_add(buf.len() as u64);
         if !self.has(offset, buf.len()) {
             if !is_near || buf.len() > AHEAD {
                 return self.file.read_exact_at(buf, offset);
             }
-            self.fill(offset)?;
+            self.fill(offset, buf.len())?;
             if !self.has(offset, buf.len()) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -52,8 +55,8 @@ impl Ahead {
         before.and_then(|at| at.checked_add(len)).is_some_and(|end| end <= self.bytes.len())
     }
 
-    /// Reads ahead from `offset`, up to the end of the file at most.
-    fn fill(&mut self, offset: u64) -> io::Result<()> {
+    /// Reads ahead from `offset`, up to the end of the file at most, or to a place that cannot be read behind the bytes that are `wanted`.
+    fn fill(&mut self, offset: u64, wanted: usize) -> io::Result<()> {
         self.start = offset;
         self.bytes.resize(AHEAD, 0);
         let mut len = 0;
@@ -62,6 +65,7 @@ impl Ahead {
                 Ok(0) => break,
                 Ok(read) => len += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if len >= wanted => break,
                 Err(error) => {
                     self.bytes.clear();
                     return Err(error);
@@ -84,7 +88,7 @@ mod tests {
         let content: Vec<u8> = (0..100_000_u64).map(|at| (at * at / 128) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
-        let mut ahead = Ahead::new(file);
+        let mut ahead = Ahead::new(file, 0);
         let steps =
             [(0, 512), (0, 3), (512, 512), (1024, 20_000), (21_024, 16_384), (90_000, 10_000), (37_000, 1)];
         for (start, len) in steps.into_iter().chain((0..195).map(|record| (record * 512, 512))) {

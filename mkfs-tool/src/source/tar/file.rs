@@ -69,9 +69,9 @@ impl TarSource {
         let mut run = Vec::new();
         while let Some(first) = files.first() {
             let (count, bytes) = run_of(files);
-            let (now, later) = files.split_at(count.max(1));
+            let (now, later) = files.split_at(count);
             files = later;
-            if count < 2 {
+            if count == 1 {
                 let mut content = Vec::new();
                 first.read(0..first.size, &mut content)?;
                 contents.push(content);
@@ -92,9 +92,10 @@ impl TarSource {
     }
 }
 
-/// How many of the files, from the first one on, lie side by side, and where they do; 0 where the first one has holes.
+/// How many of the files, from the first one on, lie side by side, and where they do; the first one is alone where it has
+/// holes.
 fn run_of(files: &[OpenTarFile<'_>]) -> (usize, Range<u64>) {
-    let Some(mut run) = files.first().and_then(OpenTarFile::place) else { return (0, 0..0) };
+    let Some(mut run) = files.first().and_then(OpenTarFile::place) else { return (1, 0..0) };
     let mut count = 1;
     for next in files[1..].iter().map_while(OpenTarFile::place) {
         let is_beside = next.start >= run.end && next.start - run.end <= BETWEEN_MAX;

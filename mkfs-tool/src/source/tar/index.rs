@@ -44,16 +44,10 @@ impl<'a> Index<'a> {
     pub(super) fn archive(&mut self, file: &File, path: &Path, bytes: Range<u64>) -> Result<()> {
         let mut reader = Reader::new(file.try_clone().map_err(Error::io("open", path))?, path, bytes.clone());
         reader.owners = std::mem::take(&mut self.owners);
-        let before = self.nodes.names.len();
+        let first = self.nodes.names.len();
         while let Some(entry) = reader.next()? {
             self.add(entry, path)?;
-            let (read, all) = (reader.at - bytes.start, bytes.end - bytes.start);
-            // As if what is to come were like what was read.
-            let expected = |names: usize| {
-                let own = (names - before) as u128 * u128::from(all) / u128::from(read);
-                usize::try_from(own).map_or(usize::MAX, |own| before.saturating_add(own))
-            };
-            self.nodes.names.make_room(expected);
+            self.nodes.names.make_room(first, reader.at - bytes.start, bytes.end - bytes.start);
         }
         self.owners = std::mem::take(&mut reader.owners);
         self.notes.no_end_mark |= reader.end.is_missing;

@@ -26,11 +26,14 @@ struct Entry {
 /// The node of a name that was removed: there are fewer than so many.
 const NOTHING: u32 = u32::MAX;
 
-/// Names by which nothing is guessed about those to come.
+/// Names of an archive that are too few to guess how many will come.
 const FEW: usize = 4096;
 
-/// Names for which there is room at once on a guess: 20 MiB, if it is wrong.
+/// Names for which there is room at once on a guess, unless there are more, which are then doubled: 20 MiB, if it is wrong.
 const GUESS_MAX: usize = 1 << 21;
+
+/// Names that an entry may bring with it: its own, and directories that have no entry.
+const SPARE: usize = 16;
 
 /// Bytes of the length before a name.
 const LENGTH: usize = 4;
@@ -105,14 +108,18 @@ impl Growing {
         self.entries.len()
     }
 
-    /// Where there is no room for another name: makes room for as many as are `expected` in all. A table that grows hashes all names
-    /// anew, and little by little it does so for each of them about twice.
-    pub(super) fn make_room(&mut self, expected: impl FnOnce(usize) -> usize) {
+    /// Where there is hardly room for more names: makes room for those that are likely to come. The ones from number `first` on are
+    /// of an archive, `read` of whose `all` bytes were read. A table that grows hashes all names anew, and little by little it does
+    /// so for each of them about twice.
+    pub(super) fn make_room(&mut self, first: usize, read: u64, all: u64) {
         let len = self.table.len();
-        if len < FEW || len < self.table.capacity() {
+        let own = len - first;
+        if own < FEW || self.table.capacity() - len >= SPARE {
             return;
         }
-        let more = expected(len).min(GUESS_MAX.max(8 * len)).saturating_sub(len);
+        // As if those to come were like those that came.
+        let to_come = own as u128 * u128::from(all.saturating_sub(read)) / u128::from(read.max(1));
+        let more = to_come.min(len.max(GUESS_MAX) as u128) as usize;
         let Self { bytes, entries, table, hasher } = self;
         // Where there is no memory for so many, it grows as it would.
         let _ = table.try_reserve(more, |at| hasher.hash_one(named(entries, bytes, *at)));

@@ -109,7 +109,7 @@ impl Reader {
     /// Reads the archive at these bytes of a file; `path` is its name in errors.
     pub(super) fn new(file: File, path: &Path, bytes: Range<u64>) -> Self {
         Self {
-            file: Ahead::new(file),
+            file: Ahead::new(file, bytes.start),
             path: path.to_owned(),
             start: bytes.start,
             limit: bytes.end,
