@@ -4,10 +4,13 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::waits::SOON;
 
 /// Where the data disk is mounted.
 pub(crate) const DISK: &str = "/disk";
@@ -101,12 +104,18 @@ impl Mount {
         &self.target
     }
 
-    /// Unmounts, and fails where that fails (on drop it would go unnoticed).
+    /// Unmounts, and fails where that fails (on drop it would go unnoticed). The kernel's thread for huge pages may hold a file a little
+    /// longer than the process that had it mapped, on any file system: that is waited for, and whoever holds one for good is found.
     pub(crate) fn unmount(self) -> Result<()> {
         let target = self.target.clone();
         std::mem::forget(self);
-        rustix::mount::unmount(&target, UnmountFlags::empty())
-            .with_context(|| format!("failed to unmount {}", target.display()))
+        let end = Instant::now() + SOON;
+        loop {
+            match rustix::mount::unmount(&target, UnmountFlags::empty()) {
+                Err(Errno::BUSY) if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+                result => return result.with_context(|| format!("failed to unmount {}", target.display())),
+            }
+        }
     }
 }
 
