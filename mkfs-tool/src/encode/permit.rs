@@ -50,7 +50,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.file.fetch_sub(self.bytes, Ordering::SeqCst);
         let before = self.flight.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
-        // Nobody asks for more than a window at once: who waits for room found less than that, and the drop that makes it sees so here.
+        // Nobody asks for more than a window at once: a worker that waits found less room than that, and the drop that makes it sees so here.
         // Jobs and files have rings of their own.
         if before + WINDOW as u64 > self.flight.budget {
             self.flight.bell.ring();

@@ -128,7 +128,7 @@ impl<'a, F: Send> Worker<'a, F> {
     /// Waits until `bytes` more may be in flight for file `seq`, and works on chunks meanwhile; `None` to stop.
     pub(super) fn acquire(&mut self, bytes: u64, seq: u64, file: &Arc<AtomicU64>) -> Result<Option<Permit>> {
         let shared = self.shared;
-        // Who frees bytes relies on it.
+        // `Permit::drop` relies on it.
         debug_assert!(bytes <= WINDOW as u64);
         loop {
             let seen = shared.flight.bell.count();
