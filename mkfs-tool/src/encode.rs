@@ -143,7 +143,7 @@ pub fn encode<S: Source>(
             (None, Ok(map)) => map,
             // The others were stopped by the sequencer's error.
             (None | Some(Error::Stopped), Err(error)) | (Some(error), _) => {
-                // A source that changed is the reason of other errors.
+                // If the source changed, other errors may come of that.
                 let changed = source.close().err().filter(|error| matches!(error, Error::Changed { .. }));
                 return Err(changed.unwrap_or(error));
             }

@@ -104,7 +104,7 @@ pub(super) struct FileEvents {
 
 impl FileEvents {
     /// Whether no more of them will come.
-    pub(super) fn are_all(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         matches!(self.events.last(), Some(Event::End(_)))
     }
 }

@@ -109,7 +109,7 @@ impl<'a, F> Sequencer<'a, F> {
             let files = self.shared.state().take_events();
             let Some(first) = files.first() else { return Ok(busy) };
             busy = true;
-            if first.are_all() {
+            if first.is_complete() {
                 // There is room for more files ahead, and another one may pass the budget now.
                 self.shared.flight.bell.ring();
             }

@@ -62,12 +62,12 @@ impl<F> State<F> {
         }
     }
 
-    /// Takes the events of files in order, as far as they are there; of some files, for others want the lock, too.
+    /// Takes the events of files in order, as far as they are there. The number of files is limited: workers wait for the lock meanwhile.
     pub(super) fn take_events(&mut self) -> Vec<FileEvents> {
         let mut taken = Vec::new();
         while taken.len() < TAKEN_TOGETHER {
             let Some(file) = self.files.front_mut().filter(|file| !file.events.is_empty()) else { break };
-            if !file.are_all() {
+            if !file.is_complete() {
                 let events = std::mem::take(&mut file.events);
                 taken.push(FileEvents { events, ..*file });
                 break;

@@ -105,7 +105,7 @@ impl Mount {
     }
 
     /// Unmounts, and fails where that fails (on drop it would go unnoticed). The kernel's thread for huge pages may hold a file a little
-    /// longer than the process that had it mapped, on any file system: that is waited for, and whoever holds one for good is found.
+    /// longer than the process that had it mapped, on any file system: that is waited for. A file that stays open is an error.
     pub(crate) fn unmount(self) -> Result<()> {
         let target = self.target.clone();
         std::mem::forget(self);

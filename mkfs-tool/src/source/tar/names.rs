@@ -108,9 +108,10 @@ impl Growing {
         self.entries.len()
     }
 
-    /// Where there is hardly room for more names: makes room for those that are likely to come. The ones from number `first` on are
-    /// of an archive, `read` of whose `all` bytes were read. A table that grows hashes all names anew, and little by little it does
-    /// so for each of them about twice.
+    /// Makes room for the names that are likely to come, if there is hardly any left. `first` is the number of the archive's first
+    /// name, `read` the bytes of the archive that were read, and `all` its length.
+    ///
+    /// A table that doubles each time it is full hashes each name about twice; with one guess most are hashed once.
     pub(super) fn make_room(&mut self, first: usize, read: u64, all: u64) {
         let len = self.table.len();
         let own = len - first;
